@@ -1,0 +1,103 @@
+"""The only place that words input errors: argument, what was found, what is allowed, what to do."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+FLOAT_NAMES = ("float16", "bfloat16", "float32", "float64")
+
+
+def as_float_array(value: Any, name: str) -> Any:
+    """`value` as an array of an allowed floating dtype, without copying; TypeError otherwise."""
+    if not isinstance(value, jax.Array | np.ndarray):
+        try:
+            value = np.asarray(value)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name}: expected a NumPy or JAX array, found {type(value).__name__}") from error
+    if value.dtype.name not in FLOAT_NAMES:
+        raise TypeError(f"{name}: dtype {value.dtype} found; allowed are {', '.join(FLOAT_NAMES)}; cast with .astype")
+    return value
+
+
+def rank(value: Any, ndims: tuple[int, ...], name: str, axes: str) -> None:
+    """ValueError unless `value` has one of the allowed numbers of axes."""
+    if value.ndim not in ndims:
+        raise ValueError(f"{name}: shape {value.shape} found; expected axes {axes}")
+
+
+def same_shape(found: tuple, expected: tuple, name: str, meaning: str) -> None:
+    """ValueError unless two shapes agree."""
+    if tuple(found) != tuple(expected):
+        raise ValueError(f"{name}: shape {tuple(found)} found; expected {tuple(expected)} {meaning}")
+
+
+def finite(value: Any, name: str, where: Any = None, axes: tuple[str, ...] = ()) -> None:
+    """ValueError that names the first NaN or inf of a concrete array (entries with `where` False do not count)."""
+    bad = ~jnp.isfinite(value) if where is None else where & ~jnp.isfinite(value)
+    if not bool(jnp.any(bad)):
+        return
+    index = tuple(int(k) for k in np.argwhere(np.asarray(bad))[0])
+    place = ", ".join(f"{axis} {k}" for axis, k in zip(axes, index, strict=False)) or str(index)
+    count = int(jnp.sum(bad))
+    raise ValueError(
+        f"{name}: {np.asarray(value[index])!s} at {place} ({count} such value(s) in all); every existing completion "
+        "must have finite values; set mask False for completions that do not exist"
+    )
+
+
+def symmetric_psd(matrix: Any, dim: int, name: str, lead: tuple[int, ...] = ()) -> np.ndarray:
+    """Float64 NumPy copy of a symmetric positive semidefinite matrix, symmetrised.
+
+    Asymmetry up to 1e-5 of the largest entry and eigenvalues down to -1e-6 of the largest are rounding and accepted.
+    """
+    matrix = np.asarray(as_float_array(matrix, name), dtype=np.float64)
+    if matrix.shape not in ((dim, dim), (*lead, dim, dim)):
+        raise ValueError(f"{name}: shape {matrix.shape} found; expected {(dim, dim)}, one row per feature dimension")
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{name}: holds NaN or inf; every entry must be finite")
+    largest = np.abs(matrix).max(initial=0.0)
+    asymmetry = np.abs(matrix - matrix.swapaxes(-1, -2)).max(initial=0.0)
+    if asymmetry > 1e-5 * largest:
+        raise ValueError(
+            f"{name}: not symmetric, largest difference to its transpose {asymmetry:.3g} (allowed {1e-5 * largest:.3g});"
+            f" pass ({name} + {name}.T) / 2 if that is what is meant"
+        )
+    matrix = (matrix + matrix.swapaxes(-1, -2)) / 2
+    spectrum = np.linalg.eigvalsh(matrix)
+    if spectrum.min() < -1e-6 * max(spectrum.max(), 0.0) or spectrum.max() < 0:
+        raise ValueError(
+            f"{name}: indefinite, smallest eigenvalue {spectrum.min():.3g}, largest {spectrum.max():.3g}; "
+            "it must be positive semidefinite"
+        )
+    return matrix
+
+
+def at_least_one(value: Any, name: str, remedy: str) -> np.ndarray | None:
+    """A cap as float64 scalar or (P,) array; ValueError for NaN or anything below 1."""
+    if value is None:
+        return None
+    try:
+        value = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: expected a number or one number per prompt, found {value!r}") from error
+    if value.ndim > 1:
+        raise ValueError(f"{name}: shape {value.shape} found; expected a scalar or one value per prompt, shape (P,)")
+    if not (value >= 1).all():
+        worst = value.ravel()[np.argmax(~(value.ravel() >= 1))]
+        raise ValueError(f"{name}={worst:g}: must be at least 1; {remedy}")
+    return value
+
+
+def positive_finite(value: Any, name: str, meaning: str) -> float:
+    """A float above zero; TypeError for what is no number, ValueError otherwise."""
+    if isinstance(value, bool | str) or value is None:
+        raise TypeError(f"{name}={value!r}: expected a number, {meaning}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: expected a number, found {type(value).__name__}") from error
+    if not np.isfinite(number) or number <= 0:
+        raise ValueError(f"{name}={number:g}: must be positive and finite; it is {meaning}")
+    return number

@@ -1,0 +1,130 @@
+"""Certificates in float64 that survive float32 pricing.
+
+A pass in the pool's working dtype finds which pairs can matter; those are priced again in float64 from the stored
+features. Pairs that were not listed have, in float64, a sensitivity below the level `floor` of the listing, because
+the pass adds a bound on its own rounding error before it compares. The linear oracle over the listed pairs, with
+`floor` for everything else, is then an upper bound S on the oracle over all pairs: never a certificate better than the
+truth, whatever the listing missed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxdesign.budget import OracleResult, linear_oracle
+from jaxdesign.design import Certificate
+from jaxdesign.pricing.memory import PassResult, price, reaching_pairs
+from jaxdesign.problem import Analysis, Problem, exact_sensitivities
+
+
+class Priced(NamedTuple):
+    """A pass with its certificate."""
+
+    certificate: Certificate
+    result: PassResult
+    pairs: Int[np.ndarray, "s 3"]  # the listed pairs
+    sensitivities: Float[np.ndarray, " s"]  # theirs, float64
+    oracle: OracleResult
+    floor: float  # no unlisted pair has a larger sensitivity
+
+
+def certify(problem: Problem, matrix: Float[np.ndarray, "r d d"], analysis: Analysis, level: float) -> Priced:
+    """Price the pool at A and certify it.
+
+    Args:
+        matrix: A of an allowed allocation, (R, d, d) float64, with its `analysis`.
+        level: pairs are listed down to this sensitivity. A guess is enough: too low lists more pairs, too high loosens
+            the certificate, neither makes it false.
+    """
+    limits = problem.limits
+    result = price(problem.source, analysis.factors, _down(level, analysis), _ranks(problem))
+    ceiling = float(jnp.max(result.best[..., 0] + result.error[:, None]))
+    ceiling = float(np.nextafter(np.float64(ceiling), np.inf))
+    if listed_count(result) > listing_limit(problem):
+        pairs, floor = np.zeros((0, 3), np.int32), ceiling
+    else:
+        pairs, floor = reaching_pairs(result, problem.pool.completions), min(level, ceiling)
+    sensitivities = exact_sensitivities(problem, pairs, analysis.G)
+    oracle = linear_oracle(limits, pairs, sensitivities, floor)
+    return Priced(certificate(problem, matrix, analysis, oracle.value), result, pairs, sensitivities, oracle, floor)
+
+
+def certificate(problem: Problem, matrix, analysis: Analysis, oracle_value: float) -> Certificate:
+    """Certificate of A from S, an upper bound on the linear oracle (see `criteria` for the formulas)."""
+    constant = float(np.mean(np.sum(analysis.G * problem.prior, axis=(1, 2))))
+    current = float(np.mean(np.sum(analysis.G * matrix, axis=(1, 2))))
+    linear = constant + oracle_value
+    bound = float(problem.criterion.lower_bound(analysis.value, linear, current, problem.dim))
+    return from_bound(problem, analysis.value, bound)
+
+
+def from_bound(problem: Problem, value: float, lower_bound: float) -> Certificate:
+    """Certificate of an allocation with this value, from any valid lower bound (bounds of other passes are)."""
+    bound = min(lower_bound, value)
+    efficiency = float(problem.criterion.efficiency(value, bound, problem.dim))
+    return Certificate(value, bound, value - bound, efficiency)
+
+
+def pairs_needed(problem: Problem) -> float:
+    """At most how many pairs the linear oracle gives labels to."""
+    limits = problem.limits
+    smallest = min(float(limits.per_pair.min()), limits.total)
+    by_quota = np.minimum(problem.pair_counts, np.ceil(limits.per_prompt / np.minimum(limits.per_pair, limits.total)))
+    return min(np.ceil(limits.total / smallest), float(by_quota.sum()))
+
+
+def listing_limit(problem: Problem) -> float:
+    """More listed pairs than this mean that the level was a poor guess."""
+    return 4 * pairs_needed(problem) + 20_000
+
+
+def listed_count(result: PassResult) -> int:
+    """Number of pairs that reach the level."""
+    return int(np.bitwise_count(np.asarray(result.reaches)).sum())
+
+
+def cold_level(problem: Problem, analysis: Analysis) -> float:
+    """A level that lists the oracle's pairs and not many more, found without a guess, in a few passes."""
+    needed = int(pairs_needed(problem))
+    result = price(problem.source, analysis.factors, np.asarray(np.inf, analysis.factors.dtype), None)
+    best = np.sort(np.asarray(result.best[..., 0] - result.error[:, None]).ravel())[::-1].astype(np.float64)
+    if not problem.limits.has_caps and not problem.limits.has_quotas:
+        return float(best[0])
+    # a pair is the best of at most two completions, so 2 k values above a level mean k pairs or more
+    low = float(max(best[2 * needed - 1], 0.0)) if 2 * needed <= len(best) else 0.0
+    high = float(best[0])
+    for _ in range(12):
+        result = price(problem.source, analysis.factors, _down(low, analysis), _ranks(problem))
+        if listed_count(result) <= 2 * needed + 10_000:
+            break
+        low, high = _raise_level(problem, analysis, low, high, needed)
+    return low
+
+
+def _raise_level(problem: Problem, analysis: Analysis, low: float, high: float, needed: int) -> tuple[float, float]:
+    middle = np.sqrt(max(low, 1e-6 * high) * high)
+    result = price(problem.source, analysis.factors, _down(middle, analysis), _ranks(problem))
+    return (middle, high) if listed_count(result) >= 1.2 * needed + 100 else (low, middle)
+
+
+def _down(level: float, analysis: Analysis) -> np.ndarray:
+    """`level` in the pricing dtype, rounded down, so that the listing reaches it."""
+    dtype = analysis.factors.dtype
+    rounded = np.asarray(level, dtype)
+    return rounded if float(rounded) <= level else np.nextafter(rounded, np.asarray(-np.inf, dtype))
+
+
+def _ranks(problem: Problem) -> np.ndarray | None:
+    """How many pairs of each prompt the oracle can use, padded like the source; None without quotas."""
+    limits = problem.limits
+    if not limits.has_quotas:
+        return None
+    cap = np.minimum(limits.per_pair, limits.total)
+    ranks = np.ceil(np.minimum(limits.per_prompt, limits.total) / cap)
+    padded = np.zeros(problem.source.slots, problem.source.features.dtype)
+    padded[: len(ranks)] = ranks
+    return padded

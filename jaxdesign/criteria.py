@@ -1,0 +1,155 @@
+"""Criteria: convex, decreasing functions of the information matrix that a design minimises.
+
+A criterion works on one matrix (d, d) or on a stack (R, d, d) of parameter draws, over which it averages. Its methods
+are traceable and keep the dtype they are given; solvers call them in float64.
+
+Derivation of the bounds: for any allowed allocation n', with G = -grad criterion and b_e the sensitivities,
+tr(G A(n')) = t + sum_e b_e n'_e <= t + S, where t = tr(G prior) and S is the linear oracle's value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxdesign import _checks
+from jaxdesign._arrays import contract
+
+
+@runtime_checkable
+class CriterionLike(Protocol):
+    """What a solver needs of a criterion; a new one is a class with these four methods, registered as a pytree."""
+
+    def value(self, information: Float[Array, "*r d d"]) -> Float[Array, ""]:
+        """Criterion of A, averaged over draws; NaN or inf where A is not positive definite."""
+
+    def gradient(self, information: Float[Array, "*r d d"]) -> Float[Array, "*r d d"]:
+        """G = -grad criterion at each draw (not divided by the number of draws)."""
+
+    def lower_bound(self, value: float, linear: float, current: float, dim: int) -> float:
+        """Bound below the best value from `linear` = t + S and `current` = tr(G A) = t + sum_e b_e n_e."""
+
+    def efficiency(self, value: float, lower_bound: float, dim: int) -> float:
+        """Certified efficiency in (0, 1]; NaN where the criterion has no such formula."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LogDet:
+    """D-optimality: minimise -log det A.  G = A^-1.
+
+    Bound (Kiefer-Wolfowitz with prior and caps; derived from concavity of det^(1/d), checked by the tests against
+    cvxpy): (det A / det A*)^(1/d) >= d / (t + S), so the log-det gap is at most d log((t + S) / d).
+    """
+
+    def value(self, information):
+        factor = jnp.linalg.cholesky(jnp.asarray(information))
+        return -2 * jnp.mean(jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1))
+
+    def gradient(self, information):
+        return inverse(jnp.asarray(information))
+
+    def lower_bound(self, value, linear, current, dim):
+        return value - dim * np.log(max(linear, dim) / dim)
+
+    def efficiency(self, value, lower_bound, dim):
+        return np.exp(-(value - lower_bound) / dim)
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Minimise tr(H A^-1): A-optimality at H = I, V- or L-optimality for a target H (arXiv 2606.19607). G = A^-1 H A^-1.
+
+    Bound (Cauchy-Schwarz; Elfving): f*/f >= f / (t + S), so the lower bound is f^2 / (t + S).
+
+    Args:
+        H: (d, d) symmetric positive semidefinite, kept in float64. Asymmetry up to 1e-5 of the largest entry is
+            averaged away, eigenvalues down to -1e-6 of the largest are accepted.
+
+    Raises:
+        ValueError: H not square, not symmetric, indefinite or not finite.
+    """
+
+    H: Any
+
+    def __post_init__(self):
+        if isinstance(self.H, jax.core.Tracer):
+            return
+        H = _checks.as_float_array(self.H, "H")
+        if H.ndim != 2 or H.shape[0] != H.shape[1]:
+            raise ValueError(f"H: shape {H.shape} found; expected a square matrix (d, d)")
+        object.__setattr__(self, "H", _checks.symmetric_psd(H, H.shape[0], "H"))
+
+    def tree_flatten(self):
+        return (self.H,), None
+
+    @classmethod
+    def tree_unflatten(cls, _, leaves):
+        criterion = object.__new__(cls)  # never validates: transformations unflatten with placeholders
+        object.__setattr__(criterion, "H", leaves[0])
+        return criterion
+
+    def value(self, information):
+        information = jnp.asarray(information)
+        target = jnp.asarray(self.H, information.dtype)
+        return jnp.mean(contract("ij,...ji->...", target, inverse(information)))
+
+    def gradient(self, information):
+        information = jnp.asarray(information)
+        inv = inverse(information)
+        return contract("...ij,jk,...kl->...il", inv, jnp.asarray(self.H, information.dtype), inv)
+
+    def lower_bound(self, value, linear, current, dim):
+        return value * value / max(linear, value) if value > 0 else 0.0
+
+    def efficiency(self, value, lower_bound, dim):
+        return lower_bound / value if value > 0 else 1.0
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Criterion:
+    """Any differentiable function of one information matrix; G comes from `jax.grad`.
+
+    Args:
+        function: traceable (d, d) -> scalar. It must be convex and decreasing in A (in the Loewner order) for the
+            bound to hold; this cannot be checked here. Averaged over draws.
+
+    The gap is S - sum_e b_e n_e (Frank-Wolfe), the efficiency NaN, and solvers stop on gap <= tol max(1, |value|).
+    """
+
+    function: Callable = field(metadata={"static": True})
+
+    def value(self, information):
+        return jnp.mean(_over_draws(self.function, information))
+
+    def gradient(self, information):
+        grad = _over_draws(jax.grad(self.function), information)
+        return -(grad + jnp.swapaxes(grad, -1, -2)) / 2
+
+    def lower_bound(self, value, linear, current, dim):
+        return value - max(linear - current, 0.0)
+
+    def efficiency(self, value, lower_bound, dim):
+        return float("nan")
+
+
+def _over_draws(function, information):
+    information = jnp.asarray(information)
+    return jax.vmap(function)(information) if information.ndim == 3 else function(information)
+
+
+def inverse(information: Float[Array, "*r d d"]) -> Float[Array, "*r d d"]:
+    """A^-1 by Cholesky, symmetric to the last bit; NaN where A is not positive definite."""
+    factor = jnp.linalg.cholesky(information)
+    identity = jnp.broadcast_to(jnp.eye(information.shape[-1], dtype=information.dtype), information.shape)
+    root = jax.lax.linalg.triangular_solve(factor, identity, left_side=True, lower=True)
+    inv = contract("...ki,...kj->...ij", root, root)
+    return (inv + jnp.swapaxes(inv, -1, -2)) / 2

@@ -1,0 +1,113 @@
+"""Design and Certificate: what every solver returns; save and load."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxdesign.status import Status
+
+
+class Certificate(NamedTuple):
+    """How close an allocation is to the best one, as Python floats.
+
+    value is the criterion at the allocation, lower_bound a number that no allowed allocation can go below,
+    gap = value - lower_bound, efficiency in (0, 1]: exp(-gap / d) for LogDet, lower_bound / value for Trace, NaN for a
+    criterion without such a formula. Relative gap = 1 - efficiency.
+    """
+
+    value: float
+    lower_bound: float
+    gap: float
+    efficiency: float
+
+    def relative_gap(self) -> float:
+        """1 - efficiency; gap / max(1, |value|) where there is no efficiency. Solvers compare it with tol."""
+        if np.isnan(self.efficiency):
+            return self.gap / max(1.0, abs(self.value))
+        return 1.0 - self.efficiency
+
+
+class TraceRow(NamedTuple):
+    """State of a solver after one pricing pass."""
+
+    passes: int
+    value: float
+    lower_bound: float
+    gap: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Design:
+    """An allocation of labels to pairs with its certificate.
+
+    pairs: (S, 3) int32 rows (prompt, i, j), i < j, sorted; they index the arrays the pool was made from.
+    labels: (S,) float64, summing to the budget's total; whole numbers from `select_pairs`.
+    certificate, status: how good it is and why the solver stopped. passes: pricing passes made; trace: one row each.
+    skipped_prompts: prompts with fewer than two completions, which no design can use.
+    report: what `select_pairs` tells about its candidates; empty otherwise. annotators: reserved, None.
+    """
+
+    pairs: Int[np.ndarray, "s 3"]
+    labels: Float[np.ndarray, " s"]
+    certificate: Certificate
+    status: Status
+    passes: int = 0
+    trace: tuple[TraceRow, ...] = ()
+    skipped_prompts: int = 0
+    report: dict = field(default_factory=dict)
+    annotators: Int[np.ndarray, " s"] | None = None
+
+    def save(self, path: str | Path) -> None:
+        """Write to one .npz file under a temporary name, then rename, so that no half-written file is left.
+
+        Raises:
+            FileExistsError: the path exists.
+        """
+        path = Path(path)
+        if path.exists():
+            raise FileExistsError(f"path: {path} exists; choose another name or remove it first")
+        about = {
+            "certificate": list(self.certificate),
+            "status": self.status.name,
+            "passes": self.passes,
+            "trace": [list(row) for row in self.trace],
+            "skipped_prompts": self.skipped_prompts,
+            "report": self.report,
+        }
+        arrays = {"pairs": self.pairs, "labels": self.labels, "about": np.array(json.dumps(about))}
+        if self.annotators is not None:
+            arrays["annotators"] = self.annotators
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(file, **arrays)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def load(cls, path: str | Path) -> Design:
+        """Read what `save` wrote; arrays and floats come back bit for bit."""
+        with np.load(path, allow_pickle=False) as data:
+            about = json.loads(str(data["about"]))
+            return cls(
+                pairs=data["pairs"],
+                labels=data["labels"],
+                certificate=Certificate(*about["certificate"]),
+                status=Status[about["status"]],
+                passes=about["passes"],
+                trace=tuple(TraceRow(*row) for row in about["trace"]),
+                skipped_prompts=about["skipped_prompts"],
+                report=about["report"],
+                annotators=data["annotators"] if "annotators" in data else None,
+            )

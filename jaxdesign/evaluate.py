@@ -1,0 +1,94 @@
+"""`evaluate`: the certificate of any given allocation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jaxdesign.budget import Budget
+from jaxdesign.certify import certify, cold_level
+from jaxdesign.criteria import CriterionLike
+from jaxdesign.design import Certificate, Design
+from jaxdesign.information import check_pairs
+from jaxdesign.pool import CompletionPool
+from jaxdesign.problem import Problem, analyse, information, make_problem, usable
+from jaxdesign.status import Status
+
+
+def evaluate(
+    pool: CompletionPool, crit: CriterionLike, budget: Budget, pairs: Any, labels: Any, prior: Any = None
+) -> Design:
+    """Certificate of a given allocation: its criterion, and how far it can be from the best allowed one.
+
+    Args:
+        pool: the pool.
+        crit: the criterion.
+        budget: what allocations it is compared with; the given one must obey it.
+        pairs: (S, 3) rows (p, i, j); rows (p, j, i) are turned round, repeated pairs are added up.
+        labels: (S,) labels of each pair, non-negative, real or whole.
+        prior: information already held, (d, d) or a scalar ridge.
+
+    Returns:
+        A Design with the pairs in order, zeros dropped. `certificate.value` is inf and the efficiency 0 where the
+        allocation leaves A singular.
+
+    Raises:
+        ValueError: pairs outside of the pool, negative or non-finite labels, an allocation that breaks the budget
+            (total to 1e-6 relative, caps to 1e-6), and everything `optimize` raises.
+
+    Numerics: float64 from the stored features throughout; see `certify`.
+    """
+    problem = make_problem(pool, crit, budget, prior)
+    pairs, labels = canonical_allocation(problem, pairs, labels)
+    return evaluated(problem, pairs, labels, Status.EVALUATED)
+
+
+def evaluated(problem: Problem, pairs: np.ndarray, labels: np.ndarray, status: Status, **fields) -> Design:
+    """Design of an allocation that is already in order and allowed."""
+    matrix = information(problem, pairs, labels)
+    analysis = analyse(problem, matrix)
+    if not usable(problem, analysis):
+        singular = Certificate(float("inf"), float("-inf"), float("inf"), 0.0)
+        return Design(pairs, labels, singular, status, skipped_prompts=problem.skipped_prompts, **fields)
+    priced = certify(problem, matrix, analysis, cold_level(problem, analysis))
+    return Design(pairs, labels, priced.certificate, status, skipped_prompts=problem.skipped_prompts, **fields)
+
+
+def canonical_allocation(problem: Problem, pairs: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs as i < j in order without repetition or zeros, labels as float64; ValueError where not allowed."""
+    pairs, labels = np.asarray(pairs), np.asarray(labels, dtype=np.float64)
+    check_pairs(problem.pool, pairs)
+    if labels.shape != (len(pairs),):
+        raise ValueError(f"labels: shape {labels.shape} found; expected one number per pair, ({len(pairs)},)")
+    if not (np.isfinite(labels) & (labels >= 0)).all():
+        row = int(np.argmin(np.isfinite(labels) & (labels >= 0)))
+        raise ValueError(f"labels: {labels[row]:g} at row {row}; labels must be finite and at least 0")
+    ordered = np.concatenate([pairs[:, :1], np.sort(pairs[:, 1:], axis=1)], axis=1).astype(np.int32)
+    ordered, inverse = np.unique(ordered, axis=0, return_inverse=True)
+    summed = np.bincount(inverse.ravel(), weights=labels, minlength=len(ordered))
+    ordered, summed = ordered[summed > 0], summed[summed > 0]
+    check_allowed(problem, ordered, summed)
+    return ordered, summed
+
+
+def check_allowed(problem: Problem, pairs: np.ndarray, labels: np.ndarray) -> None:
+    """ValueError unless the allocation obeys the budget."""
+    limits = problem.limits
+    if abs(labels.sum() - limits.total) > 1e-6 * limits.total:
+        raise ValueError(f"labels: they sum to {labels.sum():g}, but budget.total={limits.total:g}")
+    over = labels > limits.per_pair[pairs[:, 0]] * (1 + 1e-6)
+    if over.any():
+        row = int(np.argmax(over))
+        raise ValueError(
+            f"labels: pair {tuple(int(v) for v in pairs[row])} has {labels[row]:g} labels, above "
+            f"budget.per_pair={limits.per_pair[pairs[row, 0]]:g}"
+        )
+    spent = np.bincount(pairs[:, 0], weights=labels, minlength=len(limits.per_prompt))
+    over = spent > limits.per_prompt * (1 + 1e-6)
+    if over.any():
+        prompt = int(np.argmax(over))
+        raise ValueError(
+            f"labels: prompt {prompt} has {spent[prompt]:g} labels, above "
+            f"budget.per_prompt={limits.per_prompt[prompt]:g}"
+        )

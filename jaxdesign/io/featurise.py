@@ -1,0 +1,132 @@
+"""Features of completions without a model or a download: hashed n-grams through a random projection."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+_BUCKETS_LOG2 = 13  # at 8,192 buckets collisions add far less noise than the projection to `dim` columns does
+_CHUNK = 256  # completions counted at a time: 256 x 8,192 counts are 16 MiB
+_CHARACTER_ORDERS = (3, 4, 5)
+_WORD_ORDERS = (1, 2)
+_WORD = re.compile(r"\w+|[^\w\s]")
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, made odd: the top bits of a product mix well
+
+
+def featurise(completions: Sequence[Sequence[str]], dim: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Turns each completion into a unit vector that depends on its surface text only.
+
+    A way to try the library, nothing more: it sees spelling and wording, not meaning, truth or the policy. For real
+    work pass features of the policy itself (its last hidden state, or gradients of its log-probability).
+
+        phi(text) = x / |x|,   x = sum over buckets g of sqrt(count_g(text)) s_g,   s_g in {-1, +1}^dim
+
+    count_g counts the character 3- to 5-grams (case kept) and word 1- and 2-grams (lower case) that hash to bucket g.
+
+    Args:
+      completions: one sequence of texts per prompt; prompts may have different numbers of them.
+      dim: number of columns d.
+      seed: of the signs s_g; two seeds give unrelated features.
+
+    Returns:
+      features (P, K, dim) float32 and mask (P, K) bool, K the largest number of completions of a prompt. Rows are of
+      length 1, or 0 for a text without any n-gram (the empty one) and where the mask is False.
+
+    Raises:
+      TypeError: a prompt's completions are not a sequence of strings, or dim or seed is not an integer.
+      ValueError: no completion at all, dim < 1 or seed < 0.
+
+    Numerics: the same text gives the same bits in any pool, order and chunk, because square roots are rounded to
+      multiples of 1/1024 and so their float64 sums are exact whatever order BLAS adds them in.
+    Complexity: O(characters) to count, 2 * 8,192 * dim flops a completion to project; memory beyond the result is
+      bounded by the text of 256 completions. Nothing here depends on Python's salted hash().
+    Source: feature hashing (Weinberger et al. 2009) and sign random projections (Achlioptas 2003), cited from memory.
+    """
+    _check(completions, dim, seed)
+    mask = np.zeros((len(completions), max(map(len, completions))), bool)
+    for row, texts in zip(mask, completions, strict=True):
+        row[: len(texts)] = True
+    texts = [text for prompt in completions for text in prompt]
+    signs = _signs(dim, seed)
+    features = np.zeros((*mask.shape, dim), np.float32)
+    rows = np.empty((len(texts), dim), np.float32)
+    for start in range(0, len(texts), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        rows[chunk] = _unit(_weights(texts[chunk]) @ signs)
+    features[mask] = rows  # row-major order of the mask is the order of `texts`
+    return features, mask
+
+
+def _weights(texts: list[str]) -> np.ndarray:
+    """(len(texts), buckets) float64: square roots of the n-gram counts, rounded to multiples of 1/1024."""
+    buckets = [
+        *_ngram_buckets([_characters(text) for text in texts], _CHARACTER_ORDERS, salt=1),
+        *_ngram_buckets([_words(text) for text in texts], _WORD_ORDERS, salt=2),
+    ]
+    counts = np.bincount(np.concatenate(buckets), minlength=len(texts) << _BUCKETS_LOG2)
+    roots = np.rint(1024 * np.sqrt(np.arange(counts.max() + 1))) / 1024
+    return roots[counts].reshape(len(texts), -1)
+
+
+def _ngram_buckets(sequences: list[np.ndarray], orders: tuple[int, ...], salt: int) -> list[np.ndarray]:
+    """For each order, text * buckets + bucket of every n-gram of every sequence of symbols, none across two texts."""
+    symbols = np.concatenate(sequences)
+    owner = np.repeat(np.arange(len(sequences)), [len(sequence) for sequence in sequences])
+    found = []
+    for order in orders:
+        ends = max(len(symbols) - order + 1, 0)
+        code = np.full(ends, 16 * salt + order, np.uint64)
+        for offset in range(order):
+            code = (code ^ symbols[offset : offset + ends]) * _MULTIPLIER
+            code ^= code >> np.uint64(32)
+        bucket = (code * _MULTIPLIER) >> np.uint64(64 - _BUCKETS_LOG2)
+        whole = owner[:ends] == owner[order - 1 : order - 1 + ends]
+        found.append(((owner[:ends] << _BUCKETS_LOG2) + bucket.astype(np.int64))[whole])
+    return found
+
+
+def _characters(text: str) -> np.ndarray:
+    """Code points of the text between two spaces, so that its first and last words look like inner ones."""
+    padded = f" {text} ".encode("utf-32-le", "surrogatepass")
+    return np.frombuffer(padded, "<u4").astype(np.uint64)
+
+
+def _words(text: str) -> np.ndarray:
+    """A stable 32-bit number for every word and punctuation mark, in order."""
+    words = _WORD.findall(text.lower())
+    return np.array([zlib.crc32(word.encode("utf-8", "surrogatepass")) for word in words], np.uint64)
+
+
+def _signs(dim: int, seed: int) -> np.ndarray:
+    """(buckets, dim) float64 of -1 and +1, from raw generator bits: NumPy promises that stream for good."""
+    words_a_row = -(-dim // 64)
+    raw = np.random.PCG64(seed).random_raw(words_a_row << _BUCKETS_LOG2).astype("<u8")
+    bits = np.unpackbits(raw.view(np.uint8)).reshape(1 << _BUCKETS_LOG2, -1)[:, :dim]
+    return 2.0 * bits - 1.0
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows scaled to length 1; rows of zeros stay zeros."""
+    length = np.sqrt(np.sum(rows * rows, axis=1, keepdims=True))
+    return rows / np.where(length == 0, 1.0, length)
+
+
+def _check(completions: Sequence[Sequence[str]], dim: int, seed: int) -> None:
+    for name, value, least in (("dim", dim, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise TypeError(f"{name}={value!r}: must be an integer, found {type(value).__name__}")
+        if value < least:
+            raise ValueError(f"{name}={value}: must be at least {least}")
+    if isinstance(completions, str):
+        raise TypeError("completions: must be a sequence of sequences of strings, found str; pass [[text, ...], ...]")
+    for prompt, texts in enumerate(completions):
+        if isinstance(texts, str) or not isinstance(texts, Sequence):
+            raise TypeError(f"completions[{prompt}]: must be a sequence of strings, found {type(texts).__name__}")
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"completions[{prompt}][{index}]: must be a string, found {type(text).__name__}")
+    if not any(len(texts) for texts in completions):
+        raise ValueError("completions: holds no completion; pass at least one text")

@@ -1,0 +1,275 @@
+"""CompletionPool: the completions among which pairs are chosen, and the index of its pairs.
+
+A pool holds one feature row per completion, never one per pair. A pair is `(p, i, j)` with `i < j`, two completions of
+the same prompt; its difference is z = phi_pi - phi_pj, which does not change when a constant is added to all rows of a
+prompt. Kernels therefore work on features centred within prompts: real embeddings share most of their norm within a
+prompt, and without centring q_ii + q_jj - 2 q_ij cancels in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxdesign import _arrays, _checks
+
+
+@jax.tree_util.register_pytree_with_keys_class
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class CompletionPool:
+    """Features of up to K completions for each of P prompts: a pytree that passes through jit, vmap and sharding.
+
+    Args:
+        features: (P, K, d) float16, bfloat16, float32 or float64. Float64 becomes float32 where x64 is off.
+        scores: implicit rewards u = beta log(pi / pi_ref), shape (P, K), or (R, P, K) for R parameter draws: then
+            information matrices have a leading axis R and criteria average over it. None: every margin is 0.
+        mask: (P, K), True where the completion exists. Masked slots may hold anything and are zeroed.
+        ids: one name per prompt, kept as static metadata (not traced).
+
+    Raises:
+        TypeError: features or scores of a dtype that is not floating, a mask that is not boolean.
+        ValueError: wrong rank or shapes, an empty pool, NaN or inf in an existing completion, no prompt with two
+            completions. Values are only checked outside of jit. Prompts with fewer than two completions are skipped by
+            everything and keep their index.
+    """
+
+    features: Float[Array, "p k d"]
+    scores: Float[Array, "*r p k"] | None
+    mask: Bool[Array, "p k"]
+    ids: tuple | None
+
+    def __init__(self, features: Any, scores: Any = None, mask: Any = None, ids: Sequence | None = None):
+        features = _checks.as_float_array(features, "features")
+        _checks.rank(features, (3,), "features", "(prompts P, completions K, dimension d)")
+        prompts, completions, dim = features.shape
+        if prompts == 0 or completions < 2 or dim == 0:
+            raise ValueError(
+                f"features: shape {features.shape} found; a pool needs at least one prompt, two completion slots per "
+                "prompt and one feature dimension"
+            )
+        if mask is not None:
+            mask = mask if isinstance(mask, jax.Array) else np.asarray(mask)
+            if mask.dtype != bool:
+                raise TypeError(f"mask: dtype {mask.dtype} found; expected bool, True where the completion exists")
+            _checks.same_shape(mask.shape, (prompts, completions), "mask", "(prompts, completions), as in features")
+        if scores is not None:
+            scores = _checks.as_float_array(scores, "scores")
+            _checks.rank(scores, (2, 3), "scores", "(P, K), or (draws R, P, K)")
+            _checks.same_shape(
+                scores.shape[-2:], (prompts, completions), "scores", "(prompts, completions) in the last two axes"
+            )
+            if scores.shape[0] == 0:
+                raise ValueError(f"scores: shape {scores.shape} found; at least one parameter draw is needed")
+        if ids is not None:
+            ids = tuple(ids.tolist() if isinstance(ids, np.ndarray) else ids)
+            if len(ids) != prompts:
+                raise ValueError(f"ids: {len(ids)} found; expected one per prompt, {prompts}")
+
+        traced = _arrays.is_traced(features, scores, mask)
+        partial = mask is not None and (traced or not bool(np.all(mask)))
+        exists = jnp.ones((prompts, completions), bool) if mask is None else jnp.asarray(mask)
+        if not traced and int(jnp.max(jnp.sum(exists, axis=1))) < 2:
+            raise ValueError(
+                "mask: no prompt has two completions, so there is no pair to compare; sample at least two per prompt"
+            )
+        features = jnp.asarray(features)
+        scores = None if scores is None else jnp.asarray(scores)
+        if not traced:
+            axes = ("prompt", "completion", "dimension")
+            _checks.finite(features, "features", exists[..., None] if partial else None, axes)
+            if scores is not None:
+                _checks.finite(scores, "scores", exists if partial else None, ("draw", *axes)[-scores.ndim - 1 : -1])
+        if partial:  # zeroed because 0 x NaN is NaN
+            features = jnp.where(exists[..., None], features, 0)
+            scores = None if scores is None else jnp.where(exists, scores, 0)
+        for name, value in (("features", features), ("scores", scores), ("mask", exists), ("ids", ids)):
+            object.__setattr__(self, name, value)
+
+    def tree_flatten_with_keys(self):
+        names = ("features", "scores", "mask")
+        return tuple((jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in names), self.ids
+
+    @classmethod
+    def tree_unflatten(cls, ids, leaves):
+        pool = object.__new__(cls)  # never validates: transformations unflatten with placeholders
+        for name, value in zip(("features", "scores", "mask", "ids"), (*leaves, ids), strict=True):
+            object.__setattr__(pool, name, value)
+        return pool
+
+    def __repr__(self) -> str:
+        draws = "" if self.num_draws is None else f", draws={self.num_draws}"
+        return f"CompletionPool(prompts={self.num_prompts}, completions={self.completions}, dim={self.dim}{draws})"
+
+    @property
+    def num_prompts(self) -> int:
+        """P, masked-out and single-completion prompts included."""
+        return self.features.shape[-3]
+
+    @property
+    def completions(self) -> int:
+        """K, the number of completion slots per prompt."""
+        return self.features.shape[-2]
+
+    @property
+    def dim(self) -> int:
+        """d, the feature dimension."""
+        return self.features.shape[-1]
+
+    @property
+    def num_draws(self) -> int | None:
+        """R, the number of parameter draws in scores; None where scores have no such axis."""
+        return self.scores.shape[0] if self.scores is not None and self.scores.ndim == 3 else None
+
+
+def centred_features(pool: CompletionPool, dtype: Any = None) -> Float[Array, "p k d"]:
+    """Features minus their mean over the existing completions of the prompt; masked slots are zero.
+
+    `dtype` defaults to float32 (float64 for float64 features); the mean is taken in that dtype.
+    """
+    features = pool.features.astype(dtype or _arrays.compute_dtype(pool.features.dtype))
+    count = jnp.maximum(jnp.sum(pool.mask, axis=-1), 1).astype(features.dtype)
+    mean = jnp.sum(features, axis=-2) / count[..., None]
+    return jnp.where(pool.mask[..., None], features - mean[..., None, :], 0)
+
+
+def pair_slot(i: Any, j: Any, completions: int) -> Any:
+    """Slot i K + j of pair (i, j) within its prompt. (prompt, slot) names a pair; one flat int32 would overflow."""
+    return i * completions + j
+
+
+def slot_pair(slot: Any, completions: int) -> tuple[Any, Any]:
+    """Inverse of `pair_slot`: (i, j) of a slot."""
+    return slot // completions, slot % completions
+
+
+@jax.jit
+def _first_copies(features, mask):
+    return first_copies(_bare(features, mask))
+
+
+def first_copies(pool: CompletionPool) -> Int[Array, "p k"]:
+    """Index of the first completion of the prompt with bit-identical features; -1 in masked slots.
+
+    Pairs of copies have z = 0 and are no candidates. Rows are compared by two independent 32-bit hashes of their bits
+    (-0 counted as +0), so the cost is P K d integer operations and P K^2 comparisons, and no pair is materialised.
+    Two different rows of one prompt collide with probability about 2^-64.
+    """
+    completions = pool.completions
+
+    def chunk(part):
+        features, mask = part
+        keys = _row_hashes(features)
+        same = jnp.all(keys[:, :, None, :] == keys[:, None, :, :], axis=-1) & mask[:, :, None] & mask[:, None, :]
+        first = jnp.argmax(same, axis=-1).astype(jnp.int32)
+        return jnp.where(mask, first, -1)
+
+    length = _arrays.chunk_length(pool.num_prompts, completions, pool.dim)
+    return _arrays.map_chunks(chunk, (pool.features, pool.mask), length)
+
+
+def _row_hashes(features: Float[Array, "p k d"]) -> Int[Array, "p k 2"]:
+    unsigned = {2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[features.dtype.itemsize]
+    bits = jax.lax.bitcast_convert_type(features + jnp.zeros((), features.dtype), unsigned).astype(jnp.uint32)
+    bits = bits.reshape(*features.shape[:2], -1)
+    constants = np.random.default_rng(20260619).integers(0, 2**32, (2, 2, bits.shape[-1]), dtype=np.uint32)
+    hashes = []
+    for offset, factor in constants:  # mixed before summing: low bits of short floats are all zero
+        mixed = (bits ^ jnp.asarray(offset)) * np.uint32(0x85EBCA6B)
+        mixed = (mixed ^ (mixed >> 13)) * np.uint32(0xC2B2AE35)
+        mixed = (mixed ^ (mixed >> 16)) * jnp.asarray(factor | 1)
+        hashes.append(jnp.sum(mixed, axis=-1, dtype=jnp.uint32))
+    return jnp.stack(hashes, axis=-1)
+
+
+def candidate_pairs(copies: Int[Array, "p k"]) -> Bool[Array, "p k k"]:
+    """True at (p, i, j), i < j, where both completions exist and their features differ."""
+    index = jnp.arange(copies.shape[-1])
+    upper = index[:, None] < index[None, :]
+    exists = copies >= 0
+    differ = copies[..., :, None] != copies[..., None, :]
+    return upper & differ & exists[..., :, None] & exists[..., None, :]
+
+
+def candidate_counts(copies: Int[Array, "p k"]) -> np.ndarray:
+    """(P,) number of candidate pairs of each prompt, float64 on the host."""
+    length = _arrays.chunk_length(copies.shape[0], copies.shape[1], copies.shape[1])
+    counts = _arrays.map_chunks(lambda part: jnp.sum(candidate_pairs(part), axis=(1, 2)), copies, length)
+    return np.asarray(counts, dtype=np.float64)
+
+
+def second_moment(pool: CompletionPool) -> Float[np.ndarray, "d d"]:
+    """C = mean over existing completions of phi phi^T, phi centred within the prompt; float64 on the host.
+
+    For pools without masked slots it equals `policy_target(pool)`. Accumulated in float64 whatever the stored dtype.
+    """
+    with _arrays.float64():
+        return np.asarray(_second_moment(pool.features, pool.mask))
+
+
+@jax.jit
+def _second_moment(features, mask):
+    prompts, completions, dim = features.shape
+
+    def chunk(part):
+        rows = centred_features(_bare(*part), jnp.float64)
+        return _arrays.contract("pkd,pke->de", rows, rows)
+
+    length = _arrays.chunk_length(prompts, completions, dim)
+    return _arrays.sum_chunks(chunk, (features, mask), length) / jnp.sum(mask)
+
+
+def _bare(features, mask) -> CompletionPool:
+    return CompletionPool.tree_unflatten(None, (features, None, mask))
+
+
+def restrict_to_range(pool: CompletionPool, rtol: float = 1e-10) -> tuple[CompletionPool, Float[np.ndarray, "d r"]]:
+    """Express a pool in an orthonormal basis B of the range of its centred second moment C (see `second_moment`).
+
+    Real features are often rank-deficient (dead dimensions), and then every information matrix without a prior is
+    singular. The new features are (phi - prompt mean) B, so every difference becomes B^T z with the same norm; carry a
+    target or prior over as B^T H B. Eigenvectors with eigenvalue at most rtol times the largest are dropped.
+
+    Args:
+        pool: the pool, concrete (not inside jit: the rank is a shape).
+        rtol: relative threshold on the eigenvalues of C, which are computed in float64.
+
+    Returns:
+        The restricted pool (float32, or float64 where the features are), and B, (d, r) float64, columns by descending
+        eigenvalue. Completions with identical features stay bit-identical.
+
+    Raises:
+        ValueError: all completions of every prompt are identical, so the range is empty; rtol outside [0, 1).
+    """
+    if not 0 <= rtol < 1:
+        raise ValueError(f"rtol={rtol:g}: must be in [0, 1); it is relative to the largest eigenvalue")
+    spectrum, vectors = np.linalg.eigh(second_moment(pool))
+    keep = spectrum > max(rtol * spectrum[-1], 0.0)
+    if spectrum[-1] <= 0 or not keep.any():
+        raise ValueError(
+            "features: the completions of every prompt are identical (range of dimension 0), so no pair carries "
+            "information; use features that tell completions apart"
+        )
+    basis = np.ascontiguousarray(vectors[:, keep][:, ::-1])
+    dtype = _arrays.compute_dtype(pool.features.dtype)
+    with _arrays.float64():
+        projected = _project(pool.features, pool.mask, jnp.asarray(basis), dtype=dtype)
+    return CompletionPool.tree_unflatten(pool.ids, (projected, pool.scores, pool.mask)), basis
+
+
+@jax.jit(static_argnames="dtype")
+def _project(features, mask, basis, *, dtype):
+    prompts, completions, dim = features.shape
+
+    def chunk(part):
+        piece = _bare(*part)
+        rows = _arrays.contract("pkd,dr->pkr", centred_features(piece, jnp.float64), basis).astype(dtype)
+        first = jnp.maximum(first_copies(piece), 0)  # the product may round equal rows differently
+        return jnp.take_along_axis(rows, first[..., None], axis=1)
+
+    return _arrays.map_chunks(chunk, (features, mask), _arrays.chunk_length(prompts, completions, dim))

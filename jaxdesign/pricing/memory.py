@@ -1,0 +1,179 @@
+"""Pricing of a pool held in memory: one scan over chunks of prompts, scratch memory bounded whatever P is.
+
+With F F^T = G, a chunk's rows are multiplied by F once and the sensitivities of its pairs read off their Gram matrix:
+b_ij = c_ij |y_i - y_j|^2, y = phi F. The factored form keeps b >= 0 up to rounding and squares away half of the
+condition number of G. A pass keeps, per completion, its two best partners, and one bit per pair: whether its
+sensitivity may reach a given threshold.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+from jaxdesign import _arrays
+from jaxdesign.information import gram_sensitivities, margin_information, prompt_major
+from jaxdesign.pool import CompletionPool, candidate_pairs, centred_features, first_copies
+
+# Rounding error of a priced sensitivity, in units of eps sqrt(d) times the largest b a prompt could have. Measured at
+# most 0.15 over the random and real pools of tests/test_pricing.py; the certificate relies on it being at most 1.
+ERROR_MARGIN = 2.0
+
+
+class MemorySource(NamedTuple):
+    """A pool made ready for pricing: centred features in chunks of prompts, padded with masked prompts."""
+
+    features: Float[Array, "n c k d"]
+    scores: Float[Array, "n c *r k"] | None
+    copies: Int[Array, "n c k"]  # `first_copies`, -1 where masked
+
+    @property
+    def slots(self) -> int:
+        """Prompts including the padding of the last chunk."""
+        return self.features.shape[0] * self.features.shape[1]
+
+
+class PassResult(NamedTuple):
+    """What one pass tells of every prompt (padding included); all device arrays."""
+
+    best: Float[Array, "p k 2"]  # the two largest sensitivities of each completion, -1 where there is none
+    partner: Int[Array, "p k 2"]  # the completions they are reached with
+    error: Float[Array, " p"]  # bound on the rounding error of the prompt's sensitivities
+    reaches: UInt8[Array, "p k b"]  # bit j of row i: pair (i, j), i < j, may reach the threshold
+
+
+def memory_source(pool: CompletionPool, dtype: Any = None) -> MemorySource:
+    """Centre and chunk a pool. One copy of the features in `dtype` (float32, or float64 for float64 features)."""
+    dtype = dtype or _arrays.compute_dtype(pool.features.dtype)
+    length = _arrays.chunk_length(pool.num_prompts, pool.completions, pool.dim)
+    return _memory_source(pool.features, prompt_major(pool.scores), pool.mask, dtype=np.dtype(dtype), length=length)
+
+
+@jax.jit(static_argnames=("dtype", "length"))
+def _memory_source(features, scores, mask, *, dtype, length):
+    def prepare(part):
+        bare = CompletionPool.tree_unflatten(None, (part[0], None, part[1]))
+        return centred_features(bare, dtype), first_copies(bare)
+
+    parts = _arrays.split_chunks(features, length), _arrays.split_chunks(mask, length)
+    features, copies = jax.lax.map(prepare, parts)
+    scores = None if scores is None else _arrays.split_chunks(scores.astype(dtype), length)
+    return MemorySource(features, scores, copies)
+
+
+def chunk_sensitivities(
+    rows: Float[Array, "c k d"], scores: Float[Array, "c *r k"] | None, factors: Float[Array, "r d d"]
+) -> tuple[Float[Array, "c k k"], Float[Array, " c"]]:
+    """b of all pairs of some prompts, averaged over draws, and a bound on its rounding error per prompt."""
+    chunk, completions, dim = rows.shape
+    flat = rows.reshape(chunk * completions, dim)
+    total, largest = 0.0, 0.0
+    for draw in range(factors.shape[0]):  # unrolled: a handful of draws, and no (R, P, K, d) scratch
+        y = jnp.matmul(flat, factors[draw], precision=_arrays.HIGHEST).reshape(rows.shape)
+        label_info = jnp.asarray(0.25, rows.dtype)
+        if scores is not None:
+            u = scores if scores.ndim == 2 else scores[:, draw]
+            label_info = margin_information(u[:, :, None] - u[:, None, :])
+        total += label_info * gram_sensitivities(y, y)
+        largest += jnp.max(jnp.sum(y * y, axis=-1), axis=-1)  # |y_i - y_j|^2 c <= 4 max |y|^2 / 4
+    eps = jnp.finfo(rows.dtype).eps
+    return total / len(factors), (ERROR_MARGIN * eps * dim**0.5 / len(factors)) * largest
+
+
+@jax.jit
+def price(
+    source: MemorySource,
+    factors: Float[Array, "r d d"],
+    threshold: Float[Array, ""],
+    ranks: Float[Array, " p"] | None = None,
+) -> PassResult:
+    """One pass over all pairs.
+
+    Args:
+        source: the pool.
+        factors: F with F F^T = G, one per draw, in the working dtype.
+        threshold: pairs whose sensitivity could be at least this, given the rounding error, have their bit set.
+        ranks: with quotas per prompt, only pairs that could be among the `ranks[p]` best of their prompt get a bit;
+            None: no such limit.
+
+    Complexity: 2 P K d^2 + 2 P K^2 d floating-point operations for each draw; results of 1/8 byte per pair slot.
+    """
+    chunks, length = source.features.shape[:2]
+    ranks = None if ranks is None else ranks.reshape(chunks, length)
+
+    def chunk(part):
+        (rows, scores, copies), rank = part
+        b, error = chunk_sensitivities(rows, scores, factors)
+        upper = candidate_pairs(copies)
+        b_all = jnp.where(upper | jnp.swapaxes(upper, 1, 2), b, -1)
+        best, partner = _two_best(b_all)
+        level = threshold - error
+        if rank is not None:
+            level = jnp.maximum(level, _ranked_level(jnp.where(upper, b, -1), rank) - 2 * error)
+        reaches = jnp.packbits(upper & (b >= level[:, None, None]), axis=-1)
+        return PassResult(best, partner, error, reaches)
+
+    result = jax.lax.map(chunk, (source, ranks))
+    return jax.tree.map(lambda a: a.reshape(chunks * length, *a.shape[2:]), result)
+
+
+def _two_best(b: Float[Array, "c k k"]) -> tuple[Float[Array, "c k 2"], Int[Array, "c k 2"]]:
+    """Two largest entries of each row and where they are; ties go to the smaller index. Faster here than `top_k`."""
+    index = jnp.arange(b.shape[-1], dtype=jnp.int32)
+    values, places = [], []
+    for _ in range(2):
+        value = jnp.max(b, axis=-1)
+        place = jnp.min(jnp.where(b == value[..., None], index, b.shape[-1] - 1), axis=-1)
+        values.append(value)
+        places.append(place)
+        b = jnp.where(index == place[..., None], -1, b)
+    return jnp.stack(values, axis=-1), jnp.stack(places, axis=-1)
+
+
+def _ranked_level(b: Float[Array, "c k k"], rank: Float[Array, " c"]) -> Float[Array, " c"]:
+    """A level just below the rank-th largest entry of each prompt, by bisection; at most 0 where it has fewer."""
+    high = jnp.max(b, axis=(1, 2))
+    low = jnp.full_like(high, -1)
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) / 2
+        enough = jnp.sum(b >= middle[:, None, None], axis=(1, 2)) >= rank
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    return jax.lax.fori_loop(0, 32, halve, (low, high))[0]
+
+
+def reaching_pairs(result: PassResult, completions: int) -> Int[np.ndarray, "s 3"]:
+    """The pairs whose bit is set, on the host, ordered by (prompt, i, j)."""
+    packed = np.asarray(result.reaches)
+    rows = np.flatnonzero(packed.reshape(-1, packed.shape[-1]).any(axis=1))
+    bits = np.unpackbits(packed.reshape(-1, packed.shape[-1])[rows], axis=-1, count=completions)
+    row, j = np.nonzero(bits)
+    p, i = rows[row] // completions, rows[row] % completions
+    return np.stack([p, i, j], axis=1).astype(np.int32)
+
+
+def best_pairs(result: PassResult, above: float, limit: int) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
+    """At most `limit` pairs with sensitivity above a level, from the two best partners of every completion.
+
+    Largest first, ties by (prompt, i, j). Two partners per completion keep the list diverse: the best pairs of a pool
+    are often many near-copies around one extreme completion.
+    """
+    best = np.asarray(result.best)
+    p, i, rank = np.nonzero(best > above)
+    values = best[p, i, rank]
+    if len(values) > 4 * limit:  # every pair is listed at most twice
+        keep = np.argpartition(-values, 2 * limit)[: 2 * limit]
+        keep.sort()
+        p, i, rank, values = p[keep], i[keep], rank[keep], values[keep]
+    j = np.asarray(result.partner)[p, i, rank]
+    pairs = np.stack([p, np.minimum(i, j), np.maximum(i, j)], axis=1).astype(np.int32)
+    pairs, first = np.unique(pairs, axis=0, return_index=True)
+    values = values[first]
+    order = np.argsort(-values, kind="stable")[:limit]
+    return pairs[order], values[order].astype(np.float64)

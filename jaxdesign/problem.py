@@ -1,0 +1,217 @@
+"""A design problem made ready for solving, and its float64 side: A, G, exact sensitivities of listed pairs.
+
+The d x d algebra and everything a certificate rests on is computed here in float64 from the stored features, on the
+device but inside a float64 scope; the pool-wide passes of `pricing` only rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxdesign import _arrays, _checks
+from jaxdesign.budget import Budget, Limits, resolve
+from jaxdesign.criteria import CriterionLike, Trace
+from jaxdesign.information import laplacian_information, pair_differences, prompt_label_information, sparse_information
+from jaxdesign.pool import CompletionPool, candidate_counts, first_copies
+from jaxdesign.pricing.memory import MemorySource, memory_source
+
+PAGE = 4096  # pairs gathered at a time: one compilation whatever the number of pairs
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Pool, criterion, limits and prior, validated, with the pool's pricing source."""
+
+    pool: CompletionPool  # without ids, so that other names cause no recompilation
+    criterion: CriterionLike
+    limits: Limits
+    prior: Float[np.ndarray, "r d d"]
+    source: MemorySource
+    pair_counts: Float[np.ndarray, " p"]
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return self.pool.dim
+
+    @property
+    def skipped_prompts(self) -> int:
+        """Prompts with fewer than two completions."""
+        return int(np.sum(np.asarray(self.pool.mask).sum(axis=1) < 2))
+
+
+class Analysis(NamedTuple):
+    """The criterion at a matrix: value, G per draw in float64, and factors F F^T = G in the pricing dtype."""
+
+    value: float
+    G: Float[np.ndarray, "r d d"]
+    factors: Float[np.ndarray, "r d d"]
+
+
+def make_problem(pool: CompletionPool, criterion: Any, budget: Budget, prior: Any = None) -> Problem:
+    """Validate the arguments of a solver against each other.
+
+    Raises:
+        TypeError: pool, criterion or budget of another kind.
+        ValueError: no candidate pair, a budget the pool cannot hold, a prior or target of the wrong shape or indefinite.
+    """
+    if not isinstance(pool, CompletionPool):
+        raise TypeError(f"pool: expected jaxdesign.CompletionPool, found {type(pool).__name__}")
+    if _arrays.is_traced(pool):
+        raise TypeError(
+            "pool: is traced; this function runs its loop on the host. Inside jit or vmap use jaxdesign.greedy, "
+            "jaxdesign.solvers.frank_wolfe or jaxdesign.solvers.multiplicative"
+        )
+    if isinstance(criterion, type) or not isinstance(criterion, CriterionLike):
+        raise TypeError(f"crit: expected LogDet(), Trace(H) or Criterion(function), found {criterion!r}")
+    if isinstance(criterion, Trace) and np.shape(criterion.H) != (pool.dim, pool.dim):
+        raise ValueError(f"H: shape {np.shape(criterion.H)} found; expected {(pool.dim, pool.dim)}, as the features")
+    bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask))
+    counts = candidate_counts(first_copies(bare))
+    limits = resolve(budget, counts)
+    return Problem(bare, criterion, limits, prior_matrix(prior, pool), memory_source(bare), counts)
+
+
+def prior_matrix(prior: Any, pool: CompletionPool) -> Float[np.ndarray, "r d d"]:
+    """Prior information as (R, d, d) float64: zero for None, ridge times I for a scalar."""
+    draws = (pool.num_draws or 1,)
+    if prior is None:
+        prior = 0.0
+    if np.ndim(prior) == 0:
+        try:
+            ridge = float(prior)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"prior: expected a number or a (d, d) matrix, found {prior!r}") from error
+        if not np.isfinite(ridge) or ridge < 0:
+            raise ValueError(f"prior={ridge:g}: a ridge must be finite and at least 0")
+        matrix = ridge * np.eye(pool.dim)
+    else:
+        matrix = _checks.symmetric_psd(prior, pool.dim, "prior", draws)
+    return np.broadcast_to(matrix, (*draws, pool.dim, pool.dim)).copy()
+
+
+def information(
+    problem: Problem, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"]
+) -> Float[np.ndarray, "r d d"]:
+    """A = prior + sum_e n_e c_e z_e z_e^T per draw, float64, from the stored features."""
+    pool = problem.pool
+    if len(pairs) == 0:
+        return problem.prior.copy()
+    with _arrays.float64():
+        if len(pairs) > 2 * pool.num_prompts * pool.completions:
+            dense = np.zeros((pool.num_prompts, pool.completions, pool.completions))
+            np.add.at(dense, tuple(np.asarray(pairs).T), labels)
+            return problem.prior + np.asarray(_dense_information(pool, jnp.asarray(dense + dense.swapaxes(1, 2))))
+        total = problem.prior.copy()
+        for start in range(0, len(pairs), PAGE):
+            page, weights = _page(pairs, start), np.zeros(PAGE)
+            weights[: len(labels[start : start + PAGE])] = labels[start : start + PAGE]
+            total += np.asarray(_page_information(pool, page, jnp.asarray(weights)))
+        return total
+
+
+@jax.jit
+def _page_information(pool, pairs, labels):
+    return sparse_information(pair_differences(pool, pairs), draw_label_information(pool, pairs) * labels)
+
+
+@jax.jit
+def _dense_information(pool, weights):
+    bare = (pool.features, pool.mask, pool.scores if pool.num_draws is None else jnp.moveaxis(pool.scores, 0, 1))
+
+    def chunk(part):
+        (features, mask, scores), dense = part
+        rows = jnp.where(mask[..., None], features, 0).astype(jnp.float64)
+        rows = rows - jnp.sum(rows, axis=1, keepdims=True) / jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None, None]
+        rows = jnp.where(mask[..., None], rows, 0)
+        if scores is not None:
+            scores = scores[None] if scores.ndim == 2 else jnp.moveaxis(scores, 1, 0)
+        info = laplacian_information(rows, dense[None], prompt_label_information(scores, jnp.float64))
+        return jnp.broadcast_to(info, (pool.num_draws or 1, *info.shape[1:]))
+
+    return _arrays.sum_chunks(chunk, (bare, weights), _arrays.chunk_length(*pool.features.shape))
+
+
+def draw_label_information(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[Array, "r s"]:
+    """Label information with an explicit axis of draws, R = 1 without; traceable."""
+    p, i, j = pairs.T
+    scores = jnp.zeros(pool.mask.shape)[None] if pool.scores is None else pool.scores.reshape(-1, *pool.mask.shape)
+    return prompt_label_information(jnp.stack([scores[:, p, i], scores[:, p, j]], -1), jnp.result_type(float))[..., 0, 1]
+
+
+def exact_sensitivities(
+    problem: Problem, pairs: Int[np.ndarray, "s 3"], G: Float[np.ndarray, "r d d"]
+) -> Float[np.ndarray, " s"]:
+    """b_e = mean over draws of c_e z_e^T G z_e, float64, from the stored features."""
+    if len(pairs) == 0:
+        return np.zeros(0)
+    with _arrays.float64():
+        pages = [_page_sensitivities(problem.pool, _page(pairs, start), G) for start in range(0, len(pairs), PAGE)]
+        return np.concatenate([np.asarray(page) for page in pages])[: len(pairs)]
+
+
+@jax.jit
+def _page_sensitivities(pool, pairs, G):
+    z = pair_differences(pool, pairs)
+    forms = jnp.stack([jnp.sum(jnp.matmul(z, g, precision=_arrays.HIGHEST) * z, axis=-1) for g in G])
+    return jnp.mean(forms * draw_label_information(pool, pairs), axis=0)
+
+
+def _page(pairs: Int[np.ndarray, "s 3"], start: int) -> Int[np.ndarray, "page 3"]:
+    page = np.zeros((PAGE, 3), np.int32)  # padding is the pair (0, 0, 0), whose difference is zero
+    page[: len(pairs[start : start + PAGE])] = pairs[start : start + PAGE]
+    return page
+
+
+def analyse(problem: Problem, matrix: Float[np.ndarray, "r d d"]) -> Analysis:
+    """Value, G and its factors at A; value is inf or NaN where A is singular."""
+    with _arrays.float64():
+        value, G, factors = _analyse(problem.criterion, matrix)
+        dtype = problem.source.features.dtype
+        return Analysis(float(value), np.asarray(G), np.asarray(factors).astype(dtype))
+
+
+@jax.jit
+def _analyse(criterion, matrix):
+    G = criterion.gradient(matrix)
+    # G may be singular (Trace with a low-rank H): shifted by a part in 1e12, far below the pricing dtype's rounding
+    shift = 1e-12 * jnp.trace(G, axis1=-2, axis2=-1)[..., None, None] * jnp.eye(G.shape[-1])
+    return criterion.value(matrix), G, jnp.linalg.cholesky(G + shift)
+
+
+def usable(problem: Problem, analysis: Analysis) -> bool:
+    """Whether the matrix analysed was positive definite to working precision."""
+    return bool(np.isfinite(analysis.value) and np.isfinite(analysis.factors).all())
+
+
+def uniform_information(problem: Problem) -> Float[np.ndarray, "r d d"]:
+    """Prior plus the information of `total` labels spread evenly over all candidate pairs, caps aside; float64."""
+    pool = problem.pool
+    with _arrays.float64():
+        info = np.asarray(_uniform_information(pool))
+    return problem.prior + info * (problem.limits.total / problem.pair_counts.sum())
+
+
+@jax.jit
+def _uniform_information(pool):
+    ones = jnp.broadcast_to(pool.mask[:, :, None] & pool.mask[:, None, :], (*pool.mask.shape, pool.completions))
+    return _dense_information(pool, ones.astype(jnp.float32))
+
+
+def check_rank(problem: Problem) -> None:
+    """ValueError where even the even allocation has singular information, naming the rank and a ridge."""
+    for matrix in uniform_information(problem):
+        spectrum = np.linalg.eigvalsh(matrix)
+        rank = int(np.sum(spectrum > 1e-12 * spectrum[-1]))
+        if rank < problem.dim:
+            ridge = 1e-3 * np.trace(matrix) / max(rank, 1)
+            raise ValueError(
+                f"prior: the information of all pairs has rank {rank} of {problem.dim}, so no design without a prior "
+                f"is regular; use jaxdesign.restrict_to_range(pool), or pass prior={ridge:.2g} (a ridge)"
+            )

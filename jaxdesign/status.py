@@ -1,0 +1,20 @@
+"""Why a solver stopped. The value of each member is the sentence the user reads."""
+
+from enum import Enum
+
+
+class Status(Enum):
+    """Reason a design was returned; `str(status)` is the sentence."""
+
+    CERTIFIED = "Certified: the relative gap is at most tol."
+    EVALUATED = "Evaluated: the certificate of the given allocation; nothing was optimised."
+    NOT_CERTIFIED = "Stopped at max_passes with relative gap above tol; raise max_passes or loosen tol."
+    PRECISION_LIMIT = (
+        "Stopped because passes no longer reduce the gap: tol is below what this dtype can reach; "
+        "loosen tol, or use float64 features with x64 enabled."
+    )
+    STOPPED_BY_CALLBACK = "Stopped because the callback returned True; the certificate is that of the last pass."
+    EXACT = "Whole labels chosen; efficiency is against a certified bound on the best real-valued design."
+
+    def __str__(self) -> str:
+        return self.value
