@@ -1,5 +1,73 @@
-"""E"""
-from jaxdesign.budget import Budget
-from jaxdesign.criteria import Criterion, LogDet, Trace
-from jaxdesign.pool import *
-from jaxdesign.evaluate import evaluate
+"""jaxdesign: which pairs of completions to have compared before preference post-training.
+
+From a pool of completions and a label budget to the pairs whose labels improve the trained policy most, with a
+certificate of how close to best possible the choice is. This file names the public API and nothing else.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Budget": "budget",
+    "Certificate": "design",
+    "CompletionPool": "pool",
+    "Criterion": "criteria",
+    "Design": "design",
+    "LogDet": "criteria",
+    "Status": "status",
+    "Trace": "criteria",
+    "evaluate": "evaluate",
+    "greedy": "exact.greedy",
+    "label_information": "information",
+    "optimize": "solvers.optimize",
+    "pair_differences": "information",
+    "pair_information": "information",
+    "pair_sensitivities": "information",
+    "policy_target": "information",
+    "restrict_to_range": "pool",
+    "second_moment": "pool",
+    "select_pairs": "select",
+}
+_MODULES = ("reference", "solvers")
+
+__all__ = [*sorted(_HOMES), *_MODULES]
+
+if TYPE_CHECKING:
+    from jaxdesign import reference as reference
+    from jaxdesign import solvers as solvers
+    from jaxdesign.budget import Budget as Budget
+    from jaxdesign.criteria import Criterion as Criterion
+    from jaxdesign.criteria import LogDet as LogDet
+    from jaxdesign.criteria import Trace as Trace
+    from jaxdesign.design import Certificate as Certificate
+    from jaxdesign.design import Design as Design
+    from jaxdesign.evaluate import evaluate as evaluate
+    from jaxdesign.exact.greedy import greedy as greedy
+    from jaxdesign.information import label_information as label_information
+    from jaxdesign.information import pair_differences as pair_differences
+    from jaxdesign.information import pair_information as pair_information
+    from jaxdesign.information import pair_sensitivities as pair_sensitivities
+    from jaxdesign.information import policy_target as policy_target
+    from jaxdesign.pool import CompletionPool as CompletionPool
+    from jaxdesign.pool import restrict_to_range as restrict_to_range
+    from jaxdesign.pool import second_moment as second_moment
+    from jaxdesign.select import select_pairs as select_pairs
+    from jaxdesign.solvers.optimize import optimize as optimize
+    from jaxdesign.status import Status as Status
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"jaxdesign.{_HOMES[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"jaxdesign.{name}")
+    else:
+        raise AttributeError(f"module 'jaxdesign' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

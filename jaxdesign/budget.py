@@ -56,6 +56,10 @@ class Limits(NamedTuple):
     per_pair: Float[np.ndarray, " p"]
     per_prompt: Float[np.ndarray, " p"]
 
+    def per_pair_padded(self, prompts: int) -> Float[np.ndarray, " p"]:
+        """Cap per pair at most the total, with zeros for padding prompts."""
+        return np.pad(np.minimum(self.per_pair, self.total), (0, prompts - len(self.per_pair)))
+
     @property
     def has_caps(self) -> bool:
         """Whether the cap per pair can bind anywhere."""
@@ -133,7 +137,7 @@ def linear_oracle(
         return OracleResult(labels, limits.total * floor, floor)
     order = np.lexsort((pairs[:, 2], pairs[:, 1], pairs[:, 0], -sensitivities))
     room = _room(limits, pairs[order, 0])
-    before = np.concatenate([[0.0], np.cumsum(np.minimum(room, limits.total))[:-1]])
+    before = np.concatenate([[0.0], np.cumsum(room)[:-1]])
     given = np.clip(limits.total - before, 0.0, room)
     labels[order] = given
     value = float(np.maximum(sensitivities, floor) @ labels + max(limits.total - given.sum(), 0.0) * floor)
@@ -149,7 +153,41 @@ def _room(limits: Limits, prompts: Int[np.ndarray, " s"]) -> Float[np.ndarray, "
     rank = np.empty(len(prompts))
     rank[by_prompt] = np.arange(len(prompts)) - first
     cap, quota = limits.per_pair[prompts], limits.per_prompt[prompts]
-    used = np.where(rank > 0, np.where(np.isinf(cap), np.inf, cap * rank), 0.0)
-    left = np.where(np.isinf(quota) & np.isinf(used), 0.0, quota - used)
-    left = np.where(np.isinf(cap) & np.isinf(quota), np.where(rank > 0, 0.0, np.inf), left)
-    return np.clip(left, 0.0, cap)
+    cap, quota = np.minimum(cap, limits.total), np.minimum(quota, limits.total)
+    return np.clip(quota - cap * rank, 0.0, cap)
+
+
+def exact_total(
+    limits: Limits, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"]
+) -> Float[np.ndarray, " s"]:
+    """Labels that sum to the total with every cap and quota obeyed, from ones that do so up to a solver's rounding.
+
+    n_e <- min(cap, min(t, t_p) n_e): t_p is the factor at which prompt p reaches its quota, t the one at which the sum
+    reaches the total. Each label moves by about as much as the budget was missed by, also where quotas alone hold the
+    whole total. Where the listed pairs cannot hold the total, they are filled.
+    """
+    prompts, owner = np.unique(pairs[:, 0], return_inverse=True)
+    cap = np.minimum(limits.per_pair[pairs[:, 0]], limits.total)
+    quota = np.minimum(limits.per_prompt[prompts], limits.total)
+    labels = np.maximum(labels, 0.0)
+
+    def spent(factor):
+        return np.bincount(owner, weights=np.minimum(cap, factor[owner] * labels), minlength=len(prompts))
+
+    ceiling = _factor(lambda t: spent(t) <= quota, np.ones(len(prompts)))
+    goal = limits.total * (1 - 1e-14)  # never to chase the last bit of a total that quotas alone hold
+    common = _factor(lambda t: spent(np.minimum(t, ceiling)).sum() < goal, np.ones(1))
+    n = np.minimum(cap, np.minimum(common, ceiling)[owner] * labels)
+    return n * min(1.0, limits.total / n.sum())
+
+
+def _factor(below, start: Float[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:
+    """Where a monotone condition on each positive number turns from True to False, by bisection; at most about 1e15."""
+    low, high = np.zeros_like(start), start
+    while (grow := below(high) & (high < 1e15)).any():
+        low, high = np.where(grow, high, low), np.where(grow, 4 * high, high)
+    for _ in range(80):
+        middle = (low + high) / 2
+        holds = below(middle)
+        low, high = np.where(holds, middle, low), np.where(holds, high, middle)
+    return low

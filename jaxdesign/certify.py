@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdesign.budget import OracleResult, linear_oracle
+from jaxdesign.budget import OracleResult, capacity, linear_oracle
 from jaxdesign.design import Certificate
 from jaxdesign.pricing.memory import PassResult, price, reaching_pairs
 from jaxdesign.problem import Analysis, Problem, exact_sensitivities
@@ -88,27 +88,31 @@ def listed_count(result: PassResult) -> int:
 
 
 def cold_level(problem: Problem, analysis: Analysis) -> float:
-    """A level that lists the oracle's pairs and not many more, found without a guess, in a few passes."""
-    needed = int(pairs_needed(problem))
-    result = price(problem.source, analysis.factors, np.asarray(np.inf, analysis.factors.dtype), None)
+    """A level at which the listing holds all the oracle's pairs and not many more, found without a guess."""
+    limits, dtype = problem.limits, analysis.factors.dtype
+    result = price(problem.source, analysis.factors, np.asarray(np.inf, dtype), _ranks(problem))
     best = np.sort(np.asarray(result.best[..., 0] - result.error[:, None]).ravel())[::-1].astype(np.float64)
-    if not problem.limits.has_caps and not problem.limits.has_quotas:
+    if not limits.has_caps and not limits.has_quotas:
         return float(best[0])
     # a pair is the best of at most two completions, so 2 k values above a level mean k pairs or more
-    low = float(max(best[2 * needed - 1], 0.0)) if 2 * needed <= len(best) else 0.0
-    high = float(best[0])
-    for _ in range(12):
+    place = 2 * int(pairs_needed(problem)) - 1
+    low, high = float(max(best[place], 0.0)) if place < len(best) else 0.0, float(best[0])
+    for _ in range(16):  # `low` lists enough, or is on its way down; `high` lists too few
         result = price(problem.source, analysis.factors, _down(low, analysis), _ranks(problem))
-        if listed_count(result) <= 2 * needed + 10_000:
+        if not _holds_total(problem, result):
+            low, high = (low / 2 if low > 1e-9 * best[0] else 0.0), low
+            continue
+        if listed_count(result) <= 0.5 * listing_limit(problem):
             break
-        low, high = _raise_level(problem, analysis, low, high, needed)
+        middle = np.sqrt(max(low, 1e-9 * high) * high)
+        result = price(problem.source, analysis.factors, _down(middle, analysis), _ranks(problem))
+        low, high = (middle, high) if _holds_total(problem, result) else (low, middle)
     return low
 
 
-def _raise_level(problem: Problem, analysis: Analysis, low: float, high: float, needed: int) -> tuple[float, float]:
-    middle = np.sqrt(max(low, 1e-6 * high) * high)
-    result = price(problem.source, analysis.factors, _down(middle, analysis), _ranks(problem))
-    return (middle, high) if listed_count(result) >= 1.2 * needed + 100 else (low, middle)
+def _holds_total(problem: Problem, result: PassResult) -> bool:
+    counts = np.bitwise_count(np.asarray(result.reaches)).sum(axis=(1, 2))[: problem.pool.num_prompts]
+    return capacity(problem.limits, counts.astype(np.float64)) >= problem.limits.total
 
 
 def _down(level: float, analysis: Analysis) -> np.ndarray:

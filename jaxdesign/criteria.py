@@ -19,18 +19,21 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdesign import _checks
-from jaxdesign._arrays import contract
+from jaxdesign._arrays import HIGHEST, contract
 
 
 @runtime_checkable
 class CriterionLike(Protocol):
-    """What a solver needs of a criterion; a new one is a class with these four methods, registered as a pytree."""
+    """What a solver needs of a criterion; a new one is a class with these five methods, registered as a pytree."""
 
     def value(self, information: Float[Array, "*r d d"]) -> Float[Array, ""]:
         """Criterion of A, averaged over draws; NaN or inf where A is not positive definite."""
 
     def gradient(self, information: Float[Array, "*r d d"]) -> Float[Array, "*r d d"]:
         """G = -grad criterion at each draw (not divided by the number of draws)."""
+
+    def curvature(self, information: Float[Array, "*r d d"]) -> Callable:
+        """Linear map from a change of A to -dG at each draw: the Hessian in the labels is z^T curvature z."""
 
     def lower_bound(self, value: float, linear: float, current: float, dim: int) -> float:
         """Bound below the best value from `linear` = t + S and `current` = tr(G A) = t + sum_e b_e n_e."""
@@ -54,6 +57,10 @@ class LogDet:
 
     def gradient(self, information):
         return inverse(jnp.asarray(information))
+
+    def curvature(self, information):
+        inv = inverse(information)
+        return lambda change: _sandwich(inv, change, inv)
 
     def lower_bound(self, value, linear, current, dim):
         return value - dim * np.log(max(linear, dim) / dim)
@@ -104,7 +111,16 @@ class Trace:
     def gradient(self, information):
         information = jnp.asarray(information)
         inv = inverse(information)
-        return contract("...ij,jk,...kl->...il", inv, jnp.asarray(self.H, information.dtype), inv)
+        return _sandwich(inv, jnp.asarray(self.H, information.dtype), inv)
+
+    def curvature(self, information):
+        inv, G = inverse(information), self.gradient(information)
+
+        def apply(change):
+            half = _sandwich(inv, change, G)
+            return half + jnp.swapaxes(half, -1, -2)
+
+        return apply
 
     def lower_bound(self, value, linear, current, dim):
         return value * value / max(linear, value) if value > 0 else 0.0
@@ -134,6 +150,10 @@ class Criterion:
         grad = _over_draws(jax.grad(self.function), information)
         return -(grad + jnp.swapaxes(grad, -1, -2)) / 2
 
+    def curvature(self, information):
+        slope = jax.linearize(self.gradient, information)[1]
+        return lambda change: -slope(change)
+
     def lower_bound(self, value, linear, current, dim):
         return value - max(linear - current, 0.0)
 
@@ -144,6 +164,11 @@ class Criterion:
 def _over_draws(function, information):
     information = jnp.asarray(information)
     return jax.vmap(function)(information) if information.ndim == 3 else function(information)
+
+
+def _sandwich(left, middle, right):
+    """Matrix products two at a time: a three-operand einsum would not use matrix products on every backend."""
+    return jnp.matmul(jnp.matmul(left, middle, precision=HIGHEST), right, precision=HIGHEST)
 
 
 def inverse(information: Float[Array, "*r d d"]) -> Float[Array, "*r d d"]:

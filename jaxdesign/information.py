@@ -31,7 +31,8 @@ def margin_information(margin: Float[Array, "..."], flip: float = 0.0) -> Float[
     if isinstance(flip, int | float) and flip == 0:
         return slope
     preferred = (1 - 2 * flip) * jax.nn.sigmoid(margin) + flip
-    return ((1 - 2 * flip) * slope) ** 2 / (preferred * (1 - preferred))
+    rejected = (1 - 2 * flip) * jax.nn.sigmoid(-margin) + flip  # 1 - preferred would cancel at large margins
+    return ((1 - 2 * flip) * slope) ** 2 / (preferred * rejected)
 
 
 def prompt_label_information(scores: Float[Array, "*n k"] | None, dtype) -> Float[Array, "*n k k"] | Float[Array, ""]:
@@ -53,8 +54,7 @@ def laplacian_information(
     features: Float[Array, "p k d"], weights: Float[Array, "*r p k k"], label_info: Float[Array, "*r p k k"]
 ) -> Float[Array, "*r d d"]:
     """sum_p Phi_p^T L_p Phi_p for symmetric per-pair weights times label information (one draw per leading index)."""
-    weights = weights * label_info
-    weights = weights * (1 - jnp.eye(weights.shape[-1], dtype=weights.dtype))
+    weights = jnp.where(jnp.eye(weights.shape[-1], dtype=bool), 0, weights * label_info)
     laplacian_rows = jnp.sum(weights, axis=-1)[..., None] * features - _arrays.contract(
         "...pij,pjd->...pid", weights, features
     )

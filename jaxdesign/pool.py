@@ -175,7 +175,8 @@ def first_copies(pool: CompletionPool) -> Int[Array, "p k"]:
 
 def _row_hashes(features: Float[Array, "p k d"]) -> Int[Array, "p k 2"]:
     unsigned = {2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[features.dtype.itemsize]
-    bits = jax.lax.bitcast_convert_type(features + jnp.zeros((), features.dtype), unsigned).astype(jnp.uint32)
+    features = jnp.where(features == 0, 0, features)  # -0 to +0; XLA folds the shorter `features + 0` away
+    bits = jax.lax.bitcast_convert_type(features, unsigned).astype(jnp.uint32)
     bits = bits.reshape(*features.shape[:2], -1)
     constants = np.random.default_rng(20260619).integers(0, 2**32, (2, 2, bits.shape[-1]), dtype=np.uint32)
     hashes = []
@@ -270,6 +271,6 @@ def _project(features, mask, basis, *, dtype):
         piece = _bare(*part)
         rows = _arrays.contract("pkd,dr->pkr", centred_features(piece, jnp.float64), basis).astype(dtype)
         first = jnp.maximum(first_copies(piece), 0)  # the product may round equal rows differently
-        return jnp.take_along_axis(rows, first[..., None], axis=1)
+        return jnp.where(piece.mask[..., None], jnp.take_along_axis(rows, first[..., None], axis=1), 0)
 
     return _arrays.map_chunks(chunk, (features, mask), _arrays.chunk_length(prompts, completions, dim))

@@ -180,9 +180,25 @@ def analyse(problem: Problem, matrix: Float[np.ndarray, "r d d"]) -> Analysis:
 @jax.jit
 def _analyse(criterion, matrix):
     G = criterion.gradient(matrix)
-    # G may be singular (Trace with a low-rank H): shifted by a part in 1e12, far below the pricing dtype's rounding
-    shift = 1e-12 * jnp.trace(G, axis1=-2, axis2=-1)[..., None, None] * jnp.eye(G.shape[-1])
-    return criterion.value(matrix), G, jnp.linalg.cholesky(G + shift)
+    return criterion.value(matrix), G, gradient_factors(G)
+
+
+def gradient_factors(G: Float[Array, "r d d"]) -> Float[Array, "r d d"]:
+    """F with F F^T = G, which may be singular (Trace with a low-rank H).
+
+    Cholesky, or where that fails the spectral factor V sqrt(max(Lambda, 0)) of G scaled to a unit diagonal. Both are
+    accurate to rounding times sqrt(G_kk G_ll) entry by entry, so badly scaled features cost no accuracy; a shift of
+    the diagonal would raise small sensitivities.
+    """
+    factors = jnp.linalg.cholesky(G)
+    return jax.lax.cond(jnp.isfinite(factors).all(), lambda _: factors, _spectral_factors, G)
+
+
+def _spectral_factors(G: Float[Array, "r d d"]) -> Float[Array, "r d d"]:
+    scale = jnp.sqrt(jnp.maximum(jnp.diagonal(G, axis1=-2, axis2=-1), 0))
+    inverse_scale = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 0)
+    spectrum, vectors = jnp.linalg.eigh(G * inverse_scale[..., :, None] * inverse_scale[..., None, :])
+    return scale[..., :, None] * vectors * jnp.sqrt(jnp.maximum(spectrum, 0))[..., None, :]
 
 
 def usable(problem: Problem, analysis: Analysis) -> bool:

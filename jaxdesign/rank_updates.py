@@ -56,19 +56,23 @@ def rank_k_update(state: InverseState, differences: Float[Array, "k d"], weights
     """A + Z^T diag(w) Z for k pairs at once (weights of either sign, zeros allowed).
 
     Woodbury in the form that allows zero weights: with V = Z A^-1 and S = V Z^T,
-    A^-1 <- A^-1 - V^T diag(w) (I + S diag(w))^-1 V, log det <- log det + log det(I + diag(w) S). O(k d^2 + k^3).
-    NaN where the result is not positive definite.
+    A^-1 <- A^-1 - V^T diag(w) (I + S diag(w))^-1 V, log det <- log det + log det(I + R diag(w) R), R R = S.
+    O(k d^2 + k^3). NaN where the result is not positive definite: read off the symmetric I + R diag(w) R, because
+    det(I + S diag(w)) is positive also where two directions have turned negative.
     """
     V = contract("kd,de->ke", differences, state.inverse)
     S = contract("ke,le->kl", V, differences)
     capacitance = jnp.eye(S.shape[0], dtype=S.dtype) + S * weights[None, :]
-    sign, log_growth = jnp.linalg.slogdet(capacitance)
+    spectrum, vectors = jnp.linalg.eigh((S + S.T) / 2)
+    root = contract("kl,l,ml->km", vectors, jnp.sqrt(jnp.maximum(spectrum, 0)), vectors)
+    growth = jnp.linalg.cholesky(jnp.eye(S.shape[0], dtype=S.dtype) + contract("kl,l,lm->km", root, weights, root))
+    log_growth = 2 * jnp.sum(jnp.log(jnp.diagonal(growth)))
     correction = contract("ke,kl->el", V, weights[:, None] * jnp.linalg.solve(capacitance, V))
-    valid = jnp.where(sign > 0, 1.0, jnp.nan).astype(S.dtype)
+    valid = jnp.where(jnp.isfinite(log_growth), 1.0, jnp.nan).astype(S.dtype)
     return InverseState(
         state.information + contract("kd,ke->de", differences * weights[:, None], differences),
         (state.inverse - (correction + correction.T) / 2) * valid,
-        state.log_det + log_growth * valid,
+        state.log_det + log_growth,
         state.updates + 1,
     )
 

@@ -14,6 +14,7 @@ class Status(Enum):
         "loosen tol, or use float64 features with x64 enabled."
     )
     STOPPED_BY_CALLBACK = "Stopped because the callback returned True; the certificate is that of the last pass."
+    INACCURATE = "The reference solver stopped short of relative gap 1e-6; the certificate says how near it came."
     EXACT = "Whole labels chosen; efficiency is against a certified bound on the best real-valued design."
 
     def __str__(self) -> str:

@@ -71,14 +71,14 @@ def test_features_are_unit_rows_where_the_mask_is_true_and_zero_elsewhere(comple
 
 
 @given(RAGGED, st.randoms())
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 def test_a_text_has_the_same_bits_whatever_pool_it_is_in(completions, random):
     features, mask = featurise(completions)
     rows = dict(zip([text for texts in completions for text in texts], features[mask], strict=True))
     shuffled = random.sample(sorted(rows), len(rows))
-    alone, there = featurise([[text, "some other text"] for text in shuffled] * 80)
-    np.testing.assert_array_equal(alone[: len(rows), 0], [rows[text] for text in shuffled])
-    np.testing.assert_array_equal(alone, np.tile(alone[: len(rows)], (80, 1, 1)))
+    repeats = 150 // len(rows) + 1  # more texts than are counted at a time
+    elsewhere, there = featurise([[text, "some other text"] for text in shuffled] * repeats)
+    np.testing.assert_array_equal(elsewhere[:, 0], [rows[text] for text in shuffled] * repeats)
     assert there.all()
 
 
@@ -88,7 +88,7 @@ PROCESS_TEXTS = ["Rinse the rice first.", "na\xefve \U0001f35a"]
 def test_features_do_not_depend_on_the_process():
     """Pins the bits: they come from CRC-32, integer arithmetic and a generator stream that NumPy keeps for good."""
     features, _ = featurise([PROCESS_TEXTS], dim=70, seed=3)
-    np.testing.assert_array_equal(features[0, :, 0], np.float32([0.16764043, -0.13568133]))
+    np.testing.assert_array_equal(features[0, :, 0], np.float32([-0.02341066114604473, -0.1769980788230896]))
     code = (
         f"from jaxdesign.io import featurise; print(featurise([{PROCESS_TEXTS!a}], dim=70, seed=3)[0].tobytes().hex())"
     )
@@ -98,11 +98,13 @@ def test_features_do_not_depend_on_the_process():
 
 
 def test_projection_keeps_the_cosine_of_exact_ngram_counts():
-    """Against counts in Python dictionaries, without hashing or projection: cosines agree to about 1/sqrt(dim)."""
+    """Against counts in dictionaries, without hashing or projection: no bias, spread sqrt(1/dim + 1/buckets)."""
     texts = [text for texts in read_completions(demo_pool_path()).completions[:6] for text in texts]
     features = featurise([texts], dim=4096)[0][0].astype(np.float64)
     exact = np.array([[_exact_cosine(a, b) for b in texts] for a in texts])
-    assert np.abs(features @ features.T - exact).max() < 5 / np.sqrt(4096)
+    error = (features @ features.T - exact)[np.triu_indices(len(texts), 1)]
+    spread = np.sqrt(1 / 4096 + 1 / 8192)
+    assert abs(error.mean()) < 0.5 * spread and np.abs(error).max() < 5 * spread
 
 
 def _exact_cosine(a, b):
@@ -305,6 +307,20 @@ def test_a_damaged_file_is_an_error_not_a_pool(tmp_path, kept, compress):
         path.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
         with pytest.raises(ValueError, match="is no NumPy file that loads without pickled objects"):
             read_features(path)
+
+
+def test_one_wrong_byte_in_an_npz_is_an_error_or_harmless(tmp_path):
+    path = tmp_path / "f.npz"
+    np.savez_compressed(path, features=FEATURES)
+    data = bytearray(path.read_bytes())
+    for place in range(len(data)):
+        data[place] ^= 0x09
+        path.write_bytes(data)
+        data[place] ^= 0x09
+        try:
+            np.testing.assert_array_equal(read_features(path).features, FEATURES)
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize(

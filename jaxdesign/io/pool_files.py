@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import json
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,7 +59,9 @@ def read_features(path: str | Path) -> PoolFile:
     path = _existing_file(path, (".npy", ".npz"), "features")
     try:
         arrays = _load_arrays(path)
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (PermissionError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file makes NumPy, zipfile and zlib raise eight kinds
         raise ValueError(
             f"{path}: is no NumPy file that loads without pickled objects ({error}); write it with np.save or np.savez"
         ) from error

@@ -1,0 +1,162 @@
+"""The reference: the same design problem, word for word, handed to cvxpy. For small pools and for tests.
+
+It materialises every candidate pair. The solver's own word is never returned: its solution is put exactly onto the
+budget and certified by the package's float64 code.
+
+Source of the settings: at default tolerances conic solvers leave a gap of 1e-4 on these problems; with the settings
+below, and the problem scaled to the identity, 1e-7 (Clarabel) and 1e-9 (SCS) were measured for 30 to 200 pairs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxdesign.budget import Budget, Limits, exact_total
+from jaxdesign.criteria import CriterionLike, LogDet, Trace
+from jaxdesign.design import Design
+from jaxdesign.evaluate import evaluated
+from jaxdesign.pool import CompletionPool, candidate_pairs, first_copies
+from jaxdesign.problem import Problem, check_rank, make_problem, uniform_information
+from jaxdesign.status import Status
+
+MAX_PAIRS = 5_000
+TOL = 1e-6  # relative gap at which the result is called certified
+GOOD_ENOUGH = 1e-9  # relative gap at which the second solver is not asked
+DUST = 1e-8  # fractions of the total below this are rounding of an interior point
+
+CLARABEL = {"solver": "CLARABEL", "tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12}
+SCS = {"solver": "SCS", "eps": 1e-10, "max_iters": 200_000}
+
+
+def optimize(pool: CompletionPool, crit: CriterionLike, budget: Budget, prior: Any = None) -> Design:
+    """Best allocation by cvxpy, certified by this package.
+
+    min over n >= 0 of criterion(prior + sum_e n_e c_e z_e z_e^T), sum n = total, n_e <= per_pair, sums per prompt <=
+    per_prompt; averaged over draws.
+
+    Args:
+        pool: at most 5,000 candidate pairs; meant for up to about 500 and d <= 12.
+        crit: LogDet or Trace.
+        budget: every budget `jaxdesign.optimize` takes.
+        prior: information already held, (d, d) or a scalar ridge.
+
+    Returns:
+        A Design; status CERTIFIED where 1 - efficiency <= 1e-6, INACCURATE otherwise. `passes` is 0.
+
+    Raises:
+        ImportError: cvxpy is not installed.
+        TypeError: another criterion.
+        ValueError: more than 5,000 pairs, information singular without a prior, and everything `evaluate` raises.
+
+    Numerics: float64. LogDet goes to Clarabel first, Trace to SCS; the other solver is asked where the relative gap is
+    above 1e-9, and the better of the two is returned.
+    """
+    cvxpy = _import_cvxpy()
+    if not isinstance(crit, LogDet | Trace):
+        name = crit.__name__ if isinstance(crit, type) else type(crit).__name__
+        raise TypeError(f"crit: the reference solver takes LogDet() and Trace(H), found {name}; use jaxdesign.optimize")
+    problem = make_problem(pool, crit, budget, prior)
+    if problem.pair_counts.sum() > MAX_PAIRS:
+        raise ValueError(
+            f"pool: {problem.pair_counts.sum():.0f} candidate pairs found; the reference solver materialises them and "
+            f"takes at most {MAX_PAIRS}; use jaxdesign.optimize"
+        )
+    check_rank(problem)
+    pairs = np.argwhere(np.asarray(candidate_pairs(first_copies(problem.pool)))).astype(np.int32)
+    best = None
+    for settings in (CLARABEL, SCS) if isinstance(crit, LogDet) else (SCS, CLARABEL):
+        fractions = _solve(cvxpy, problem, pairs, settings)
+        if fractions is None:
+            continue
+        chosen = fractions > DUST
+        labels = exact_total(problem.limits, pairs[chosen], fractions[chosen] * problem.limits.total)
+        design = evaluated(problem, pairs[chosen], labels, Status.INACCURATE)
+        if best is None or design.certificate.value < best.certificate.value:
+            best = design
+        if best.certificate.relative_gap() <= GOOD_ENOUGH:
+            break
+    if best is None:
+        raise RuntimeError("reference: neither Clarabel nor SCS returned a solution; rescale the features or the prior")
+    return replace(best, status=Status.CERTIFIED) if best.certificate.relative_gap() <= TOL else best
+
+
+def _import_cvxpy():
+    try:
+        import cvxpy
+    except ImportError as error:
+        raise ImportError(
+            "jaxdesign.reference.optimize needs cvxpy, which is not installed; pip install 'jaxdesign[reference]'"
+        ) from error
+    return cvxpy
+
+
+def _solve(cvxpy, problem: Problem, pairs: Int[np.ndarray, "s 3"], settings: dict) -> Float[np.ndarray, " s"] | None:
+    """Labels as fractions of the total, clipped at 0; None where the solver failed."""
+    fractions = cvxpy.Variable(len(pairs), nonneg=True)
+    terms = [_criterion_term(cvxpy, problem.criterion, fractions, *draw) for draw in _scaled_draws(problem, pairs)]
+    task = cvxpy.Problem(cvxpy.Minimize(sum(terms) / len(terms)), _constraints(cvxpy, problem.limits, pairs, fractions))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "solution may be inaccurate": our certificate says how inaccurate
+        try:
+            task.solve(**settings)
+        except cvxpy.error.SolverError:
+            return None
+    found = fractions.value
+    return None if found is None or not np.isfinite(found).all() else np.maximum(found, 0)
+
+
+def _scaled_draws(problem: Problem, pairs: Int[np.ndarray, "s 3"]):
+    """Per draw: rows sqrt(total c) z, prior and the map T, all in coordinates in which the even allocation has A = I.
+
+    Solver tolerances are absolute, so a problem with entries of order one is worth several digits.
+    """
+    z, c = _differences_and_label_information(problem.pool, pairs)
+    c = np.broadcast_to(c, (len(problem.prior), len(pairs)))
+    for matrix, prior, info in zip(uniform_information(problem), problem.prior, c, strict=True):
+        scale = np.linalg.inv(np.linalg.cholesky(matrix))
+        rows = np.sqrt(problem.limits.total * info)[:, None] * z @ scale.T
+        yield rows, scale @ prior @ scale.T, scale
+
+
+def _differences_and_label_information(pool: CompletionPool, pairs: Int[np.ndarray, "s 3"]):
+    """z (S, d) and c (R, S) in NumPy, so that the reference shares no arithmetic with what it checks."""
+    p, i, j = pairs.T
+    features = np.asarray(pool.features).astype(np.float64)
+    if pool.scores is None:
+        return features[p, i] - features[p, j], np.full((1, len(pairs)), 0.25)
+    scores = np.asarray(pool.scores).astype(np.float64).reshape(-1, *pool.mask.shape)
+    decay = np.exp(-np.abs(scores[:, p, i] - scores[:, p, j]))
+    return features[p, i] - features[p, j], decay / (1 + decay) ** 2
+
+
+def _criterion_term(cvxpy, criterion: LogDet | Trace, fractions, rows, prior, scale):
+    """The criterion of one draw, up to a constant (LogDet) or a factor common to all draws (Trace)."""
+    dim = rows.shape[1]
+    outer = (rows[:, :, None] * rows[:, None, :]).reshape(len(rows), -1)
+    information = prior + cvxpy.reshape(outer.T @ fractions, (dim, dim), order="C")
+    if isinstance(criterion, LogDet):
+        return -cvxpy.log_det(information)
+    # tr(H A^-1) = tr(K^T A'^-1 K) with A = T^-1 A' T^-T and K K^T = T H T^T
+    spectrum, vectors = np.linalg.eigh(criterion.H)
+    keep = spectrum > 1e-14 * max(spectrum[-1], 0.0)
+    if not keep.any():
+        return cvxpy.Constant(0.0)
+    root = scale @ (vectors[:, keep] * np.sqrt(spectrum[keep] / spectrum[-1]))
+    return cvxpy.matrix_frac(root, information)
+
+
+def _constraints(cvxpy, limits: Limits, pairs: Int[np.ndarray, "s 3"], fractions) -> list:
+    constraints = [cvxpy.sum(fractions) == 1]
+    caps = limits.per_pair[pairs[:, 0]] / limits.total
+    if (caps < 1).any():
+        constraints.append(fractions <= np.minimum(caps, 1))
+    for prompt in np.unique(pairs[:, 0]):
+        if limits.per_prompt[prompt] < limits.total:
+            members = np.flatnonzero(pairs[:, 0] == prompt)
+            constraints.append(cvxpy.sum(fractions[members]) <= limits.per_prompt[prompt] / limits.total)
+    return constraints

@@ -1,0 +1,158 @@
+"""Column generation: price the pool, merge the violators into a working set, solve the restricted problem, repeat.
+
+Hot start: multiplicative steps with large powers over all pairs find where the support is; projected gradient steps on
+a working set of about twice the support clean it. Then each round solves the restricted problem, by projected gradients
+while the gap is large and by Newton steps once it is small: each round cuts the gap 5 to 80 times, so a handful of
+passes over the pool suffice where first-order methods need hundreds. With caps, pairs that are at the cap for good are
+fixed and leave the working set.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxdesign import _arrays
+from jaxdesign.budget import exact_total
+from jaxdesign.design import Design
+from jaxdesign.pricing.memory import best_pairs
+from jaxdesign.problem import Problem, check_rank, information
+from jaxdesign.solvers import spectral, working_set
+from jaxdesign.solvers.driver import Scored, SolverState, free_level, multipliers
+from jaxdesign.solvers.feasible import project
+from jaxdesign.solvers.hot_start import hot_start, leading_pairs
+from jaxdesign.solvers.newton import newton
+from jaxdesign.solvers.support import diverse, not_among, pair_keys
+
+NEWTON_BELOW = 0.02  # relative gap below which the quadratic model is good
+PRODUCTS = 80  # Hessian products of one Newton step
+DUST = 1e-7  # labels below this share of the mean are dropped
+
+
+class Restricted(NamedTuple):
+    """A restricted problem: the first `at_work` pairs move, the others are fixed."""
+
+    pairs: Int[np.ndarray, "s 3"]
+    labels: Float[np.ndarray, " s"]
+    at_work: int
+    level: float  # about the sensitivity of a pair that is neither at zero nor at its cap
+
+
+class ColumnGeneration(NamedTuple):
+    """The default solver, with and without caps and quotas."""
+
+    max_passes: int = 60
+    patience: int = 6
+
+    def init(self, problem: Problem, start: Design | None) -> SolverState:
+        if start is not None:
+            return warm_state(problem, start)
+        check_rank(problem)
+        begun = hot_start(problem)
+        level = _dense_level(problem, begun.labels, begun.sensitivities)
+        limit = working_set.capacity(problem) * 3 // 4
+        cap = problem.limits.per_pair_padded(problem.source.slots)
+        pairs, labels = leading_pairs(begun, cap, level, limit)
+        restricted = Restricted(pairs, labels, min(limit, len(pairs)), level)
+        return solver_state(problem, pairs, by_gradients(problem, restricted, 24), begun.passes)
+
+    def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
+        restricted = merge(problem, state, scored)
+        if scored.relative_gap < NEWTON_BELOW:
+            labels = by_newton(problem, restricted, max(0.1 * scored.relative_gap, 0.3 * tol))
+        else:
+            labels = by_gradients(problem, restricted, 40)
+        return solver_state(problem, restricted.pairs, labels, state.passes)
+
+
+def warm_state(problem: Problem, start: Design) -> SolverState:
+    """An earlier design, scaled to this budget and mixed with a little of everything if it is singular here."""
+    pairs = np.asarray(start.pairs, np.int32)
+    return solver_state(problem, pairs, np.asarray(start.labels, np.float64), 0)
+
+
+def solver_state(problem: Problem, pairs: np.ndarray, labels: np.ndarray, passes: int) -> SolverState:
+    """State without dust, in the order of the pairs, summing to the total."""
+    keep = labels > DUST * problem.limits.total / max(len(labels), 1)
+    pairs, labels = pairs[keep], labels[keep]
+    order = np.argsort(pair_keys(pairs, problem.pool.completions))
+    pairs, labels = pairs[order], labels[order]
+    return SolverState(pairs, exact_total(problem.limits, pairs, labels), passes)
+
+
+def merge(problem: Problem, state: SolverState, scored: Scored) -> Restricted:
+    """Working set of the next round: what is not fixed at the cap, and the pairs that violate optimality most."""
+    completions, priced = problem.pool.completions, scored.priced
+    levels = multipliers(problem, state.pairs, state.labels, scored.sensitivities)
+    level, gap = float(levels.min()), min(scored.relative_gap, 1.0)
+    limit = 3 * problem.dim + 256
+    found, values = best_pairs(priced.result, level * (1 + 0.1 * gap), 4 * limit)
+    listed = priced.sensitivities > level
+    new, first = np.unique(np.concatenate([priced.pairs[listed], found]), axis=0, return_index=True)
+    values = np.concatenate([priced.sensitivities[listed], values])[first]
+    fresh = not_among(new, state.pairs, completions)
+    new, values = new[fresh], values[fresh]
+    new = new[diverse(new, values, completions, 2, limit)]
+
+    lean = scored.sensitivities / levels - 1
+    full = state.labels >= problem.limits.per_pair[state.pairs[:, 0]] * (1 - 1e-6)
+    fixed = full & (lean > max(0.02, 10 * gap))
+    crowd = int((~fixed).sum()) + len(new) - working_set.capacity(problem)
+    if crowd > 0:  # too many pairs at work: those whose sensitivity speaks most clearly stay as they are
+        at_work = np.flatnonzero(~fixed)
+        fixed[at_work[np.argsort(-np.abs(lean[at_work]), kind="stable")[:crowd]]] = True
+    pairs = np.concatenate([state.pairs[~fixed], new, state.pairs[fixed]])
+    labels = np.concatenate([state.labels[~fixed], np.zeros(len(new)), state.labels[fixed]])
+    average = free_level(problem, state.pairs, state.labels, scored.sensitivities)
+    return Restricted(pairs, labels, int((~fixed).sum()) + len(new), average)
+
+
+def by_gradients(problem: Problem, restricted: Restricted, iterations: int) -> Float[np.ndarray, " s"]:
+    """Labels after at most `iterations` projected gradient steps on the restricted problem."""
+    with _arrays.float64():
+        ws, u = _gather(problem, restricted)
+        return _labels(restricted, ws, _gradients(ws, problem.criterion, u, iterations))
+
+
+@jax.jit
+def _gradients(ws, criterion, u, iterations):
+    objective = working_set.objective(ws, criterion)
+    return spectral.minimise(objective, lambda v: project(v, ws.room), u, 0.05, iterations, 1e-3).x
+
+
+def by_newton(problem: Problem, restricted: Restricted, target: float) -> Float[np.ndarray, " s"]:
+    """Labels after Newton steps until the gap of the restricted problem is at most `target`."""
+    with _arrays.float64():
+        ws, u = _gather(problem, restricted)
+        return _labels(restricted, ws, _newton(ws, problem.criterion, u, target, 3, PRODUCTS))
+
+
+@jax.jit
+def _newton(ws, criterion, u, target, steps, products):
+    return newton(ws, criterion, u, target, steps, products).u
+
+
+def _gather(problem, restricted):
+    pairs, labels, at_work, level = restricted
+    base = information(problem, pairs[at_work:], labels[at_work:])
+    total = problem.limits.total - labels[at_work:].sum()
+    unit = level * problem.limits.total / problem.dim
+    return working_set.gather(problem, pairs[:at_work], labels[:at_work], base, total, unit)
+
+
+def _labels(restricted, ws, u):
+    moved = np.asarray(u, np.float64)[: restricted.at_work] * float(ws.scale)
+    return np.concatenate([moved, restricted.labels[restricted.at_work :]])
+
+
+def _dense_level(problem: Problem, labels: Float[np.ndarray, "p k k"], b: Float[np.ndarray, "p k k"]) -> float:
+    """`free_level` of a dense allocation."""
+    cap = np.maximum(problem.limits.per_pair_padded(len(labels)), 1)[:, None, None]
+    weight = labels * np.maximum(1 - labels / cap, 0) if problem.limits.has_caps else labels
+    mass = float(np.sum(weight, dtype=np.float64))
+    if mass <= 1e-9 * problem.limits.total:
+        return float(b[labels > 0].min())
+    return float(np.sum(weight * b, dtype=np.float64) / mass)

@@ -1,0 +1,158 @@
+"""The one loop behind `optimize`: certify, report, stop or step.
+
+A solver is two pure functions, `init` and `step`, over a `SolverState`; the loop prices the pool once per step, keeps
+the best lower bound of all passes (each is valid for the same problem) and returns the best allocation met.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxdesign.certify import Priced, certify, from_bound
+from jaxdesign.design import Certificate, Design, TraceRow
+from jaxdesign.problem import Analysis, Problem, analyse, exact_sensitivities, information, usable
+from jaxdesign.status import Status
+
+
+class SolverState(NamedTuple):
+    """Allocation between two passes."""
+
+    pairs: Int[np.ndarray, "s 3"]  # in order (p, i, j)
+    labels: Float[np.ndarray, " s"]  # positive, summing to the total
+    passes: int  # over the pool so far, those inside of `init` and `step` included
+    memory: Any = None  # the solver's own
+
+
+class Scored(NamedTuple):
+    """An allocation with everything one pass tells about it."""
+
+    matrix: Float[np.ndarray, "r d d"]
+    analysis: Analysis
+    sensitivities: Float[np.ndarray, " s"]  # of the allocation's pairs, float64
+    priced: Priced
+    relative_gap: float
+
+
+class Solver(Protocol):
+    """What the loop needs of a solver."""
+
+    max_passes: int  # default limit
+    patience: int  # passes without a smaller gap after which it has stalled
+
+    def init(self, problem: Problem, start: Design | None) -> SolverState:
+        """First allocation; from an earlier design where one is given."""
+
+    def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
+        """A better allocation."""
+
+
+def run(
+    problem: Problem,
+    solver: Solver,
+    *,
+    tol: float,
+    max_passes: int | None,
+    start: Design | None,
+    callback: Callable[[TraceRow], bool | None] | None,
+) -> Design:
+    """Drive a solver until its relative gap is at most tol; see `optimize` for the arguments."""
+    began = time.perf_counter()
+    limit = solver.max_passes if max_passes is None else max_passes
+    state = solver.init(problem, start)
+    bound, trace = -np.inf, []
+    best: tuple[Certificate, SolverState] | None = None
+    improved_at = 0
+    while True:
+        scored = score(problem, state)
+        state = state._replace(passes=state.passes + 1)
+        value = scored.analysis.value
+        bound = max(bound, scored.priced.certificate.lower_bound)
+        if best is None or value < best[0].value:
+            best = from_bound(problem, value, bound), state
+        now = from_bound(problem, best[0].value, bound)
+        if not trace or now.gap < 0.98 * trace[improved_at].gap:
+            improved_at = len(trace)
+        trace.append(TraceRow(state.passes, now.value, bound, now.gap, time.perf_counter() - began))
+        status = None
+        if now.relative_gap() <= tol:
+            status = Status.CERTIFIED
+        if callback is not None and callback(trace[-1]) and status is None:
+            status = Status.STOPPED_BY_CALLBACK
+        if status is None and state.passes >= limit:
+            status = Status.NOT_CERTIFIED
+        if status is None and len(trace) - 1 - improved_at >= solver.patience:
+            status = Status.PRECISION_LIMIT
+        if status is not None:
+            pairs, labels = best[1].pairs, best[1].labels
+            return Design(pairs, labels, now, status, state.passes, tuple(trace), problem.skipped_prompts)
+        state = solver.step(problem, state, scored, tol)
+
+
+def score(problem: Problem, state: SolverState) -> Scored:
+    """Certify an allocation in one pass."""
+    matrix = information(problem, state.pairs, state.labels)
+    analysis = analyse(problem, matrix)
+    if not usable(problem, analysis):
+        raise FloatingPointError(
+            "information: singular to working precision at a solver's iterate; pass a prior (a ridge), or use "
+            "jaxdesign.restrict_to_range(pool, rtol) with a larger rtol"
+        )
+    on_support = exact_sensitivities(problem, state.pairs, analysis.G)
+    level = listing_level(problem, state, on_support)
+    priced = certify(problem, matrix, analysis, level)
+    return Scored(matrix, analysis, on_support, priced, priced.certificate.relative_gap())
+
+
+def listing_level(problem: Problem, state: SolverState, b: Float[np.ndarray, " s"]) -> float:
+    """Sensitivity down to which pairs are listed: what the oracle will need, judged from the allocation's own pairs."""
+    limits = problem.limits
+    if not limits.has_caps and not limits.has_quotas:
+        return float(b.max())
+    levels = multipliers(problem, state.pairs, state.labels, b)
+    spread = np.average(np.abs(b / levels - 1), weights=movable(problem, state.pairs, state.labels) + 1e-12)
+    return float(levels.min() * (1 - min(0.5, 2e-6 + 2 * spread)))
+
+
+def movable(problem: Problem, pairs: np.ndarray, labels: np.ndarray) -> Float[np.ndarray, " s"]:
+    """Labels a pair could both lose and gain; 0 at the cap."""
+    cap = problem.limits.per_pair[pairs[:, 0]]
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(cap), labels, labels * np.maximum(1 - labels / cap, 0))
+
+
+def multipliers(
+    problem: Problem, pairs: np.ndarray, labels: np.ndarray, b: Float[np.ndarray, " s"]
+) -> Float[np.ndarray, " s"]:
+    """Sensitivity at which each pair would be indifferent: one for all, its own for a prompt at its quota."""
+    limits, prompts = problem.limits, pairs[:, 0]
+    weight = movable(problem, pairs, labels)
+    prompts_in_all = len(limits.per_prompt)
+    spent = np.bincount(prompts, weights=labels, minlength=prompts_in_all)
+    tight = spent >= limits.per_prompt * (1 - 1e-6)
+    level = free_level(problem, pairs, labels, b)
+    levels = np.full(prompts_in_all, level)
+    if tight.any():
+        mass = np.bincount(prompts, weights=weight, minlength=prompts_in_all)
+        lowest = np.full(prompts_in_all, np.inf)
+        np.minimum.at(lowest, prompts, b)
+        mean = np.bincount(prompts, weights=weight * b, minlength=prompts_in_all) / np.maximum(mass, 1e-300)
+        own = np.where(mass > 1e-9 * np.maximum(spent, 1), mean, lowest)
+        levels = np.where(tight, np.maximum(own, level), level)
+    return levels[prompts]
+
+
+def free_level(problem: Problem, pairs: np.ndarray, labels: np.ndarray, b: Float[np.ndarray, " s"]) -> float:
+    """Mean sensitivity of the pairs that are free to move, those of prompts below their quota if there are any."""
+    limits, prompts = problem.limits, pairs[:, 0]
+    weight = movable(problem, pairs, labels)
+    spent = np.bincount(prompts, weights=labels, minlength=len(limits.per_prompt))
+    loose = weight * (spent < limits.per_prompt * (1 - 1e-6))[prompts]
+    for share in (loose, weight):
+        if share.sum() > 1e-9 * limits.total:
+            return float(share @ b / share.sum())
+    return float(b.min())

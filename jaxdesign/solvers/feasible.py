@@ -1,0 +1,103 @@
+"""Traceable maps onto the allowed allocations: Euclidean projection, scaling, and the linear oracle.
+
+All three fill pairs down to a level. `amount(level)` gives every pair's labels, non-increasing in the level; a quota
+that binds raises the level of its prompt alone, and the total then fixes one level for all: two bisections, because
+the constraints are laminar (pair inside prompt inside total).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+STEPS = 50  # halvings of the bracket: below one unit in the last place of float32 for any sensible bracket
+
+
+class Room(NamedTuple):
+    """Limits of pairs given as a list (S,) with `prompt`, or densely as (P, K, K) without."""
+
+    cap: Float[Array, "*s"]  # labels each pair can take; 0 for what is no candidate
+    total: Float[Array, ""]
+    quota: Float[Array, " g"] | None = None
+    prompt: Int[Array, " s"] | None = None  # index of a listed pair into quota
+
+    def spent(self, labels: Float[Array, "*s"]) -> Float[Array, " g"]:
+        """Labels on the pairs of each prompt."""
+        if self.prompt is None:
+            return jnp.sum(labels, axis=(1, 2))
+        return jax.ops.segment_sum(labels, self.prompt, num_segments=self.quota.shape[0])
+
+    def spread(self, per_prompt: Float[Array, " g"]) -> Float[Array, "*s"]:
+        """A value per prompt, broadcast to its pairs."""
+        return per_prompt[:, None, None] if self.prompt is None else per_prompt[self.prompt]
+
+
+def fill(amount: Callable, room: Room, low: Float[Array, ""], high: Float[Array, ""]) -> Float[Array, "*s"]:
+    """Labels at the level where they sum to the total, quotas obeyed; levels are searched in [low, high].
+
+    `amount(level)`, for a level that broadcasts against the pairs, is non-increasing in it; at `low` the labels must
+    sum to at least the total, at `high` to at most. Where `amount` jumps, the two sides of the jump are mixed, so that
+    the total is met up to rounding.
+    """
+    limited = amount
+    if room.quota is not None:
+        over_quota = room.spent(amount(low)) > room.quota
+        lows, highs = _bisect(
+            lambda level: room.spent(amount(room.spread(level))) > room.quota,
+            jnp.full_like(room.quota, low),
+            jnp.full_like(room.quota, high),
+        )
+        over, under = amount(room.spread(lows)), amount(room.spread(highs))
+        at_quota = under + (over - under) * room.spread(_share(room.quota, room.spent(over), room.spent(under)))
+        prompt_level = room.spread(jnp.where(over_quota, highs, -jnp.inf))
+
+        def limited(level):
+            return jnp.where(level < prompt_level, at_quota, amount(level))
+
+    lows, highs = _bisect(lambda level: jnp.sum(limited(level)) > room.total, low, high)
+    over, under = limited(lows), limited(highs)
+    return under + (over - under) * _share(room.total, jnp.sum(over), jnp.sum(under))
+
+
+def _share(wanted, over, under):
+    return jnp.clip((wanted - under) / jnp.where(over > under, over - under, 1), 0, 1)
+
+
+def _bisect(too_much: Callable, low: Float[Array, "*g"], high: Float[Array, "*g"]):
+    def halve(_, bounds):
+        low, high = bounds
+        middle = low + (high - low) / 2
+        raise_low = too_much(middle)
+        return jnp.where(raise_low, middle, low), jnp.where(raise_low, high, middle)
+
+    return lax.fori_loop(0, STEPS, halve, (low, high))
+
+
+def project(point: Float[Array, "*s"], room: Room) -> Float[Array, "*s"]:
+    """Nearest allowed allocation: clip(point - level, 0, cap)."""
+    low = jnp.min(jnp.where(room.cap > 0, point - room.cap, jnp.inf))
+    return fill(lambda level: jnp.clip(point - level, 0, room.cap), room, low, jnp.max(point))
+
+
+def rescale(weights: Float[Array, "*s"], room: Room) -> Float[Array, "*s"]:
+    """Allowed allocation proportional to the weights except where a cap or quota binds: min(cap, weight / e^level).
+
+    The projection in relative entropy. Weights must be positive on enough pairs to hold the total.
+    """
+    weights = weights / jnp.max(weights)
+    start = jnp.log(jnp.maximum(jnp.sum(weights), 1e-30) / room.total)
+
+    return fill(lambda level: jnp.minimum(room.cap, weights * jnp.exp(-level)), room, start - 60.0, start + 1e-3)
+
+
+def linear_oracle(sensitivities: Float[Array, "*s"], room: Room) -> Float[Array, "*s"]:
+    """Allowed allocation with the largest sum of sensitivity times labels; ties at the last level are shared."""
+    cap = jnp.minimum(room.cap, room.total)
+    low = jnp.min(jnp.where(cap > 0, sensitivities, jnp.inf))
+    low = low - jnp.maximum(jnp.abs(low), 1) * 1e-6
+    return fill(lambda level: jnp.where(sensitivities > level, cap, 0), room, low, jnp.max(sensitivities))

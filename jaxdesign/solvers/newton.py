@@ -1,0 +1,121 @@
+"""Newton steps on the restricted problem: bound-constrained quadratic programmes with Hessian-vector products.
+
+At u the criterion is replaced by its second-order model. The gradient is exact (float64 A, G and sensitivities); the
+Hessian is only ever applied to a direction v: with the change D = scale sum_e v_e c_e z_e z_e^T of A,
+
+    (Hess v)_e = c_e z_e^T K(D) z_e,   K = `criterion.curvature`   (A^-1 D A^-1 for LogDet)
+
+at 4 n d^2 floating-point operations. An explicit Hessian in blocks of a buffer of fixed capacity (so that n may change
+without recompilation) was no faster at n = 6,000, d = 381 on two cores, 9 against 12 ms a product and 180 ms to build,
+and bounds n; this form holds for any criterion and any n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxdesign import _arrays
+from jaxdesign.problem import gradient_factors
+from jaxdesign.solvers import spectral, working_set
+from jaxdesign.solvers.feasible import linear_oracle, project
+from jaxdesign.solvers.working_set import WorkingSet
+
+TOLERANCE = 1e-4  # of the quadratic programme: first-order gain against its first value
+
+
+class NewtonState(NamedTuple):
+    """Iterate in float64, its criterion, exact sensitivities, linear gap sum_e b_e (n*_e - n_e), and steps made."""
+
+    u: Float[Array, " n"]
+    value: Float[Array, ""]
+    b: Float[Array, " n"]
+    matrix: Float[Array, "r d d"]
+    gap: Float[Array, ""]
+    steps: Array
+
+
+def newton(
+    ws: WorkingSet, criterion, start: Float[Array, " n"], target: Array, max_steps: Array, products: Array
+) -> NewtonState:
+    """Newton steps until the gap of the restricted problem, in units of d, is at most `target`.
+
+    Args:
+        start: an allowed u; `target`, `max_steps`, `products` (Hessian products a step) may be traced.
+    """
+    first = _evaluate(ws, criterion, start.astype(jnp.float64))._replace(steps=jnp.zeros((), jnp.int32))
+
+    def unfinished(state):
+        return (state.gap > target) & (state.steps < max_steps)
+
+    return lax.while_loop(unfinished, lambda state: _step(ws, criterion, state, products), first)
+
+
+def _evaluate(ws, criterion, u):
+    matrix = working_set.information(ws, u)
+    factors = gradient_factors(criterion.gradient(matrix))
+    b = working_set.sensitivities(ws, factors)
+    best = linear_oracle(b.astype(jnp.float32), ws.room)
+    gap = jnp.sum(b * (best.astype(b.dtype) - u)) / ws.rows.shape[-1]
+    return NewtonState(u, criterion.value(matrix) / ws.unit, b, matrix, gap, jnp.zeros((), jnp.int32))
+
+
+def _step(ws, criterion, state, products):
+    origin = state.u.astype(jnp.float32)
+    # the total is fixed, so a constant may be taken off the gradient: what is left is small and exact in float32
+    level = jnp.sum(state.b * state.u) / jnp.sum(state.u)
+    gradient = jnp.where(ws.room.cap > 0, level - state.b, 0).astype(jnp.float32)
+
+    curvature = criterion.curvature(state.matrix)  # factorised once per step
+
+    def model(v):
+        change = v - origin
+        curved = hessian_product(ws, curvature, change)
+        return jnp.sum(change * (gradient + curved / 2)).astype(jnp.float64), gradient + curved
+
+    found = spectral.minimise(model, lambda v: project(v, ws.room), origin, 1.0, products, TOLERANCE)
+    direction = _balanced(ws, found.x.astype(jnp.float64), jnp.sum(state.u)) - state.u
+    slope = jnp.sum((level - state.b) * direction)
+
+    def too_long(trial):
+        length, value = trial
+        return ~(value <= state.value + 0.1 * length * slope) & (length > 1e-3)
+
+    def shorten(trial):
+        length = trial[0] / 2
+        return length, _value(ws, criterion, state.u + length * direction)
+
+    whole = (jnp.ones(()), _value(ws, criterion, state.u + direction))
+    length, _ = lax.while_loop(too_long, shorten, whole)
+    u = jnp.clip(state.u + length * direction, 0, ws.room.cap.astype(jnp.float64))
+    return _evaluate(ws, criterion, u)._replace(steps=state.steps + 1)
+
+
+def _balanced(ws, u, total):
+    """u with its sum corrected in float64: float32 sums are off by enough to blur the criterion's last digits."""
+    cap = ws.room.cap.astype(u.dtype)
+    movable = jnp.where(cap > 0, u * (cap - u) / jnp.where(cap > 0, cap, 1), 0)
+    return u + movable * ((total - jnp.sum(u)) / jnp.maximum(jnp.sum(movable), 1e-300))
+
+
+def _value(ws, criterion, u):
+    return criterion.value(working_set.information(ws, u)) / ws.unit
+
+
+def hessian_product(ws: WorkingSet, curvature: Callable, v: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Hess v in units of u; products over pairs in float32, the d x d algebra in float64."""
+    flat = ws._replace(base=jnp.zeros_like(ws.base))
+    matrices = curvature(working_set.information(flat, v)).astype(jnp.float32)
+    ratio = (ws.scale / ws.unit).astype(jnp.float32)
+
+    def apply(k, out):
+        rows = ws.rows[k]
+        draws = [jnp.sum(jnp.matmul(rows, m, precision=_arrays.HIGHEST) * rows, axis=-1) for m in matrices]
+        return out.at[k].set(jnp.mean(jnp.stack(draws) * ws.label_info[k].astype(rows.dtype), axis=0) * ratio)
+
+    return lax.fori_loop(0, ws.blocks, apply, jnp.zeros(ws.rows.shape[:2], jnp.float32)).reshape(-1)
+

@@ -1,0 +1,81 @@
+"""`optimize`: the best real-valued allocation of a label budget, with its certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxdesign.budget import Budget
+from jaxdesign.criteria import CriterionLike
+from jaxdesign.design import Design, TraceRow
+from jaxdesign.pool import CompletionPool
+from jaxdesign.problem import make_problem
+from jaxdesign.solvers.column_generation import ColumnGeneration
+from jaxdesign.solvers.driver import Solver, run
+
+SOLVERS: dict[str, type] = {
+    "column_generation": ColumnGeneration,
+}
+
+
+def optimize(
+    pool: CompletionPool,
+    crit: CriterionLike,
+    budget: Budget,
+    *,
+    prior: Any = None,
+    tol: float = 1e-3,
+    solver: str | Solver | None = None,
+    max_passes: int | None = None,
+    start: Design | None = None,
+    callback: Callable[[TraceRow], bool | None] | None = None,
+) -> Design:
+    """Minimise a criterion of A(n) = prior + sum_e n_e c_e z_e z_e^T over the allocations n a budget allows.
+
+    Args:
+        pool: the completions; its candidate pairs are never materialised.
+        crit: `LogDet()`, `Trace(H)` or `Criterion(function)`.
+        budget: total labels, caps per pair, quotas per prompt.
+        prior: information already held, (d, d) (or one per draw), or a scalar ridge for ridge x I.
+        tol: stop when 1 - certificate.efficiency <= tol (gap <= tol max(1, |value|) for a `Criterion`).
+        solver: None for column generation, or a name: "column_generation", "interior_point", "matrix_atoms",
+            "frank_wolfe", "multiplicative"; or any object with the `Solver` protocol.
+        max_passes: pricing passes after which to stop; None for the solver's own limit.
+        start: an earlier design to start from, for instance of the same pool with another budget or prior.
+        callback: called after every pass with (passes, value, lower_bound, gap, seconds); True stops the solver.
+
+    Returns:
+        Design: pairs (S, 3), labels (S,) that sum to the total, certificate, status, passes, trace. `status` says
+        whether tol was certified; the certificate is valid whether or not it was.
+
+    Raises:
+        TypeError: arguments of another kind.
+        ValueError: an infeasible budget, singular information without a prior, a prior or target of the wrong shape or
+            indefinite, an unknown solver name, tol or max_passes out of range.
+
+    Numerics: pools are priced in float32 (float64 for float64 features); everything a certificate rests on is float64.
+    """
+    if not isinstance(tol, int | float) or isinstance(tol, bool):
+        raise TypeError(f"tol: expected a number, found {type(tol).__name__}")
+    if not 0 <= tol < 1:
+        raise ValueError(f"tol={tol:g}: must be at least 0 and below 1; it is the relative gap to stop at")
+    if max_passes is not None and (isinstance(max_passes, bool) or int(max_passes) != max_passes or max_passes < 1):
+        raise ValueError(f"max_passes={max_passes}: must be a whole number of at least 1")
+    if start is not None and not isinstance(start, Design):
+        raise TypeError(f"start: expected a jaxdesign.Design, found {type(start).__name__}")
+    chosen = named_solver(solver)
+    problem = make_problem(pool, crit, budget, prior)
+    return run(problem, chosen, tol=tol, max_passes=max_passes, start=start, callback=callback)
+
+
+def named_solver(solver: str | Solver | None) -> Solver:
+    """The solver of a name; ValueError for an unknown one."""
+    if solver is None:
+        return ColumnGeneration()
+    if not isinstance(solver, str):
+        if not (hasattr(solver, "init") and hasattr(solver, "step")):
+            raise TypeError(f"solver: expected a name or an object with init and step, found {type(solver).__name__}")
+        return solver
+    if solver not in SOLVERS:
+        raise ValueError(f"solver={solver!r}: unknown; choose one of {', '.join(sorted(SOLVERS))}")
+    return SOLVERS[solver]()

@@ -1,0 +1,24 @@
+"""Settings of every test: derandomised properties, warnings as errors, two CPU devices."""
+
+import jax
+import pytest
+from hypothesis import settings
+
+# deadline=None because a first example pays for compilation; no database, so that a run depends on the code alone
+settings.register_profile(
+    "jaxdesign", derandomize=True, database=None, deadline=None, print_blob=True, max_examples=25
+)
+settings.load_profile("jaxdesign")
+
+jax.config.update("jax_num_cpu_devices", 2)  # so that sharded pools are tested everywhere
+
+
+def pytest_configure(config):
+    config.addinivalue_line("filterwarnings", "error")
+
+
+@pytest.fixture
+def float64_scope():
+    """JAX as a user with x64 switched on sees it."""
+    with jax.enable_x64(True):
+        yield
