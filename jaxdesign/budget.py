@@ -94,7 +94,9 @@ def resolve(budget: Budget, pair_counts: Float[np.ndarray, " p"]) -> Limits:
             "features: all completions of every prompt are identical, so no pair carries information (z = 0); use "
             "features that tell completions apart"
         )
-    limits = Limits(budget.total, *caps)
+    per_pair, per_prompt = np.minimum(*caps), caps[1]  # a pair cannot take more than its prompt
+    idle = per_prompt >= np.where(pair_counts > 0, per_pair, 0) * np.maximum(pair_counts, 1)
+    limits = Limits(budget.total, per_pair, np.where(idle & np.isfinite(per_pair), np.inf, per_prompt))
     feasible = capacity(limits, pair_counts)
     if budget.total > feasible * (1 + 1e-12):
         raise ValueError(

@@ -77,13 +77,6 @@ def check_allowed(problem: Problem, pairs: np.ndarray, labels: np.ndarray) -> No
     limits = problem.limits
     if abs(labels.sum() - limits.total) > 1e-6 * limits.total:
         raise ValueError(f"labels: they sum to {labels.sum():g}, but budget.total={limits.total:g}")
-    over = labels > limits.per_pair[pairs[:, 0]] * (1 + 1e-6)
-    if over.any():
-        row = int(np.argmax(over))
-        raise ValueError(
-            f"labels: pair {tuple(int(v) for v in pairs[row])} has {labels[row]:g} labels, above "
-            f"budget.per_pair={limits.per_pair[pairs[row, 0]]:g}"
-        )
     spent = np.bincount(pairs[:, 0], weights=labels, minlength=len(limits.per_prompt))
     over = spent > limits.per_prompt * (1 + 1e-6)
     if over.any():
@@ -91,4 +84,11 @@ def check_allowed(problem: Problem, pairs: np.ndarray, labels: np.ndarray) -> No
         raise ValueError(
             f"labels: prompt {prompt} has {spent[prompt]:g} labels, above "
             f"budget.per_prompt={limits.per_prompt[prompt]:g}"
+        )
+    over = labels > limits.per_pair[pairs[:, 0]] * (1 + 1e-6)
+    if over.any():
+        row = int(np.argmax(over))
+        raise ValueError(
+            f"labels: pair {tuple(int(v) for v in pairs[row])} has {labels[row]:g} labels, above "
+            f"budget.per_pair={limits.per_pair[pairs[row, 0]]:g}"
         )

@@ -78,8 +78,9 @@ class CompletionPool:
             raise ValueError(
                 "mask: no prompt has two completions, so there is no pair to compare; sample at least two per prompt"
             )
-        features = jnp.asarray(features)
-        scores = None if scores is None else jnp.asarray(scores)
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which is refused below
+            features = jnp.asarray(features)
+            scores = None if scores is None else jnp.asarray(scores)
         if not traced:
             axes = ("prompt", "completion", "dimension")
             _checks.finite(features, "features", exists[..., None] if partial else None, axes)
@@ -249,13 +250,13 @@ def restrict_to_range(pool: CompletionPool, rtol: float = 1e-10) -> tuple[Comple
     """
     if not 0 <= rtol < 1:
         raise ValueError(f"rtol={rtol:g}: must be in [0, 1); it is relative to the largest eigenvalue")
-    spectrum, vectors = np.linalg.eigh(second_moment(pool))
-    keep = spectrum > max(rtol * spectrum[-1], 0.0)
-    if spectrum[-1] <= 0 or not keep.any():
+    if not candidate_counts(_first_copies(pool.features, pool.mask)).any():  # C itself would be rounding, not zero
         raise ValueError(
             "features: the completions of every prompt are identical (range of dimension 0), so no pair carries "
             "information; use features that tell completions apart"
         )
+    spectrum, vectors = np.linalg.eigh(second_moment(pool))
+    keep = spectrum > rtol * spectrum[-1]
     basis = np.ascontiguousarray(vectors[:, keep][:, ::-1])
     dtype = _arrays.compute_dtype(pool.features.dtype)
     with _arrays.float64():

@@ -16,12 +16,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdesign import _arrays
-from jaxdesign.budget import exact_total
+from jaxdesign.budget import capacity, exact_total, linear_oracle
 from jaxdesign.design import Design
 from jaxdesign.pricing.memory import best_pairs
-from jaxdesign.problem import Problem, check_rank, information
+from jaxdesign.problem import Problem, check_rank
 from jaxdesign.solvers import spectral, working_set
-from jaxdesign.solvers.driver import Scored, SolverState, free_level, multipliers
+from jaxdesign.solvers.driver import Scored, SolverState, free_level, prompt_levels
 from jaxdesign.solvers.feasible import project
 from jaxdesign.solvers.hot_start import hot_start, leading_pairs
 from jaxdesign.solvers.newton import newton
@@ -56,6 +56,7 @@ class ColumnGeneration(NamedTuple):
         limit = working_set.capacity(problem) * 3 // 4
         cap = problem.limits.per_pair_padded(problem.source.slots)
         pairs, labels = leading_pairs(begun, cap, level, limit)
+        pairs, labels = holding_total(problem, pairs, labels, begun.labels)
         restricted = Restricted(pairs, labels, min(limit, len(pairs)), level)
         return solver_state(problem, pairs, by_gradients(problem, restricted, 24), begun.passes)
 
@@ -74,6 +75,21 @@ def warm_state(problem: Problem, start: Design) -> SolverState:
     return solver_state(problem, pairs, np.asarray(start.labels, np.float64), 0)
 
 
+def holding_total(
+    problem: Problem, pairs: np.ndarray, labels: np.ndarray, dense: Float[np.ndarray, "p k k"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The list, extended until caps and quotas let it hold the whole total; added pairs come last and stay fixed."""
+    limits = problem.limits
+    counts = np.bincount(pairs[:, 0], minlength=len(limits.per_pair)).astype(np.float64)
+    if capacity(limits, counts) >= limits.total * (1 + 1e-9):
+        return pairs, labels
+    every = np.argwhere(dense > 0).astype(np.int32)
+    values = dense[tuple(every.T)].astype(np.float64)
+    oracle = linear_oracle(limits, every, values)
+    more = (oracle.labels > 0) & not_among(every, pairs, problem.pool.completions)
+    return np.concatenate([pairs, every[more]]), np.concatenate([labels, values[more]])
+
+
 def solver_state(problem: Problem, pairs: np.ndarray, labels: np.ndarray, passes: int) -> SolverState:
     """State without dust, in the order of the pairs, summing to the total."""
     keep = labels > DUST * problem.limits.total / max(len(labels), 1)
@@ -86,18 +102,20 @@ def solver_state(problem: Problem, pairs: np.ndarray, labels: np.ndarray, passes
 def merge(problem: Problem, state: SolverState, scored: Scored) -> Restricted:
     """Working set of the next round: what is not fixed at the cap, and the pairs that violate optimality most."""
     completions, priced = problem.pool.completions, scored.priced
-    levels = multipliers(problem, state.pairs, state.labels, scored.sensitivities)
+    levels = prompt_levels(problem, state.pairs, state.labels, scored.sensitivities)
     level, gap = float(levels.min()), min(scored.relative_gap, 1.0)
     limit = 3 * problem.dim + 256
     found, values = best_pairs(priced.result, level * (1 + 0.1 * gap), 4 * limit)
-    listed = priced.sensitivities > level
-    new, first = np.unique(np.concatenate([priced.pairs[listed], found]), axis=0, return_index=True)
-    values = np.concatenate([priced.sensitivities[listed], values])[first]
-    fresh = not_among(new, state.pairs, completions)
-    new, values = new[fresh], values[fresh]
-    new = new[diverse(new, values, completions, 2, limit)]
+    new, first = np.unique(np.concatenate([priced.pairs, found]), axis=0, return_index=True)
+    values = np.concatenate([priced.sensitivities, values])[first]
+    useful = (values > levels[new[:, 0]]) & not_among(new, state.pairs, completions)
+    new, values = new[useful], values[useful]
+    chosen = diverse(new, values / levels[new[:, 0]], completions, 2, limit)
+    new, values = new[chosen], values[chosen]
 
-    lean = scored.sensitivities / levels - 1
+    rivals = levels.copy()  # a pair at its cap is safe there only if no pair left out of its prompt is better
+    np.maximum.at(rivals, new[:, 0], np.where(np.isfinite(problem.limits.per_prompt[new[:, 0]]), values, 0))
+    lean = scored.sensitivities / rivals[state.pairs[:, 0]] - 1
     full = state.labels >= problem.limits.per_pair[state.pairs[:, 0]] * (1 - 1e-6)
     fixed = full & (lean > max(0.02, 10 * gap))
     crowd = int((~fixed).sum()) + len(new) - working_set.capacity(problem)
@@ -137,10 +155,8 @@ def _newton(ws, criterion, u, target, steps, products):
 
 def _gather(problem, restricted):
     pairs, labels, at_work, level = restricted
-    base = information(problem, pairs[at_work:], labels[at_work:])
-    total = problem.limits.total - labels[at_work:].sum()
     unit = level * problem.limits.total / problem.dim
-    return working_set.gather(problem, pairs[:at_work], labels[:at_work], base, total, unit)
+    return working_set.gather(problem, pairs[:at_work], labels[:at_work], (pairs[at_work:], labels[at_work:]), unit)
 
 
 def _labels(restricted, ws, u):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdesign.certify import Priced, certify, from_bound
+from jaxdesign.certify import Priced, certify, cold_level, from_bound
 from jaxdesign.design import Certificate, Design, TraceRow
 from jaxdesign.problem import Analysis, Problem, analyse, exact_sensitivities, information, usable
 from jaxdesign.status import Status
@@ -105,6 +105,8 @@ def score(problem: Problem, state: SolverState) -> Scored:
     on_support = exact_sensitivities(problem, state.pairs, analysis.G)
     level = listing_level(problem, state, on_support)
     priced = certify(problem, matrix, analysis, level)
+    if priced.oracle.labels.sum() < 0.99 * problem.limits.total:  # the guess was too high to certify well
+        priced = certify(problem, matrix, analysis, cold_level(problem, analysis))
     return Scored(matrix, analysis, on_support, priced, priced.certificate.relative_gap())
 
 
@@ -113,8 +115,9 @@ def listing_level(problem: Problem, state: SolverState, b: Float[np.ndarray, " s
     limits = problem.limits
     if not limits.has_caps and not limits.has_quotas:
         return float(b.max())
-    levels = multipliers(problem, state.pairs, state.labels, b)
-    spread = np.average(np.abs(b / levels - 1), weights=movable(problem, state.pairs, state.labels) + 1e-12)
+    levels = prompt_levels(problem, state.pairs, state.labels, b)
+    off = np.abs(b / levels[state.pairs[:, 0]] - 1)
+    spread = np.average(off, weights=movable(problem, state.pairs, state.labels) + 1e-12)
     return float(levels.min() * (1 - min(0.5, 2e-6 + 2 * spread)))
 
 
@@ -125,34 +128,29 @@ def movable(problem: Problem, pairs: np.ndarray, labels: np.ndarray) -> Float[np
         return np.where(np.isinf(cap), labels, labels * np.maximum(1 - labels / cap, 0))
 
 
-def multipliers(
+def prompt_levels(
     problem: Problem, pairs: np.ndarray, labels: np.ndarray, b: Float[np.ndarray, " s"]
-) -> Float[np.ndarray, " s"]:
-    """Sensitivity at which each pair would be indifferent: one for all, its own for a prompt at its quota."""
+) -> Float[np.ndarray, " p"]:
+    """Sensitivity at which a pair would be indifferent: one for all prompts, more for a prompt held by its quota."""
     limits, prompts = problem.limits, pairs[:, 0]
-    weight = movable(problem, pairs, labels)
-    prompts_in_all = len(limits.per_prompt)
-    spent = np.bincount(prompts, weights=labels, minlength=prompts_in_all)
-    tight = spent >= limits.per_prompt * (1 - 1e-6)
+    weight, size = movable(problem, pairs, labels), len(limits.per_prompt)
     level = free_level(problem, pairs, labels, b)
-    levels = np.full(prompts_in_all, level)
-    if tight.any():
-        mass = np.bincount(prompts, weights=weight, minlength=prompts_in_all)
-        lowest = np.full(prompts_in_all, np.inf)
-        np.minimum.at(lowest, prompts, b)
-        mean = np.bincount(prompts, weights=weight * b, minlength=prompts_in_all) / np.maximum(mass, 1e-300)
-        own = np.where(mass > 1e-9 * np.maximum(spent, 1), mean, lowest)
-        levels = np.where(tight, np.maximum(own, level), level)
-    return levels[prompts]
+    held = np.bincount(prompts, weights=labels, minlength=size) >= limits.per_prompt * (1 - 1e-6)
+    mass = np.bincount(prompts, weights=weight, minlength=size)
+    mean = np.bincount(prompts, weights=weight * b, minlength=size) / np.maximum(mass, 1e-300)
+    own = held & (mass > 1e-6 * np.minimum(limits.per_prompt, limits.total))
+    return np.where(own, np.maximum(mean, level), level)
 
 
 def free_level(problem: Problem, pairs: np.ndarray, labels: np.ndarray, b: Float[np.ndarray, " s"]) -> float:
-    """Mean sensitivity of the pairs that are free to move, those of prompts below their quota if there are any."""
+    """Mean sensitivity of the pairs that are free to move in prompts below their quota.
+
+    Where there is none, the level lies anywhere below the pairs that are full there: the smallest of theirs.
+    """
     limits, prompts = problem.limits, pairs[:, 0]
-    weight = movable(problem, pairs, labels)
     spent = np.bincount(prompts, weights=labels, minlength=len(limits.per_prompt))
-    loose = weight * (spent < limits.per_prompt * (1 - 1e-6))[prompts]
-    for share in (loose, weight):
-        if share.sum() > 1e-9 * limits.total:
-            return float(share @ b / share.sum())
-    return float(b.min())
+    loose = (spent < limits.per_prompt * (1 - 1e-6))[prompts]
+    weight = movable(problem, pairs, labels) * loose
+    if weight.sum() > 1e-9 * limits.total:
+        return float(weight @ b / weight.sum())
+    return float(b[loose].min() if loose.any() else b.min())

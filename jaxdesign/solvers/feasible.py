@@ -1,6 +1,6 @@
-"""Traceable maps onto the allowed allocations: Euclidean projection, scaling, and the linear oracle.
+"""Traceable maps onto the allowed allocations: Euclidean projection, scaling, and the linear oracle with its bound.
 
-All three fill pairs down to a level. `amount(level)` gives every pair's labels, non-increasing in the level; a quota
+All of them fill pairs down to a level. `amount(level)` gives every pair's labels, non-increasing in the level; a quota
 that binds raises the level of its prompt alone, and the total then fixes one level for all: two bisections, because
 the constraints are laminar (pair inside prompt inside total).
 """
@@ -92,7 +92,7 @@ def rescale(weights: Float[Array, "*s"], room: Room) -> Float[Array, "*s"]:
     weights = weights / jnp.max(weights)
     start = jnp.log(jnp.maximum(jnp.sum(weights), 1e-30) / room.total)
 
-    return fill(lambda level: jnp.minimum(room.cap, weights * jnp.exp(-level)), room, start - 60.0, start + 1e-3)
+    return fill(lambda level: jnp.minimum(room.cap, weights * jnp.exp(-level)), room, start - 60.0, start + 60.0)
 
 
 def linear_oracle(sensitivities: Float[Array, "*s"], room: Room) -> Float[Array, "*s"]:
@@ -101,3 +101,29 @@ def linear_oracle(sensitivities: Float[Array, "*s"], room: Room) -> Float[Array,
     low = jnp.min(jnp.where(cap > 0, sensitivities, jnp.inf))
     low = low - jnp.maximum(jnp.abs(low), 1) * 1e-6
     return fill(lambda level: jnp.where(sensitivities > level, cap, 0), room, low, jnp.max(sensitivities))
+
+
+def oracle_bound(sensitivities: Float[Array, "*s"], room: Room) -> Float[Array, ""]:
+    """Upper bound on the value of the linear oracle for sensitivities b >= 0, tight up to rounding: its dual.
+
+        sum_e b_e n_e <= l m + sum_p [ mu_p q_p + sum_{e in p} cap_e (b_e - l - mu_p)_+ ]    for all l and mu_p >= 0
+
+    evaluated at the level l of the last label given and, with quotas, at mu_p by which that of prompt p is higher.
+    """
+    cap = jnp.minimum(room.cap, room.total)
+    b = jnp.where(cap > 0, sensitivities, 0)
+    low, high = jnp.zeros_like(b, shape=()), jnp.max(b)
+
+    def taken(level):
+        return jnp.where(b > level, cap, 0)
+
+    if room.quota is None:
+        level = _bisect(lambda level: jnp.sum(taken(level)) > room.total, low, high)[1]
+        return level * room.total + jnp.sum(cap * jnp.maximum(b - level, 0))
+    lows, highs = jnp.full_like(room.quota, low), jnp.full_like(room.quota, high)
+    own = _bisect(lambda level: room.spent(taken(room.spread(level))) > room.quota, lows, highs)[1]
+    held = _bisect(lambda level: jnp.sum(jnp.minimum(room.quota, room.spent(taken(level)))) > room.total, low, high)
+    level = held[1]
+    extra = jnp.maximum(own - level, 0)
+    excess = jnp.maximum(b - level - room.spread(extra), 0)
+    return level * room.total + jnp.sum(extra * room.quota) + jnp.sum(cap * excess)

@@ -22,6 +22,7 @@ from jaxdesign.solvers.dense import dense_candidates, dense_information, dense_s
 from jaxdesign.solvers.feasible import Room, rescale
 
 POWERS = (5.0, 4.0, 3.5, 3.0, 3.0, 2.5)
+FAINT = 1e-18  # smallest weight of a candidate pair
 NEVER = np.float32(-np.inf)
 
 
@@ -74,7 +75,9 @@ def _steps(source, criterion, prior, room, labels, powers):
 
     def step(labels, power):
         b = score(labels)
-        return rescale(labels * (b / jnp.max(b)) ** power, room), None
+        # never to zero: where quotas spread the labels, weak prompts must be able to take theirs back
+        weights = jnp.maximum(labels / jnp.max(labels) * (b / jnp.max(b)) ** power, FAINT)
+        return rescale(jnp.where(room.cap > 0, weights, 0), room), None
 
     labels, _ = jax.lax.scan(step, labels, powers)
     return labels, score(labels)

@@ -47,7 +47,7 @@ def newton(
     Args:
         start: an allowed u; `target`, `max_steps`, `products` (Hessian products a step) may be traced.
     """
-    first = _evaluate(ws, criterion, start.astype(jnp.float64))._replace(steps=jnp.zeros((), jnp.int32))
+    first = _evaluate(ws, criterion, start)
 
     def unfinished(state):
         return (state.gap > target) & (state.steps < max_steps)
@@ -56,30 +56,24 @@ def newton(
 
 
 def _evaluate(ws, criterion, u):
-    matrix = working_set.information(ws, u)
+    matrix = working_set.information(ws, u, jnp.float64)
     factors = gradient_factors(criterion.gradient(matrix))
     b = working_set.sensitivities(ws, factors)
-    best = linear_oracle(b.astype(jnp.float32), ws.room)
-    gap = jnp.sum(b * (best.astype(b.dtype) - u)) / ws.rows.shape[-1]
+    gap = jnp.sum(b * (linear_oracle(b, ws.room) - u)) / ws.rows.shape[-1]
     return NewtonState(u, criterion.value(matrix) / ws.unit, b, matrix, gap, jnp.zeros((), jnp.int32))
 
 
 def _step(ws, criterion, state, products):
-    origin = state.u.astype(jnp.float32)
-    # the total is fixed, so a constant may be taken off the gradient: what is left is small and exact in float32
-    level = jnp.sum(state.b * state.u) / jnp.sum(state.u)
-    gradient = jnp.where(ws.room.cap > 0, level - state.b, 0).astype(jnp.float32)
-
     curvature = criterion.curvature(state.matrix)  # factorised once per step
 
     def model(v):
-        change = v - origin
+        change = v - state.u
         curved = hessian_product(ws, curvature, change)
-        return jnp.sum(change * (gradient + curved / 2)).astype(jnp.float64), gradient + curved
+        return jnp.sum(change * (curved / 2 - state.b)), curved - state.b
 
-    found = spectral.minimise(model, lambda v: project(v, ws.room), origin, 1.0, products, TOLERANCE)
-    direction = _balanced(ws, found.x.astype(jnp.float64), jnp.sum(state.u)) - state.u
-    slope = jnp.sum((level - state.b) * direction)
+    found = spectral.minimise(model, lambda v: project(v, ws.room), state.u, 1.0, products, TOLERANCE)
+    direction = found.x - state.u
+    slope = -jnp.sum(state.b * direction)
 
     def too_long(trial):
         length, value = trial
@@ -91,19 +85,12 @@ def _step(ws, criterion, state, products):
 
     whole = (jnp.ones(()), _value(ws, criterion, state.u + direction))
     length, _ = lax.while_loop(too_long, shorten, whole)
-    u = jnp.clip(state.u + length * direction, 0, ws.room.cap.astype(jnp.float64))
+    u = jnp.clip(state.u + length * direction, 0, ws.room.cap)
     return _evaluate(ws, criterion, u)._replace(steps=state.steps + 1)
 
 
-def _balanced(ws, u, total):
-    """u with its sum corrected in float64: float32 sums are off by enough to blur the criterion's last digits."""
-    cap = ws.room.cap.astype(u.dtype)
-    movable = jnp.where(cap > 0, u * (cap - u) / jnp.where(cap > 0, cap, 1), 0)
-    return u + movable * ((total - jnp.sum(u)) / jnp.maximum(jnp.sum(movable), 1e-300))
-
-
 def _value(ws, criterion, u):
-    return criterion.value(working_set.information(ws, u)) / ws.unit
+    return criterion.value(working_set.information(ws, u, jnp.float64)) / ws.unit
 
 
 def hessian_product(ws: WorkingSet, curvature: Callable, v: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -117,5 +104,6 @@ def hessian_product(ws: WorkingSet, curvature: Callable, v: Float[Array, " n"]) 
         draws = [jnp.sum(jnp.matmul(rows, m, precision=_arrays.HIGHEST) * rows, axis=-1) for m in matrices]
         return out.at[k].set(jnp.mean(jnp.stack(draws) * ws.label_info[k].astype(rows.dtype), axis=0) * ratio)
 
-    return lax.fori_loop(0, ws.blocks, apply, jnp.zeros(ws.rows.shape[:2], jnp.float32)).reshape(-1)
+    products = lax.fori_loop(0, ws.blocks, apply, jnp.zeros(ws.rows.shape[:2], jnp.float32))
+    return products.reshape(-1).astype(jnp.float64)
 

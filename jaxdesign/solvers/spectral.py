@@ -50,14 +50,14 @@ def minimise(
         start, value, gradient, jnp.asarray(first_step, start.dtype), jnp.full((MEMORY,), value),
         jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf, value.dtype),
     )  # fmt: skip
-    first = -jnp.sum(gradient * (project(start - first_step * gradient) - start)).astype(value.dtype)
+    first = -jnp.sum(gradient * (project(start - first_step * gradient) - start))
 
     def unfinished(state):
         return (state.iterations < max_iterations) & (state.progress > target * first)
 
     def advance(state):
         direction = project(state.x - state.step * state.gradient) - state.x
-        slope = jnp.sum(state.gradient * direction).astype(value.dtype)
+        slope = jnp.sum(state.gradient * direction)
         limit = jnp.max(state.recent)
 
         def too_large(trial):
@@ -66,7 +66,7 @@ def minimise(
 
         def shorten(trial):
             length = trial[0] * 0.3
-            x = state.x + length.astype(direction.dtype) * direction
+            x = state.x + length * direction
             return (length, x, *objective(x))
 
         x = state.x + direction
@@ -83,7 +83,7 @@ def minimise(
         step = jnp.where(state.iterations % 2 == 0, short, long)
         step = jnp.where(curvature > 0, jnp.clip(step, SHORTEST, LONGEST), 1.0)
         recent = jnp.roll(state.recent, 1).at[0].set(new_value)
-        progress = jnp.where(improved, -slope / state.step.astype(value.dtype), 0.0)  # a failed search ends the loop
+        progress = jnp.where(improved, -slope / state.step, 0.0)  # a failed search ends the loop
         return SpectralState(x, new_value, new_gradient, step, recent, state.iterations + 1, progress)
 
     return lax.while_loop(unfinished, advance, state)

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 from jaxdesign import _arrays
 from jaxdesign.information import pair_differences
 from jaxdesign.problem import Problem, draw_label_information, gradient_factors
+from jaxdesign.problem import information as information_of
 from jaxdesign.solvers.feasible import Room
 
 BLOCK = 1024
@@ -48,29 +49,33 @@ def gather(
     problem: Problem,
     pairs: Int[np.ndarray, "s 3"],
     labels: Float[np.ndarray, " s"],
-    base: Float[np.ndarray, "r d d"],
-    total: float,
+    fixed: tuple[Int[np.ndarray, "t 3"], Float[np.ndarray, " t"]],
     unit: float,
 ) -> tuple[WorkingSet, Float[Array, " n"]]:
-    """Working set of the listed pairs, and their labels in its units. Call inside `_arrays.float64()`."""
+    """Working set of the listed pairs beside `fixed` pairs and labels; and its start in its units.
+
+    `unit` is what the criterion is divided by. Call inside `_arrays.float64()`.
+    """
     limits, size = problem.limits, capacity(problem)
+    base, total = information_of(problem, *fixed), limits.total - fixed[1].sum()
     scale = limits.total / problem.dim
     padded = np.zeros((size, 3), np.int32)
     padded[: len(pairs)] = pairs
     used = -(-len(pairs) // BLOCK)
     rows, exact, label_info = _gather(problem.pool, padded.reshape(-1, BLOCK, 3), used)
-    cap = np.zeros(size, np.float32)
+    cap = np.zeros(size)
     cap[: len(pairs)] = np.minimum(limits.per_pair[pairs[:, 0]], limits.total) / scale
     quota, prompt = None, None
     if limits.has_quotas:
         names, index = np.unique(pairs[:, 0], return_inverse=True)
-        quota = np.full(size, np.inf, np.float32)
-        quota[: len(names)] = np.minimum(limits.per_prompt[names], 2 * limits.total) / scale
+        quota = np.full(size, np.inf)
+        spent = np.bincount(fixed[0][:, 0], weights=fixed[1], minlength=len(limits.per_prompt))
+        quota[: len(names)] = np.minimum(limits.per_prompt - spent, 2 * limits.total)[names] / scale
         prompt = np.full(size, size - 1, np.int32)
         prompt[: len(pairs)] = index
-    start = np.zeros(size, np.float32)
+    start = np.zeros(size)
     start[: len(pairs)] = labels / scale
-    room = Room(jnp.asarray(cap), jnp.asarray(total / scale, jnp.float32), quota, prompt)
+    room = Room(jnp.asarray(cap), jnp.asarray(total / scale), quota, prompt)
     unit = jnp.asarray(unit, jnp.float64)
     return WorkingSet(rows, exact, label_info, room, jnp.asarray(base), jnp.asarray(scale), unit, used), jnp.asarray(start)
 
@@ -95,12 +100,12 @@ def _rows(ws: WorkingSet, k: Array, dtype) -> tuple[Float[Array, "block d"], Flo
     return (ws.exact[k] if dtype == jnp.float64 else ws.rows[k]), ws.label_info[k].astype(dtype)
 
 
-def information(ws: WorkingSet, u: Float[Array, " n"]) -> Float[Array, "r d d"]:
-    """A(u) = base + scale sum_e u_e c_e z_e z_e^T, products in the dtype of u, the sum over blocks in float64."""
-    labels = (u * ws.scale.astype(u.dtype)).reshape(ws.rows.shape[:2])
+def information(ws: WorkingSet, u: Float[Array, " n"], dtype=jnp.float32) -> Float[Array, "r d d"]:
+    """A(u) = base + scale sum_e u_e c_e z_e z_e^T, products in `dtype`, the sum over blocks in float64."""
+    labels = (u * ws.scale).astype(dtype).reshape(ws.rows.shape[:2])
 
     def add(k, total):
-        rows, label_info = _rows(ws, k, u.dtype)
+        rows, label_info = _rows(ws, k, dtype)
         part = [_arrays.contract("sd,se->de", rows * (w * labels[k])[:, None], rows) for w in label_info]
         return total + jnp.stack(part).astype(total.dtype)
 
@@ -109,7 +114,7 @@ def information(ws: WorkingSet, u: Float[Array, " n"]) -> Float[Array, "r d d"]:
 
 
 def sensitivities(ws: WorkingSet, factors: Float[Array, "r d d"]) -> Float[Array, " n"]:
-    """b_e in units of u, for F F^T = G; computed in the dtype of the factors, 0 for padding."""
+    """b_e in units of u as float64, for F F^T = G; products in the dtype of the factors; 0 for padding."""
 
     def score(k, b):
         rows, label_info = _rows(ws, k, factors.dtype)
@@ -118,16 +123,15 @@ def sensitivities(ws: WorkingSet, factors: Float[Array, "r d d"]) -> Float[Array
 
     ratio = (ws.scale / ws.unit).astype(factors.dtype)
     start = jnp.zeros(ws.rows.shape[:2], factors.dtype)
-    return lax.fori_loop(0, ws.blocks, score, start).reshape(-1)
+    return lax.fori_loop(0, ws.blocks, score, start).reshape(-1).astype(jnp.float64)
 
 
 def objective(ws: WorkingSet, criterion) -> Callable:
-    """u -> (criterion in float64, gradient in float32), both divided by `unit`."""
+    """u -> (criterion, gradient), both divided by `unit`; vectors in float64, products over pairs in float32."""
 
     def value_and_gradient(u):
         matrix = information(ws, u)
         factors = gradient_factors(criterion.gradient(matrix)).astype(jnp.float32)
-        # the total is fixed: taking 1, about the multiplier, off every sensitivity keeps float32 sums small
-        return criterion.value(matrix) / ws.unit, jnp.where(ws.room.cap > 0, 1 - sensitivities(ws, factors), 0)
+        return criterion.value(matrix) / ws.unit, -sensitivities(ws, factors)
 
     return value_and_gradient

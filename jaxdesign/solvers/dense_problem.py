@@ -1,0 +1,113 @@
+"""A design problem over dense allocations, traceable: what `frank_wolfe` and `multiplicative` share.
+
+Everything here has static shapes and runs on the device, inside the caller's jit and vmap. Passes over the pool are in
+its working dtype, the d x d algebra in float64, so every function is to be called inside `_arrays.float64()`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxdesign import _arrays
+from jaxdesign.budget import Budget, Limits
+from jaxdesign.criteria import CriterionLike, Trace
+from jaxdesign.pool import CompletionPool
+from jaxdesign.pricing.memory import MemorySource, memory_source
+from jaxdesign.problem import gradient_factors, prior_matrix
+from jaxdesign.solvers.dense import dense_candidates, dense_information, dense_sensitivities
+from jaxdesign.solvers.feasible import Room, rescale
+
+
+class DenseProblem(NamedTuple):
+    """Pool, criterion, prior and limits as arrays. Pairs are slots (p, i, j), i < j, of the source's prompts."""
+
+    source: MemorySource
+    criterion: CriterionLike
+    prior: Float[Array, "r d d"]  # float64
+    room: Room  # (P, K, K), in the source's dtype
+
+
+def dense_problem(pool: CompletionPool, criterion: CriterionLike, limits: Limits, prior: Any) -> DenseProblem:
+    """The problem in the pool's working dtype."""
+    source = memory_source(pool)
+    return DenseProblem(source, criterion, prior, dense_room(source, limits))
+
+
+def dense_room(source: MemorySource, limits: Limits) -> Room:
+    """Limits of every pair slot, 0 for what is no candidate; None for per_pair or per_prompt means no limit."""
+    dtype = source.features.dtype
+    total = jnp.asarray(limits.total, dtype)
+    cap = total if limits.per_pair is None else jnp.minimum(_by_slot(limits.per_pair, source), total)
+    quota = None if limits.per_prompt is None else jnp.minimum(_by_slot(limits.per_prompt, source), 2 * total)
+    return Room(dense_candidates(source) * (cap if cap.ndim == 0 else cap[:, None, None]), total, quota)
+
+
+def _by_slot(limit, source):
+    """One number per prompt of the source in its dtype, padding included."""
+    limit = jnp.asarray(limit, source.features.dtype)
+    return jnp.full(source.slots, limit) if limit.ndim == 0 else jnp.pad(limit, (0, source.slots - limit.shape[0]))
+
+
+def information(problem: DenseProblem, labels: Float[Array, "p k k"]) -> Float[Array, "r d d"]:
+    """A = prior + sum_e n_e c_e z_e z_e^T: assembled in the source's dtype, added in float64."""
+    return problem.prior + dense_information(problem.source, labels).astype(problem.prior.dtype)
+
+
+def sensitivities(problem: DenseProblem, matrix: Float[Array, "r d d"]) -> Float[Array, "p k k"]:
+    """b of every candidate pair at A, in the source's dtype; 0 elsewhere."""
+    factors = gradient_factors(problem.criterion.gradient(matrix))
+    return dense_sensitivities(problem.source, factors.astype(problem.source.features.dtype))
+
+
+def even_allocation(problem: DenseProblem) -> Float[Array, "p k k"]:
+    """As many labels on every candidate pair as on any other, but for caps and quotas."""
+    return rescale((problem.room.cap > 0).astype(problem.room.cap.dtype), problem.room)
+
+
+# ---- arguments of the traceable functions
+
+
+def check_arguments(pool: Any, crit: Any, budget: Any, passes: Any) -> None:
+    """TypeError or ValueError for what can be seen without looking at traced values."""
+    if not isinstance(pool, CompletionPool):
+        raise TypeError(f"pool: expected jaxdesign.CompletionPool, found {type(pool).__name__}")
+    if isinstance(crit, type) or not isinstance(crit, CriterionLike):
+        raise TypeError(f"crit: expected LogDet(), Trace(H) or Criterion(function), found {crit!r}")
+    if isinstance(crit, Trace) and np.shape(crit.H) != (pool.dim, pool.dim):
+        raise ValueError(f"H: shape {np.shape(crit.H)} found; expected {(pool.dim, pool.dim)}, as the features")
+    if not isinstance(budget, Budget | Limits):
+        raise TypeError(f"budget: expected jaxdesign.Budget or jaxdesign.budget.Limits, found {type(budget).__name__}")
+    for name in ("per_pair", "per_prompt"):
+        if np.shape(getattr(budget, name)) not in ((), (pool.num_prompts,)):
+            shape = np.shape(getattr(budget, name))
+            raise ValueError(f"budget.{name}: shape {shape} found; expected a scalar or ({pool.num_prompts},)")
+    if not _arrays.is_traced(passes) and (isinstance(passes, bool) or int(passes) != passes or passes < 1):
+        raise ValueError(f"passes={passes}: must be a whole number of at least 1")
+
+
+def limits_of(budget: Budget | Limits) -> Limits:
+    """Numbers as float64 arrays, None kept: whether there is a limit is part of the program, its value is not."""
+    total, per_pair, per_prompt = budget.total, budget.per_pair, budget.per_prompt
+    return Limits(*(None if v is None else jnp.asarray(v, jnp.float64) for v in (total, per_pair, per_prompt)))
+
+
+def prior_of(prior: Any, pool: CompletionPool) -> Float[Array, "r d d"]:
+    """Prior as (R, d, d) float64; checked where it is concrete."""
+    if not _arrays.is_traced(prior):
+        return jnp.asarray(prior_matrix(prior, pool))
+    draws, dim = pool.num_draws or 1, pool.dim
+    if prior.shape not in ((), (dim, dim), (draws, dim, dim)):
+        raise ValueError(f"prior: shape {prior.shape} found; expected a scalar or {(dim, dim)}")
+    prior = prior.astype(jnp.float64)
+    return jnp.broadcast_to(prior * jnp.eye(dim) if prior.ndim == 0 else prior, (draws, dim, dim))
+
+
+def constant(tree: Any) -> Any:
+    """The same values, which differentiation takes for constants: no derivative passes through a solver."""
+    return jax.tree.map(lambda leaf: lax.stop_gradient(jnp.asarray(leaf)), tree)
