@@ -45,13 +45,24 @@ def chunk_length(num_prompts: int, completions: int, dim: int) -> int:
     return int(max(1, min(num_prompts, rows // max(completions, 1))))
 
 
-def split_chunks(array: jax.Array, length: int) -> jax.Array:
-    """Reshape the leading axis P to (chunks, length), padding the last chunk with zeros where P is no multiple."""
-    size = array.shape[0]
+def chunk_at(arrays: Any, index: jax.Array, length: int) -> Any:
+    """Chunk `index` of `length` prompts of every leaf, zeros past the end; no copy of the whole is ever made."""
+
+    def slice_leaf(array):
+        start = jnp.minimum(index * length, array.shape[0] - length)
+        overlap = index * length - start  # rows of the last chunk that the one before it has had
+        rows = jnp.roll(lax.dynamic_slice_in_dim(array, start, length), -overlap, axis=0)
+        fresh = (jnp.arange(length) < length - overlap).reshape(-1, *[1] * (array.ndim - 1))
+        return jnp.where(fresh, rows, jnp.zeros((), array.dtype))
+
+    return jax.tree.map(slice_leaf, arrays)
+
+
+def map_padded(function: Callable, arrays: Any, length: int) -> Any:
+    """Apply `function` to chunks of `length` prompts; the results keep the axes (chunks, length), padding included."""
+    size = jax.tree.leaves(arrays)[0].shape[0]
     chunks = -(-size // length)
-    if chunks * length != size:
-        array = jnp.pad(array, [(0, chunks * length - size)] + [(0, 0)] * (array.ndim - 1))
-    return array.reshape(chunks, length, *array.shape[1:])
+    return lax.map(lambda k: function(chunk_at(arrays, k, length)), jnp.arange(chunks))
 
 
 def map_chunks(function: Callable, arrays: Any, length: int) -> Any:
@@ -59,7 +70,7 @@ def map_chunks(function: Callable, arrays: Any, length: int) -> Any:
     size = jax.tree.leaves(arrays)[0].shape[0]
     if length >= size:
         return function(arrays)
-    out = lax.map(function, jax.tree.map(lambda a: split_chunks(a, length), arrays))
+    out = map_padded(function, arrays, length)
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:size], out)
 
 
@@ -68,10 +79,12 @@ def sum_chunks(function: Callable, arrays: Any, length: int) -> Any:
     size = jax.tree.leaves(arrays)[0].shape[0]
     if length >= size:
         return function(arrays)
-    parts = jax.tree.map(lambda a: split_chunks(a, length), arrays)
-    first = jax.tree.map(lambda a: a[0], parts)
-    rest = jax.tree.map(lambda a: a[1:], parts)
-    return lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, function(part)), None), function(first), rest)[0]
+
+    def add(total, k):
+        return jax.tree.map(jnp.add, total, function(chunk_at(arrays, k, length))), None
+
+    first = function(chunk_at(arrays, jnp.zeros((), int), length))
+    return lax.scan(add, first, jnp.arange(1, -(-size // length)))[0]
 
 
 def round_up(value: int, multiple: int) -> int:

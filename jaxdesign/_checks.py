@@ -35,9 +35,9 @@ def same_shape(found: tuple, expected: tuple, name: str, meaning: str) -> None:
 
 def finite(value: Any, name: str, where: Any = None, axes: tuple[str, ...] = ()) -> None:
     """ValueError that names the first NaN or inf of a concrete array (entries with `where` False do not count)."""
-    bad = ~jnp.isfinite(value) if where is None else where & ~jnp.isfinite(value)
-    if not bool(jnp.any(bad)):
+    if bool(_all_finite(value, where)):
         return
+    bad = ~jnp.isfinite(value) if where is None else where & ~jnp.isfinite(value)
     index = tuple(int(k) for k in np.argwhere(np.asarray(bad))[0])
     place = ", ".join(f"{axis} {k}" for axis, k in zip(axes, index, strict=False)) or str(index)
     count = int(jnp.sum(bad))
@@ -45,6 +45,12 @@ def finite(value: Any, name: str, where: Any = None, axes: tuple[str, ...] = ())
         f"{name}: {np.asarray(value[index])!s} at {place} ({count} such value(s) in all); every existing completion "
         "must have finite values; set mask False for completions that do not exist"
     )
+
+
+@jax.jit
+def _all_finite(value, where):
+    good = jnp.isfinite(value)
+    return jnp.all(good if where is None else good | ~where)
 
 
 def symmetric_psd(matrix: Any, dim: int, name: str, lead: tuple[int, ...] = ()) -> np.ndarray:

@@ -18,7 +18,7 @@ from jaxdesign import _arrays, _checks
 from jaxdesign.budget import Budget, Limits, resolve
 from jaxdesign.criteria import CriterionLike, Trace
 from jaxdesign.information import laplacian_information, pair_differences, prompt_label_information, sparse_information
-from jaxdesign.pool import CompletionPool, candidate_counts, first_copies
+from jaxdesign.pool import CompletionPool, candidate_counts, candidate_pairs
 from jaxdesign.pricing.memory import MemorySource, memory_source
 
 PAGE = 4096  # pairs gathered at a time: one compilation whatever the number of pairs
@@ -73,9 +73,9 @@ def make_problem(pool: CompletionPool, criterion: Any, budget: Budget, prior: An
     if isinstance(criterion, Trace) and np.shape(criterion.H) != (pool.dim, pool.dim):
         raise ValueError(f"H: shape {np.shape(criterion.H)} found; expected {(pool.dim, pool.dim)}, as the features")
     bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask))
-    counts = candidate_counts(first_copies(bare))
-    limits = resolve(budget, counts)
-    return Problem(bare, criterion, limits, prior_matrix(prior, pool), memory_source(bare), counts)
+    source = memory_source(bare)
+    counts = candidate_counts(source.copies.reshape(-1, pool.completions)[: pool.num_prompts])
+    return Problem(bare, criterion, resolve(budget, counts), prior_matrix(prior, pool), source, counts)
 
 
 def prior_matrix(prior: Any, pool: CompletionPool) -> Float[np.ndarray, "r d d"]:
@@ -208,16 +208,24 @@ def usable(problem: Problem, analysis: Analysis) -> bool:
 
 def uniform_information(problem: Problem) -> Float[np.ndarray, "r d d"]:
     """Prior plus the information of `total` labels spread evenly over all candidate pairs, caps aside; float64."""
-    pool = problem.pool
     with _arrays.float64():
-        info = np.asarray(_uniform_information(pool))
+        info = np.asarray(_uniform_information(problem.source))
     return problem.prior + info * (problem.limits.total / problem.pair_counts.sum())
 
 
 @jax.jit
-def _uniform_information(pool):
-    ones = jnp.broadcast_to(pool.mask[:, :, None] & pool.mask[:, None, :], (*pool.mask.shape, pool.completions))
-    return _dense_information(pool, ones.astype(jnp.float32))
+def _uniform_information(source):
+    def chunk(part):
+        rows, scores, copies = part
+        if scores is not None:
+            scores = scores[None] if scores.ndim == 2 else jnp.moveaxis(scores, 1, 0)
+        pairs = candidate_pairs(copies).astype(jnp.float64)
+        label_info = prompt_label_information(scores, jnp.float64)
+        return laplacian_information(rows.astype(jnp.float64), (pairs + jnp.swapaxes(pairs, 1, 2))[None], label_info)
+
+    total = jax.eval_shape(chunk, jax.tree.map(lambda a: a[0], source))
+    start = jnp.zeros(total.shape, total.dtype)
+    return jax.lax.scan(lambda total, part: (total + chunk(part), None), start, source)[0]
 
 
 def check_rank(problem: Problem) -> None:

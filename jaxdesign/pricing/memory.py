@@ -56,13 +56,12 @@ def memory_source(pool: CompletionPool, dtype: Any = None) -> MemorySource:
 @jax.jit(static_argnames=("dtype", "length"))
 def _memory_source(features, scores, mask, *, dtype, length):
     def prepare(part):
-        bare = CompletionPool.tree_unflatten(None, (part[0], None, part[1]))
-        return centred_features(bare, dtype), first_copies(bare)
+        rows, exists, u = part
+        bare = CompletionPool.tree_unflatten(None, (rows, None, exists))
+        u = None if u is None else _centred_scores(u, exists).astype(dtype)
+        return MemorySource(centred_features(bare, dtype), u, first_copies(bare))
 
-    parts = _arrays.split_chunks(features, length), _arrays.split_chunks(mask, length)
-    features, copies = jax.lax.map(prepare, parts)
-    scores = None if scores is None else _arrays.split_chunks(_centred_scores(scores, mask).astype(dtype), length)
-    return MemorySource(features, scores, copies)
+    return _arrays.map_padded(prepare, (features, mask, scores), length)
 
 
 def _centred_scores(scores: Float[Array, "p *r k"], mask: Bool[Array, "p k"]) -> Float[Array, "p *r k"]:

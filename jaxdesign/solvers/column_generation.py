@@ -19,11 +19,19 @@ from jaxdesign import _arrays
 from jaxdesign.budget import capacity, exact_total, linear_oracle
 from jaxdesign.design import Design
 from jaxdesign.pricing.memory import best_pairs
-from jaxdesign.problem import Problem, check_rank
+from jaxdesign.information import check_pairs
+from jaxdesign.problem import Problem, analyse, check_rank, information, usable
 from jaxdesign.solvers import spectral, working_set
 from jaxdesign.solvers.driver import Scored, SolverState, free_level, prompt_levels
 from jaxdesign.solvers.feasible import project
-from jaxdesign.solvers.hot_start import hot_start, leading_pairs
+from jaxdesign.solvers.hot_start import (
+    HotStart,
+    hot_start,
+    leading_pairs,
+    pairs_at,
+    positive_entries,
+    starting_level,
+)
 from jaxdesign.solvers.newton import newton
 from jaxdesign.solvers.support import diverse, not_among, pair_keys
 
@@ -48,15 +56,15 @@ class ColumnGeneration(NamedTuple):
     patience: int = 6
 
     def init(self, problem: Problem, start: Design | None) -> SolverState:
-        if start is not None:
-            return warm_state(problem, start)
+        if start is not None and (warm := warm_state(problem, start)) is not None:
+            return warm
         check_rank(problem)
         begun = hot_start(problem)
-        level = _dense_level(problem, begun.labels, begun.sensitivities)
+        inside = np.minimum(begun.prompts, problem.pool.num_prompts - 1)
+        cap = np.minimum(problem.limits.per_pair[inside], problem.limits.total)
+        level = starting_level(begun, cap)
         limit = working_set.capacity(problem) * 3 // 4
-        cap = problem.limits.per_pair_padded(problem.source.slots)
-        pairs, labels = leading_pairs(begun, cap, level, limit)
-        pairs, labels = holding_total(problem, pairs, labels, begun.labels)
+        pairs, labels = holding_total(problem, begun, *leading_pairs(begun, cap, level, limit))
         restricted = Restricted(pairs, labels, min(limit, len(pairs)), level)
         return solver_state(problem, pairs, by_gradients(problem, restricted, 24), begun.passes)
 
@@ -69,22 +77,26 @@ class ColumnGeneration(NamedTuple):
         return solver_state(problem, restricted.pairs, labels, state.passes)
 
 
-def warm_state(problem: Problem, start: Design) -> SolverState:
-    """An earlier design, scaled to this budget and mixed with a little of everything if it is singular here."""
-    pairs = np.asarray(start.pairs, np.int32)
-    return solver_state(problem, pairs, np.asarray(start.labels, np.float64), 0)
+def warm_state(problem: Problem, start: Design) -> SolverState | None:
+    """An earlier design scaled to this budget; None where its pairs cannot hold the total or leave A singular."""
+    check_pairs(problem.pool, start.pairs)
+    counts = np.bincount(start.pairs[:, 0], minlength=len(problem.limits.per_pair)).astype(np.float64)
+    if capacity(problem.limits, counts) < problem.limits.total * (1 + 1e-9):
+        return None
+    state = solver_state(problem, np.asarray(start.pairs, np.int32), np.asarray(start.labels, np.float64), 0)
+    return state if usable(problem, analyse(problem, information(problem, state.pairs, state.labels))) else None
 
 
 def holding_total(
-    problem: Problem, pairs: np.ndarray, labels: np.ndarray, dense: Float[np.ndarray, "p k k"]
+    problem: Problem, begun: HotStart, pairs: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The list, extended until caps and quotas let it hold the whole total; added pairs come last and stay fixed."""
     limits = problem.limits
     counts = np.bincount(pairs[:, 0], minlength=len(limits.per_pair)).astype(np.float64)
     if capacity(limits, counts) >= limits.total * (1 + 1e-9):
         return pairs, labels
-    every = np.argwhere(dense > 0).astype(np.int32)
-    values = dense[tuple(every.T)].astype(np.float64)
+    index, values, _ = positive_entries(begun, 0.0)
+    every = pairs_at(begun, index)
     oracle = linear_oracle(limits, every, values)
     more = (oracle.labels > 0) & not_among(every, pairs, problem.pool.completions)
     return np.concatenate([pairs, every[more]]), np.concatenate([labels, values[more]])
@@ -163,12 +175,3 @@ def _labels(restricted, ws, u):
     moved = np.asarray(u, np.float64)[: restricted.at_work] * float(ws.scale)
     return np.concatenate([moved, restricted.labels[restricted.at_work :]])
 
-
-def _dense_level(problem: Problem, labels: Float[np.ndarray, "p k k"], b: Float[np.ndarray, "p k k"]) -> float:
-    """`free_level` of a dense allocation."""
-    cap = np.maximum(problem.limits.per_pair_padded(len(labels)), 1)[:, None, None]
-    weight = labels * np.maximum(1 - labels / cap, 0) if problem.limits.has_caps else labels
-    mass = float(np.sum(weight, dtype=np.float64))
-    if mass <= 1e-9 * problem.limits.total:
-        return float(b[labels > 0].min())
-    return float(np.sum(weight * b, dtype=np.float64) / mass)

@@ -12,75 +12,77 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
+from jaxdesign.budget import Limits, capacity
 from jaxdesign.criteria import LogDet
-from jaxdesign.pricing.memory import MemorySource
-from jaxdesign.problem import Problem, gradient_factors
-from jaxdesign.solvers.dense import dense_candidates, dense_information, dense_sensitivities
-from jaxdesign.solvers.feasible import Room, rescale
+from jaxdesign.pricing.memory import price
+from jaxdesign.problem import Problem, analyse, uniform_information
+from jaxdesign.solvers.dense_problem import DenseProblem, dense_room, even_allocation, information, sensitivities
+from jaxdesign.solvers.feasible import rescale
 
 POWERS = (5.0, 4.0, 3.5, 3.0, 3.0, 2.5)
 FAINT = 1e-18  # smallest weight of a candidate pair
-NEVER = np.float32(-np.inf)
+LARGE = 2**22  # pair slots above which only leading prompts take part
 
 
 class HotStart(NamedTuple):
-    """Dense labels with the sensitivities they were last scored at."""
+    """Dense labels over some prompts with the sensitivities they were last scored at."""
 
-    labels: Float[np.ndarray, "p k k"]
-    sensitivities: Float[np.ndarray, "p k k"]
+    prompts: Int[np.ndarray, " q"]  # index in the pool; past its end for padding
+    labels: Float[np.ndarray, "q k k"]
+    sensitivities: Float[np.ndarray, "q k k"]
     passes: int
 
 
 def hot_start(problem: Problem) -> HotStart:
-    """Run the multiplicative steps on the device; the result comes to the host once."""
+    """Run the multiplicative steps on the device; the result comes to the host once.
+
+    Pools of more than LARGE pair slots are first cut to the prompts with the most sensitive pairs at the even
+    allocation, found in one pass; the rest of the pool is left to pricing.
+    """
+    limits, source, criterion = problem.limits, problem.source, problem.criterion
+    prompts, extra = np.arange(source.slots), 0
+    wanted = LARGE // problem.pool.completions**2 // source.features.shape[1]  # chunks of prompts
+    if wanted < source.features.shape[0]:
+        length = source.features.shape[1]
+        prompts, extra = _leading_prompts(problem, wanted * length), 1
+    if len(prompts) < source.slots:
+        source = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[prompts].reshape(-1, length, *a.shape[2:]), source)
+    inside = np.minimum(prompts, len(limits.per_pair) - 1)
+    quota = limits.per_prompt[inside] if limits.has_quotas else None
+    powers = np.array(POWERS if isinstance(criterion, LogDet) else [p / 2 for p in POWERS])
     with _arrays.float64():
-        room = dense_room(problem)
-        labels = _even(problem.source, room)
-        powers = np.array(POWERS if isinstance(problem.criterion, LogDet) else [p / 2 for p in POWERS], np.float32)
-        labels, sensitivities = _steps(problem.source, problem.criterion, problem.prior, room, labels, powers)
-        return HotStart(np.asarray(labels), np.asarray(sensitivities), len(powers) + 1)
+        room = dense_room(source, Limits(limits.total, limits.per_pair[inside], quota))
+        dense = DenseProblem(source, criterion, jnp.asarray(problem.prior), room)
+        labels, sensitivities = _steps(dense, powers)
+        return HotStart(prompts, np.asarray(labels), np.asarray(sensitivities), len(powers) + 1 + extra)
 
 
-def dense_room(problem: Problem) -> Room:
-    """Limits of every pair slot of the source."""
-    limits, source = problem.limits, problem.source
-    padding = source.slots - problem.pool.num_prompts
-    cap = np.pad(np.minimum(limits.per_pair, limits.total), (0, padding)).astype(np.float32)
-    quota = None
-    if limits.has_quotas:
-        quota = jnp.asarray(np.pad(np.minimum(limits.per_prompt, 2 * limits.total), (0, padding)), jnp.float32)
-    dense = _dense_cap(source, jnp.asarray(cap))
-    return Room(dense, jnp.asarray(limits.total, jnp.float32), quota)
-
-
-@jax.jit
-def _dense_cap(source, cap):
-    return dense_candidates(source).astype(jnp.float32) * cap[:, None, None]
+def _leading_prompts(problem: Problem, count: int) -> Int[np.ndarray, " q"]:
+    """The prompts with the largest sensitivity at the even allocation, in order; more if they cannot hold the total."""
+    analysis = analyse(problem, uniform_information(problem))
+    result = price(problem.source, analysis.factors, np.asarray(np.inf, analysis.factors.dtype))
+    order = np.argsort(-np.asarray(jnp.max(result.best[..., 0], axis=1)), kind="stable")
+    kept = order[order < problem.pool.num_prompts][:count]
+    counts = np.zeros(problem.pool.num_prompts)
+    counts[kept] = problem.pair_counts[kept]
+    if capacity(problem.limits, counts) < 4 * problem.limits.total and count < problem.source.slots:
+        return np.arange(problem.source.slots)
+    return np.sort(order[:count])
 
 
 @jax.jit
-def _even(source: MemorySource, room: Room):
-    return rescale((room.cap > 0).astype(jnp.float32), room)
-
-
-@jax.jit
-def _steps(source, criterion, prior, room, labels, powers):
-    def score(labels):
-        matrix = prior + dense_information(source, labels.astype(source.features.dtype)).astype(jnp.float64)
-        factors = gradient_factors(criterion.gradient(matrix)).astype(source.features.dtype)
-        return dense_sensitivities(source, factors).astype(jnp.float32)
-
+def _steps(dense: DenseProblem, powers: Float[Array, " n"]):
     def step(labels, power):
-        b = score(labels)
+        b = sensitivities(dense, information(dense, labels))
         # never to zero: where quotas spread the labels, weak prompts must be able to take theirs back
-        weights = jnp.maximum(labels / jnp.max(labels) * (b / jnp.max(b)) ** power, FAINT)
-        return rescale(jnp.where(room.cap > 0, weights, 0), room), None
+        weights = jnp.maximum(labels / jnp.max(labels) * (b / jnp.max(b)) ** power.astype(b.dtype), FAINT)
+        return rescale(jnp.where(dense.room.cap > 0, weights, 0), dense.room), None
 
-    labels, _ = jax.lax.scan(step, labels, powers)
-    return labels, score(labels)
+    labels, _ = jax.lax.scan(step, even_allocation(dense), powers)
+    return labels, sensitivities(dense, information(dense, labels))
 
 
 def leading_pairs(
@@ -91,19 +93,34 @@ def leading_pairs(
     Scored by log(n / cap) + 10 log(b / level) below the cap and -10 log(b / level) at it; the first `limit` pairs are
     the working set, the pairs after them are at the cap.
     """
-    labels, b = start.labels, np.maximum(start.sensitivities, 1e-30)
-    cap = np.maximum(np.minimum(cap, 1e30), 1).astype(np.float32)[:, None, None]  # 1 for padding
-    with np.errstate(divide="ignore"):
-        lean = 10 * np.log(b / level)
-        full = labels >= 0.999 * cap
-        score = np.where(full, -lean, np.log(labels / cap) + lean)
-    score[labels <= 0] = NEVER
-    flat = score.ravel()
-    limit = min(limit, int((flat > NEVER).sum()))
-    chosen = np.argpartition(-flat, limit - 1)[:limit] if limit < flat.size else np.arange(flat.size)
-    taken = np.zeros(flat.size, bool)
-    taken[chosen] = True
-    rest = np.flatnonzero(full.ravel() & ~taken & (labels.ravel() > 0))
-    index = np.concatenate([np.sort(chosen), rest])
-    pairs = np.stack(np.unravel_index(index, labels.shape), axis=1).astype(np.int32)
-    return pairs, labels.ravel()[index].astype(np.float64)
+    index, labels, b = positive_entries(start, 1e-9 * float(start.labels.max()))
+    cap = np.broadcast_to(cap[:, None], (len(cap), start.labels[0].size)).ravel()[index]
+    lean = 10 * np.log(np.maximum(b, 1e-30) / level)
+    full = labels >= 0.999 * cap
+    score = np.where(full, -lean, np.log(labels / cap) + lean)
+    chosen = np.argpartition(-score, limit)[:limit] if limit < len(score) else np.arange(len(score))
+    rest = np.setdiff1d(np.flatnonzero(full), chosen)
+    order = np.concatenate([np.sort(chosen), rest])
+    return pairs_at(start, index[order]), labels[order]
+
+
+def positive_entries(
+    start: HotStart, above: float
+) -> tuple[Int[np.ndarray, " s"], Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
+    """Flat index, labels and sensitivities of the pairs with more than `above` labels."""
+    index = np.flatnonzero(start.labels.ravel() > above)
+    return index, start.labels.ravel()[index].astype(np.float64), start.sensitivities.ravel()[index].astype(np.float64)
+
+
+def pairs_at(start: HotStart, index: Int[np.ndarray, " s"]) -> Int[np.ndarray, "s 3"]:
+    """Pairs (p, i, j) of the pool at flat entries of the dense arrays."""
+    place, i, j = np.unravel_index(index, start.labels.shape)
+    return np.stack([start.prompts[place], i, j], axis=1).astype(np.int32)
+
+
+def starting_level(start: HotStart, cap: Float[np.ndarray, " q"]) -> float:
+    """Mean sensitivity of the pairs below their cap, weighted by the labels they could both lose and gain."""
+    index, labels, b = positive_entries(start, 0.0)
+    cap = np.broadcast_to(cap[:, None], (len(cap), start.labels[0].size)).ravel()[index]
+    weight = labels * np.maximum(1 - labels / cap, 0)
+    return float(weight @ b / weight.sum()) if weight.sum() > 1e-9 * labels.sum() else float(b.min())
