@@ -79,8 +79,8 @@ class CompletionPool:
                 "mask: no prompt has two completions, so there is no pair to compare; sample at least two per prompt"
             )
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which is refused below
-            features = jnp.asarray(features)
-            scores = None if scores is None else jnp.asarray(scores)
+            features = _on_device(features)
+            scores = None if scores is None else _on_device(scores)
         if not traced:
             axes = ("prompt", "completion", "dimension")
             _checks.finite(features, "features", exists[..., None] if partial else None, axes)
@@ -126,6 +126,11 @@ class CompletionPool:
     def num_draws(self) -> int | None:
         """R, the number of parameter draws in scores; None where scores have no such axis."""
         return self.scores.shape[0] if self.scores is not None and self.scores.ndim == 3 else None
+
+
+def _on_device(array: Any) -> Array:
+    """The array on the device. A NumPy array is copied once, so that later changes to it do not reach the pool."""
+    return array if isinstance(array, jax.Array) else jax.device_put(array, may_alias=False)
 
 
 def centred_features(pool: CompletionPool, dtype: Any = None) -> Float[Array, "p k d"]:

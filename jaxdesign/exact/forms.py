@@ -129,7 +129,7 @@ def of_pair(forms: Forms, z: Float[Array, " d"], c: Float[Array, " r"]) -> PairF
 
 
 def errors(forms: Forms, slot, exact: PairForms) -> Float[Array, ""]:
-    """Largest relative error of the stored forms of one pair."""
+    """Largest relative error of the stored forms of one pair; NaN where they are."""
     found = [
         jnp.max(jnp.abs(stored[(slice(None), *slot)] - truth) / jnp.maximum(jnp.abs(truth), 1e-300))
         for stored, truth in ((forms.leverage, exact.leverage), (forms.target, exact.target))
@@ -160,7 +160,9 @@ def add_label(pairs: Pairs, forms: Forms, exact: PairForms, amount: Float[Array,
 
 def _differences(pairs, vectors):
     """(R, P, K, K): z_ij^T u of all pairs for one vector per draw."""
-    y = _arrays.contract("pkd,rd->rpk", pairs.rows, vectors.astype(pairs.rows.dtype))
+    flat = pairs.rows.reshape(-1, pairs.rows.shape[-1])
+    products = [jnp.matmul(flat, u, precision=_arrays.HIGHEST) for u in vectors.astype(flat.dtype)]
+    y = jnp.stack(products).reshape(-1, *pairs.rows.shape[:2])  # one product for all draws would transpose the features
     return y[..., :, None] - y[..., None, :]
 
 

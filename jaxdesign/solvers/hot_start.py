@@ -24,7 +24,7 @@ from jaxdesign.solvers.feasible import rescale
 
 POWERS = (5.0, 4.0, 3.5, 3.0, 3.0, 2.5)
 FAINT = 1e-18  # smallest weight of a candidate pair
-LARGE = 2**22  # pair slots above which only leading prompts take part
+LARGE = 2**21  # pair slots above which only leading prompts take part
 
 
 class HotStart(NamedTuple):
@@ -49,7 +49,8 @@ def hot_start(problem: Problem) -> HotStart:
         length = source.features.shape[1]
         prompts, extra = _leading_prompts(problem, wanted * length), 1
     if len(prompts) < source.slots:
-        source = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[prompts].reshape(-1, length, *a.shape[2:]), source)
+        chosen = prompts.reshape(-1, length)
+        source = jax.tree.map(lambda a: a[chosen // length, chosen % length], source)
     inside = np.minimum(prompts, len(limits.per_pair) - 1)
     quota = limits.per_prompt[inside] if limits.has_quotas else None
     powers = np.array(POWERS if isinstance(criterion, LogDet) else [p / 2 for p in POWERS])
