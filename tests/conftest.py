@@ -5,9 +5,7 @@ import pytest
 from hypothesis import settings
 
 # deadline=None because a first example pays for compilation; no database, so that a run depends on the code alone
-settings.register_profile(
-    "jaxdesign", derandomize=True, database=None, deadline=None, print_blob=True, max_examples=25
-)
+settings.register_profile("jaxdesign", derandomize=True, database=None, deadline=None, print_blob=True, max_examples=25)
 settings.load_profile("jaxdesign")
 
 jax.config.update("jax_num_cpu_devices", 2)  # so that sharded pools are tested everywhere

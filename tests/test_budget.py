@@ -21,7 +21,11 @@ def limited_lists(draw):
     pairs = pairs[np.sort(rng.choice(len(pairs), 18, replace=False))]
     caps = draw(st.sampled_from(["none", "scalar", "per prompt"]))
     quotas = draw(st.sampled_from(["none", "scalar", "per prompt"]))
-    kinds = {"none": lambda: np.inf, "scalar": lambda: rng.integers(1, 5), "per prompt": lambda: rng.uniform(1, 6, PROMPTS)}
+    kinds = {
+        "none": lambda: np.inf,
+        "scalar": lambda: rng.integers(1, 5),
+        "per prompt": lambda: rng.uniform(1, 6, PROMPTS),
+    }
     caps, quotas = (np.broadcast_to(np.asarray(kinds[k](), float), (PROMPTS,)) for k in (caps, quotas))
     room = capacity(Limits(1.0, caps, quotas), np.bincount(pairs[:, 0], minlength=PROMPTS).astype(float))
     total = float(draw(st.floats(0.1, 1.0)) * min(room, 30.0))
@@ -117,12 +121,14 @@ def test_identical_completions_and_skipped_prompts_are_no_capacity():
         resolve(Budget(36.001, 1), counts)
 
 
-def test_limits_are_one_number_per_prompt():
+def test_limits_are_one_number_per_prompt_and_idle_quotas_are_dropped():
     limits = resolve(Budget(4, per_pair=2, per_prompt=[1, 2, 3]), np.full(3, 6.0))
-    assert limits.per_pair.tolist() == [2, 2, 2]
+    assert limits.per_pair.tolist() == [1, 2, 2]  # a pair cannot take more than its prompt
     assert limits.per_prompt.tolist() == [1, 2, 3]
     assert (limits.has_caps, limits.has_quotas) == (True, True)
-    limits = resolve(Budget(4, per_pair=4, per_prompt=None), np.full(3, 6.0))
+    limits = resolve(Budget(4, per_pair=2, per_prompt=12), np.full(3, 6.0))
+    assert (limits.has_caps, limits.has_quotas) == (True, False)
+    limits = resolve(Budget(4, per_pair=4), np.full(3, 6.0))
     assert (limits.has_caps, limits.has_quotas) == (False, False)
 
 

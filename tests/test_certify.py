@@ -157,9 +157,11 @@ def test_badly_conditioned_pools_are_never_certified_too_well(seed, dtype, offse
     rng = np.random.default_rng(seed)
     features, scores, mask = random_arrays(seed)
     features = np.nan_to_num(features) * np.geomspace(1, 1 / condition, DIM)
-    features = features @ np.linalg.qr(rng.standard_normal((DIM, DIM)))[0] + offset * rng.standard_normal((PROMPTS, 1, DIM))
+    features = features @ np.linalg.qr(rng.standard_normal((DIM, DIM)))[0] + offset * rng.standard_normal(
+        (PROMPTS, 1, DIM)
+    )
     pool = CompletionPool(jnp.asarray(features, dtype), 5 * scores, mask)
-    limits = {"total": 9.0, "per_pair": 1.0, "per_prompt": 2.0} if quota else {"total": 9.0, "per_pair": 2.0}
+    limits = {"total": 6.0, "per_pair": 1.0, "per_prompt": 2.0} if quota else {"total": 9.0, "per_pair": 2.0}
     pairs = written_out(pool)[0]
     problem = make_problem(pool, LogDet(), Budget(**limits), 1e-9)
     matrix = uniform_information(problem)
@@ -221,7 +223,7 @@ def test_a_criterion_of_the_users_has_a_gap_and_no_efficiency():
             assert gap < 1e-6 * value
 
 
-@every_case
+@pytest.mark.parametrize("name", ["LogDet, quotas", "Trace, prior, draws"])
 def test_certificates_do_not_depend_on_the_x64_flag(name):
     case = solved(name)
     labels = case.allocation(0, 0.3)
@@ -256,8 +258,7 @@ def test_long_lists_take_the_dense_way_to_the_same_matrix(scores):
     problem = make_problem(pool, LogDet(), Budget(5.0), 0.25)
     labels = np.random.default_rng(9).random(len(pairs))
     dense_labels = np.where(np.arange(len(pairs)) < 20, labels, 0.0)
-    limit = 2 * 3 * 8
-    assert len(pairs) + limit > limit >= 20
+    limit = 2 * 3 * 8  # longer lists go the dense way
     padded = np.concatenate([pairs, np.tile(pairs[:1], (limit, 1))])  # repeated pairs add up, here with no labels
     expected = information_of(z, c, dense_labels, 0.25 * np.eye(DIM))
     short = information(problem, pairs[:20], labels[:20])

@@ -60,7 +60,7 @@ def test_gradient_and_curvature_are_the_derivatives(criterion, H, seed):
         slope = jax.jvp(lambda a: criterion.value(a), (jnp.asarray(A),), (jnp.asarray(change),))[1]
         assert -float(np.vdot(criterion.gradient(A), change)) == pytest.approx(float(slope), rel=1e-8, abs=1e-10)
         turn = jax.jvp(criterion.gradient, (jnp.asarray(A),), (jnp.asarray(change),))[1]
-        found = np.asarray(criterion.curvature(jnp.asarray(A), jnp.asarray(change)))
+        found = np.asarray(criterion.curvature(jnp.asarray(A))(jnp.asarray(change)))
         np.testing.assert_allclose(found, -turn, rtol=1e-8, atol=1e-10 * np.abs(turn).max())
 
 

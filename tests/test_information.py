@@ -160,7 +160,9 @@ def test_rotated_features_rotate_information_and_keep_sensitivities(seed):
     weights, G = symmetric_weights(seed), random_spd(seed)
     size = np.abs(stored(pool)[0]).max() ** 2  # the offset of a prompt is rounded when it is turned
     a, b = np.asarray(pair_information(pool, weights)), np.asarray(pair_information(turned, weights))
-    np.testing.assert_allclose(b, rotation.T @ a @ rotation, rtol=0, atol=2e-6 * (np.abs(a).max() + weights.sum() * size))
+    np.testing.assert_allclose(
+        b, rotation.T @ a @ rotation, rtol=0, atol=2e-6 * (np.abs(a).max() + weights.sum() * size)
+    )
     a, b = pair_sensitivities(pool, G), pair_sensitivities(turned, rotation.T @ G @ rotation)
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(G).max() * size)
 

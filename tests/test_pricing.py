@@ -91,7 +91,7 @@ def test_ranks_list_the_best_pairs_of_every_prompt_and_no_others(seed, scores):
 
 @given(seeds, st.integers(1, 12), st.floats(0, 1))
 def test_best_pairs_are_the_largest_of_the_two_best_of_each_completion(seed, limit, quantile):
-    result, pairs, b = priced(pool_of(seed), seed)
+    result, _, b = priced(pool_of(seed), seed)
     above = float(np.quantile(b, quantile))
     best, partner = np.asarray(result.best), np.asarray(result.partner)
     values = {}

@@ -12,7 +12,6 @@ from itertools import combinations, product
 from typing import Any
 
 import numpy as np
-import pytest
 from problems import regression_pool
 
 from jaxdesign.budget import Budget
@@ -114,9 +113,12 @@ SQUARE = np.array([[1.0, 2, 0], [0, 1, 1], [1, 0, 3]])
 TARGET = np.array([[2.0, 0.5, 0], [0.5, 1, 0.2], [0, 0.2, 3]])
 SHARES = np.sqrt(np.diag(np.linalg.inv(SQUARE).T @ TARGET @ np.linalg.inv(SQUARE)))
 SCALES, CAPS, HELD = np.array([1, 2, 0.5, 3, 1.5]), np.array([0.1, 0.3, 0.5, 0.15, 0.4]), [0.3, 0.1, 0.02, 0.5, 0.05]
+VERTEX, EDGE = 0.14579089, 0.08016085
 CYCLE = [(k, (k + 1) % 5) for k in range(5)]
 CUBE = [(i, j) for i, j in combinations(range(8), 2) if bin(i ^ j).count("1") == 1]
-PETERSEN = [(k, (k + 1) % 5) for k in range(5)] + [(k, k + 5) for k in range(5)] + [(5 + k, 5 + (k + 2) % 5) for k in range(5)]
+PETERSEN = (
+    [(k, (k + 1) % 5) for k in range(5)] + [(k, k + 5) for k in range(5)] + [(5 + k, 5 + (k + 2) % 5) for k in range(5)]
+)
 TREE = [(0, 1), (1, 2), (1, 3), (3, 4), (3, 5)]
 
 
@@ -137,16 +139,16 @@ TRUTHS = {
         )
         for p in (1, 2, 3, 4, 5)
     },
-    "quadratic, A-optimal": row(
-        monomials(np.array([-1.0, 0, 1]), 2), 8.0, Trace(np.eye(3)), by_prompt=[1, 2, 1]
-    ),
+    "quadratic, A-optimal": row(monomials(np.array([-1.0, 0, 1]), 2), 8.0, Trace(np.eye(3)), by_prompt=[1, 2, 1]),
     # Atkinson and Donev print 4.47 and 7.46
     "full quadratic on a 3 x 3 grid": row(
         full_quadratic(np.array(list(product([-1.0, 0, 1], repeat=2)))),
         4.4717764193,
-        by_prompt=4 * np.array([0.14579089, 0.08016085, 0.14579089, 0.08016085, 0.09619302] + [0.08016085, 0.14579089, 0.08016085, 0.14579089]),
+        by_prompt=4 * np.array([VERTEX, EDGE, VERTEX, EDGE, 0.09619302, EDGE, VERTEX, EDGE, VERTEX]),
     ),
-    "full quadratic on a 3 x 3 x 3 grid": row(full_quadratic(np.array(list(product([-1.0, 0, 1], repeat=3)))), 7.4553959088),
+    "full quadratic on a 3 x 3 x 3 grid": row(
+        full_quadratic(np.array(list(product([-1.0, 0, 1], repeat=3)))), 7.4553959088
+    ),
     # saturated designs
     "saturated, LogDet": row(
         SQUARE, 3 * np.log(3) - 2 * np.log(abs(np.linalg.det(SQUARE))), by_prompt=np.full(3, 4 / 3)
@@ -154,22 +156,27 @@ TRUTHS = {
     "saturated, Trace": row(SQUARE, SHARES.sum() ** 2, Trace(TARGET), by_prompt=4 * SHARES / SHARES.sum()),
     # water-filling between a prior and caps; labels are 20 times the weights, so that no cap is below one label
     "water-filling, LogDet": row(
-        np.diag(SCALES), 3.1403112657 - 5 * np.log(5), prior=5 * np.diag(HELD), budget=Budget(20, 20 * CAPS),
+        np.diag(SCALES),
+        3.1403112657 - 5 * np.log(5),
+        prior=5 * np.diag(HELD),
+        budget=Budget(20, 20 * CAPS),
         by_prompt=20 * np.array([0.01930556, 0.29430556, 0.23930556, 0.15, 0.29708333]),
     ),
     "water-filling, Trace": row(
         np.diag(SCALES), 13.8196286472 / 5, Trace(np.eye(5)), prior=5 * np.diag(HELD), budget=Budget(20, 20 * CAPS)
     ),
     # graphs: resistances and spanning trees
-    "complete graph K8": Truth(
-        lambda: complete_graphs(8), LogDet(), FOUR, 10.8487823211, labels=np.full(28, 4 / 28)
-    ),
+    "complete graph K8": Truth(lambda: complete_graphs(8), LogDet(), FOUR, 10.8487823211, labels=np.full(28, 4 / 28)),
     "complete graph K8, Trace": Truth(lambda: complete_graphs(8), Trace(grounded_trace_target(8)), FOUR, 24.5),
     "three independent prompts": Truth(
         lambda: complete_graphs(3, 4, 2), LogDet(), FOUR, 9.7697275636, by_prompt=4 * np.array([2, 3, 1]) / 6
     ),
     "three independent prompts, Trace": Truth(
-        lambda: complete_graphs(3, 4, 2), Trace(grounded_trace_target(3, 4, 2)), FOUR, 18.0, by_prompt=4 * np.array([2, 3, 1]) / 6
+        lambda: complete_graphs(3, 4, 2),
+        Trace(grounded_trace_target(3, 4, 2)),
+        FOUR,
+        18.0,
+        by_prompt=4 * np.array([2, 3, 1]) / 6,
     ),
     "tree": row(graph(6, TREE), 5 * np.log(5), by_prompt=np.full(5, 4 / 5)),
     "cycle C5": row(graph(5, CYCLE), 4.8283137373, by_prompt=np.full(5, 4 / 5)),
@@ -210,32 +217,3 @@ TRUTHS = {
     "Gaussian 2000 x 20": row(gaussian(2000, 20), -10.455810, small=False),
     "Gaussian 2000 x 20, A-optimal": row(gaussian(2000, 20), 12.33504, Trace(np.eye(20)), small=False, atol=2e-5),
 }
-
-# each problem has shapes of its own and costs a compilation of two seconds: these run every day, the rest with -m slow
-EVERYDAY = {
-    "polynomial of degree 2",
-    "quadratic, A-optimal",
-    "full quadratic on a 3 x 3 grid",
-    "saturated, LogDet",
-    "saturated, Trace",
-    "water-filling, LogDet",
-    "water-filling, Trace",
-    "complete graph K8",
-    "complete graph K8, Trace",
-    "three independent prompts",
-    "three independent prompts, Trace",
-    "three items (.5, 0, -.5)",
-    "three items (2, 0, -2), a path",
-    "interactions of 3 attributes",
-    "interactions of 3 attributes, Trace",
-    "ellipsoid, lifted",
-}
-
-
-def every_truth(small=False):
-    """Parameters for `pytest.mark.parametrize`; with `small` only those that the reference solver can take."""
-    return [
-        pytest.param(truth, id=name, marks=[] if name in EVERYDAY else [pytest.mark.slow])
-        for name, truth in TRUTHS.items()
-        if truth.small or not small
-    ]
