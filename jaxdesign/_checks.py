@@ -49,8 +49,8 @@ def finite(value: Any, name: str, where: Any = None, axes: tuple[str, ...] = ())
 
 @jax.jit
 def _all_finite(value, where):
-    good = jnp.isfinite(value)
-    return jnp.all(good if where is None else good | ~where)
+    # the largest size is NaN or inf if any entry is; a reduction over isfinite would hold a boolean of the pool's size
+    return jnp.isfinite(jnp.max(jnp.abs(value if where is None else jnp.where(where, value, 0))))
 
 
 def symmetric_psd(matrix: Any, dim: int, name: str, lead: tuple[int, ...] = ()) -> np.ndarray:

@@ -16,11 +16,12 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign import _arrays, _checks
+from jaxdesign.budget import Limits
 from jaxdesign.criteria import CriterionLike, LogDet, Trace
 from jaxdesign.exact import forms as pair_forms
 from jaxdesign.information import pair_differences
 from jaxdesign.pool import CompletionPool
-from jaxdesign.problem import Problem, draw_label_information, prior_matrix
+from jaxdesign.problem import draw_label_information, prior_matrix
 
 REFRESH = 64  # picks between computations from scratch
 STALE = 1e-4  # relative error of a stored form at which it is not trusted
@@ -78,17 +79,36 @@ def greedy(
         return pairs, (jnp.arange(int(size)) < picked).astype(jnp.float32)
 
 
-def greedy_allocation(problem: Problem, total: int) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
-    """The greedy choice under a problem's caps and quotas on the host: pairs in order, repeated ones added up.
+def greedy_allocation(
+    pool: CompletionPool, crit: CriterionLike, limits: Limits, prior: Float[np.ndarray, "r d d"]
+) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
+    """The greedy choice under caps and quotas, on the host: pairs in order, repeated ones added up.
 
-    Holds fewer than `total` labels only if caps and quotas leave no room for more.
+    Holds fewer labels than the (whole) total only if caps and quotas leave no room for more.
     """
-    limits, rows = problem.limits, 1 << (int(total) - 1).bit_length()  # one compilation for totals up to a power of two
+    total = int(limits.total)
+    rows = 1 << (total - 1).bit_length()  # one compilation for totals up to a power of two
+    bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask))
     with _arrays.float64():
-        arguments = problem.pool, problem.criterion, problem.prior, int(total), limits.per_pair, limits.per_prompt
-        pairs, picked = _greedy(*arguments, rows=rows)
+        pairs, picked = _greedy(bare, crit, prior, total, limits.per_pair, limits.per_prompt, rows=rows)
     pairs, counts = np.unique(np.asarray(pairs)[: int(picked)], axis=0, return_counts=True)
     return pairs.astype(np.int32), counts.astype(np.float64)
+
+
+def work(pool: CompletionPool, crit: CriterionLike, total: int) -> float:
+    """About what a greedy choice costs, in operations that run at the speed of memory (4e11 take a minute or so)."""
+    completions, dim = pool.completions, pool.dim
+    forms = 2 if isinstance(crit, Trace) else 1
+    every = REFRESH if isinstance(crit, LogDet | Trace) else 1
+    scratch = 0.1 * 2 * dim * (dim + completions) / every  # matrix products run ten times as fast
+    step = 2 * dim + 6 * completions if every > 1 else 6 * completions
+    return (pool.num_draws or 1) * forms * float(total) * pool.num_prompts * completions * (step + scratch)
+
+
+def memory(pool: CompletionPool, crit: CriterionLike) -> float:
+    """Entries of the stored forms and label information."""
+    kinds = (2 if isinstance(crit, Trace) else 1) + (pool.scores is not None)
+    return float(kinds) * (pool.num_draws or 1) * pool.num_prompts * pool.completions**2
 
 
 def _cap(per_pair, prompts):

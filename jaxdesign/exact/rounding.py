@@ -1,8 +1,9 @@
 """Whole labels from a real-valued design, on the host.
 
-Three ways: apportionment for designs whose pairs may be labelled again and again, largest remainders where caps leave
-little room, and the best set of pairs to label once each. All obey caps per pair and quotas per prompt, break ties by
-sensitivity and then by (prompt, i, j), and return labels for the pairs in the order given.
+Three ways: apportionment for designs whose pairs may be labelled again and again, largest remainders where there are
+more pairs than labels, and the best set of pairs to label once each. All obey caps per pair and quotas per prompt,
+which must be whole, and return labels for the pairs in the order given, or None where their kind has no allowed
+allocation on these pairs.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from jaxtyping import Float, Int
 
 from jaxdesign.budget import Limits, linear_oracle
 
+SLACK = 1e-9  # a real label count this little above a whole number is that number
+
 
 def adams(
     limits: Limits, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"]
 ) -> Float[np.ndarray, " s"] | None:
     """Adams apportionment, which loses least in the worst case: every pair of the design keeps a label.
 
-    n_e = ceil((N - S/2) w_e), w = labels / N; then the pair with the smallest n_e / w_e gains a label, or the one with
-    the largest (n_e - 1) / w_e loses one, until they sum to N, the total.
+    n_e = ceil(t labels_e), with t such that they sum to the total; a prompt that reaches its quota has a smaller t of
+    its own. Where several pairs would gain their next label at the same t, the smallest n_e / labels_e goes first,
+    then the order of the pairs.
 
     Args:
         limits: whole total, caps and quotas.
@@ -27,36 +31,89 @@ def adams(
         labels: (S,) positive, summing to the total, within caps and quotas.
 
     Returns:
-        (S,) whole labels, at least 1 each; None where there are more pairs than labels, or a prompt has more pairs
-        than its quota.
+        (S,) whole labels, at least 1 each; None where there are more pairs than labels, or than a prompt's quota.
 
-    Guarantee: without binding caps n_e >= (1 - S/N) labels_e, so the loss of efficiency is at most S/N for every
-    criterion that is homogeneous in A, without a prior.
-    Complexity: O(S) for each of at most about S/2 corrections.
+    Guarantee: without binding caps and quotas n_e >= (1 - S / total) labels_e, so the loss of efficiency is at most
+    S / total for every criterion that is homogeneous in A, without a prior.
     Source: Pukelsheim and Rieder (1992), cited from memory; the bound is tested on random designs.
     """
-    total, prompts = int(limits.total), len(limits.per_prompt)
-    held = np.bincount(pairs[:, 0], minlength=prompts)
-    if len(pairs) > total or (held > limits.per_prompt).any():
+    owner, prompts = pairs[:, 0], len(limits.per_prompt)
+    quota = np.minimum(limits.per_prompt, limits.total)
+    if len(pairs) > limits.total or (np.bincount(owner, minlength=prompts) > quota).any():
         return None
-    share = labels / labels.sum()
-    cap, owner = np.minimum(limits.per_pair[pairs[:, 0]], total), pairs[:, 0]
-    n = np.clip(np.ceil((total - len(pairs) / 2) * share - 1e-9), 1, cap)
-    spent = np.bincount(owner, weights=n, minlength=prompts)
-    while True:
-        over = spent > limits.per_prompt
-        if over.any():  # a prompt above its quota gives labels back first
-            index = _most(np.where(over[owner] & (n > 1), (n - 1) / share, -1))
-        elif n.sum() > total:
-            index = _most(np.where(n > 1, (n - 1) / share, -1))
-        elif n.sum() < total:
-            room = (n < cap) & (spent < limits.per_prompt)[owner]
-            if not room.any():
-                return None
-            index = _most(np.where(room, -n / share, -np.inf))
-            n[index] += 2
-            spent[owner[index]] += 2
-        else:
-            return n
-        n[index] -= 1
-        spent[owner[index]] -= 1
+    cap = np.minimum(limits.per_pair[owner], limits.total)
+
+    def rounded(t):
+        return np.clip(np.ceil(t[owner] * labels - SLACK), 1, cap)
+
+    def spent(n):
+        return np.bincount(owner, weights=n, minlength=prompts)
+
+    own = _largest(lambda t: spent(rounded(t)) <= quota, prompts, limits.total)
+    common = _largest(lambda t: rounded(np.minimum(t, own)).sum() <= limits.total, 1, limits.total)
+    n = rounded(np.minimum(common, own))
+    for _ in range(int(limits.total - n.sum())):  # ties: at most one label for each pair, unless caps or quotas bind
+        room = (n < cap) & (spent(n) < quota)[owner]
+        if not room.any():
+            return None
+        n[np.argmin(np.where(room, n / labels, np.inf))] += 1
+    return n
+
+
+def _largest(holds, size, high):
+    """Largest t in [0, 2 high] for which a monotone condition on each holds, by bisection."""
+    low, high = np.zeros(size), np.full(size, 2.0 * high)
+    for _ in range(80):
+        middle = (low + high) / 2
+        ok = holds(middle)
+        low, high = np.where(ok, middle, low), np.where(ok, high, middle)
+    return low
+
+
+def largest_remainder(
+    limits: Limits,
+    pairs: Int[np.ndarray, "s 3"],
+    labels: Float[np.ndarray, " s"],
+    sensitivities: Float[np.ndarray, " s"],
+) -> Float[np.ndarray, " s"] | None:
+    """Labels rounded down; what is left over goes to the largest remainders, one each, as far as caps and quotas allow.
+
+    Ties go to the larger sensitivity, then to the first pair. None only where the pairs cannot hold the total.
+    """
+    n = np.floor(labels + SLACK)
+    order = _places(labels - n, sensitivities)
+    while (left := limits.total - n.sum()) > 0:
+        spent = np.bincount(pairs[:, 0], weights=n, minlength=len(limits.per_prompt))
+        room = n < limits.per_pair[pairs[:, 0]]
+        extra = _once_each(limits, left, limits.per_prompt - spent, pairs[room], order[room])
+        if not extra.any():
+            return None
+        n[room] += extra
+    return n
+
+
+def best_set(
+    limits: Limits,
+    pairs: Int[np.ndarray, "s 3"],
+    labels: Float[np.ndarray, " s"],
+    sensitivities: Float[np.ndarray, " s"],
+) -> Float[np.ndarray, " s"] | None:
+    """The pairs with the largest labels, once each; ties go to the larger sensitivity, then to the first pair.
+
+    None where the quotas leave fewer such pairs than labels.
+    """
+    chosen = _once_each(limits, limits.total, limits.per_prompt, pairs, _places(labels, sensitivities))
+    return chosen if chosen.sum() == limits.total else None
+
+
+def _places(*keys):
+    """Score by which pairs are taken: largest first key first, ties by the next ones, then by index."""
+    scores = np.empty(len(keys[0]))
+    scores[np.lexsort([-key for key in reversed(keys)])] = np.arange(len(scores), 0, -1)
+    return scores
+
+
+def _once_each(limits, total, quota, pairs, scores):
+    """The linear oracle with one label a pair."""
+    once = Limits(float(total), np.ones(len(quota)), quota)
+    return np.round(linear_oracle(once, pairs, scores).labels)

@@ -2,3 +2,5 @@
 
 from jaxdesign.pricing.memory import MemorySource as MemorySource
 from jaxdesign.pricing.memory import PassResult as PassResult
+from jaxdesign.pricing.memory import memory_source as memory_source
+from jaxdesign.pricing.memory import price as price

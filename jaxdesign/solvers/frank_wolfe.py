@@ -4,7 +4,7 @@ Two directions. With quotas, towards the linear oracle's answer, a whole set of 
 sets: labels move from an away set, the pairs furthest below the level of indifference, to a toward set, those furthest
 above it. With single pairs for sets this is the classical pairwise step, which from an even allocation over N pairs
 needs about N passes to empty the tail; sets need tens, and keep the linear convergence that steps towards the oracle's
-answer lack.
+answer lack: with quotas `multiplicative` is the faster of the two.
 """
 
 from __future__ import annotations
@@ -123,51 +123,27 @@ def frank_wolfe_steps(problem: DenseProblem, labels: Float[Array, "p k k"], pass
 def direction(b: Float[Array, "p k k"], labels: Float[Array, "p k k"], room: Room) -> Float[Array, "p k k"]:
     """A change of the labels that sums to zero, is allowed up to step 1 and descends wherever any direction does."""
     vertex = linear_oracle(b, room)
-    exchange = _exchange(b, labels, room, vertex)
-    return jnp.where(jnp.any(exchange != 0), exchange, vertex - labels)
-
-
-def _exchange(b, labels, room, vertex):
-    """Pairwise step between sets: within each prompt that its quota holds, and among all the others together."""
+    if room.quota is not None:
+        return vertex - labels
     slack = room.cap - labels
-    free = jnp.where(slack > 0, labels, 0) * (slack / jnp.max(slack))
-    last = jnp.where(vertex > 0, b, jnp.inf)
-    if room.quota is None:
-        alone, room_left = jnp.zeros((len(b), 1, 1), bool), None
-        level = _mean_level(b, free, last, None)
-    else:
-        unspent = room.quota - room.spent(labels)
-        held = (unspent <= 1e-5 * room.quota)[:, None, None]
-        own = _mean_level(b, free, last, (1, 2))
-        common = _mean_level(b, jnp.where(held, 0, free), last, None)
-        alone = held & (own > common)
-        level = jnp.where(alone, own, common)
-        room_left = jnp.maximum(unspent, 0)[:, None, None]
-        slack = jnp.where(held & ~alone, 0, slack)
+    level = _level(b, labels, slack, vertex)
     below = jnp.where(labels > 0, jnp.maximum(level - b, 0), 0)
     above = jnp.where(slack > 0, jnp.maximum(b - level, 0), 0)
-    lowest, highest = _of_group(jnp.max, below, alone), _of_group(jnp.max, above, alone)
+    lowest, highest = jnp.max(below), jnp.max(above)
     leaving = jnp.where((below >= REACH * jnp.minimum(lowest, highest)) & (below > 0), labels, 0)
     coming = jnp.where((above >= REACH * highest) & (above > 0), slack, 0)
-    if room_left is not None:
-        fits = _ratio(room_left, jnp.sum(coming, axis=(1, 2), keepdims=True))
-        coming = coming * jnp.where(alone, 1, jnp.minimum(fits, 1))
-    gone, come = _of_group(jnp.sum, leaving, alone), _of_group(jnp.sum, coming, alone)
-    mass = jnp.minimum(gone, come)
-    return coming * _ratio(mass, come) - leaving * _ratio(mass, gone)
+    mass = jnp.minimum(jnp.sum(leaving), jnp.sum(coming))
+    exchange = coming * _ratio(mass, jnp.sum(coming)) - leaving * _ratio(mass, jnp.sum(leaving))
+    return jnp.where(mass > 0, exchange, vertex - labels)
 
 
-def _mean_level(b, free, last, axes):
+def _level(b, labels, slack, vertex):
     """Mean sensitivity of the labels that are free to move, or that of the oracle's last label where none are."""
-    mass = jnp.sum(free, axis=axes, keepdims=True)
-    enough = mass > 0
-    mean = jnp.sum(free * b, axis=axes, keepdims=True) / jnp.where(enough, mass, 1)
-    return jnp.where(enough, mean, jnp.min(last, axis=axes, keepdims=True))
-
-
-def _of_group(reduce, values, alone):
-    """A reduction over the prompt where it stands alone, over all prompts that do not otherwise."""
-    return jnp.where(alone, reduce(values, axis=(1, 2), keepdims=True), reduce(jnp.where(alone, 0, values)))
+    free = jnp.where(slack > 0, labels, 0) * (slack / jnp.max(slack))
+    mass = jnp.sum(free)
+    enough = mass > 1e-6 * jnp.sum(labels)
+    last = jnp.min(jnp.where(vertex > 0, b, jnp.inf))
+    return jnp.where(enough, jnp.sum(free * b) / jnp.where(enough, mass, 1), last)
 
 
 def _ratio(part, whole):

@@ -1,0 +1,218 @@
+"""`select_pairs`: the main job, from a pool and a label budget to the pairs to have labelled, whole labels each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdesign.budget import Budget, Limits, capacity
+from jaxdesign.certify import from_bound
+from jaxdesign.criteria import Criterion, CriterionLike, LogDet
+from jaxdesign.design import Certificate, Design, TraceRow
+from jaxdesign.evaluate import canonical_allocation, check_allowed, evaluated
+from jaxdesign.exact import rounding
+from jaxdesign.exact.greedy import greedy_allocation, memory, work
+from jaxdesign.pool import CompletionPool
+from jaxdesign.problem import (
+    Problem,
+    analyse,
+    exact_sensitivities,
+    information,
+    make_problem,
+    prior_matrix,
+    uniform_information,
+    usable,
+)
+from jaxdesign.solvers.optimize import optimize
+from jaxdesign.status import Status
+
+GREEDY_WORK = 4e11  # see `work`: beyond this, greedy looks only at the prompts that the real-valued design uses most
+GREEDY_MEMORY = 2**28  # entries
+
+
+def select_pairs(
+    pool: CompletionPool,
+    crit: CriterionLike,
+    budget: Budget,
+    *,
+    prior: Any = None,
+    seed: int = 0,
+    tol: float = 1e-3,
+    design: Design | None = None,
+    callback: Callable[[TraceRow], bool | None] | None = None,
+) -> Design:
+    """Choose which pairs to have labelled: whole labels that minimise the criterion, and how far from best they can be.
+
+    First the best real-valued design, whose certificate bounds every choice of whole labels from below; then several
+    choices of whole labels, of which the one with the smallest criterion is returned:
+
+        greedy             one label at a time, the largest gain first (`greedy`)
+        greedy_logdet      the same for LogDet, where `crit` is another criterion
+        best_set           the pairs with the most labels in the real-valued design, once each
+        largest_remainder  its labels rounded down, the rest to the largest remainders
+        adams              Adams apportionment, where there are more labels than pairs in the design
+
+    Args:
+        pool: the pool.
+        crit: the criterion.
+        budget: a whole total; caps and quotas that are not whole count as rounded down.
+        prior: information already held, (d, d) or a scalar ridge.
+        seed: for choices that draw at random. This version has none: the result depends on the other arguments only.
+        tol: relative gap at which the real-valued design stops.
+        design: a real-valued design of the same problem, to start from instead of solving for one; it is certified anew.
+        callback: called after every pass of the solver with (passes, value, lower_bound, gap, seconds).
+
+    Returns:
+        Design with status EXACT: pairs in order, whole labels that sum to the total, the certificate with the chosen
+        labels' own value and the real-valued bound. `report` holds "method", the name of the winner; "relaxed", value,
+        lower_bound, efficiency and status of the real-valued design; "candidates", for each name value, efficiency,
+        seconds and for greedy the number of prompts looked at.
+
+    Raises:
+        TypeError, ValueError: as `optimize`; a total that is not whole; fewer labels than it takes to make the
+            information regular, without a prior; a design that breaks the budget.
+
+    Numerics: values in float64 from the stored features. Where greedy over the whole pool would take more than about a
+    minute on two cores (`exact.greedy.work` above 4e11) or 2^28 entries, it looks only at the prompts with most labels in
+    the real-valued design, and is left out where those cannot hold the total.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise TypeError(f"seed: expected an integer, found {type(seed).__name__}")
+    if design is not None and not isinstance(design, Design):
+        raise TypeError(f"design: expected a jaxdesign.Design, found {type(design).__name__}")
+    budget = whole_budget(budget)
+    check_enough(pool, crit, budget, prior)
+    if design is None:
+        relaxed = optimize(pool, crit, budget, prior=prior, tol=tol, callback=callback)
+        problem = make_problem(pool, crit, budget, prior)
+    else:
+        problem = make_problem(pool, crit, budget, prior)
+        allocation = canonical_allocation(problem, design.pairs, design.labels)
+        relaxed = evaluated(problem, *allocation, design.status, passes=design.passes, trace=design.trace)
+    best, report = _best_candidate(problem, relaxed)
+    if best is None:
+        ridge = 1e-3 * float(np.trace(uniform_information(problem)[0])) / problem.dim
+        raise ValueError(
+            f"prior: every choice of {int(budget.total)} whole labels that was tried leaves the information singular; "
+            f"raise budget.total, or pass prior={ridge:.2g} (a ridge)"
+        )
+    pairs, labels, certificate = best
+    check_allowed(problem, pairs, labels)
+    return Design(
+        pairs, labels, certificate, Status.EXACT, relaxed.passes, relaxed.trace, problem.skipped_prompts, report
+    )
+
+
+def whole_budget(budget: Budget) -> Budget:
+    """The budget with caps and quotas rounded down; ValueError unless the total is whole."""
+    if not isinstance(budget, Budget):
+        raise TypeError(f"budget: expected jaxdesign.Budget, found {type(budget).__name__}")
+    if budget.total != np.rint(budget.total):
+        below = max(int(budget.total), 1)
+        raise ValueError(
+            f"budget.total={budget.total:g}: whole labels are chosen here, so it must be a whole number such as {below};"
+            " jaxdesign.optimize takes any real total"
+        )
+    caps = [None if cap is None else np.floor(cap) for cap in (budget.per_pair, budget.per_prompt)]
+    return Budget(budget.total, *caps)
+
+
+def check_enough(pool: CompletionPool, crit: CriterionLike, budget: Budget, prior: Any) -> None:
+    """ValueError where so few labels cannot make the information regular, whichever they are."""
+    if not isinstance(pool, CompletionPool) or isinstance(crit, Criterion):
+        return  # wrong kinds are for `make_problem` to name; a user's criterion may be finite at a singular matrix
+    spectrum = np.linalg.eigvalsh(prior_matrix(prior, pool))
+    rank = int(np.min(np.sum(spectrum > 1e-12 * np.maximum(spectrum[:, -1:], 1e-300), axis=1)))
+    if budget.total + rank < pool.dim:
+        raise ValueError(
+            f"budget.total={budget.total:g}: with a prior of rank {rank} that many labels leave the information "
+            f"singular in {pool.dim} dimensions; at least {pool.dim - rank} are needed, or a prior (a ridge will do)"
+        )
+
+
+def _best_candidate(problem: Problem, relaxed: Design) -> tuple[tuple | None, dict]:
+    """Pairs, labels and certificate of the best candidate (None if all are singular), and the report on all."""
+    bound, best, told = relaxed.certificate.lower_bound, None, {}
+    for name, prompts, choose in _candidates(problem, relaxed):
+        began = time.perf_counter()
+        pairs, labels = choose()
+        pairs, labels = pairs[labels > 0], labels[labels > 0]
+        if labels.sum() != problem.limits.total:
+            continue
+        certificate = _certificate(problem, pairs, labels, bound)
+        told[name] = {
+            "value": certificate.value,
+            "efficiency": certificate.efficiency,
+            "seconds": time.perf_counter() - began,
+        } | ({} if prompts is None else {"prompts": prompts})
+        if np.isfinite(certificate.value) and (best is None or certificate.value < best[2].value):
+            best, winner = (pairs, labels, certificate), name
+    real = relaxed.certificate
+    relaxed_told = {"value": real.value, "lower_bound": bound, "efficiency": real.efficiency}
+    report = {
+        "method": None if best is None else winner,
+        "relaxed": relaxed_told | {"status": relaxed.status.name},
+        "candidates": told,
+    }
+    return best, report
+
+
+def _certificate(problem: Problem, pairs: np.ndarray, labels: np.ndarray, bound: float) -> Certificate:
+    analysis = analyse(problem, information(problem, pairs, labels))
+    if not usable(problem, analysis):
+        return Certificate(float("inf"), bound, float("inf"), 0.0)
+    return from_bound(problem, analysis.value, bound)
+
+
+def _candidates(problem: Problem, relaxed: Design) -> Iterator[tuple[str, int | None, Callable]]:
+    """Name, prompts that greedy looks at, and a function that gives pairs and whole labels."""
+    pool, crit, limits = problem.pool, problem.criterion, problem.limits
+    names = {"greedy": crit} | ({} if isinstance(crit, LogDet) else {"greedy_logdet": LogDet()})
+    for name, criterion in names.items():
+        prompts = _greedy_prompts(problem, criterion, relaxed)
+        if prompts is not None:
+            yield name, len(prompts), lambda c=criterion, p=prompts: _greedy_among(problem, c, p)
+    pairs, labels = relaxed.pairs, relaxed.labels
+    b = exact_sensitivities(problem, pairs, analyse(problem, information(problem, pairs, labels)).G)
+    ways = {"best_set": lambda: rounding.best_set(limits, pairs, labels, b)}
+    if (limits.per_pair[pairs[:, 0]] > 1).any():
+        ways["largest_remainder"] = lambda: rounding.largest_remainder(limits, pairs, labels, b)
+        ways["adams"] = lambda: rounding.adams(limits, pairs, labels)
+    for name, way in ways.items():
+        yield name, None, lambda way=way: (pairs, _or_nothing(way(), pairs))
+
+
+def _or_nothing(labels, pairs):
+    return np.zeros(len(pairs)) if labels is None else labels
+
+
+def _greedy_prompts(problem: Problem, crit: CriterionLike, relaxed: Design) -> np.ndarray | None:
+    """The prompts that greedy has time and memory for, those with most labels in the real-valued design first."""
+    pool, limits = problem.pool, problem.limits
+    share = min(GREEDY_WORK / work(pool, crit, limits.total), GREEDY_MEMORY / memory(pool, crit))
+    if share >= 1:
+        return np.arange(pool.num_prompts)
+    number = int(share * pool.num_prompts)
+    if number < 1:
+        return None
+    number = 1 << (number.bit_length() - 1)  # a power of two, so that few shapes are ever compiled
+    spent = np.bincount(relaxed.pairs[:, 0], weights=relaxed.labels, minlength=pool.num_prompts)
+    prompts = np.sort(np.argsort(-spent, kind="stable")[:number])
+    some = Limits(limits.total, limits.per_pair[prompts], limits.per_prompt[prompts])
+    return prompts if capacity(some, problem.pair_counts[prompts]) >= limits.total else None
+
+
+def _greedy_among(problem: Problem, crit: CriterionLike, prompts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The greedy choice among the pairs of some prompts, named as in the whole pool."""
+    pool, limits = problem.pool, problem.limits
+    if len(prompts) < pool.num_prompts:
+        index = jnp.asarray(prompts)
+        scores = None if pool.scores is None else pool.scores[..., index, :]
+        pool = CompletionPool.tree_unflatten(None, (pool.features[index], scores, pool.mask[index]))
+        limits = Limits(limits.total, limits.per_pair[prompts], limits.per_prompt[prompts])
+    pairs, labels = greedy_allocation(pool, crit, limits, problem.prior)
+    return np.concatenate([prompts[pairs[:, :1]].astype(np.int32), pairs[:, 1:]], axis=1), labels
