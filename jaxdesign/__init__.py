@@ -18,7 +18,7 @@ _HOMES = {
     "LogDet": "criteria",
     "Status": "status",
     "Trace": "criteria",
-    "evaluate": "evaluate",
+    "evaluate": "evaluation",
     "greedy": "exact.greedy",
     "label_information": "information",
     "optimize": "solvers.optimize",
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from jaxdesign.criteria import Trace as Trace
     from jaxdesign.design import Certificate as Certificate
     from jaxdesign.design import Design as Design
-    from jaxdesign.evaluate import evaluate as evaluate
+    from jaxdesign.evaluation import evaluate as evaluate
     from jaxdesign.exact.greedy import greedy as greedy
     from jaxdesign.information import label_information as label_information
     from jaxdesign.information import pair_differences as pair_differences

@@ -205,9 +205,13 @@ def candidate_pairs(copies: Int[Array, "p k"]) -> Bool[Array, "p k k"]:
 
 def candidate_counts(copies: Int[Array, "p k"]) -> np.ndarray:
     """(P,) number of candidate pairs of each prompt, float64 on the host."""
+    return np.asarray(_candidate_counts(copies), dtype=np.float64)
+
+
+@jax.jit  # outside of jit the loop over chunks would be compiled anew in every call
+def _candidate_counts(copies):
     length = _arrays.chunk_length(copies.shape[0], copies.shape[1], copies.shape[1])
-    counts = _arrays.map_chunks(lambda part: jnp.sum(candidate_pairs(part), axis=(1, 2)), copies, length)
-    return np.asarray(counts, dtype=np.float64)
+    return _arrays.map_chunks(lambda part: jnp.sum(candidate_pairs(part), axis=(1, 2)), copies, length)
 
 
 def second_moment(pool: CompletionPool) -> Float[np.ndarray, "d d"]:

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from jaxdesign.budget import Budget, Limits, exact_total
 from jaxdesign.criteria import CriterionLike, LogDet, Trace
 from jaxdesign.design import Design
-from jaxdesign.evaluate import evaluated
+from jaxdesign.evaluation import evaluated
 from jaxdesign.pool import CompletionPool, candidate_pairs, first_copies
 from jaxdesign.problem import Problem, check_rank, make_problem, uniform_information
 from jaxdesign.status import Status

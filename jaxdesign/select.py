@@ -13,7 +13,7 @@ from jaxdesign.budget import Budget, Limits, capacity
 from jaxdesign.certify import from_bound
 from jaxdesign.criteria import Criterion, CriterionLike, LogDet
 from jaxdesign.design import Certificate, Design, TraceRow
-from jaxdesign.evaluate import canonical_allocation, check_allowed, evaluated
+from jaxdesign.evaluation import canonical_allocation, check_allowed, evaluated
 from jaxdesign.exact import rounding
 from jaxdesign.exact.greedy import greedy_allocation, memory, work
 from jaxdesign.pool import CompletionPool

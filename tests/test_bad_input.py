@@ -10,7 +10,7 @@ from problems import DIM, PROMPTS, random_arrays, random_pool, random_spd
 from jaxdesign import reference
 from jaxdesign.budget import Budget
 from jaxdesign.criteria import LogDet, Trace
-from jaxdesign.evaluate import evaluate
+from jaxdesign.evaluation import evaluate
 from jaxdesign.information import label_information, pair_information, pair_sensitivities, policy_target
 from jaxdesign.pool import CompletionPool, restrict_to_range
 from jaxdesign.problem import check_rank, make_problem

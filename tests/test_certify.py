@@ -31,7 +31,7 @@ from jaxdesign import certify, reference
 from jaxdesign.budget import Budget, linear_oracle, resolve
 from jaxdesign.certify import cold_level
 from jaxdesign.criteria import Criterion, LogDet, Trace
-from jaxdesign.evaluate import evaluate
+from jaxdesign.evaluation import evaluate
 from jaxdesign.pool import CompletionPool, candidate_counts, first_copies
 from jaxdesign.problem import analyse, exact_sensitivities, information, make_problem, uniform_information
 from jaxdesign.status import Status

@@ -66,9 +66,9 @@ def test_every_problem_is_certified(criterion, limits, prior):
     check(pool, criterion, limits, prior, design)
 
 
-@budgets
-def test_draws_of_the_parameters(limits):
-    pool = medium_pool(5, DRAWS)
+@pytest.mark.parametrize("name", ["few labels", "caps", pytest.param("quotas", marks=pytest.mark.slow)])
+def test_draws_of_the_parameters(name):
+    pool, limits = medium_pool(5, DRAWS), BUDGETS[name]
     design = solve(pool, LogDet(), Budget(**limits), 0.1, TOL)
     assert design.status is Status.CERTIFIED, design.certificate
     check(pool, LogDet(), limits, 0.1, design)

@@ -85,7 +85,7 @@ def largest_remainder(
     while (left := limits.total - n.sum()) > 0:
         spent = np.bincount(pairs[:, 0], weights=n, minlength=len(limits.per_prompt))
         room = n < limits.per_pair[pairs[:, 0]]
-        extra = _once_each(limits, left, limits.per_prompt - spent, pairs[room], order[room])
+        extra = once_each(left, limits.per_prompt - spent, pairs[room], order[room])
         if not extra.any():
             return None
         n[room] += extra
@@ -102,7 +102,7 @@ def best_set(
 
     None where the quotas leave fewer such pairs than labels.
     """
-    chosen = _once_each(limits, limits.total, limits.per_prompt, pairs, _places(labels, sensitivities))
+    chosen = once_each(limits.total, limits.per_prompt, pairs, _places(labels, sensitivities))
     return chosen if chosen.sum() == limits.total else None
 
 
@@ -113,7 +113,8 @@ def _places(*keys):
     return scores
 
 
-def _once_each(limits, total, quota, pairs, scores):
-    """The linear oracle with one label a pair."""
-    once = Limits(float(total), np.ones(len(quota)), quota)
-    return np.round(linear_oracle(once, pairs, scores).labels)
+def once_each(
+    total: float, quota: Float[np.ndarray, " p"], pairs: Int[np.ndarray, "s 3"], scores: Float[np.ndarray, " s"]
+) -> Float[np.ndarray, " s"]:
+    """0 or 1 for each pair: the largest scores, `total` of them or as many as whole quotas allow."""
+    return np.round(linear_oracle(Limits(float(total), np.ones(len(quota)), quota), pairs, scores).labels)

@@ -11,10 +11,15 @@ from jaxdesign.design import Design, TraceRow
 from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import make_problem
 from jaxdesign.solvers.column_generation import ColumnGeneration
+from jaxdesign.solvers.dense_driver import FrankWolfe, Multiplicative
 from jaxdesign.solvers.driver import Solver, run
+from jaxdesign.solvers.interior_point import InteriorPoint
 
 SOLVERS: dict[str, type] = {
     "column_generation": ColumnGeneration,
+    "frank_wolfe": FrankWolfe,
+    "interior_point": InteriorPoint,
+    "multiplicative": Multiplicative,
 }
 
 

@@ -1,0 +1,256 @@
+"""Greedy selection: every pick is the best one by exact gains, written out in NumPy; caps, ties, jit and vmap."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from problems import (
+    COMPLETIONS,
+    DIM,
+    PROMPTS,
+    information_of,
+    random_arrays,
+    random_pool,
+    random_spd,
+    regression_pool,
+    written_out,
+)
+
+import jaxdesign
+from jaxdesign import Budget, CompletionPool, Criterion, LogDet, Trace, greedy
+from jaxdesign.exact.greedy import LIFT, greedy_allocation
+from jaxdesign.problem import make_problem
+
+PRIOR = random_spd(1) + 0.1 * np.eye(DIM)
+TARGETS = {"LogDet": None, "Trace": random_spd(2), "Trace of a low-rank H": random_spd(3, rank=1)}
+
+
+def criterion_with(H):
+    return LogDet() if H is None else Trace(H)
+
+
+def gains_of(z, c, matrix, H):
+    """(S,) decrease of the criterion by one label of each pair, from fresh inverses; zero-dimensional tricks avoided."""
+    inverse = np.linalg.inv(matrix)
+    leverage = c * np.einsum("sd,rde,se->rs", z, inverse, z)
+    if H is None:
+        return np.mean(np.log1p(leverage), axis=0)
+    return np.mean(c * np.einsum("sd,rde,se->rs", z, inverse @ H @ inverse, z) / (1 + leverage), axis=0)
+
+
+def check_picks(pool, H, picks, prior, per_pair=1.0):
+    """Each pick has the largest gain among the pairs still open, up to what float32 can tell apart."""
+    pairs, z, c = written_out(pool)
+    index = {tuple(pair): k for k, pair in enumerate(pairs.tolist())}
+    labels, matrix = np.zeros(len(pairs)), information_of(z, c, np.zeros(len(pairs)), prior)
+    for pick in picks.tolist():
+        k = index[tuple(pick)]
+        is_open = labels + 1 <= per_pair
+        gains = gains_of(z, c, matrix, H)
+        assert is_open[k]
+        assert gains[k] >= (1 - 3e-5) * gains[is_open].max()
+        labels[k] += 1
+        matrix = matrix + np.einsum("r,d,e->rde", c[:, k], z[k], z[k])
+
+
+@pytest.mark.parametrize("scores", ["no", "yes", "draws"])
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_pick_has_the_largest_gain(name, scores):
+    for seed in range(3):
+        pool = random_pool(seed, scores)
+        pairs, labels = greedy(pool, criterion_with(TARGETS[name]), size=20, prior=PRIOR)
+        assert pairs.shape == (20, 3) and pairs.dtype == jnp.int32
+        np.testing.assert_array_equal(labels, np.ones(20))
+        check_picks(pool, TARGETS[name], np.asarray(pairs), PRIOR)
+
+
+@pytest.mark.parametrize("name", ["LogDet", "Trace"])
+def test_picks_stay_exact_over_hundreds_of_repeats(name):
+    pool = random_pool(4)
+    pairs, _ = greedy(pool, criterion_with(TARGETS[name]), size=200, per_pair=None, prior=PRIOR)
+    check_picks(pool, TARGETS[name], np.asarray(pairs), PRIOR, np.inf)
+
+
+def test_picks_by_hand():
+    # z = (2, 0), (0, 1), (1, 1), c = 1/4, prior I. Leverages 1, 1/4, 1/2; after (2, 0): A = diag(2, 1), 1/2, 1/4, 3/8
+    pool = regression_pool([[2, 0], [0, 1], [1, 1]])
+    once, _ = greedy(pool, LogDet(), size=3, prior=1.0)
+    np.testing.assert_array_equal(once, [[0, 0, 1], [2, 0, 1], [1, 0, 1]])
+    often, _ = greedy(pool, LogDet(), size=3, per_pair=None, prior=1.0)
+    np.testing.assert_array_equal(often[:2], [[0, 0, 1], [0, 0, 1]])
+    # tr A^-1: b = |A^-1 z|^2 / 4 is 1, 1/4, 1/2, gains b / (1 + a) = 1/2, 1/5, 1/3; after (2, 0): b = 1/4, 1/4, 5/16,
+    # gains 1/6, 1/5, 5/22
+    trace, _ = greedy(pool, Trace(np.eye(2)), size=2, per_pair=None, prior=1.0)
+    np.testing.assert_array_equal(trace, [[0, 0, 1], [2, 0, 1]])
+
+
+def test_ties_go_to_the_first_pair():
+    features = np.zeros((3, 3, 2), np.float32)
+    features[:, 1:] = np.eye(2)  # three equal prompts
+    pairs, _ = greedy(CompletionPool(features), LogDet(), size=1, prior=1.0)
+    np.testing.assert_array_equal(pairs, [[0, 1, 2]])  # |z|^2 = 2 in each prompt, 1 elsewhere
+    pairs, _ = greedy(regression_pool(np.ones((4, 1))), LogDet(), size=4, prior=1.0)
+    np.testing.assert_array_equal(pairs[:, 0], np.arange(4))
+
+
+def test_unused_rows_are_zero_when_no_pair_is_left():
+    pool = random_pool(5)
+    number = len(written_out(pool)[0])
+    pairs, labels = greedy(pool, LogDet(), size=number + 3, prior=1.0)
+    np.testing.assert_array_equal(labels, np.arange(number + 3) < number)
+    np.testing.assert_array_equal(pairs[number:], np.zeros((3, 3)))
+    assert len(np.unique(pairs[:number], axis=0)) == number
+
+
+def test_caps_by_prompt():
+    cap = np.array([1, 3, 1, 2, 1, 2.9])
+    pool = random_pool(6)
+    pairs, labels = greedy(pool, LogDet(), size=200, per_pair=cap, prior=1.0)
+    found, counts = np.unique(np.asarray(pairs)[np.asarray(labels) > 0], axis=0, return_counts=True)
+    np.testing.assert_array_equal(counts, np.floor(cap)[found[:, 0]])
+    assert len(found) == len(written_out(pool)[0])
+
+
+def test_a_prefix_is_itself_greedy():
+    pool = random_pool(7)
+    long, _ = greedy(pool, Trace(TARGETS["Trace"]), size=20, prior=PRIOR)
+    short, _ = greedy(pool, Trace(TARGETS["Trace"]), size=9, prior=PRIOR)
+    np.testing.assert_array_equal(long[:9], short)
+
+
+@pytest.mark.parametrize("prior", [None, 0.0, np.diag([1.0, 0, 0])])
+def test_without_a_regular_prior_the_first_picks_span_the_space(prior):
+    pool = random_pool(8)
+    pairs, _ = greedy(pool, LogDet(), size=20, prior=prior)
+    z = np.stack([np.asarray(pool.features)[p, i] - np.asarray(pool.features)[p, j] for p, i, j in pairs[:DIM].tolist()])
+    held = np.zeros((DIM, DIM)) if prior is None or np.ndim(prior) == 0 else prior
+    assert np.linalg.matrix_rank(held + z.T @ z) == DIM
+
+
+def test_the_lift_is_a_small_share_of_an_even_allocation():
+    pool = random_pool(9)
+    _, z, c = written_out(pool)
+    even = information_of(z, c, np.full(len(z), 20 / len(z)))
+    ridge = LIFT * np.trace(even[0]) / DIM
+    pairs, _ = greedy(pool, LogDet(), size=20)
+    check_picks(pool, None, np.asarray(pairs), ridge * np.eye(DIM))
+
+
+def test_a_users_criterion_picks_by_first_order_gain():
+    pool = random_pool(10, "no")  # without draws the largest sensitivity is the largest gain of LogDet
+    user = Criterion(lambda A: -jnp.linalg.slogdet(A)[1])
+    pairs, _ = greedy(pool, user, size=20, prior=PRIOR)
+    np.testing.assert_array_equal(pairs, greedy(pool, LogDet(), size=20, prior=PRIOR)[0])
+
+
+def batch_of_pools(number, scores=True):
+    arrays = [random_arrays(seed) for seed in range(number)]
+    features, u, mask = (np.stack(a) for a in zip(*arrays, strict=True))
+    features[~mask], u[~mask] = 0, 0
+    return CompletionPool.tree_unflatten(None, (jnp.asarray(features), jnp.asarray(u) if scores else None, mask))
+
+
+@pytest.mark.parametrize("criterion", [LogDet(), Trace(TARGETS["Trace"])], ids=["LogDet", "Trace"])
+def test_vmap_over_pools_is_one_by_one(criterion):
+    batch = batch_of_pools(3)
+    together = jax.vmap(lambda pool: greedy(pool, criterion, size=20, prior=PRIOR))(batch)
+    for k in range(3):
+        pool = jax.tree.map(lambda a, k=k: a[k], batch)
+        pairs, labels = greedy(pool, criterion, size=20, prior=PRIOR)
+        np.testing.assert_array_equal(together[0][k], pairs)
+        np.testing.assert_array_equal(together[1][k], labels)
+
+
+def test_traced_prior_and_target_under_jit():
+    pool = random_pool(11)
+    inside = jax.jit(lambda pool, H, prior: greedy(pool, Trace(H), size=20, prior=prior))
+    pairs, _ = inside(pool, jnp.asarray(TARGETS["Trace"]), jnp.asarray(PRIOR))
+    check_picks(pool, TARGETS["Trace"], np.asarray(pairs), PRIOR)
+    ridge = jax.jit(lambda pool, ridge: greedy(pool, LogDet(), size=20, prior=ridge))
+    np.testing.assert_array_equal(ridge(pool, 0.5)[0], greedy(pool, LogDet(), size=20, prior=0.5)[0])
+
+
+def test_the_x64_flag_changes_nothing(float64_scope):
+    features, u, mask = random_arrays(12)
+    with jax.enable_x64(False):
+        expected = greedy(CompletionPool(features, u, mask), LogDet(), size=20, prior=PRIOR)
+    pairs, labels = greedy(CompletionPool(features, u, mask), LogDet(), size=20, prior=PRIOR)
+    assert pairs.dtype == jnp.int32 and labels.dtype == jnp.float32
+    np.testing.assert_array_equal(pairs, expected[0])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_short_floats(dtype):
+    features, u, mask = random_arrays(13)
+    pool = CompletionPool(jnp.asarray(np.where(mask[..., None], features, 0)).astype(dtype), u, mask)
+    pairs, _ = greedy(pool, LogDet(), size=20, prior=PRIOR)
+    check_picks(pool, None, np.asarray(pairs), PRIOR)
+
+
+def test_features_of_any_scale():
+    features, _, mask = random_arrays(14)
+    for scale in (1e-12, 1e12):
+        pairs, _ = greedy(CompletionPool(features * np.float32(scale), mask=mask), Trace(np.eye(DIM)), size=20)
+        expected, _ = greedy(CompletionPool(features, mask=mask), Trace(np.eye(DIM)), size=20)
+        np.testing.assert_array_equal(pairs, expected)
+
+
+def test_allocation_obeys_quotas_and_adds_repeats_up():
+    pool = random_pool(15)
+    limits = make_problem(pool, LogDet(), Budget(14, 2, np.array([2, 9, 1, 3, 5, 4]))).limits
+    pairs, labels = greedy_allocation(pool, LogDet(), limits, PRIOR[None])
+    assert labels.sum() == 14 and labels.max() <= 2
+    assert len(np.unique(pairs, axis=0)) == len(pairs)
+    assert (np.bincount(pairs[:, 0], weights=labels, minlength=PROMPTS) <= [2, 9, 1, 3, 5, 4]).all()
+    np.testing.assert_array_equal(pairs, pairs[np.lexsort(pairs.T[::-1])])
+
+
+def test_nothing_is_compiled_again_for_other_values():
+    pool = random_pool(16)
+    traces = []
+
+    def counted(A):
+        traces.append(A.shape)
+        return -jnp.linalg.slogdet(A)[1]
+
+    crit = Criterion(counted)
+    greedy(pool, crit, size=5, prior=PRIOR)
+    number = len(traces)
+    greedy(random_pool(17), crit, size=5, prior=2 * PRIOR, per_pair=3)
+    assert len(traces) == number
+
+
+BAD = {
+    "a pool of another kind": (TypeError, "pool: expected jaxdesign.CompletionPool", {"pool": np.zeros((2, 2, 2))}),
+    "a criterion class": (TypeError, r"crit: expected LogDet\(\)", {"crit": LogDet}),
+    "a size that is a float": (TypeError, "size: expected a Python int, found float", {"size": 3.0}),
+    "a size that is a bool": (TypeError, "size: expected a Python int, found bool", {"size": True}),
+    "no labels": (ValueError, "size=0: must be at least 1", {"size": 0}),
+    "a cap below one": (ValueError, "per_pair=0: must be at least 1", {"per_pair": 0}),
+    "caps of another length": (ValueError, rf"per_pair: shape \(2,\) found; expected a scalar or \({PROMPTS},\)", {"per_pair": [1, 2]}),
+    "a target of another size": (ValueError, r"H: shape \(2, 2\) found", {"crit": Trace(np.eye(2))}),
+    "a prior of another size": (ValueError, r"prior: shape \(2, 2\) found", {"prior": np.eye(2)}),
+    "an indefinite prior": (ValueError, "prior: indefinite", {"prior": np.diag([1.0, 1, -1])}),
+    "a negative ridge": (ValueError, "prior=-1: a ridge", {"prior": -1.0}),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_named(name):
+    kind, text, changed = BAD[name]
+    arguments = {"pool": random_pool(0), "crit": LogDet(), "size": 3, **changed}
+    with pytest.raises(kind, match=text):
+        greedy(arguments.pop("pool"), arguments.pop("crit"), **arguments)
+
+
+def test_a_traced_prior_of_another_size_is_named():
+    with pytest.raises(ValueError, match=r"prior: shape \(2, 2\) found"):
+        jax.jit(lambda pool, prior: greedy(pool, LogDet(), size=3, prior=prior))(random_pool(0), jnp.eye(2))
+
+
+def test_every_pair_of_copies_is_left_out():
+    features = np.zeros((1, COMPLETIONS, DIM), np.float32)
+    features[0, 0] = 1
+    pairs, labels = jaxdesign.greedy(CompletionPool(features), LogDet(), size=10, prior=1.0)
+    np.testing.assert_array_equal(pairs[:4], [[0, 0, j] for j in range(1, 5)])
+    np.testing.assert_array_equal(labels, np.arange(10) < 4)

@@ -1,0 +1,202 @@
+"""The front door: names, signatures, documentation, what importing costs, and which file may import which."""
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxdesign
+
+PACKAGE = Path(jaxdesign.__file__).parent
+
+# names of DESIGN's front door with their parameters; more may stand beside them
+SIGNATURES = {
+    "CompletionPool": ["features", "scores", "mask", "ids"],
+    "Budget": ["total", "per_pair", "per_prompt", "cost"],
+    "LogDet": [],
+    "Trace": ["H"],
+    "Criterion": ["function"],
+    "pair_information": ["pool", "weights"],
+    "pair_sensitivities": ["pool", "G"],
+    "pair_differences": ["pool", "pairs"],
+    "label_information": ["pool", "pairs"],
+    "policy_target": ["pool", "log_weights"],
+    "restrict_to_range": ["pool", "rtol"],
+    "optimize": ["pool", "crit", "budget", "prior", "tol", "solver", "max_passes", "start", "callback"],
+    "select_pairs": ["pool", "crit", "budget", "prior", "seed"],
+    "evaluate": ["pool", "crit", "budget", "pairs", "labels", "prior"],
+    "greedy": ["pool", "crit", "size", "per_pair", "prior"],
+}
+FIELDS = ["pairs", "labels", "certificate", "status", "passes", "trace", "skipped_prompts", "report", "annotators"]
+
+
+def public(name):
+    """A public name, or a skip where its file is not there yet."""
+    home = jaxdesign._HOMES.get(name, name)
+    if importlib.util.find_spec(f"jaxdesign.{home}") is None:
+        pytest.skip(f"jaxdesign.{home} is not there yet")
+    return getattr(jaxdesign, name)
+
+
+@pytest.mark.parametrize("name", jaxdesign.__all__)
+def test_every_public_name_is_there_and_documented(name):
+    value = public(name)
+    assert value is getattr(jaxdesign, name)
+    assert name in dir(jaxdesign)
+    documentation = inspect.getdoc(value)
+    assert documentation and len(documentation.split()) >= 8
+    if inspect.isfunction(value) and len(inspect.signature(value).parameters) > 2:
+        assert "Args:" in documentation and "Returns:" in documentation and "Raises:" in documentation
+    if inspect.isclass(value):
+        assert documentation != inspect.getdoc(value.__mro__[1])
+        for method, function in inspect.getmembers(value, inspect.isfunction):
+            # methods of a protocol are documented there, those of pytrees and tuples by JAX and Python
+            defined = method in vars(value) and not method.startswith(("_", "tree_"))
+            if defined and method not in vars(jaxdesign.criteria.CriterionLike):
+                assert inspect.getdoc(function), f"{name}.{method}"
+
+
+@pytest.mark.parametrize(("name", "expected"), SIGNATURES.items())
+def test_signatures_are_those_promised(name, expected):
+    found = list(inspect.signature(public(name)).parameters)
+    assert [parameter for parameter in found if parameter in expected] == expected
+    assert found[: min(3, len(expected))] == expected[:3]
+
+
+@pytest.mark.parametrize("name", ["optimize", "select_pairs", "greedy"])
+def test_options_are_given_by_name(name):
+    parameters = list(inspect.signature(public(name)).parameters.values())
+    first = 2 if name == "greedy" else 3
+    assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in parameters[first:])
+
+
+def test_fields_of_results():
+    assert list(jaxdesign.Design.__dataclass_fields__)[: len(FIELDS)] == FIELDS
+    assert jaxdesign.Certificate._fields == ("value", "lower_bound", "gap", "efficiency")
+    for status in jaxdesign.Status:
+        assert str(status).endswith(".") and len(str(status).split()) > 4
+
+
+def test_the_reference_is_called_like_optimize():
+    parameters = list(inspect.signature(public("reference").optimize).parameters)
+    assert parameters[:4] == ["pool", "crit", "budget", "prior"]
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="has no attribute 'optimise'"):
+        jaxdesign.optimise  # noqa: B018
+
+
+# ---- what importing costs
+
+HEAVY = ["cvxpy", "flax", "optax", "matplotlib", "pandas", "scipy.optimize", "pyarrow", "torch", "transformers"]
+
+
+def test_importing_pulls_in_jax_and_numpy_only():
+    """Also after every name that works without extras has been touched."""
+    lines = [
+        "import sys, jaxdesign",
+        "import importlib.util",
+        "for name in jaxdesign.__all__:",
+        "    if importlib.util.find_spec('jaxdesign.' + jaxdesign._HOMES.get(name, name)) is not None:",
+        "        getattr(jaxdesign, name)",
+        f"print([name for name in {HEAVY} if name in sys.modules])",
+    ]
+    for script in ("\n".join([lines[0], lines[-1]]), "\n".join(lines)):
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.strip() == "[]"
+
+
+def test_importing_starts_no_computation_and_sets_no_flag():
+    script = (
+        "import jax; before = dict(jax.config.values); import jaxdesign; jaxdesign.optimize; "
+        "assert dict(jax.config.values) == before; "
+        "from jax._src import xla_bridge; assert not xla_bridge.backends_are_initialized()"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+# ---- imports run downward only
+
+# a file imports from lines above its own, and from files of its own folder; files of one line know nothing of each other
+LAYERS = [
+    ["status", "_arrays", "_checks"],
+    ["pool"],
+    ["information"],
+    ["criteria"],
+    ["rank_updates"],
+    ["budget", "design"],
+    ["pricing"],
+    ["problem"],
+    ["certify"],
+    ["evaluation"],
+    ["solvers", "reference"],
+    ["exact", "baselines"],
+    ["select"],
+    ["io", "report", "preference", "dynamics"],
+    ["cli"],
+    ["__main__"],
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def home(module):
+    """Folder or file of jaxdesign that a dotted module lies in; None for modules of others."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "jaxdesign" and len(parts) > 1 else None
+
+
+def imported(tree, file):
+    """Every module of the package imported anywhere in a file, inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            yield from (f"{node.module}.{alias.name}" if node.module == "jaxdesign" else node.module for alias in node.names)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_run_downward(file):
+    relative = file.relative_to(PACKAGE)
+    own = relative.parts[0].removesuffix(".py")
+    if relative == Path("__init__.py"):
+        return
+    assert own in LEVEL, f"{own}: give this file or folder its place in LAYERS"
+    for module in imported(ast.parse(file.read_text()), file):
+        other = home(module)
+        if other is None or other == own:
+            continue
+        assert other in LEVEL, f"{relative} imports the public name {module}: name the file it lives in"
+        assert LEVEL[other] < LEVEL[own], f"{relative} imports {module}, which is not below it"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_files_stay_short_and_open_with_what_they_are_for(file):
+    text = file.read_text()
+    assert ast.get_docstring(ast.parse(text)), "no docstring"
+    assert len(text.splitlines()) <= 400
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_nobody_flips_a_global_switch(file):
+    """The caller's precision, seeds and warnings are the caller's."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("jax.config.update", "np.random.seed", "warnings.filterwarnings", "np.seterr"), called
+
+
+def test_heavy_libraries_are_imported_inside_functions_only():
+    for file in FILES:
+        for node in ast.parse(file.read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & {"cvxpy", "flax", "optax", "matplotlib", "pandas"}, file
