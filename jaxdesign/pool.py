@@ -172,7 +172,7 @@ def first_copies(pool: CompletionPool) -> Int[Array, "p k"]:
         features, mask = part
         keys = _row_hashes(features)
         same = jnp.all(keys[:, :, None, :] == keys[:, None, :, :], axis=-1) & mask[:, :, None] & mask[:, None, :]
-        first = jnp.argmax(same, axis=-1).astype(jnp.int32)
+        first = jax.lax.argmax(same, 2, jnp.int32)  # `jnp.argmax` in a float64 scope warns under the caller's jit
         return jnp.where(mask, first, -1)
 
     length = _arrays.chunk_length(pool.num_prompts, completions, pool.dim)

@@ -63,7 +63,7 @@ def select_pairs(
         prior: information already held, (d, d) or a scalar ridge.
         seed: for choices that draw at random. This version has none: the result depends on the other arguments only.
         tol: relative gap at which the real-valued design stops.
-        design: a real-valued design of the same problem, to start from instead of solving for one; it is certified anew.
+        design: a real-valued design of the same problem, instead of solving for one; it is certified anew.
         callback: called after every pass of the solver with (passes, value, lower_bound, gap, seconds).
 
     Returns:
@@ -77,8 +77,8 @@ def select_pairs(
             information regular, without a prior; a design that breaks the budget.
 
     Numerics: values in float64 from the stored features. Where greedy over the whole pool would take more than about a
-    minute on two cores (`exact.greedy.work` above 4e11) or 2^28 entries, it looks only at the prompts with most labels in
-    the real-valued design, and is left out where those cannot hold the total.
+    minute on two cores (`exact.greedy.work` above 4e11) or 2^28 entries, it looks only at the prompts with most labels
+    in the real-valued design, and is left out where those cannot hold the total.
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise TypeError(f"seed: expected an integer, found {type(seed).__name__}")
@@ -114,8 +114,8 @@ def whole_budget(budget: Budget) -> Budget:
     if budget.total != np.rint(budget.total):
         below = max(int(budget.total), 1)
         raise ValueError(
-            f"budget.total={budget.total:g}: whole labels are chosen here, so it must be a whole number such as {below};"
-            " jaxdesign.optimize takes any real total"
+            f"budget.total={budget.total:g}: whole labels are chosen here, so it must be a whole number such as "
+            f"{below}; jaxdesign.optimize takes any real total"
         )
     caps = [None if cap is None else np.floor(cap) for cap in (budget.per_pair, budget.per_prompt)]
     return Budget(budget.total, *caps)
@@ -170,7 +170,7 @@ def _certificate(problem: Problem, pairs: np.ndarray, labels: np.ndarray, bound:
 
 def _candidates(problem: Problem, relaxed: Design) -> Iterator[tuple[str, int | None, Callable]]:
     """Name, prompts that greedy looks at, and a function that gives pairs and whole labels."""
-    pool, crit, limits = problem.pool, problem.criterion, problem.limits
+    crit, limits = problem.criterion, problem.limits
     names = {"greedy": crit} | ({} if isinstance(crit, LogDet) else {"greedy_logdet": LogDet()})
     for name, criterion in names.items():
         prompts = _greedy_prompts(problem, criterion, relaxed)

@@ -19,7 +19,9 @@ def dyadic(array, bits=10):
 def medium_arrays(seed, draws=None):
     """features, scores, mask: a third of the prompts ragged, one with a single completion, one with none, one copy."""
     rng = np.random.default_rng(seed)
-    features = rng.standard_normal(SHAPE) * np.exp(0.6 * rng.standard_normal((PROMPTS, 1, 1))) * np.geomspace(2, 0.5, DIM)
+    features = (
+        rng.standard_normal(SHAPE) * np.exp(0.6 * rng.standard_normal((PROMPTS, 1, 1))) * np.geomspace(2, 0.5, DIM)
+    )
     features += 2 * rng.standard_normal((PROMPTS, 1, DIM))
     scores = rng.standard_normal(SHAPE[:2] if draws is None else (draws, *SHAPE[:2]))
     mask = np.ones(SHAPE[:2], bool)

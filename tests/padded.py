@@ -68,7 +68,7 @@ def labels_of_all_pairs(pool, design):
 
 
 def check_optimal(pool, criterion, budget, design, value, prior=None, tol=1e-6):
-    """Kiefer-Wolfowitz in NumPy and an LP solver: the allocation has this value, obeys the budget and nothing is better."""
+    """Kiefer-Wolfowitz in NumPy and an LP solver: the value is right, the budget obeyed, nothing better."""
     labels, pairs, z, c = labels_of_all_pairs(pool, design)
     H = None if isinstance(criterion, LogDet) else np.asarray(criterion.H)
     held = (

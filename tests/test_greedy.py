@@ -30,7 +30,7 @@ def criterion_with(H):
 
 
 def gains_of(z, c, matrix, H):
-    """(S,) decrease of the criterion by one label of each pair, from fresh inverses; zero-dimensional tricks avoided."""
+    """(S,) decrease of the criterion by one label of each pair, from fresh inverses."""
     inverse = np.linalg.inv(matrix)
     leverage = c * np.einsum("sd,rde,se->rs", z, inverse, z)
     if H is None:
@@ -122,7 +122,9 @@ def test_a_prefix_is_itself_greedy():
 def test_without_a_regular_prior_the_first_picks_span_the_space(prior):
     pool = random_pool(8)
     pairs, _ = greedy(pool, LogDet(), size=20, prior=prior)
-    z = np.stack([np.asarray(pool.features)[p, i] - np.asarray(pool.features)[p, j] for p, i, j in pairs[:DIM].tolist()])
+    z = np.stack(
+        [np.asarray(pool.features)[p, i] - np.asarray(pool.features)[p, j] for p, i, j in pairs[:DIM].tolist()]
+    )
     held = np.zeros((DIM, DIM)) if prior is None or np.ndim(prior) == 0 else prior
     assert np.linalg.matrix_rank(held + z.T @ z) == DIM
 
@@ -227,7 +229,11 @@ BAD = {
     "a size that is a bool": (TypeError, "size: expected a Python int, found bool", {"size": True}),
     "no labels": (ValueError, "size=0: must be at least 1", {"size": 0}),
     "a cap below one": (ValueError, "per_pair=0: must be at least 1", {"per_pair": 0}),
-    "caps of another length": (ValueError, rf"per_pair: shape \(2,\) found; expected a scalar or \({PROMPTS},\)", {"per_pair": [1, 2]}),
+    "caps of another length": (
+        ValueError,
+        rf"per_pair: shape \(2,\) found; expected a scalar or \({PROMPTS},\)",
+        {"per_pair": [1, 2]},
+    ),
     "a target of another size": (ValueError, r"H: shape \(2, 2\) found", {"crit": Trace(np.eye(2))}),
     "a prior of another size": (ValueError, r"prior: shape \(2, 2\) found", {"prior": np.eye(2)}),
     "an indefinite prior": (ValueError, "prior: indefinite", {"prior": np.diag([1.0, 1, -1])}),

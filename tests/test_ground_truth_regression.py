@@ -68,7 +68,7 @@ def test_one_linear_function_is_estimated_by_elfving(seed, dim):
 @few
 @given(seed=seeds, trace=st.booleans())
 def test_water_filling_between_prior_and_caps(seed, trace):
-    """z_i = s_i e_i: labels are level - prior / s^2 (LogDet) or level / s - prior / s^2 (Trace), clipped to [0, cap]."""
+    """z_i = s_i e_i: labels level - prior / s^2 (LogDet), level / s - prior / s^2 (Trace), clipped to [0, cap]."""
     rng = np.random.default_rng(seed)
     s = rng.uniform(0.5, 3, 6).astype(np.float32).astype(np.float64)
     held, caps = rng.uniform(0, 5, 6), rng.uniform(1, 8, 6)

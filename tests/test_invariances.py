@@ -52,7 +52,9 @@ class Case:
         pairs = written_out(pool)[0]
         caps = [np.inf if cap is None else cap for cap in (self.per_pair, self.per_prompt)]
         even = np.zeros((*pool.mask.shape, pool.completions))
-        even[tuple(pairs.T)] = even_allocation(pairs, self.total, *(permuted(c, slice(pairs[:, 0].max() + 1)) for c in caps))
+        even[tuple(pairs.T)] = even_allocation(
+            pairs, self.total, *(permuted(c, slice(pairs[:, 0].max() + 1)) for c in caps)
+        )
         labels = (0.7 * dense(pool, self.design) + 0.3 * even)[tuple(pairs.T)]
         return pairs, labels, jaxdesign.evaluate(pool, criterion, budget, pairs, labels, prior).certificate
 
@@ -208,7 +210,7 @@ def test_prompts_offered_twice(case):
         per_pair=permuted(case.per_pair, again),
         per_prompt=permuted(case.per_prompt, again),
     )
-    first, second = agree(once, twice)
+    _, second = agree(once, twice)
     joined = np.column_stack([second.pairs[:, 0] % half, second.pairs[:, 1:]])
     pool, criterion, budget, prior = once.problem()
     value = jaxdesign.evaluate(pool, criterion, budget, joined, second.labels, prior).certificate.value

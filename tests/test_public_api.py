@@ -124,7 +124,7 @@ def test_importing_starts_no_computation_and_sets_no_flag():
 
 # ---- imports run downward only
 
-# a file imports from lines above its own, and from files of its own folder; files of one line know nothing of each other
+# a file imports from lines above its own and from its own folder; those on one line know nothing of each other
 LAYERS = [
     ["status", "_arrays", "_checks"],
     ["pool"],
@@ -160,7 +160,9 @@ def imported(tree, file):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
-            yield from (f"{node.module}.{alias.name}" if node.module == "jaxdesign" else node.module for alias in node.names)
+            yield from (
+                f"{node.module}.{alias.name}" if node.module == "jaxdesign" else node.module for alias in node.names
+            )
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))

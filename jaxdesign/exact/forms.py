@@ -78,15 +78,17 @@ def root(crit) -> Float[Array, "d d"] | None:
     return vectors * jnp.sqrt(jnp.maximum(spectrum, 0))
 
 
-def from_scratch(pairs: Pairs, crit, target_root, matrix: Float[Array, "r d d"], is_open: Bool[Array, "p k k"]) -> Forms:
-    """Forms at A; CLOSED where not `is_open`."""
+def from_scratch(
+    pairs: Pairs, crit, target_root, matrix: Float[Array, "r d d"], is_open: Bool[Array, "p k k"]
+) -> Forms:
+    """Forms at A; CLOSED where not `is_open`, for Trace in the target alone: gains b / (1 + a) are then never NaN."""
     inv = inverse(matrix)
     if not isinstance(crit, LogDet | Trace):
         G = crit.gradient(matrix)
         return Forms(inv, G, None, _dense(pairs, is_open, gradient_factors(G)))
-    leverage = _dense(pairs, is_open, gradient_factors(inv))
     if isinstance(crit, LogDet):
-        return Forms(inv, None, leverage, None)
+        return Forms(inv, None, _dense(pairs, is_open, gradient_factors(inv)), None)
+    leverage = _dense(pairs, True, gradient_factors(inv))
     factors = _arrays.contract("rij,jk->rik", inv, target_root)
     value = jnp.mean(jnp.sum(factors * jnp.matmul(matrix, factors, precision=_arrays.HIGHEST), axis=(1, 2)))
     factors = factors / jnp.sqrt(value)  # only ratios of gains matter, and float32 could not hold every M

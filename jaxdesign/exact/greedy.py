@@ -210,6 +210,11 @@ def _best(gains, quota):
     by_row = jnp.where(quota[:, None] >= 1, jnp.max(gains, axis=-1), pair_forms.CLOSED)
     best = jnp.max(by_row)
     enough = best - TIE * jnp.abs(best)
-    row = jnp.argmax(by_row.reshape(-1) >= enough)
+    row = _first(by_row.reshape(-1) >= enough)
     p, i = row // by_row.shape[1], row % by_row.shape[1]
-    return (p, i, jnp.argmax(gains[p, i] >= enough)), best > pair_forms.CLOSED
+    return (p, i, _first(gains[p, i] >= enough)), best > pair_forms.CLOSED
+
+
+def _first(holds):
+    """Index of the first True, int32: in a float64 scope `jnp.argmax` wants int64, which a caller's jit may lack."""
+    return lax.argmax(holds, 0, jnp.int32)

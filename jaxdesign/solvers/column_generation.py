@@ -17,12 +17,13 @@ from jaxtyping import Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign.budget import capacity, exact_total, linear_oracle
+from jaxdesign.certify import certify, cold_level
 from jaxdesign.design import Design
 from jaxdesign.pricing.memory import best_pairs
 from jaxdesign.information import check_pairs
 from jaxdesign.problem import Problem, analyse, check_rank, information, usable
 from jaxdesign.solvers import spectral, working_set
-from jaxdesign.solvers.driver import Scored, SolverState, free_level, prompt_levels
+from jaxdesign.solvers.driver import Scored, SolverState, prompt_levels
 from jaxdesign.solvers.feasible import project
 from jaxdesign.solvers.hot_start import (
     HotStart,
@@ -46,7 +47,7 @@ class Restricted(NamedTuple):
     pairs: Int[np.ndarray, "s 3"]
     labels: Float[np.ndarray, " s"]
     at_work: int
-    level: float  # about the sensitivity of a pair that is neither at zero nor at its cap
+    average: float  # sensitivity of a label, on average: the unit of the restricted problem
 
 
 class ColumnGeneration(NamedTuple):
@@ -65,7 +66,8 @@ class ColumnGeneration(NamedTuple):
         level = starting_level(begun, cap)
         limit = working_set.capacity(problem) * 3 // 4
         pairs, labels = holding_total(problem, begun, *leading_pairs(begun, cap, level, limit))
-        restricted = Restricted(pairs, labels, min(limit, len(pairs)), level)
+        average = float(np.sum(begun.labels * begun.sensitivities, dtype=np.float64)) / problem.limits.total
+        restricted = Restricted(pairs, labels, min(limit, len(pairs)), average)
         return solver_state(problem, pairs, by_gradients(problem, restricted, 24), begun.passes)
 
     def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
@@ -78,13 +80,27 @@ class ColumnGeneration(NamedTuple):
 
 
 def warm_state(problem: Problem, start: Design) -> SolverState | None:
-    """An earlier design scaled to this budget; None where its pairs cannot hold the total or leave A singular."""
+    """An earlier design scaled to this budget, with the best other pairs where its own cannot hold the total.
+
+    None where it leaves A singular, so that the solver starts afresh.
+    """
     check_pairs(problem.pool, start.pairs)
-    counts = np.bincount(start.pairs[:, 0], minlength=len(problem.limits.per_pair)).astype(np.float64)
-    if capacity(problem.limits, counts) < problem.limits.total * (1 + 1e-9):
+    pairs, labels = np.asarray(start.pairs, np.int32), np.asarray(start.labels, np.float64)
+    matrix = information(problem, pairs, labels)
+    analysis = analyse(problem, matrix)
+    if not usable(problem, analysis):
         return None
-    state = solver_state(problem, np.asarray(start.pairs, np.int32), np.asarray(start.labels, np.float64), 0)
-    return state if usable(problem, analyse(problem, information(problem, state.pairs, state.labels))) else None
+    counts = np.bincount(pairs[:, 0], minlength=len(problem.limits.per_pair)).astype(np.float64)
+    passes = 0
+    if capacity(problem.limits, counts) < problem.limits.total * (1 - 1e-9):
+        priced = certify(problem, matrix, analysis, cold_level(problem, analysis))
+        passes, oracle = 2, priced.oracle.labels
+        more = (oracle > 0) & not_among(priced.pairs, pairs, problem.pool.completions)
+        if capacity(problem.limits, counts) + oracle[more].sum() < problem.limits.total:
+            return None
+        pairs = np.concatenate([pairs, priced.pairs[more]])
+        labels = np.concatenate([labels, 1e-3 * oracle[more]])
+    return solver_state(problem, pairs, labels, passes)
 
 
 def holding_total(
@@ -114,7 +130,7 @@ def solver_state(problem: Problem, pairs: np.ndarray, labels: np.ndarray, passes
 def merge(problem: Problem, state: SolverState, scored: Scored) -> Restricted:
     """Working set of the next round: what is not fixed at the cap, and the pairs that violate optimality most."""
     completions, priced = problem.pool.completions, scored.priced
-    levels = prompt_levels(problem, state.pairs, state.labels, scored.sensitivities)
+    levels = np.maximum(prompt_levels(problem, state.pairs, state.labels, scored.sensitivities), 1e-300)
     level, gap = float(levels.min()), min(scored.relative_gap, 1.0)
     limit = 3 * problem.dim + 256
     found, values = best_pairs(priced.result, level * (1 + 0.1 * gap), 4 * limit)
@@ -136,7 +152,7 @@ def merge(problem: Problem, state: SolverState, scored: Scored) -> Restricted:
         fixed[at_work[np.argsort(-np.abs(lean[at_work]), kind="stable")[:crowd]]] = True
     pairs = np.concatenate([state.pairs[~fixed], new, state.pairs[fixed]])
     labels = np.concatenate([state.labels[~fixed], np.zeros(len(new)), state.labels[fixed]])
-    average = free_level(problem, state.pairs, state.labels, scored.sensitivities)
+    average = float(scored.sensitivities @ state.labels) / problem.limits.total
     return Restricted(pairs, labels, int((~fixed).sum()) + len(new), average)
 
 
@@ -166,8 +182,8 @@ def _newton(ws, criterion, u, target, steps, products):
 
 
 def _gather(problem, restricted):
-    pairs, labels, at_work, level = restricted
-    unit = level * problem.limits.total / problem.dim
+    pairs, labels, at_work, average = restricted
+    unit = max(average, 1e-30) * problem.limits.total / problem.dim
     return working_set.gather(problem, pairs[:at_work], labels[:at_work], (pairs[at_work:], labels[at_work:]), unit)
 
 

@@ -116,7 +116,7 @@ def listing_level(problem: Problem, state: SolverState, b: Float[np.ndarray, " s
     if not limits.has_caps and not limits.has_quotas:
         return float(b.max())
     levels = prompt_levels(problem, state.pairs, state.labels, b)
-    off = np.abs(b / levels[state.pairs[:, 0]] - 1)
+    off = np.abs(b / np.maximum(levels[state.pairs[:, 0]], 1e-300) - 1)
     spread = np.average(off, weights=movable(problem, state.pairs, state.labels) + 1e-12)
     return float(levels.min() * (1 - min(0.5, 2e-6 + 2 * spread)))
 
@@ -145,7 +145,7 @@ def prompt_levels(
 def free_level(problem: Problem, pairs: np.ndarray, labels: np.ndarray, b: Float[np.ndarray, " s"]) -> float:
     """Mean sensitivity of the pairs that are free to move in prompts below their quota.
 
-    Where there is none, the level lies anywhere below the pairs that are full there: the smallest of theirs.
+    Where there is none, the level lies anywhere below all pairs with labels: the smallest of theirs.
     """
     limits, prompts = problem.limits, pairs[:, 0]
     spent = np.bincount(prompts, weights=labels, minlength=len(limits.per_prompt))
@@ -153,4 +153,4 @@ def free_level(problem: Problem, pairs: np.ndarray, labels: np.ndarray, b: Float
     weight = movable(problem, pairs, labels) * loose
     if weight.sum() > 1e-9 * limits.total:
         return float(weight @ b / weight.sum())
-    return float(b[loose].min() if loose.any() else b.min())
+    return float(b.min())

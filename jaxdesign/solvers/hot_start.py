@@ -79,7 +79,7 @@ def _steps(dense: DenseProblem, powers: Float[Array, " n"]):
     def step(labels, power):
         b = sensitivities(dense, information(dense, labels))
         # never to zero: where quotas spread the labels, weak prompts must be able to take theirs back
-        weights = jnp.maximum(labels / jnp.max(labels) * (b / jnp.max(b)) ** power.astype(b.dtype), FAINT)
+        weights = jnp.maximum(labels / jnp.max(labels) * (b / jnp.maximum(jnp.max(b), jnp.finfo(b.dtype).tiny)) ** power.astype(b.dtype), FAINT)
         return rescale(jnp.where(dense.room.cap > 0, weights, 0), dense.room), None
 
     labels, _ = jax.lax.scan(step, even_allocation(dense), powers)
@@ -124,4 +124,5 @@ def starting_level(start: HotStart, cap: Float[np.ndarray, " q"]) -> float:
     index, labels, b = positive_entries(start, 0.0)
     cap = np.broadcast_to(cap[:, None], (len(cap), start.labels[0].size)).ravel()[index]
     weight = labels * np.maximum(1 - labels / cap, 0)
-    return float(weight @ b / weight.sum()) if weight.sum() > 1e-9 * labels.sum() else float(b.min())
+    level = weight @ b / weight.sum() if weight.sum() > 1e-9 * labels.sum() else b.min()
+    return max(float(level), 1e-30)  # 0 where no pair can help the criterion

@@ -24,6 +24,8 @@ from jaxdesign.solvers.driver import Scored, SolverState
 from jaxdesign.solvers.hot_start import hot_start, leading_pairs, starting_level
 
 AT_WORK = 2_000  # pairs of a restricted problem at most
+NEAR = 10.0  # slack, in units of mu, at which a bound counts as active
+THIN = 1e-9  # relative room below which a region has no inside to speak of
 PAGE = 512  # pairs are gathered in multiples of this, so that few shapes are compiled
 
 
@@ -50,14 +52,26 @@ class InteriorPoint(NamedTuple):
         return solver_state(problem, pairs, labels, begun.passes)
 
     def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
-        restricted = at_most(merge(problem, state, scored), AT_WORK)
-        labels = by_barrier(problem, restricted, max(0.05 * min(scored.relative_gap, 1.0), 0.2 * tol, 1e-11))
+        restricted = workable(problem, merge(problem, state, scored))
+        labels = by_barrier(problem, restricted, max(0.01 * min(scored.relative_gap, 1.0), 0.1 * tol, 1e-12))
         return solver_state(problem, restricted.pairs, labels, state.passes)
 
 
-def at_most(restricted: Restricted, limit: int) -> Restricted:
-    """Only the first `limit` pairs move: new pairs come after those that carry labels, so fewer of them enter."""
-    return restricted._replace(at_work=min(restricted.at_work, limit))
+def workable(problem: Problem, restricted: Restricted) -> Restricted:
+    """At most AT_WORK pairs move, and none whose prompt's quota the fixed pairs use up.
+
+    Fixed pairs within 1e-6 of their cap are put on it: what is missing there would be missing for good. New pairs come
+    after those that carry labels, so where AT_WORK binds fewer of them enter.
+    """
+    pairs, labels, at_work, level = restricted
+    quota, cap = problem.limits.per_prompt, problem.limits.per_pair[pairs[:, 0]]
+    moves = np.arange(len(pairs)) < min(at_work, AT_WORK)
+    labels = np.where(~moves & (labels > cap * (1 - 1e-6)), cap, labels)
+    spent = np.bincount(pairs[~moves, 0], weights=labels[~moves], minlength=len(quota))
+    exhausted = moves & (spent > quota * (1 - 1e-6))[pairs[:, 0]]
+    moves, labels = moves & ~exhausted, np.where(exhausted, 0.0, labels)
+    order = np.argsort(~moves, kind="stable")
+    return Restricted(pairs[order], labels[order], int(moves.sum()), level)
 
 
 def by_barrier(problem: Problem, restricted: Restricted, target: float) -> Float[np.ndarray, " s"]:
@@ -68,7 +82,9 @@ def by_barrier(problem: Problem, restricted: Restricted, target: float) -> Float
     spent = np.bincount(pairs[at_work:, 0], weights=labels[at_work:], minlength=len(limits.per_prompt))
     left = limits._replace(total=total, per_prompt=limits.per_prompt - spent)
     counts = np.bincount(moving[:, 0], minlength=len(spent)).astype(np.float64)
-    if at_work == 0 or capacity(left, counts) <= total * (1 + 1e-9):
+    if capacity(left, counts) <= total * (1 + THIN):  # all quotas bind: open them a little, or nothing is inside
+        left = left._replace(per_prompt=left.per_prompt * (1 + 2 * THIN))
+    if at_work == 0 or capacity(left, counts) <= total * (1 + THIN):  # still full: every pair is at its cap
         return labels
     scale = limits.total / problem.dim  # units in which the sensitivities of the support are about 1
     region = _region(limits.per_pair[moving[:, 0]], left.per_prompt, moving[:, 0], total, scale)
@@ -76,7 +92,7 @@ def by_barrier(problem: Problem, restricted: Restricted, target: float) -> Float
     base = information(problem, pairs[at_work:], labels[at_work:])
     objective = Objective(problem.criterion, *gather(problem, moving, scale), base, level * scale)
     point = minimise(objective.gradient, objective.hessian, region, start, target * problem.dim)
-    return np.concatenate([cleaned(point) * scale, labels[at_work:]])
+    return np.concatenate([cleaned(point, region) * scale, labels[at_work:]])
 
 
 def _region(cap, quota, prompts, total, scale) -> Region:
@@ -95,9 +111,25 @@ def inside(region: Region, x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"
     return x / np.maximum(region.spread(over), 1.0)
 
 
-def cleaned(point: Point) -> Float[np.ndarray, " n"]:
-    """x with what its multiplier says is zero set to zero: at a loose target such pairs still hold a little."""
-    return np.where(point.lower > 10 * point.x, 0.0, point.x)
+def cleaned(point: Point, region: Region) -> Float[np.ndarray, " n"]:
+    """x with what is within a few mu of 0, of its cap or of its quota moved there.
+
+    Nothing is quite at its bound otherwise, and the next round could not tell what is free. Moves of a few mu cost no
+    more than the gap that is left. The sum is kept by what is free in all respects.
+    """
+    mu = float(np.mean(point.x * point.lower))
+    at_cap = region.cap - point.x <= NEAR * mu
+    x = np.where(point.x <= NEAR * mu, 0.0, np.where(at_cap, region.cap, point.x))
+    held = region.quota - region.spent(point.x) <= 10 * NEAR * mu
+    full, free = region.spent(np.where(at_cap, x, 0.0)), region.spent(np.where(at_cap, 0.0, x))
+    stretch = np.where(held & (free > 0), (region.quota - full) / np.where(free > 0, free, 1), 1.0)
+    if len(held):
+        x = np.where(at_cap, x, np.minimum(x * np.maximum(stretch, 0)[region.group], region.cap))
+    movable = np.where(at_cap | (region.spread(held.astype(float)) > 0), 0.0, x)
+    missing = region.total - x.sum()
+    if abs(missing) < 0.1 * movable.sum():
+        x = np.minimum(x + movable * (missing / movable.sum()), region.cap)
+    return x
 
 
 def gather(

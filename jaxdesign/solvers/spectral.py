@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 MEMORY = 5  # function values the nonmonotone test looks back on
-SHORTEST, LONGEST = 1e-3, 1e3  # step lengths, in units in which the Hessian has a diagonal of about 1
+SHORTEST, LONGEST = 1e-6, 1e6  # step lengths, in units in which the Hessian has a diagonal of about 1
 
 
 class SpectralState(NamedTuple):
