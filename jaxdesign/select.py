@@ -50,11 +50,12 @@ def select_pairs(
     First the best real-valued design, whose certificate bounds every choice of whole labels from below; then several
     choices of whole labels, of which the one with the smallest criterion is returned:
 
-        greedy             one label at a time, the largest gain first (`greedy`)
-        greedy_logdet      the same for LogDet, where `crit` is another criterion
         best_set           the pairs with the most labels in the real-valued design, once each
         largest_remainder  its labels rounded down, the rest to the largest remainders
         adams              Adams apportionment, where there are more labels than pairs in the design
+        greedy             one label at a time, the largest gain first (`greedy`); not tried, because it takes longest,
+                           where one of the above is already certified to tol
+        greedy_logdet      the same for LogDet, where `crit` is another criterion
 
     Args:
         pool: the pool.
@@ -62,7 +63,7 @@ def select_pairs(
         budget: a whole total; caps and quotas that are not whole count as rounded down.
         prior: information already held, (d, d) or a scalar ridge.
         seed: for choices that draw at random. This version has none: the result depends on the other arguments only.
-        tol: relative gap at which the real-valued design stops.
+        tol: relative gap at which the real-valued design stops, and at which a choice of whole labels is good enough.
         design: a real-valued design of the same problem, instead of solving for one; it is certified anew.
         callback: called after every pass of the solver with (passes, value, lower_bound, gap, seconds).
 
@@ -93,7 +94,7 @@ def select_pairs(
         problem = make_problem(pool, crit, budget, prior)
         allocation = canonical_allocation(problem, design.pairs, design.labels)
         relaxed = evaluated(problem, *allocation, design.status, passes=design.passes, trace=design.trace)
-    best, report = _best_candidate(problem, relaxed)
+    best, report = _best_candidate(problem, relaxed, tol)
     if best is None:
         ridge = 1e-3 * float(np.trace(uniform_information(problem)[0])) / problem.dim
         raise ValueError(
@@ -134,10 +135,12 @@ def check_enough(pool: CompletionPool, crit: CriterionLike, budget: Budget, prio
         )
 
 
-def _best_candidate(problem: Problem, relaxed: Design) -> tuple[tuple | None, dict]:
+def _best_candidate(problem: Problem, relaxed: Design, tol: float) -> tuple[tuple | None, dict]:
     """Pairs, labels and certificate of the best candidate (None if all are singular), and the report on all."""
     bound, best, told = relaxed.certificate.lower_bound, None, {}
     for name, prompts, choose in _candidates(problem, relaxed):
+        if prompts is not None and best is not None and best[2].relative_gap() <= tol:
+            break
         began = time.perf_counter()
         pairs, labels = choose()
         pairs, labels = pairs[labels > 0], labels[labels > 0]
@@ -170,13 +173,7 @@ def _certificate(problem: Problem, pairs: np.ndarray, labels: np.ndarray, bound:
 
 def _candidates(problem: Problem, relaxed: Design) -> Iterator[tuple[str, int | None, Callable]]:
     """Name, prompts that greedy looks at, and a function that gives pairs and whole labels."""
-    crit, limits = problem.criterion, problem.limits
-    names = {"greedy": crit} | ({} if isinstance(crit, LogDet) else {"greedy_logdet": LogDet()})
-    for name, criterion in names.items():
-        prompts = _greedy_prompts(problem, criterion, relaxed)
-        if prompts is not None:
-            yield name, len(prompts), lambda c=criterion, p=prompts: _greedy_among(problem, c, p)
-    pairs, labels = relaxed.pairs, relaxed.labels
+    limits, pairs, labels = problem.limits, relaxed.pairs, relaxed.labels
     b = exact_sensitivities(problem, pairs, analyse(problem, information(problem, pairs, labels)).G)
     ways = {"best_set": lambda: rounding.best_set(limits, pairs, labels, b)}
     if (limits.per_pair[pairs[:, 0]] > 1).any():
@@ -184,6 +181,13 @@ def _candidates(problem: Problem, relaxed: Design) -> Iterator[tuple[str, int | 
         ways["adams"] = lambda: rounding.adams(limits, pairs, labels)
     for name, way in ways.items():
         yield name, None, lambda way=way: (pairs, _or_nothing(way(), pairs))
+    names = {"greedy": problem.criterion}
+    if not isinstance(problem.criterion, LogDet):
+        names["greedy_logdet"] = LogDet()
+    for name, criterion in names.items():
+        prompts = _greedy_prompts(problem, criterion, relaxed)
+        if prompts is not None:
+            yield name, len(prompts), lambda c=criterion, p=prompts: _greedy_among(problem, c, p)
 
 
 def _or_nothing(labels, pairs):

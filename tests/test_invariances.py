@@ -246,6 +246,7 @@ def test_masked_slots(case):
     assert found.certificate.efficiency > 1 - 1e-4
 
 
+@pytest.mark.slow
 def test_a_pool_without_masked_slots_gives_the_same_design():
     case = CASES["LogDet"]
     mask = case.mask.copy()
@@ -293,5 +294,21 @@ def test_prompts_per_chunk(prompts, chunk, monkeypatch):
     monkeypatch.setattr(_arrays, "CHUNK_ENTRIES", chunk * COMPLETIONS * DIM)
     assert _arrays.chunk_length(prompts, COMPLETIONS, DIM) == chunk
     follow(whole, fewer)
-    if chunk > 1:
-        agree(whole, fewer)
+
+
+@pytest.mark.slow
+def test_prompts_per_chunk_of_a_solver(monkeypatch):
+    case = CASES["LogDet, caps, quotas"]
+    features, scores, mask = case.features[:21], case.scores[:21], case.mask[:21]
+    fewer = case.but(
+        features=features,
+        scores=scores,
+        mask=mask,
+        per_pair=case.per_pair[:21],
+        per_prompt=case.per_prompt[:21],
+        total=20.0,
+    )
+    mask = case.mask.copy()
+    mask[21:] = False
+    monkeypatch.setattr(_arrays, "CHUNK_ENTRIES", 4 * COMPLETIONS * DIM)
+    agree(case.but(mask=mask, total=20.0), fewer)

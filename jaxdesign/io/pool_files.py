@@ -131,11 +131,12 @@ def _existing_file(path: str | Path, suffixes: tuple[str, ...], content: str) ->
 
 
 def _load_arrays(path: Path) -> dict[str, np.ndarray]:
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return {"features": loaded}
-    with loaded:
-        return dict(loaded)
+    with path.open("rb") as file:  # np.load leaves a file it opened itself open where the archive is damaged
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"features": loaded}
+        with loaded:
+            return dict(loaded)
 
 
 def _check_arrays(
