@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
-from jaxdesign.budget import Limits, capacity
+from jaxdesign.budget import capacity
 from jaxdesign.design import Design
 from jaxdesign.information import check_pairs
 from jaxdesign.problem import Problem, check_rank
 from jaxdesign.solvers.column_generation import solver_state
-from jaxdesign.solvers.dense_problem import DenseProblem, dense_room, even_allocation
+from jaxdesign.solvers.dense_problem import DenseProblem, dense_of, even_allocation
 from jaxdesign.solvers.driver import Scored, SolverState
 from jaxdesign.solvers.feasible import rescale
 from jaxdesign.solvers.frank_wolfe import frank_wolfe_steps
@@ -89,11 +89,8 @@ def _multiplicative_steps(problem, labels, steps, power):
 def begin(problem: Problem, start: Design | None, kept: float) -> DenseMemory:
     """Even allocation, or a mixture with the share `kept` of an earlier design."""
     check_rank(problem)
-    limits, source = problem.limits, problem.source
+    dense = dense_of(problem)
     with _arrays.float64():
-        quota = limits.per_prompt if limits.has_quotas else None
-        room = dense_room(source, Limits(limits.total, limits.per_pair, quota))
-        dense = DenseProblem(source, problem.criterion, jnp.asarray(problem.prior), room)
         return DenseMemory(dense, _start(dense, None if start is None else _as_dense(problem, start) * kept))
 
 

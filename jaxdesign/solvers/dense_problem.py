@@ -19,7 +19,7 @@ from jaxdesign.budget import Budget, Limits
 from jaxdesign.criteria import CriterionLike, Trace
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.memory import MemorySource, memory_source
-from jaxdesign.problem import gradient_factors, prior_matrix
+from jaxdesign.problem import Problem, gradient_factors, prior_matrix
 from jaxdesign.solvers.dense import dense_candidates, dense_information, dense_sensitivities
 from jaxdesign.solvers.feasible import Room, rescale
 
@@ -37,6 +37,15 @@ def dense_problem(pool: CompletionPool, criterion: CriterionLike, limits: Limits
     """The problem in the pool's working dtype."""
     source = memory_source(pool)
     return DenseProblem(source, criterion, prior, dense_room(source, limits))
+
+
+def dense_of(problem: Problem) -> DenseProblem:
+    """The same of a problem that was validated on the host."""
+    limits = problem.limits
+    with _arrays.float64():
+        quota = limits.per_prompt if limits.has_quotas else None
+        room = dense_room(problem.source, Limits(limits.total, limits.per_pair, quota))
+        return DenseProblem(problem.source, problem.criterion, jnp.asarray(problem.prior), room)
 
 
 def dense_room(source: MemorySource, limits: Limits) -> Room:

@@ -23,6 +23,7 @@ from jaxdesign.solvers.dense_problem import DenseProblem, dense_room, even_alloc
 from jaxdesign.solvers.feasible import rescale
 
 POWERS = (5.0, 4.0, 3.5, 3.0, 3.0, 2.5)
+EVEN = 0.01  # share kept on the even allocation, so that no direction starves where there are few pairs
 FAINT = 1e-18  # smallest weight of a candidate pair
 LARGE = 2**21  # pair slots above which only leading prompts take part
 
@@ -80,9 +81,11 @@ def _steps(dense: DenseProblem, powers: Float[Array, " n"]):
         b = sensitivities(dense, information(dense, labels))
         # never to zero: where quotas spread the labels, weak prompts must be able to take theirs back
         weights = jnp.maximum(labels / jnp.max(labels) * (b / jnp.maximum(jnp.max(b), jnp.finfo(b.dtype).tiny)) ** power.astype(b.dtype), FAINT)
-        return rescale(jnp.where(dense.room.cap > 0, weights, 0), dense.room), None
+        moved = rescale(jnp.where(dense.room.cap > 0, weights, 0), dense.room)
+        return (1 - EVEN) * moved + EVEN * even, None
 
-    labels, _ = jax.lax.scan(step, even_allocation(dense), powers)
+    even = even_allocation(dense)
+    labels, _ = jax.lax.scan(step, even, powers)
     return labels, sensitivities(dense, information(dense, labels))
 
 
@@ -94,7 +97,8 @@ def leading_pairs(
     Scored by log(n / cap) + 10 log(b / level) below the cap and -10 log(b / level) at it; the first `limit` pairs are
     the working set, the pairs after them are at the cap.
     """
-    index, labels, b = positive_entries(start, 1e-9 * float(start.labels.max()))
+    few = np.count_nonzero(start.labels) <= 4 * limit
+    index, labels, b = positive_entries(start, 0.0 if few else 1e-6 * float(start.labels.max()))
     cap = np.broadcast_to(cap[:, None], (len(cap), start.labels[0].size)).ravel()[index]
     lean = 10 * np.log(np.maximum(b, 1e-30) / level)
     full = labels >= 0.999 * cap

@@ -14,11 +14,13 @@ from jaxdesign.solvers.column_generation import ColumnGeneration
 from jaxdesign.solvers.dense_driver import FrankWolfe, Multiplicative
 from jaxdesign.solvers.driver import Solver, run
 from jaxdesign.solvers.interior_point import InteriorPoint
+from jaxdesign.solvers.matrix_atoms import MatrixAtoms
 
 SOLVERS: dict[str, type] = {
     "column_generation": ColumnGeneration,
     "frank_wolfe": FrankWolfe,
     "interior_point": InteriorPoint,
+    "matrix_atoms": MatrixAtoms,
     "multiplicative": Multiplicative,
 }
 
