@@ -83,8 +83,12 @@ def pair_information(pool: CompletionPool, weights: Float[Array, "p k k"]) -> Fl
     """
     shape = (pool.num_prompts, pool.completions, pool.completions)
     _checks.same_shape(jnp.shape(weights), shape, "weights", "(P, K, K), symmetric")
+    return _pair_information(pool, jnp.asarray(weights, _arrays.compute_dtype(pool.features.dtype)))
+
+
+@jax.jit
+def _pair_information(pool, weights):
     features = centred_features(pool)
-    weights = jnp.asarray(weights, features.dtype)
     weights = jnp.where(pool.mask[:, :, None] & pool.mask[:, None, :], weights, 0)
 
     def chunk(part):
@@ -117,6 +121,11 @@ def pair_sensitivities(pool: CompletionPool, G: Float[Array, "*r d d"]) -> Float
     G = jnp.asarray(G, _arrays.compute_dtype(pool.features.dtype))
     if G.shape not in (dims, (pool.num_draws or 1, *dims)):
         raise ValueError(f"G: shape {G.shape} found; expected {dims}, or (draws, d, d) for scores with draws")
+    return _pair_sensitivities(pool, G)
+
+
+@jax.jit
+def _pair_sensitivities(pool, G):
     features = centred_features(pool)
     exists = pool.mask[:, :, None] & pool.mask[:, None, :] & ~jnp.eye(pool.completions, dtype=bool)
 
@@ -129,6 +138,7 @@ def pair_sensitivities(pool: CompletionPool, G: Float[Array, "*r d d"]) -> Float
             one = jax.vmap(lambda g: gram_sensitivities(_arrays.contract("pkd,de->pke", rows, g), rows))
             total = one(G) * label_info
         total = jnp.mean(total, axis=0) if total.ndim == 4 else total
+        total = jax.lax.optimization_barrier(total)  # fused products would round (i, j) and (j, i) differently
         total = (total + jnp.swapaxes(total, 1, 2)) / 2
         return jnp.where(allowed, total, 0)
 
@@ -229,9 +239,14 @@ def policy_target(pool: CompletionPool, log_weights: Float[Array, "p k"] | None 
     if log_weights is None:
         log_weights = jnp.zeros(shape)
     _checks.same_shape(jnp.shape(log_weights), shape, "log_weights", "(prompts, completions)")
+    return _policy_target(pool, jnp.asarray(log_weights, _arrays.compute_dtype(pool.features.dtype)))
+
+
+@jax.jit
+def _policy_target(pool, log_weights):
     features = centred_features(pool)  # centring first keeps the subtraction of mu well conditioned
     alive = jnp.any(pool.mask, axis=1)
-    logits = jnp.where(pool.mask, jnp.asarray(log_weights, features.dtype), -jnp.inf)
+    logits = jnp.where(pool.mask, log_weights, -jnp.inf)
     weights = jax.nn.softmax(jnp.where(alive[:, None], logits, 0), axis=1) * pool.mask
 
     def chunk(part):

@@ -208,7 +208,7 @@ def candidate_counts(copies: Int[Array, "p k"]) -> np.ndarray:
     return np.asarray(_candidate_counts(copies), dtype=np.float64)
 
 
-@jax.jit  # outside of jit the loop over chunks would be compiled anew in every call
+@jax.jit
 def _candidate_counts(copies):
     length = _arrays.chunk_length(copies.shape[0], copies.shape[1], copies.shape[1])
     return _arrays.map_chunks(lambda part: jnp.sum(candidate_pairs(part), axis=(1, 2)), copies, length)

@@ -14,6 +14,7 @@ from jaxdesign.pool import candidate_pairs
 from jaxdesign.pricing.memory import MemorySource, chunk_sensitivities
 
 
+@jax.jit
 def dense_candidates(source: MemorySource) -> Float[Array, "p k k"]:
     """1 at candidate pairs i < j, else 0."""
     return _flat(jax.lax.map(lambda c: candidate_pairs(c).astype(source.features.dtype), source.copies))
