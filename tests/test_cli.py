@@ -75,7 +75,7 @@ def test_trace_and_features_that_do_not_span_their_space(features, capsys):
     assert run("select", features / "flat.npy", *LABELS, "--criterion", "trace", "--output", out) == 0
     assert "rank 3 of 4" in capsys.readouterr().out
     report = json.loads((features / "pairs.json").read_text())
-    assert report["pool"]["rank"] == 3 and set(report["selection"]["candidates"]) >= {"greedy", "greedy_logdet"}
+    assert report["pool"]["rank"] == 3 and "best_set" in report["selection"]["candidates"]
     assert report["certificate"]["lower_bound"] <= report["certificate"]["value"]
 
 
