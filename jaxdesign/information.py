@@ -138,8 +138,8 @@ def _pair_sensitivities(pool, G):
             one = jax.vmap(lambda g: gram_sensitivities(_arrays.contract("pkd,de->pke", rows, g), rows))
             total = one(G) * label_info
         total = jnp.mean(total, axis=0) if total.ndim == 4 else total
-        total = jax.lax.optimization_barrier(total)  # fused products would round (i, j) and (j, i) differently
-        total = (total + jnp.swapaxes(total, 1, 2)) / 2
+        total = jnp.triu(total, 1)  # mirrored: fused products would round (i, j) and (j, i) differently
+        total = total + jnp.swapaxes(total, 1, 2)
         return jnp.where(allowed, total, 0)
 
     length = _arrays.chunk_length(*features.shape)

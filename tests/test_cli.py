@@ -67,7 +67,6 @@ def test_features_to_csv_with_caps(features, capsys):
     assert "1 prompts have fewer than two completions" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_trace_and_features_that_do_not_span_their_space(features, capsys):
     array = np.load(features / "features.npy")
     np.save(features / "flat.npy", np.concatenate([array, np.zeros_like(array[..., :1])], axis=-1))

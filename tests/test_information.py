@@ -73,13 +73,11 @@ def check_both_forms(pool, seed, tolerance):
     assert not found[~(mask[:, :, None] & mask[:, None, :])].any()
 
 
-@pytest.mark.slow
 @given(seeds, st.sampled_from(["no", "yes", "draws"]), st.sampled_from(["float16", "bfloat16", "float32"]))
 def test_laplacian_and_gram_forms_are_sums_over_pairs(seed, scores, dtype):
     check_both_forms(cast(random_pool(seed, scores), dtype), seed, TOLERANCE[dtype])
 
 
-@pytest.mark.slow
 @given(seeds, st.sampled_from(["no", "yes", "draws"]))
 def test_laplacian_and_gram_forms_are_exact_in_float64(seed, scores):
     with jax.enable_x64(True):

@@ -52,7 +52,6 @@ def test_the_counter_counts():
     assert counts["traced"] >= 1 and counts["compiled"] >= 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("quotas", [False, True], ids=["caps", "quotas"])
 def test_other_numbers_compile_nothing(quotas):
     """Features, scores, masks, targets, priors and budgets are data: one compilation for all of their values."""
@@ -83,7 +82,6 @@ def test_other_lists_of_pairs_compile_nothing():
     assert not counts
 
 
-@pytest.mark.slow
 def test_names_of_prompts_compile_nothing():
     arrays = medium_arrays(0)
     solve(CompletionPool(*arrays), LogDet(), Budget(50), tol=1e-3)
