@@ -91,7 +91,10 @@ def real(limit: float = 60.0) -> dict[str, Any]:
         "Frank-Wolfe away steps (LogDet, repeats)": lambda: peers.frank_wolfe_away(Z, 1e-3, time_limit=limit),
     }.items():
         rows[name] = _peer(run) | {"note": f"stopped after {limit:g} s if 0.999 was not reached"}
-    return {"problem": "alpacaeval, 519 x 56, rank 381, 5,000 labels, prior 1e-3 (m/4) C where one a pair", "rows": rows}
+    return {
+        "problem": "alpacaeval, 519 x 56, rank 381, 5,000 labels, prior 1e-3 (m/4) C where one a pair",
+        "rows": rows,
+    }
 
 
 TEN_MILLION = """

@@ -67,7 +67,7 @@ def symmetric_psd(matrix: Any, dim: int, name: str, lead: tuple[int, ...] = ()) 
     asymmetry = np.abs(matrix - matrix.swapaxes(-1, -2)).max(initial=0.0)
     if asymmetry > 1e-5 * largest:
         raise ValueError(
-            f"{name}: not symmetric, largest difference to its transpose {asymmetry:.3g} (allowed {1e-5 * largest:.3g});"
+            f"{name}: not symmetric, difference to its transpose up to {asymmetry:.3g} (allowed {1e-5 * largest:.3g});"
             f" pass ({name} + {name}.T) / 2 if that is what is meant"
         )
     matrix = (matrix + matrix.swapaxes(-1, -2)) / 2

@@ -72,7 +72,7 @@ class LogDet:
 @jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """Minimise tr(H A^-1): A-optimality at H = I, V- or L-optimality for a target H (arXiv 2606.19607). G = A^-1 H A^-1.
+    """Minimise tr(H A^-1): A-optimality at H = I, V/L-optimality for a target H (arXiv 2606.19607). G = A^-1 H A^-1.
 
     Bound (Cauchy-Schwarz; Elfving): f*/f >= f / (t + S), so the lower bound is f^2 / (t + S).
 

@@ -21,7 +21,7 @@ from jaxdesign import _arrays, _checks
 from jaxdesign.pool import CompletionPool, centred_features
 
 
-def margin_information(margin: Float[Array, "..."], flip: float = 0.0) -> Float[Array, "..."]:
+def margin_information(margin: Float[Array, ...], flip: float = 0.0) -> Float[Array, ...]:
     """Fisher information of one Bradley-Terry label about its margin u.
 
     sigma'(u) = sigma(u) sigma(-u); 1/4 at u = 0. With a probability `flip` = eps that the label is reversed,

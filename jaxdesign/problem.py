@@ -59,7 +59,7 @@ def make_problem(pool: CompletionPool, criterion: Any, budget: Budget, prior: An
 
     Raises:
         TypeError: pool, criterion or budget of another kind.
-        ValueError: no candidate pair, a budget the pool cannot hold, a prior or target of the wrong shape or indefinite.
+        ValueError: no candidate pair, a budget the pool cannot hold, a prior or target of wrong shape or indefinite.
     """
     if not isinstance(pool, CompletionPool):
         raise TypeError(f"pool: expected jaxdesign.CompletionPool, found {type(pool).__name__}")
@@ -142,7 +142,9 @@ def draw_label_information(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Fl
     """Label information with an explicit axis of draws, R = 1 without; traceable."""
     p, i, j = pairs.T
     scores = jnp.zeros(pool.mask.shape)[None] if pool.scores is None else pool.scores.reshape(-1, *pool.mask.shape)
-    return prompt_label_information(jnp.stack([scores[:, p, i], scores[:, p, j]], -1), jnp.result_type(float))[..., 0, 1]
+    return prompt_label_information(jnp.stack([scores[:, p, i], scores[:, p, j]], -1), jnp.result_type(float))[
+        ..., 0, 1
+    ]
 
 
 def exact_sensitivities(

@@ -123,9 +123,15 @@ def _directions(point, region, H):
     if len(region.quota):
         same = region.group[:, None] == region.group[None, :]
         H = H + same * region.spread(point.groups / unspent)[None, :]
-    columns = [-(point.gradient + point.total), 1 / x - capped / below_cap - region.spread(1 / unspent), np.ones(len(x))]
+    columns = [
+        -(point.gradient + point.total),
+        1 / x - capped / below_cap - region.spread(1 / unspent),
+        np.ones(len(x)),
+    ]
     scale = 1 / np.sqrt(np.diag(H))  # a unit diagonal: entries differ by 1 / mu otherwise
-    plain, centred, ones = (scale[:, None] * np.linalg.solve(H * np.outer(scale, scale), scale[:, None] * np.array(columns).T)).T
+    plain, centred, ones = (
+        scale[:, None] * np.linalg.solve(H * np.outer(scale, scale), scale[:, None] * np.array(columns).T)
+    ).T
     found = []
     for column, missing, mu in ((plain, region.total - x.sum(), 0.0), (centred, 0.0, 1.0)):
         total = (column.sum() - missing) / ones.sum()

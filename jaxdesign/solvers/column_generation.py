@@ -19,8 +19,8 @@ from jaxdesign import _arrays
 from jaxdesign.budget import capacity, exact_total, linear_oracle
 from jaxdesign.certify import certify, cold_level
 from jaxdesign.design import Design
-from jaxdesign.pricing.memory import best_pairs
 from jaxdesign.information import check_pairs
+from jaxdesign.pricing.memory import best_pairs
 from jaxdesign.problem import Problem, analyse, check_rank, information, usable
 from jaxdesign.solvers import spectral, working_set
 from jaxdesign.solvers.driver import Scored, SolverState, prompt_levels
@@ -190,4 +190,3 @@ def _gather(problem, restricted):
 def _labels(restricted, ws, u):
     moved = np.asarray(u, np.float64)[: restricted.at_work] * float(ws.scale)
     return np.concatenate([moved, restricted.labels[restricted.at_work :]])
-

@@ -52,4 +52,3 @@ def dense_sensitivities(source: MemorySource, factors: Float[Array, "r d d"]) ->
 
 def _flat(array):
     return array.reshape(-1, *array.shape[2:])
-

@@ -80,7 +80,10 @@ def _steps(dense: DenseProblem, powers: Float[Array, " n"]):
     def step(labels, power):
         b = sensitivities(dense, information(dense, labels))
         # never to zero: where quotas spread the labels, weak prompts must be able to take theirs back
-        weights = jnp.maximum(labels / jnp.max(labels) * (b / jnp.maximum(jnp.max(b), jnp.finfo(b.dtype).tiny)) ** power.astype(b.dtype), FAINT)
+        weights = jnp.maximum(
+            labels / jnp.max(labels) * (b / jnp.maximum(jnp.max(b), jnp.finfo(b.dtype).tiny)) ** power.astype(b.dtype),
+            FAINT,
+        )
         moved = rescale(jnp.where(dense.room.cap > 0, weights, 0), dense.room)
         return (1 - EVEN) * moved + EVEN * even, None
 

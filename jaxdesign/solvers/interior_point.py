@@ -151,7 +151,7 @@ def _gather(pool, pairs):
 class Objective:
     """The criterion over listed pairs divided by `unit`: gradient -b and Hessian, averaged over draws.
 
-    With S = Z A^-1 Z^T and C = Z A^-1 H A^-1 Z^T (rows of Z times sqrt(c)): Hessian S o S for LogDet, 2 S o C for Trace.
+    With S = Z A^-1 Z^T and C = Z A^-1 H A^-1 Z^T (rows of Z times sqrt(c)): Hessian S o S (LogDet), 2 S o C (Trace).
     """
 
     def __init__(

@@ -18,15 +18,16 @@ def exact_step(
     """t in [0, longest] at which criterion(A + t D) is smallest; 0 where D does not descend.
 
     Newton's method on the slope phi'(t) = -tr(G(A + t D) D), which grows with t because phi is convex; a bracket keeps
-    it safe, and a NaN slope (A + t D not positive definite) counts as too far. phi'' = tr(K(D) D), K = `curvature`.
-    A + t D is linear in the step, so a prior that is part of A and absent from D is never scaled.
+    it safe; where A + t D is not positive definite the slope is NaN and counts as too far. phi'' = tr(K(D) D) with
+    K = `curvature`. A prior that is part of A and absent from D is never scaled.
     """
 
     def slope(t):
         moved = matrix + t * direction
         first = -jnp.mean(jnp.sum(criterion.gradient(moved) * direction, axis=(1, 2)))
         second = jnp.mean(jnp.sum(criterion.curvature(moved)(direction) * direction, axis=(1, 2)))
-        return first, second
+        definite = jnp.isfinite(jnp.linalg.cholesky(moved)).all()  # a user's criterion may be finite beyond
+        return jnp.where(definite, first, jnp.nan), second
 
     zero = jnp.zeros_like(longest)
     start, _ = slope(zero)

@@ -160,7 +160,9 @@ def mixed(problem: Problem, mixture: Mixture, target: float) -> Mixture:
     with _arrays.float64():
         stack = jnp.asarray(stack)
         for _ in range(30):
-            slopes, H = (np.asarray(part)[..., :count] for part in _model(problem.criterion, problem.prior, stack, weights))
+            slopes, H = (
+                np.asarray(part)[..., :count] for part in _model(problem.criterion, problem.prior, stack, weights)
+            )
             unit = slopes @ weights[:count]  # sum of b n
             if slopes.max() - unit <= target * unit:
                 break

@@ -106,4 +106,3 @@ def hessian_product(ws: WorkingSet, curvature: Callable, v: Float[Array, " n"]) 
 
     products = lax.fori_loop(0, ws.blocks, apply, jnp.zeros(ws.rows.shape[:2], jnp.float32))
     return products.reshape(-1).astype(jnp.float64)
-

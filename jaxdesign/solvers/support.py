@@ -12,9 +12,7 @@ def pair_keys(pairs: Int[np.ndarray, "s 3"], completions: int) -> Int[np.ndarray
     return (p * completions + i) * completions + j
 
 
-def not_among(
-    pairs: Int[np.ndarray, "s 3"], others: Int[np.ndarray, "t 3"], completions: int
-) -> np.ndarray:
+def not_among(pairs: Int[np.ndarray, "s 3"], others: Int[np.ndarray, "t 3"], completions: int) -> np.ndarray:
     """True where a pair is not in the other list."""
     return ~np.isin(pair_keys(pairs, completions), pair_keys(others, completions))
 

@@ -77,7 +77,9 @@ def gather(
     start[: len(pairs)] = labels / scale
     room = Room(jnp.asarray(cap), jnp.asarray(total / scale), quota, prompt)
     unit = jnp.asarray(unit, jnp.float64)
-    return WorkingSet(rows, exact, label_info, room, jnp.asarray(base), jnp.asarray(scale), unit, used), jnp.asarray(start)
+    return WorkingSet(rows, exact, label_info, room, jnp.asarray(base), jnp.asarray(scale), unit, used), jnp.asarray(
+        start
+    )
 
 
 @jax.jit

@@ -1,0 +1,209 @@
+"""What `frank_wolfe` and `multiplicative` share: they run inside jit and vmap and never certify too much."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from problems import (
+    COMPLETIONS,
+    DIM,
+    PROMPTS,
+    criterion_of,
+    information_of,
+    random_arrays,
+    random_pool,
+    random_spd,
+    written_out,
+)
+
+from jaxdesign import Budget, CompletionPool, LogDet, Trace, evaluate, pair_information, reference
+from jaxdesign.budget import Limits
+from jaxdesign.solvers import frank_wolfe, multiplicative
+
+BOTH = {"frank_wolfe": frank_wolfe, "multiplicative": multiplicative}
+both = pytest.mark.parametrize("solve", BOTH.values(), ids=BOTH.keys())
+H, HELD = random_spd(1), random_spd(2)
+LIMITS = {"total": 20.0, "per_pair": 3.0}
+# criterion's H (None is LogDet), budget, prior, scores
+CASES = {
+    "LogDet, caps": (None, LIMITS, None, "yes"),
+    "Trace, quotas, prior, draws": (H, {"total": 20.0, "per_pair": 3.0, "per_prompt": 5.0}, HELD, "draws"),
+}
+seeds = st.integers(0, 2**32 - 1)
+
+
+def labels_of(pool, allocation):
+    """Labels of the pairs written out one by one, and a check that there are none elsewhere."""
+    allocation = np.asarray(allocation, np.float64)
+    assert (allocation == allocation.swapaxes(1, 2)).all()
+    pairs = written_out(pool)[0]
+    labels = allocation[tuple(pairs.T)]
+    assert allocation.sum() == pytest.approx(2 * labels.sum(), rel=1e-12)
+    return pairs, labels
+
+
+def unstacked(batch, k):
+    return jax.tree.map(lambda leaf: leaf[k], batch)
+
+
+def batch_of_pools(count):
+    pools = [random_pool(seed) for seed in range(count)]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *pools)
+
+
+# ---- never better than the truth
+
+
+@pytest.mark.parametrize("name", CASES)
+@both
+@settings(max_examples=8)
+@given(seed=seeds, passes=st.integers(1, 200))
+def test_certificates_are_those_of_the_allocation_and_never_better(solve, name, seed, passes):
+    H, limits, prior, scores = CASES[name]
+    pool, criterion, budget = random_pool(seed, scores), LogDet() if H is None else Trace(H), Budget(**limits)
+    allocation, certificate = solve(pool, criterion, budget, prior=prior, passes=passes)
+    pairs, labels = labels_of(pool, allocation)
+    assert labels.sum() == pytest.approx(20, rel=1e-6)
+    assert labels.max() <= 3 * (1 + 1e-6)
+    _, z, c = written_out(pool)
+    value = criterion_of(information_of(z, c, labels, 0 if prior is None else prior), H)
+    scale = max(1.0, abs(value))
+    assert float(certificate.value) == pytest.approx(value, abs=3e-6 * scale)
+    exact = evaluate(pool, criterion, budget, pairs, labels * (20 / labels.sum()), prior).certificate
+    assert certificate.lower_bound <= exact.lower_bound + 1e-6 * scale
+    assert certificate.efficiency <= exact.efficiency + 1e-6
+    assert certificate.efficiency >= exact.efficiency - 1e-5
+    assert certificate.gap >= 0
+
+
+@pytest.mark.parametrize("name", CASES)
+@both
+def test_the_lower_bound_is_below_the_best_value_and_near_it(solve, name):
+    pytest.importorskip("cvxpy", reason="the reference solver needs the extra `reference`")
+    H, limits, prior, scores = CASES[name]
+    pool, criterion, budget = random_pool(7, scores), LogDet() if H is None else Trace(H), Budget(**limits)
+    best = reference.optimize(pool, criterion, budget, prior).certificate.value
+    for passes in (1, 10, 500):
+        _, certificate = solve(pool, criterion, budget, prior=prior, passes=passes)
+        assert float(certificate.lower_bound) <= best
+        assert float(certificate.value) >= best
+    assert certificate.efficiency > 0.999
+
+
+# ---- transformations
+
+
+@both
+def test_a_batch_equals_a_loop(solve):
+    batch = batch_of_pools(8)
+    one = lambda pool: solve(pool, LogDet(), Budget(**LIMITS), prior=HELD, passes=30)  # noqa: E731
+    allocations, certificates = jax.jit(jax.vmap(one))(batch)
+    assert allocations.shape == (8, PROMPTS, COMPLETIONS, COMPLETIONS)
+    for k in range(8):
+        allocation, certificate = one(unstacked(batch, k))
+        # Frank-Wolfe stops moving at float32 rounding, a little earlier or later in another program
+        np.testing.assert_allclose(certificates.value[k], certificate.value, rtol=2e-6)
+        np.testing.assert_allclose(certificates.efficiency[k], certificate.efficiency, atol=1e-4)
+        np.testing.assert_allclose(allocations[k], allocation, atol=0.1)
+
+
+@both
+def test_budgets_and_priors_may_be_traced_and_batched(solve):
+    pool, totals, ridges = random_pool(3), jnp.array([5.0, 20.0, 40.0]), jnp.array([0.1, 0.0, 1.0])
+
+    def value(total, ridge):
+        return solve(pool, LogDet(), Limits(total, jnp.float32(3), None), prior=ridge, passes=jnp.int32(40))[1].value
+
+    found = jax.jit(jax.vmap(value))(totals, ridges)
+    for total, ridge, one in zip(totals, ridges, found, strict=True):
+        budget = Budget(float(total), per_pair=3.0)
+        assert float(one) == pytest.approx(
+            float(solve(pool, LogDet(), budget, prior=float(ridge), passes=40)[1].value), abs=1e-4
+        )
+
+
+@both
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_results_have_the_working_dtype_with_x64_on(solve, dtype, float64_scope):
+    features, scores, mask = random_arrays(4)
+    pool = CompletionPool(features.astype(dtype), scores.astype(dtype), mask)
+    allocation, certificate = solve(pool, LogDet(), Budget(**LIMITS), passes=300)
+    assert allocation.dtype == dtype and all(number.dtype == dtype for number in certificate)
+    value = criterion_of(np.asarray(pair_information(pool, allocation), np.float64)[None])
+    assert float(certificate.value) == pytest.approx(value, abs=1e-5 if dtype == np.float32 else 1e-12)
+    # Frank-Wolfe converges linearly: float64 reaches what float32 cannot
+    assert certificate.efficiency > (1 - 1e-9 if dtype == np.float64 and solve is frank_wolfe else 0.999)
+
+
+@both
+def test_differentiation_takes_the_allocation_for_a_constant(solve):
+    pool = random_pool(5, "no")
+
+    def loss(features, allocation=None):
+        inner = CompletionPool(features, mask=pool.mask)
+        if allocation is None:
+            allocation, _ = solve(inner, LogDet(), Budget(**LIMITS), passes=5)
+        return jnp.sum(pair_information(inner, allocation) ** 2)
+
+    allocation, _ = solve(pool, LogDet(), Budget(**LIMITS), passes=5)
+    expected = jax.grad(loss)(pool.features, allocation)
+    np.testing.assert_allclose(jax.grad(loss)(pool.features), expected, rtol=1e-4, atol=1e-4)
+
+
+@both
+def test_new_numbers_compile_nothing(solve):
+    program = getattr(importlib.import_module(solve.__module__), f"_{solve.__name__}")
+    solve(random_pool(0), LogDet(), Budget(**LIMITS), prior=0.1, passes=3)
+    before = program._cache_size()
+    for seed in range(3):
+        budget = Budget(10 + seed, per_pair=1 + seed)
+        solve(random_pool(seed), LogDet(), budget, prior=random_spd(seed), passes=4 + seed)
+    assert program._cache_size() == before
+
+
+# ---- values that leave no answer, and wrong arguments
+
+
+@both
+def test_what_cannot_be_held_or_is_singular_is_not_certified(solve):
+    pool = random_pool(0)
+    pairs = len(written_out(pool)[0])
+    flat = CompletionPool(jnp.where(jnp.arange(DIM) == 1, 0, pool.features), pool.scores, pool.mask)
+    for case, limits, prior in ((pool, Limits(pairs + 1.0, 1.0, None), 0.1), (flat, Limits(20.0, 1.0, None), None)):
+        _, certificate = solve(case, LogDet(), limits, prior=prior, passes=5)
+        assert certificate.value == np.inf and certificate.lower_bound == -np.inf
+        assert certificate.gap == np.inf and certificate.efficiency == 0
+    _, certificate = solve(flat, LogDet(), Limits(20.0, 1.0, None), prior=0.1, passes=5)
+    assert np.isfinite(certificate.value)
+
+
+BAD = {
+    "pool": (TypeError, "pool: expected jaxdesign.CompletionPool, found str", {"pool": "pool"}),
+    "criterion": (TypeError, r"crit: expected LogDet\(\)", {"crit": LogDet}),
+    "target": (ValueError, r"H: shape \(2, 2\) found; expected \(3, 3\)", {"crit": Trace(np.eye(2))}),
+    "budget": (TypeError, "budget: expected jaxdesign.Budget or .*Limits, found float", {"budget": 20.0}),
+    "cap": (ValueError, r"budget.per_pair: shape \(4,\) found", {"budget": Budget(20, per_pair=np.ones(4))}),
+    "prior": (ValueError, r"prior: shape \(2, 2\) found", {"prior": np.eye(2)}),
+    "indefinite": (ValueError, "prior: indefinite", {"prior": -np.eye(3)}),
+    "passes": (ValueError, "passes=0: must be a whole number of at least 1", {"passes": 0}),
+}
+
+
+@both
+@pytest.mark.parametrize("name", BAD)
+def test_wrong_arguments_are_named(solve, name):
+    error, message, change = BAD[name]
+    arguments = {"pool": random_pool(0), "crit": LogDet(), "budget": Budget(20), "passes": 3, "prior": None, **change}
+    with pytest.raises(error, match=message):
+        solve(arguments.pop("pool"), arguments.pop("crit"), arguments.pop("budget"), **arguments)
+
+
+@both
+def test_shapes_are_checked_while_tracing(solve):
+    pool = random_pool(0)
+    with pytest.raises(ValueError, match=r"prior: shape \(2, 2\) found"):
+        jax.jit(lambda prior: solve(pool, LogDet(), Budget(20), prior=prior))(jnp.eye(2))
