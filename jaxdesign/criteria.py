@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from jaxdesign import _checks
 from jaxdesign._arrays import HIGHEST, contract
+from jaxdesign._cholesky import cholesky_and_inverse
 
 
 @runtime_checkable
@@ -52,7 +53,7 @@ class LogDet:
     """
 
     def value(self, information):
-        factor = jnp.linalg.cholesky(jnp.asarray(information))
+        factor, _ = cholesky_and_inverse(jnp.asarray(information))
         return -2 * jnp.mean(jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1))
 
     def gradient(self, information):
@@ -173,8 +174,6 @@ def _sandwich(left, middle, right):
 
 def inverse(information: Float[Array, "*r d d"]) -> Float[Array, "*r d d"]:
     """A^-1 by Cholesky, symmetric to the last bit; NaN where A is not positive definite."""
-    factor = jnp.linalg.cholesky(information)
-    identity = jnp.broadcast_to(jnp.eye(information.shape[-1], dtype=information.dtype), information.shape)
-    root = jax.lax.linalg.triangular_solve(factor, identity, left_side=True, lower=True)
+    _, root = cholesky_and_inverse(information)
     inv = contract("...ki,...kj->...ij", root, root)
     return (inv + jnp.swapaxes(inv, -1, -2)) / 2

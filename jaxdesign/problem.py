@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays, _checks
+from jaxdesign._cholesky import cholesky_and_inverse
 from jaxdesign.budget import Budget, Limits, resolve
 from jaxdesign.criteria import CriterionLike, Trace
 from jaxdesign.information import laplacian_information, pair_differences, prompt_label_information, sparse_information
@@ -192,7 +193,7 @@ def gradient_factors(G: Float[Array, "r d d"]) -> Float[Array, "r d d"]:
     accurate to rounding times sqrt(G_kk G_ll) entry by entry, so badly scaled features cost no accuracy; a shift of
     the diagonal would raise small sensitivities.
     """
-    factors = jnp.linalg.cholesky(G)
+    factors, _ = cholesky_and_inverse(G)
     return jax.lax.cond(jnp.isfinite(factors).all(), lambda _: factors, _spectral_factors, G)
 
 

@@ -36,7 +36,6 @@ def criterion_with(H):
     return LogDet() if H is None else Trace(H)
 
 
-@pytest.mark.slow
 @every_case
 def test_labels_are_whole_and_allowed_and_the_certificate_is_true(name):
     H, limits, prior, scores = CASES[name]

@@ -37,7 +37,7 @@ from jaxdesign.solvers.newton import newton
 from jaxdesign.solvers.support import diverse, not_among, pair_keys
 
 NEWTON_BELOW = 0.02  # relative gap below which the quadratic model is good
-PRODUCTS = 80  # Hessian products of one Newton step
+PRODUCTS = 60  # Hessian products of one Newton step
 DUST = 1e-7  # labels below this share of the mean are dropped
 
 
@@ -166,7 +166,7 @@ def by_gradients(problem: Problem, restricted: Restricted, iterations: int) -> F
 @jax.jit
 def _gradients(ws, criterion, u, iterations):
     objective = working_set.objective(ws, criterion)
-    return spectral.minimise(objective, lambda v: project(v, ws.room), u, 0.05, iterations, 1e-3).x
+    return spectral.minimise(objective, lambda v: project(v, ws.room), u, 0.05, iterations, 5e-5).x
 
 
 def by_newton(problem: Problem, restricted: Restricted, target: float) -> Float[np.ndarray, " s"]:

@@ -77,19 +77,18 @@ def _leading_prompts(problem: Problem, count: int) -> Int[np.ndarray, " q"]:
 
 @jax.jit
 def _steps(dense: DenseProblem, powers: Float[Array, " n"]):
-    def step(labels, power):
-        b = sensitivities(dense, information(dense, labels))
+    def step(carry, power):
+        labels, b = carry
+        growth = (b / jnp.maximum(jnp.max(b), jnp.finfo(b.dtype).tiny)) ** power.astype(b.dtype)
         # never to zero: where quotas spread the labels, weak prompts must be able to take theirs back
-        weights = jnp.maximum(
-            labels / jnp.max(labels) * (b / jnp.maximum(jnp.max(b), jnp.finfo(b.dtype).tiny)) ** power.astype(b.dtype),
-            FAINT,
-        )
+        weights = jnp.maximum(labels / jnp.max(labels) * growth, FAINT)
         moved = rescale(jnp.where(dense.room.cap > 0, weights, 0), dense.room)
-        return (1 - EVEN) * moved + EVEN * even, None
+        labels = (1 - EVEN) * moved + EVEN * even
+        return (labels, sensitivities(dense, information(dense, labels))), None
 
     even = even_allocation(dense)
-    labels, _ = jax.lax.scan(step, even, powers)
-    return labels, sensitivities(dense, information(dense, labels))
+    powers = jnp.concatenate([jnp.zeros(1), powers])  # the first step only scores the even allocation
+    return jax.lax.scan(step, (even, jnp.ones_like(even)), powers)[0]
 
 
 def leading_pairs(

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxdesign._cholesky import cholesky_and_inverse
 from jaxdesign.criteria import CriterionLike
 
 STEPS = 40  # evaluations at most; Newton needs about six
@@ -26,7 +27,7 @@ def exact_step(
         moved = matrix + t * direction
         first = -jnp.mean(jnp.sum(criterion.gradient(moved) * direction, axis=(1, 2)))
         second = jnp.mean(jnp.sum(criterion.curvature(moved)(direction) * direction, axis=(1, 2)))
-        definite = jnp.isfinite(jnp.linalg.cholesky(moved)).all()  # a user's criterion may be finite beyond
+        definite = jnp.isfinite(cholesky_and_inverse(moved)[0]).all()  # a user's criterion may be finite beyond
         return jnp.where(definite, first, jnp.nan), second
 
     zero = jnp.zeros_like(longest)

@@ -29,12 +29,9 @@ TOLERANCE = 1e-4  # of the quadratic programme: first-order gain against its fir
 
 
 class NewtonState(NamedTuple):
-    """Iterate in float64, its criterion, exact sensitivities, linear gap sum_e b_e (n*_e - n_e), and steps made."""
+    """Iterate in float64, the linear gap sum_e b_e (n*_e - n_e) in units of d that it was last seen with, steps made."""
 
     u: Float[Array, " n"]
-    value: Float[Array, ""]
-    b: Float[Array, " n"]
-    matrix: Float[Array, "r d d"]
     gap: Float[Array, ""]
     steps: Array
 
@@ -47,50 +44,43 @@ def newton(
     Args:
         start: an allowed u; `target`, `max_steps`, `products` (Hessian products a step) may be traced.
     """
-    first = _evaluate(ws, criterion, start)
 
     def unfinished(state):
         return (state.gap > target) & (state.steps < max_steps)
 
-    return lax.while_loop(unfinished, lambda state: _step(ws, criterion, state, products), first)
+    def advance(state):
+        matrix = working_set.information(ws, state.u, jnp.float64)
+        b = working_set.sensitivities(ws, gradient_factors(criterion.gradient(matrix)))
+        gap = jnp.sum(b * (linear_oracle(b, ws.room) - state.u)) / ws.rows.shape[-1]
+        u = lax.cond(gap > target, lambda: _step(ws, criterion, state.u, matrix, b, products), lambda: state.u)
+        return NewtonState(u, gap, state.steps + 1)
+
+    far = jnp.asarray(jnp.inf, start.dtype)
+    return lax.while_loop(unfinished, advance, NewtonState(start, far, jnp.zeros((), jnp.int32)))
 
 
-def _evaluate(ws, criterion, u):
-    matrix = working_set.information(ws, u, jnp.float64)
-    factors = gradient_factors(criterion.gradient(matrix))
-    b = working_set.sensitivities(ws, factors)
-    gap = jnp.sum(b * (linear_oracle(b, ws.room) - u)) / ws.rows.shape[-1]
-    return NewtonState(u, criterion.value(matrix) / ws.unit, b, matrix, gap, jnp.zeros((), jnp.int32))
-
-
-def _step(ws, criterion, state, products):
-    curvature = criterion.curvature(state.matrix)  # factorised once per step
+def _step(ws, criterion, u, matrix, b, products):
+    """u after one quadratic programme and a search along its direction, A and b at u given."""
+    curvature = criterion.curvature(matrix)  # factorised once per step
 
     def model(v):
-        change = v - state.u
-        curved = hessian_product(ws, curvature, change)
-        return jnp.sum(change * (curved / 2 - state.b)), curved - state.b
+        curved = hessian_product(ws, curvature, v - u)
+        return jnp.sum((v - u) * (curved / 2 - b)), curved - b
 
-    found = spectral.minimise(model, lambda v: project(v, ws.room), state.u, 1.0, products, TOLERANCE)
-    direction = found.x - state.u
-    slope = -jnp.sum(state.b * direction)
+    direction = spectral.minimise(model, lambda v: project(v, ws.room), u, 1.0, products, TOLERANCE).x - u
+    value, slope = criterion.value(matrix) / ws.unit, -jnp.sum(b * direction)
 
     def too_long(trial):
-        length, value = trial
-        return ~(value <= state.value + 0.1 * length * slope) & (length > 1e-3)
+        length, found = trial
+        return ~(found <= value + 0.1 * length * slope) & (length > 1e-3)
 
     def shorten(trial):
         length = trial[0] / 2
-        return length, _value(ws, criterion, state.u + length * direction)
+        moved = working_set.information(ws, u + length * direction, jnp.float64)
+        return length, criterion.value(moved) / ws.unit
 
-    whole = (jnp.ones(()), _value(ws, criterion, state.u + direction))
-    length, _ = lax.while_loop(too_long, shorten, whole)
-    u = jnp.clip(state.u + length * direction, 0, ws.room.cap)
-    return _evaluate(ws, criterion, u)._replace(steps=state.steps + 1)
-
-
-def _value(ws, criterion, u):
-    return criterion.value(working_set.information(ws, u, jnp.float64)) / ws.unit
+    length, _ = lax.while_loop(too_long, shorten, (jnp.full((), 2.0), jnp.full_like(value, jnp.inf)))
+    return jnp.clip(u + length * direction, 0, ws.room.cap)
 
 
 def hessian_product(ws: WorkingSet, curvature: Callable, v: Float[Array, " n"]) -> Float[Array, " n"]:

@@ -9,24 +9,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 MEMORY = 5  # function values the nonmonotone test looks back on
 SHORTEST, LONGEST = 1e-6, 1e6  # step lengths, in units in which the Hessian has a diagonal of about 1
+SHORTENED = 0.3  # a step that fails the test is shortened by this
+TINY = 1e-6  # share of a step below which the search has failed
 
 
 class SpectralState(NamedTuple):
-    """Iterate, its value and gradient, the step length, and the last values."""
+    """The last accepted point, and the step that is tried next."""
 
     x: Float[Array, " s"]
     value: Float[Array, ""]
     gradient: Float[Array, " s"]
-    step: Float[Array, ""]
-    recent: Float[Array, " memory"]
-    iterations: Array
-    progress: Float[Array, ""]  # -gradient . direction of the last step: what a unit step would gain to first order
+    recent: Float[Array, " memory"]  # last accepted values
+    step: Float[Array, ""]  # Barzilai-Borwein length
+    direction: Float[Array, " s"]  # project(x - step gradient) - x
+    share: Float[Array, ""]  # of the direction to try
+    iterations: Array  # accepted steps
+    progress: Float[Array, ""]  # -gradient . direction / step: what is left to gain, to first order
+    first: Float[Array, ""]  # progress at the start
 
 
 def minimise(
@@ -40,50 +46,48 @@ def minimise(
     """Iterate until the first-order gain falls to `target` times its first value, or max_iterations.
 
     Args:
-        objective: x -> (value, gradient); NaN values count as too large.
+        objective: x -> (value, gradient); NaN values count as too large. It enters the program once: every turn of the
+            loop evaluates one trial point.
         project: onto the allowed set.
         start: an allowed point.
         first_step: step length of the first iteration.
     """
-    value, gradient = objective(start)
-    state = SpectralState(
-        start, value, gradient, jnp.asarray(first_step, start.dtype), jnp.full((MEMORY,), value),
-        jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf, value.dtype),
-    )  # fmt: skip
-    first = -jnp.sum(gradient * (project(start - first_step * gradient) - start))
 
     def unfinished(state):
-        return (state.iterations < max_iterations) & (state.progress > target * first)
+        more = (state.iterations < max_iterations) & (state.progress > target * state.first)
+        return (state.iterations < 0) | (more & (state.share > TINY))
 
     def advance(state):
-        direction = project(state.x - state.step * state.gradient) - state.x
-        slope = jnp.sum(state.gradient * direction)
-        limit = jnp.max(state.recent)
+        x = state.x + state.share * state.direction
+        value, gradient = objective(x)
+        slope = jnp.sum(state.gradient * state.direction)
+        accepted = value <= jnp.max(state.recent) + 1e-4 * state.share * slope  # False for NaN
+        accepted |= state.iterations < 0  # the start, which nothing precedes
+        found = accept(state, x, value, gradient)
+        shorter = state._replace(share=SHORTENED * state.share)
+        return jax.tree.map(lambda new, old: jnp.where(accepted, new, old), found, shorter)
 
-        def too_large(trial):
-            length, _, new_value, _ = trial
-            return ~(new_value <= limit + 1e-4 * length * slope) & (length > 1e-6)
-
-        def shorten(trial):
-            length = trial[0] * 0.3
-            x = state.x + length * direction
-            return (length, x, *objective(x))
-
-        x = state.x + direction
-        whole = (jnp.ones((), value.dtype), x, *objective(x))
-        length, x, new_value, new_gradient = lax.while_loop(too_large, shorten, whole)
-        improved = new_value <= limit + 1e-4 * length * slope
-        x, new_value = jnp.where(improved, x, state.x), jnp.where(improved, new_value, state.value)
-        new_gradient = jnp.where(improved, new_gradient, state.gradient)
-
-        moved, turned = x - state.x, new_gradient - state.gradient
+    def accept(state, x, value, gradient):
+        begins = state.iterations < 0
+        moved, turned = x - state.x, gradient - state.gradient
         curvature = jnp.sum(moved * turned)
         long = jnp.sum(moved * moved) / curvature
         short = curvature / jnp.sum(turned * turned)
         step = jnp.where(state.iterations % 2 == 0, short, long)
-        step = jnp.where(curvature > 0, jnp.clip(step, SHORTEST, LONGEST), 1.0)
-        recent = jnp.roll(state.recent, 1).at[0].set(new_value)
-        progress = jnp.where(improved, -slope / state.step, 0.0)  # a failed search ends the loop
-        return SpectralState(x, new_value, new_gradient, step, recent, state.iterations + 1, progress)
+        step = jnp.where(begins, first_step, jnp.where(curvature > 0, jnp.clip(step, SHORTEST, LONGEST), 1.0))
+        direction = project(x - step * gradient) - x
+        progress = -jnp.sum(gradient * direction) / step
+        recent = jnp.where(begins, value, jnp.roll(state.recent, 1).at[0].set(value))
+        first = jnp.where(begins, progress, state.first)
+        share = jnp.ones_like(state.share)
+        return SpectralState(
+            x, value, gradient, recent, step, direction, share, state.iterations + 1, progress, first
+        )  # fmt: skip
 
-    return lax.while_loop(unfinished, advance, state)
+    zero = jnp.zeros((), start.dtype)
+    nothing = jnp.zeros_like(start)
+    before = SpectralState(
+        start, zero, nothing, jnp.zeros(MEMORY, start.dtype), zero + 1, nothing, zero + 1,
+        jnp.full((), -1, jnp.int32), zero, zero,
+    )  # fmt: skip
+    return lax.while_loop(unfinished, advance, before)
