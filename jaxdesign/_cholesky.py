@@ -53,9 +53,7 @@ def _leaf(matrix):
 
 def _lower(first, below, last):
     zero = jnp.zeros((*first.shape[:-1], last.shape[-1]), first.dtype)
-    return jnp.concatenate(
-        [jnp.concatenate([first, zero], axis=-1), jnp.concatenate([below, last], axis=-1)], axis=-2
-    )
+    return jnp.concatenate([jnp.concatenate([first, zero], axis=-1), jnp.concatenate([below, last], axis=-1)], axis=-2)
 
 
 def _product(left, right):

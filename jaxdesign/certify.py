@@ -129,6 +129,6 @@ def _ranks(problem: Problem) -> np.ndarray | None:
         return None
     cap = np.minimum(limits.per_pair, limits.total)
     ranks = np.ceil(np.minimum(limits.per_prompt, limits.total) / cap)
-    padded = np.zeros(problem.source.slots, problem.source.features.dtype)
+    padded = np.zeros(problem.source.slots, problem.source.dtype)
     padded[: len(ranks)] = ranks
     return padded

@@ -138,10 +138,15 @@ def centred_features(pool: CompletionPool, dtype: Any = None) -> Float[Array, "p
 
     `dtype` defaults to float32 (float64 for float64 features); the mean is taken in that dtype.
     """
-    features = pool.features.astype(dtype or _arrays.compute_dtype(pool.features.dtype))
-    count = jnp.maximum(jnp.sum(pool.mask, axis=-1), 1).astype(features.dtype)
-    mean = jnp.sum(features, axis=-2) / count[..., None]
-    return jnp.where(pool.mask[..., None], features - mean[..., None, :], 0)
+    dtype = dtype or _arrays.compute_dtype(pool.features.dtype)
+    mean = prompt_means(pool, dtype)
+    return jnp.where(pool.mask[..., None], pool.features.astype(dtype) - mean[..., None, :], 0)
+
+
+def prompt_means(pool: CompletionPool, dtype: Any) -> Float[Array, "p d"]:
+    """Mean of the features over the existing completions of each prompt, 0 where there is none; taken in `dtype`."""
+    count = jnp.maximum(jnp.sum(pool.mask, axis=-1), 1).astype(dtype)
+    return jnp.sum(pool.features.astype(dtype), axis=-2) / count[..., None]
 
 
 def pair_slot(i: Any, j: Any, completions: int) -> Any:

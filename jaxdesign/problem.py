@@ -20,7 +20,7 @@ from jaxdesign.budget import Budget, Limits, resolve
 from jaxdesign.criteria import CriterionLike, Trace
 from jaxdesign.information import laplacian_information, pair_differences, prompt_label_information, sparse_information
 from jaxdesign.pool import CompletionPool, candidate_counts, candidate_pairs
-from jaxdesign.pricing.memory import MemorySource, memory_source
+from jaxdesign.pricing.memory import MemorySource, memory_source, sum_chunks
 
 PAGE = 4096  # pairs gathered at a time: one compilation whatever the number of pairs
 
@@ -176,7 +176,7 @@ def analyse(problem: Problem, matrix: Float[np.ndarray, "r d d"]) -> Analysis:
     """Value, G and its factors at A; value is inf or NaN where A is singular."""
     with _arrays.float64():
         value, G, factors = _analyse(problem.criterion, matrix)
-        dtype = problem.source.features.dtype
+        dtype = problem.source.dtype
         return Analysis(float(value), np.asarray(G), np.asarray(factors).astype(dtype))
 
 
@@ -218,17 +218,16 @@ def uniform_information(problem: Problem) -> Float[np.ndarray, "r d d"]:
 
 @jax.jit
 def _uniform_information(source):
-    def chunk(part):
-        rows, scores, copies = part
+    def of_chunk(chunk, _):
+        scores = chunk.scores
         if scores is not None:
             scores = scores[None] if scores.ndim == 2 else jnp.moveaxis(scores, 1, 0)
-        pairs = candidate_pairs(copies).astype(jnp.float64)
+        pairs = candidate_pairs(chunk.copies).astype(jnp.float64)
+        symmetric = (pairs + jnp.swapaxes(pairs, 1, 2))[None]
         label_info = prompt_label_information(scores, jnp.float64)
-        return laplacian_information(rows.astype(jnp.float64), (pairs + jnp.swapaxes(pairs, 1, 2))[None], label_info)
+        return laplacian_information(chunk.rows.astype(jnp.float64), symmetric, label_info)
 
-    total = jax.eval_shape(chunk, jax.tree.map(lambda a: a[0], source))
-    start = jnp.zeros(total.shape, total.dtype)
-    return jax.lax.scan(lambda total, part: (total + chunk(part), None), start, source)[0]
+    return sum_chunks(of_chunk, source, jnp.zeros((source.draws, *source.means.shape[-1:] * 2)))
 
 
 def check_rank(problem: Problem) -> None:

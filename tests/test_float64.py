@@ -37,7 +37,7 @@ def test_float64_features_are_kept_where_x64_is_on_and_become_float32_where_it_i
     features, scores, mask = medium_arrays(0)
     with jax.enable_x64(True):
         assert wide_pool(0).features.dtype == np.float64
-        assert make_problem(wide_pool(0), LogDet(), BUDGET).source.features.dtype == np.float64
+        assert make_problem(wide_pool(0), LogDet(), BUDGET).source.dtype == np.float64
     with jax.enable_x64(False):
         assert CompletionPool(features.astype(np.float64), scores, mask).features.dtype == np.float32
 

@@ -31,7 +31,7 @@ def priced(pool, seed, threshold=NOWHERE, ranks=None):
     """Pass result, and pairs with sensitivities in plain NumPy float64, at a random G."""
     G = np.stack([random_spd([seed, r], DIM) for r in range(pool.num_draws or 1)])
     source = memory_source(pool)
-    factors = np.linalg.cholesky(G).astype(source.features.dtype)
+    factors = np.linalg.cholesky(G).astype(source.dtype)
     if ranks is not None:
         ranks = np.pad(ranks.astype(np.float32), (0, source.slots - len(ranks)))
     pairs, z, c = written_out(pool)
@@ -125,7 +125,7 @@ def test_chunks_change_no_answer(monkeypatch):
     pool = pool_of(3, prompts=11)
     whole = priced(pool, 3, np.float32(0.5))[0]
     monkeypatch.setattr(_arrays, "CHUNK_ENTRIES", 200)
-    assert memory_source(pool).features.shape[:2] == (4, 3)
+    assert memory_source(pool).copies.shape[:2] == (4, 3)
     parts = priced(pool, 3, np.float32(0.5))[0]
     np.testing.assert_allclose(parts.best[:11], whole.best, rtol=1e-5)
     assert (reaching_pairs(parts, COMPLETIONS) == reaching_pairs(whole, COMPLETIONS)).all()
@@ -177,7 +177,7 @@ def test_float32_pricing_stays_well_within_its_error_bound(criterion, seed, cond
 def test_float64_pricing_stays_within_its_error_bound(criterion, seed, condition, oblique):
     with jax.enable_x64(True):
         pool = CompletionPool(stretched(seed, condition, 0, oblique), np.zeros((PROMPTS, COMPLETIONS)))
-        assert memory_source(pool).features.dtype == jnp.float64
+        assert memory_source(pool).dtype == jnp.float64
         assert error_ratio(pool, criterion) < 1
 
 
@@ -186,12 +186,12 @@ def test_a_common_offset_of_float64_scores_does_not_touch_float32_pricing():
         features = stretched(0, 1, 0, True).astype(np.float32)
         u = np.random.default_rng(0).standard_normal((PROMPTS, COMPLETIONS))
         pool = CompletionPool(features, u - 12345.678)
-        assert memory_source(pool).features.dtype == jnp.float32
+        assert memory_source(pool).dtype == jnp.float32
         assert error_ratio(pool, LogDet()) < 0.5
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_short_floats_are_priced_in_float32(dtype):
     pool = CompletionPool(jnp.asarray(stretched(1, 1, 3, True), dtype))
-    assert memory_source(pool).features.dtype == jnp.float32
+    assert memory_source(pool).dtype == jnp.float32
     assert error_ratio(pool, LogDet()) < 0.5

@@ -1,4 +1,4 @@
-"""Pricing of a pool held in memory: one scan over chunks of prompts, scratch memory bounded whatever P is.
+"""Pricing of a pool held in memory: one scan over chunks of prompts, scratch memory bounded whatever P is, no copy.
 
 With F F^T = G, a chunk's rows are multiplied by F once and the sensitivities of its pairs read off their Gram matrix:
 b_ij = c_ij |y_i - y_j|^2, y = phi F. The factored form keeps b >= 0 up to rounding and squares away half of the
@@ -8,6 +8,7 @@ sensitivity may reach a given threshold.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxdesign import _arrays
 from jaxdesign.information import gram_sensitivities, margin_information, prompt_major
-from jaxdesign.pool import CompletionPool, candidate_pairs, centred_features, first_copies
+from jaxdesign.pool import CompletionPool, candidate_pairs, first_copies, prompt_means
 
 # Rounding error of a priced sensitivity over the bound of `_rounding_error`: measured at most 0.7 / ERROR_MARGIN over
 # random pools of condition number 1 to 1e10, d = 3 to 128; the certificate relies on it being at most 1.
@@ -25,16 +26,39 @@ ERROR_MARGIN = 2.0
 
 
 class MemorySource(NamedTuple):
-    """A pool made ready for pricing: centred features in chunks of prompts, padded with masked prompts."""
+    """A pool made ready for pricing in n chunks of c prompts, the last one padded with empty prompts.
 
-    features: Float[Array, "n c k d"]
+    The features are those of the pool, not a copy: chunks are cut out and centred as they are visited.
+    """
+
+    features: Float[Array, "p k d"]
+    last: Float[Array, "c k d"]  # features of the last chunk, zero in the padding
+    means: Float[Array, "n c d"]  # over the completions of each prompt, in the working dtype
     scores: Float[Array, "n c *r k"] | None
     copies: Int[Array, "n c k"]  # `first_copies`, -1 where masked
 
     @property
     def slots(self) -> int:
         """Prompts including the padding of the last chunk."""
-        return self.features.shape[0] * self.features.shape[1]
+        return self.copies.shape[0] * self.copies.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Working dtype."""
+        return self.means.dtype
+
+    @property
+    def draws(self) -> int:
+        """Parameter draws R; 1 without."""
+        return self.scores.shape[2] if self.scores is not None and self.scores.ndim == 4 else 1
+
+
+class Chunk(NamedTuple):
+    """Some prompts, centred."""
+
+    rows: Float[Array, "c k d"]
+    scores: Float[Array, "c *r k"] | None
+    copies: Int[Array, "c k"]
 
 
 class PassResult(NamedTuple):
@@ -47,21 +71,60 @@ class PassResult(NamedTuple):
 
 
 def memory_source(pool: CompletionPool, dtype: Any = None) -> MemorySource:
-    """Centre and chunk a pool. One copy of the features in `dtype` (float32, or float64 for float64 features)."""
+    """Chunk a pool. `dtype` defaults to float32, or float64 for float64 features."""
     dtype = dtype or _arrays.compute_dtype(pool.features.dtype)
     length = _arrays.chunk_length(pool.num_prompts, pool.completions, pool.dim)
-    return _memory_source(pool.features, prompt_major(pool.scores), pool.mask, dtype=np.dtype(dtype), length=length)
+    parts = _parts(pool.features, prompt_major(pool.scores), pool.mask, dtype=np.dtype(dtype), length=length)
+    return MemorySource(pool.features, *parts)
 
 
 @jax.jit(static_argnames=("dtype", "length"))
-def _memory_source(features, scores, mask, *, dtype, length):
+def _parts(features, scores, mask, *, dtype, length):
     def prepare(part):
         rows, exists, u = part
         bare = CompletionPool.tree_unflatten(None, (rows, None, exists))
         u = None if u is None else _centred_scores(u, exists).astype(dtype)
-        return MemorySource(centred_features(bare, dtype), u, first_copies(bare))
+        return prompt_means(bare, dtype), u, first_copies(bare)
 
-    return _arrays.map_padded(prepare, (features, mask, scores), length)
+    past = -len(features) % length
+    last = jnp.pad(features[len(features) - length + past :], ((0, past), (0, 0), (0, 0)))
+    return last, *_arrays.map_padded(prepare, (features, mask, scores), length)
+
+
+def map_chunks(function: Callable, source: MemorySource, more: Any = None) -> Any:
+    """function(chunk, part of `more`) for every chunk; results keep the axes (n, c). `more` has them too."""
+    return jax.lax.map(lambda part: function(_chunk(source, part[0]), part[1]), (_visits(source), more))
+
+
+def sum_chunks(function: Callable, source: MemorySource, start: Array, more: Any = None) -> Array:
+    """start plus the sum over the chunks of function(chunk, part of `more`)."""
+
+    def add(total, part):
+        return total + function(_chunk(source, part[0]), part[1]), None
+
+    return jax.lax.scan(add, start, (_visits(source), more))[0]
+
+
+def _visits(source):
+    return jnp.arange(len(source.copies), dtype=jnp.int32), source.means, source.scores, source.copies
+
+
+def _chunk(source, visit):
+    index, means, scores, copies = visit
+    length, prompts = source.copies.shape[1], len(source.features)
+    start = jnp.minimum(index * length, prompts - length)
+    rows = jax.lax.dynamic_slice_in_dim(source.features, start, length)
+    rows = jnp.where(index == len(source.copies) - 1, source.last, rows).astype(source.dtype)
+    return Chunk(jnp.where(copies[..., None] >= 0, rows - means[:, None], 0), scores, copies)
+
+
+@jax.jit
+def some_prompts(source: MemorySource, slots: Int[Array, "m c"]) -> MemorySource:
+    """A source of chunks made of the given prompts, which are named by their slots."""
+    length, prompts = source.copies.shape[1], len(source.features)
+    features = source.features[jnp.minimum(slots.reshape(-1), prompts - 1)]
+    means, scores, copies = jax.tree.map(lambda a: a[slots // length, slots % length], source[2:])
+    return MemorySource(features, features[-length:], means, scores, copies)
 
 
 def _centred_scores(scores: Float[Array, "p *r k"], mask: Bool[Array, "p k"]) -> Float[Array, "p *r k"]:
@@ -72,11 +135,11 @@ def _centred_scores(scores: Float[Array, "p *r k"], mask: Bool[Array, "p k"]) ->
 
 
 def chunk_sensitivities(
-    rows: Float[Array, "c k d"], scores: Float[Array, "c *r k"] | None, factors: Float[Array, "r d d"]
+    chunk: Chunk, factors: Float[Array, "r d d"]
 ) -> tuple[Float[Array, "c k k"], Float[Array, " c"]]:
     """b of all pairs of some prompts, averaged over draws, and a bound on its rounding error per prompt."""
-    chunk, completions, dim = rows.shape
-    flat = rows.reshape(chunk * completions, dim)
+    rows, scores, _ = chunk
+    flat = rows.reshape(-1, rows.shape[-1])
     total, error = 0.0, 0.0
     for draw in range(factors.shape[0]):  # unrolled: a handful of draws, and no (R, P, K, d) scratch
         y = jnp.matmul(flat, factors[draw], precision=_arrays.HIGHEST).reshape(rows.shape)
@@ -125,13 +188,12 @@ def price(
 
     Complexity: 2 P K d^2 + 2 P K^2 d floating-point operations for each draw; results of 1/8 byte per pair slot.
     """
-    chunks, length = source.features.shape[:2]
+    chunks, length = source.copies.shape[:2]
     ranks = None if ranks is None else ranks.reshape(chunks, length)
 
-    def chunk(part):
-        (rows, scores, copies), rank = part
-        b, error = chunk_sensitivities(rows, scores, factors)
-        upper = candidate_pairs(copies)
+    def pass_over(chunk, rank):
+        b, error = chunk_sensitivities(chunk, factors)
+        upper = candidate_pairs(chunk.copies)
         b_all = jnp.where(upper | jnp.swapaxes(upper, 1, 2), b, -1)
         best, partner = _two_best(b_all)
         level = threshold - error
@@ -140,7 +202,7 @@ def price(
         reaches = jnp.packbits(upper & (b >= level[:, None, None]), axis=-1)
         return PassResult(best, partner, error, reaches)
 
-    result = jax.lax.map(chunk, (source, ranks))
+    result = map_chunks(pass_over, source, ranks)
     return jax.tree.map(lambda a: a.reshape(chunks * length, *a.shape[2:]), result)
 
 

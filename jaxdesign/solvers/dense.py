@@ -11,43 +11,39 @@ from jaxtyping import Array, Float
 
 from jaxdesign.information import laplacian_information, prompt_label_information
 from jaxdesign.pool import candidate_pairs
-from jaxdesign.pricing.memory import MemorySource, chunk_sensitivities
+from jaxdesign.pricing.memory import MemorySource, chunk_sensitivities, map_chunks, sum_chunks
 
 
 @jax.jit
 def dense_candidates(source: MemorySource) -> Float[Array, "p k k"]:
     """1 at candidate pairs i < j, else 0."""
-    return _flat(jax.lax.map(lambda c: candidate_pairs(c).astype(source.features.dtype), source.copies))
+    return _flat(jax.lax.map(lambda c: candidate_pairs(c).astype(source.dtype), source.copies))
 
 
 def dense_information(source: MemorySource, labels: Float[Array, "p k k"]) -> Float[Array, "r d d"]:
     """sum_e n_e c_e z_e z_e^T per draw (R = 1 without draws), in the dtype of the source."""
-    chunks, length, completions, _ = source.features.shape
-    labels = labels.reshape(chunks, length, completions, completions)
+    labels = labels.reshape(*source.copies.shape[:2], *labels.shape[1:])
 
-    def add(total, part):
-        rows, scores, dense = part
+    def of_chunk(chunk, dense):
+        scores = chunk.scores
         if scores is not None:
             scores = scores[None] if scores.ndim == 2 else jnp.moveaxis(scores, 1, 0)
-        label_info = prompt_label_information(scores, rows.dtype)
         symmetric = (dense + jnp.swapaxes(dense, 1, 2))[None]
-        return total + laplacian_information(rows, symmetric, label_info), None
+        return laplacian_information(chunk.rows, symmetric, prompt_label_information(scores, chunk.rows.dtype))
 
-    draws = 1 if source.scores is None or source.scores.ndim == 3 else source.scores.shape[2]
-    start = jnp.zeros((draws, *source.features.shape[-1:] * 2), source.features.dtype)
-    start = start + 0 * source.features[0, 0, 0, 0]  # varies like the data under shard_map and vmap
-    return jax.lax.scan(add, start, (source.features, source.scores, labels))[0]
+    start = jnp.zeros((source.draws, *source.means.shape[-1:] * 2), source.dtype)
+    start = start + 0 * source.means[0, 0, 0]  # varies like the data under shard_map and vmap
+    return sum_chunks(of_chunk, source, start, labels)
 
 
 def dense_sensitivities(source: MemorySource, factors: Float[Array, "r d d"]) -> Float[Array, "p k k"]:
     """b of candidate pairs i < j, 0 elsewhere; F F^T = G per draw."""
 
-    def chunk(part):
-        rows, scores, copies = part
-        b, _ = chunk_sensitivities(rows, scores, factors)
-        return jnp.where(candidate_pairs(copies), jnp.maximum(b, 0), 0)
+    def of_chunk(chunk, _):
+        b, _ = chunk_sensitivities(chunk, factors)
+        return jnp.where(candidate_pairs(chunk.copies), jnp.maximum(b, 0), 0)
 
-    return _flat(jax.lax.map(chunk, source))
+    return _flat(map_chunks(of_chunk, source))
 
 
 def _flat(array):

@@ -16,7 +16,7 @@ from jaxdesign.budget import Limits
 from jaxdesign.criteria import CriterionLike, LogDet, Trace
 from jaxdesign.design import Certificate
 from jaxdesign.pool import CompletionPool, candidate_pairs
-from jaxdesign.pricing.memory import MemorySource, chunk_sensitivities, memory_source
+from jaxdesign.pricing.memory import MemorySource, chunk_sensitivities, map_chunks, memory_source
 from jaxdesign.problem import gradient_factors
 from jaxdesign.solvers.dense import dense_information
 from jaxdesign.solvers.dense_problem import dense_room
@@ -58,12 +58,11 @@ def finish(
 def upper_sensitivities(source: MemorySource, factors: Float[Array, "r d d"]) -> Float[Array, "p k k"]:
     """b of candidate pairs plus the bound on its rounding error, 0 elsewhere."""
 
-    def chunk(part):
-        rows, scores, copies = part
-        b, error = chunk_sensitivities(rows, scores, factors)
-        return jnp.where(candidate_pairs(copies), jnp.maximum(b, 0) + error[:, None, None], 0)
+    def of_chunk(chunk, _):
+        b, error = chunk_sensitivities(chunk, factors)
+        return jnp.where(candidate_pairs(chunk.copies), jnp.maximum(b, 0) + error[:, None, None], 0)
 
-    b = jax.lax.map(chunk, source)
+    b = map_chunks(of_chunk, source)
     return b.reshape(-1, *b.shape[2:])
 
 

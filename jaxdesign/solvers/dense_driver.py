@@ -96,7 +96,7 @@ def begin(problem: Problem, start: Design | None, kept: float) -> DenseMemory:
 
 def _as_dense(problem: Problem, start: Design) -> Float[np.ndarray, "p k k"]:
     check_pairs(problem.pool, start.pairs)
-    labels = np.zeros((problem.source.slots, *[problem.pool.completions] * 2), problem.source.features.dtype)
+    labels = np.zeros((problem.source.slots, *[problem.pool.completions] * 2), problem.source.dtype)
     labels[tuple(np.asarray(start.pairs).T)] = start.labels * (problem.limits.total / start.labels.sum())
     return labels
 

@@ -50,7 +50,7 @@ def dense_of(problem: Problem) -> DenseProblem:
 
 def dense_room(source: MemorySource, limits: Limits) -> Room:
     """Limits of every pair slot, 0 for what is no candidate; None for per_pair or per_prompt means no limit."""
-    dtype = source.features.dtype
+    dtype = source.dtype
     total = jnp.asarray(limits.total, dtype)
     cap = total if limits.per_pair is None else jnp.minimum(_by_slot(limits.per_pair, source), total)
     quota = None if limits.per_prompt is None else jnp.minimum(_by_slot(limits.per_prompt, source), 2 * total)
@@ -59,7 +59,7 @@ def dense_room(source: MemorySource, limits: Limits) -> Room:
 
 def _by_slot(limit, source):
     """One number per prompt of the source in its dtype, padding included."""
-    limit = jnp.asarray(limit, source.features.dtype)
+    limit = jnp.asarray(limit, source.dtype)
     return jnp.full(source.slots, limit) if limit.ndim == 0 else jnp.pad(limit, (0, source.slots - limit.shape[0]))
 
 
@@ -71,7 +71,7 @@ def information(problem: DenseProblem, labels: Float[Array, "p k k"]) -> Float[A
 def sensitivities(problem: DenseProblem, matrix: Float[Array, "r d d"]) -> Float[Array, "p k k"]:
     """b of every candidate pair at A, in the source's dtype; 0 elsewhere."""
     factors = gradient_factors(problem.criterion.gradient(matrix))
-    return dense_sensitivities(problem.source, factors.astype(problem.source.features.dtype))
+    return dense_sensitivities(problem.source, factors.astype(problem.source.dtype))
 
 
 def even_allocation(problem: DenseProblem) -> Float[Array, "p k k"]:

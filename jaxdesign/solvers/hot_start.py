@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from jaxdesign import _arrays
 from jaxdesign.budget import Limits, capacity
 from jaxdesign.criteria import LogDet
-from jaxdesign.pricing.memory import price
+from jaxdesign.pricing.memory import price, some_prompts
 from jaxdesign.problem import Problem, analyse, uniform_information
 from jaxdesign.solvers.dense_problem import DenseProblem, dense_room, even_allocation, information, sensitivities
 from jaxdesign.solvers.feasible import rescale
@@ -45,13 +45,12 @@ def hot_start(problem: Problem) -> HotStart:
     """
     limits, source, criterion = problem.limits, problem.source, problem.criterion
     prompts, extra = np.arange(source.slots), 0
-    wanted = LARGE // problem.pool.completions**2 // source.features.shape[1]  # chunks of prompts
-    if wanted < source.features.shape[0]:
-        length = source.features.shape[1]
+    chunks, length = source.copies.shape[:2]
+    wanted = LARGE // problem.pool.completions**2 // length  # chunks of prompts
+    if wanted < chunks:
         prompts, extra = _leading_prompts(problem, wanted * length), 1
     if len(prompts) < source.slots:
-        chosen = prompts.reshape(-1, length)
-        source = jax.tree.map(lambda a: a[chosen // length, chosen % length], source)
+        source = some_prompts(source, prompts.reshape(-1, length))
     inside = np.minimum(prompts, len(limits.per_pair) - 1)
     quota = limits.per_prompt[inside] if limits.has_quotas else None
     powers = np.array(POWERS if isinstance(criterion, LogDet) else [p / 2 for p in POWERS])
