@@ -2,7 +2,7 @@
 
 Hot start: multiplicative steps with large powers over all pairs find where the support is; projected gradient steps on
 a working set of about twice the support clean it. Then each round solves the restricted problem, by projected gradients
-while the gap is large and by Newton steps once it is small: each round cuts the gap 5 to 80 times, so a handful of
+while the gap is large and by a Newton step once it is small: each round cuts the gap 5 to 80 times, so a handful of
 passes over the pool suffice where first-order methods need hundreds. With caps, pairs that are at the cap for good are
 fixed and leave the working set.
 """
@@ -33,11 +33,11 @@ from jaxdesign.solvers.hot_start import (
     positive_entries,
     starting_level,
 )
-from jaxdesign.solvers.newton import newton
+from jaxdesign.solvers.newton import newton_step
 from jaxdesign.solvers.support import diverse, not_among, pair_keys
 
 NEWTON_BELOW = 0.02  # relative gap below which the quadratic model is good
-PRODUCTS = 60  # Hessian products of one Newton step
+PRODUCTS = 100  # Hessian products of one Newton step
 DUST = 1e-7  # labels below this share of the mean are dropped
 
 
@@ -73,7 +73,7 @@ class ColumnGeneration(NamedTuple):
     def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
         restricted = merge(problem, state, scored)
         if scored.relative_gap < NEWTON_BELOW:
-            labels = by_newton(problem, restricted, max(0.1 * scored.relative_gap, 0.3 * tol))
+            labels = by_newton(problem, restricted)
         else:
             labels = by_gradients(problem, restricted, 40)
         return solver_state(problem, restricted.pairs, labels, state.passes)
@@ -169,16 +169,16 @@ def _gradients(ws, criterion, u, iterations):
     return spectral.minimise(objective, lambda v: project(v, ws.room), u, 0.05, iterations, 5e-5).x
 
 
-def by_newton(problem: Problem, restricted: Restricted, target: float) -> Float[np.ndarray, " s"]:
-    """Labels after Newton steps until the gap of the restricted problem is at most `target`."""
+def by_newton(problem: Problem, restricted: Restricted) -> Float[np.ndarray, " s"]:
+    """Labels after a Newton step on the restricted problem."""
     with _arrays.float64():
         ws, u = _gather(problem, restricted)
-        return _labels(restricted, ws, _newton(ws, problem.criterion, u, target, 3, PRODUCTS))
+        return _labels(restricted, ws, _newton(ws, problem.criterion, u, PRODUCTS))
 
 
 @jax.jit
-def _newton(ws, criterion, u, target, steps, products):
-    return newton(ws, criterion, u, target, steps, products).u
+def _newton(ws, criterion, u, products):
+    return newton_step(ws, criterion, u, products)
 
 
 def _gather(problem, restricted):

@@ -7,7 +7,6 @@ side. So a certificate is never better than the truth.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float

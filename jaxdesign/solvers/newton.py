@@ -1,4 +1,4 @@
-"""Newton steps on the restricted problem: bound-constrained quadratic programmes with Hessian-vector products.
+"""A Newton step on the restricted problem: a bound-constrained quadratic programme with Hessian-vector products.
 
 At u the criterion is replaced by its second-order model. The gradient is exact (float64 A, G and sensitivities); the
 Hessian is only ever applied to a direction v: with the change D = scale sum_e v_e c_e z_e z_e^T of A,
@@ -13,7 +13,6 @@ and bounds n; this form holds for any criterion and any n.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -22,46 +21,21 @@ from jaxtyping import Array, Float
 from jaxdesign import _arrays
 from jaxdesign.problem import gradient_factors
 from jaxdesign.solvers import spectral, working_set
-from jaxdesign.solvers.feasible import linear_oracle, project
+from jaxdesign.solvers.feasible import project
 from jaxdesign.solvers.working_set import WorkingSet
 
-TOLERANCE = 1e-4  # of the quadratic programme: first-order gain against its first value
+TOLERANCE = 1e-3  # of the quadratic programme: first-order gain against its first value
 
 
-class NewtonState(NamedTuple):
-    """Iterate in float64, the linear gap sum_e b_e (n*_e - n_e) in units of d that it was last seen with, steps made."""
+def newton_step(ws: WorkingSet, criterion, u: Float[Array, " n"], products: Array) -> Float[Array, " n"]:
+    """u after one Newton step of at most `products` Hessian products (may be traced), no worse than the u given.
 
-    u: Float[Array, " n"]
-    gap: Float[Array, ""]
-    steps: Array
-
-
-def newton(
-    ws: WorkingSet, criterion, start: Float[Array, " n"], target: Array, max_steps: Array, products: Array
-) -> NewtonState:
-    """Newton steps until the gap of the restricted problem, in units of d, is at most `target`.
-
-    Args:
-        start: an allowed u; `target`, `max_steps`, `products` (Hessian products a step) may be traced.
+    One step between two passes over the pool: more would solve the restricted problem further than the pairs that the
+    next pass brings let it matter (on real pools the gap falls 5 to 25 times a pass either way).
     """
-
-    def unfinished(state):
-        return (state.gap > target) & (state.steps < max_steps)
-
-    def advance(state):
-        matrix = working_set.information(ws, state.u, jnp.float64)
-        b = working_set.sensitivities(ws, gradient_factors(criterion.gradient(matrix)))
-        gap = jnp.sum(b * (linear_oracle(b, ws.room) - state.u)) / ws.rows.shape[-1]
-        u = lax.cond(gap > target, lambda: _step(ws, criterion, state.u, matrix, b, products), lambda: state.u)
-        return NewtonState(u, gap, state.steps + 1)
-
-    far = jnp.asarray(jnp.inf, start.dtype)
-    return lax.while_loop(unfinished, advance, NewtonState(start, far, jnp.zeros((), jnp.int32)))
-
-
-def _step(ws, criterion, u, matrix, b, products):
-    """u after one quadratic programme and a search along its direction, A and b at u given."""
-    curvature = criterion.curvature(matrix)  # factorised once per step
+    matrix = working_set.information(ws, u, jnp.float64)
+    b = working_set.sensitivities(ws, gradient_factors(criterion.gradient(matrix)))
+    curvature = criterion.curvature(matrix)
 
     def model(v):
         curved = hessian_product(ws, curvature, v - u)
@@ -79,8 +53,8 @@ def _step(ws, criterion, u, matrix, b, products):
         moved = working_set.information(ws, u + length * direction, jnp.float64)
         return length, criterion.value(moved) / ws.unit
 
-    length, _ = lax.while_loop(too_long, shorten, (jnp.full((), 2.0), jnp.full_like(value, jnp.inf)))
-    return jnp.clip(u + length * direction, 0, ws.room.cap)
+    length, found = lax.while_loop(too_long, shorten, (jnp.full((), 2.0), jnp.full_like(value, jnp.inf)))
+    return jnp.where(found <= value, jnp.clip(u + length * direction, 0, ws.room.cap), u)
 
 
 def hessian_product(ws: WorkingSet, curvature: Callable, v: Float[Array, " n"]) -> Float[Array, " n"]:
