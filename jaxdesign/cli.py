@@ -67,7 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         "--ridge",
         type=float,
         default=1e-3,
-        help="prior information, as a share of what the same number of labels spread evenly would bring (default 1e-3)",
+        help="prior information: this share of labels / 4 x the second moment of the centred features, about half of "
+        "what the same labels spread evenly would bring (default 1e-3)",
     )
     command.add_argument("--tol", type=float, default=1e-3, help="relative gap of the bound (default 1e-3)")
     command.add_argument("--seed", type=int, default=0, help="for the random pairs of the comparison (default 0)")

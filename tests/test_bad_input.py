@@ -14,6 +14,7 @@ from jaxdesign.evaluation import evaluate
 from jaxdesign.information import label_information, pair_information, pair_sensitivities, policy_target
 from jaxdesign.pool import CompletionPool, restrict_to_range
 from jaxdesign.problem import check_rank, make_problem
+from jaxdesign.solvers.optimize import optimize
 
 FEATURES, SCORES, MASK = random_arrays(0, ragged=False)
 POOL = random_pool(0)
@@ -53,6 +54,41 @@ ONLY_ONE_EACH[:, 0] = True
 
 # what is called, the kind of error, fragments its text must hold
 CASES = {
+    # ---- optimize
+    "an unknown solver": (
+        lambda: optimize(POOL, LogDet(), Budget(10), solver="simplex"),
+        ValueError,
+        ["solver='simplex'", "unknown", "column_generation", "matrix_atoms"],
+    ),
+    "a solver's class": (
+        lambda: optimize(POOL, LogDet(), Budget(10), solver=3),
+        TypeError,
+        ["solver", "a name or an object with init and step", "int"],
+    ),
+    "tol of one": (lambda: optimize(POOL, LogDet(), Budget(10), tol=1), ValueError, ["tol=1", "below 1"]),
+    "negative tol": (lambda: optimize(POOL, LogDet(), Budget(10), tol=-1e-3), ValueError, ["tol=-0.001", "at least 0"]),
+    "NaN tol": (lambda: optimize(POOL, LogDet(), Budget(10), tol=np.nan), ValueError, ["tol=nan", "at least 0"]),
+    "tol in words": (lambda: optimize(POOL, LogDet(), Budget(10), tol="tight"), TypeError, ["tol", "number", "str"]),
+    "no passes": (
+        lambda: optimize(POOL, LogDet(), Budget(10), max_passes=0),
+        ValueError,
+        ["max_passes=0", "at least 1"],
+    ),
+    "half a pass": (
+        lambda: optimize(POOL, LogDet(), Budget(10), max_passes=1.5),
+        ValueError,
+        ["max_passes=1.5", "whole"],
+    ),
+    "a start that is no design": (
+        lambda: optimize(POOL, LogDet(), Budget(10), start=PAIRS),
+        TypeError,
+        ["start", "Design", "list"],
+    ),
+    "a callback that is none": (
+        lambda: optimize(POOL, LogDet(), Budget(10), callback=True),
+        TypeError,
+        ["callback", "function", "bool"],
+    ),
     # ---- features
     "NaN in features": (
         lambda: pool(changed(FEATURES, (3, 1, 2), np.nan)),

@@ -70,6 +70,8 @@ def optimize(
         raise ValueError(f"max_passes={max_passes}: must be a whole number of at least 1")
     if start is not None and not isinstance(start, Design):
         raise TypeError(f"start: expected a jaxdesign.Design, found {type(start).__name__}")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback: expected a function of a TraceRow, found {type(callback).__name__}")
     chosen = named_solver(solver)
     problem = make_problem(pool, crit, budget, prior)
     return run(problem, chosen, tol=tol, max_passes=max_passes, start=start, callback=callback)

@@ -1,0 +1,56 @@
+"""Cholesky factors with their inverses: against NumPy, in blocks and in batches, badly conditioned, indefinite."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxdesign import _arrays, _cholesky
+from jaxdesign._cholesky import LEAF, LEAVES, cholesky_and_inverse
+
+factorise = jax.jit(cholesky_and_inverse)
+
+
+def spd(seed, size, condition=1.0):
+    """Symmetric with eigenvalues spread evenly in logarithm over a factor of `condition`."""
+    turn = np.linalg.qr(np.random.default_rng(seed).standard_normal((size, size)))[0]
+    matrix = (turn * np.geomspace(1, 1 / condition, size)) @ turn.T
+    return (matrix + matrix.T) / 2
+
+
+@pytest.mark.parametrize("size", [1, 2, LEAF, LEAF + 1, 3 * LEAF - 1, 5 * LEAF])
+@given(seed=st.integers(0, 2**32 - 1), condition=st.sampled_from([1.0, 1e4, 1e10]), scale=st.sampled_from([1e-20, 1, 1e20]))
+def test_factor_and_inverse_are_those_of_numpy(size, seed, condition, scale):
+    matrix = scale * spd(seed, size, condition)
+    with _arrays.float64():
+        L, X = (np.asarray(part) for part in factorise(jnp.asarray(matrix)))
+    assert (np.triu(L, 1) == 0).all() and (np.triu(X, 1) == 0).all()
+    np.testing.assert_allclose(L @ L.T, matrix, atol=1e-14 * size * scale)
+    np.testing.assert_allclose(L @ X, np.eye(size), atol=1e-15 * size * condition**0.5)
+    np.testing.assert_allclose(X @ matrix @ X.T, np.eye(size), atol=1e-15 * size * condition)
+
+
+@pytest.mark.parametrize("size", [LEAF * LEAVES, 3 * LEAF * LEAVES + 7])
+def test_a_program_has_at_most_so_many_leaves(size, monkeypatch):
+    sizes, leaf = [], _cholesky._leaf
+    monkeypatch.setattr(_cholesky, "_leaf", lambda matrix: sizes.append(len(matrix)) or leaf(matrix))
+    jax.eval_shape(cholesky_and_inverse, jax.ShapeDtypeStruct((size, size), jnp.float32))
+    assert LEAVES / 2 <= len(sizes) <= LEAVES and sum(sizes) == size
+
+
+def test_batches_and_float32():
+    stack = np.stack([spd(k, 2 * LEAF + 5, 10.0) for k in range(3)]).astype(np.float32)
+    L, X = factorise(jnp.asarray(stack))
+    assert L.dtype == X.dtype == jnp.float32
+    np.testing.assert_allclose(L, np.linalg.cholesky(stack.astype(np.float64)), atol=2e-6)
+    np.testing.assert_allclose(L @ X, np.broadcast_to(np.eye(2 * LEAF + 5), stack.shape), atol=2e-6)
+
+
+@pytest.mark.parametrize("where", [0, LEAF, 2 * LEAF + 4])
+def test_indefinite_matrices_give_nan(where):
+    matrix = spd(0, 2 * LEAF + 5)
+    matrix[where, where] = -1
+    L, X = factorise(jnp.asarray(matrix, jnp.float32))
+    assert np.isnan(np.diagonal(L)).any() and np.isnan(X).any()
