@@ -23,7 +23,8 @@ from jaxdesign.solvers.dense_problem import DenseProblem, dense_room, even_alloc
 from jaxdesign.solvers.feasible import rescale
 
 POWERS = (5.0, 4.0, 3.5, 3.0, 3.0, 2.5)
-EVEN = 0.01  # share kept on the even allocation, so that no direction starves where there are few pairs
+EVEN = 0.01  # share kept on the even allocation, so that no direction starves where there are few pairs;
+FEW = 40  # less in proportion where there are more than FEW x d: there it would only blur the support
 FAINT = 1e-18  # smallest weight of a candidate pair
 LARGE = 2**21  # pair slots above which only leading prompts take part
 
@@ -82,10 +83,12 @@ def _steps(dense: DenseProblem, powers: Float[Array, " n"]):
         # never to zero: where quotas spread the labels, weak prompts must be able to take theirs back
         weights = jnp.maximum(labels / jnp.max(labels) * growth, FAINT)
         moved = rescale(jnp.where(dense.room.cap > 0, weights, 0), dense.room)
-        labels = (1 - EVEN) * moved + EVEN * even
+        labels = (1 - share) * moved + share * even
         return (labels, sensitivities(dense, information(dense, labels))), None
 
     even = even_allocation(dense)
+    pairs = jnp.sum(dense.room.cap > 0, dtype=even.dtype)
+    share = EVEN * jnp.minimum(1, FEW * dense.prior.shape[-1] / pairs)
     powers = jnp.concatenate([jnp.zeros(1), powers])  # the first step only scores the even allocation
     return jax.lax.scan(step, (even, jnp.ones_like(even)), powers)[0]
 
