@@ -25,13 +25,16 @@ from jaxdesign._cholesky import cholesky_and_inverse
 
 @runtime_checkable
 class CriterionLike(Protocol):
-    """What a solver needs of a criterion; a new one is a class with these five methods, registered as a pytree."""
+    """What a solver needs of a criterion; a new one is a class with these six methods, registered as a pytree."""
 
     def value(self, information: Float[Array, "*r d d"]) -> Float[Array, ""]:
         """Criterion of A, averaged over draws; NaN or inf where A is not positive definite."""
 
     def gradient(self, information: Float[Array, "*r d d"]) -> Float[Array, "*r d d"]:
         """G = -grad criterion at each draw (not divided by the number of draws)."""
+
+    def factors(self, information: Float[Array, "*r d d"]) -> Float[Array, "*r d d"]:
+        """F with F F^T = G, so that b = c |z F|^2 cannot cancel; `gradient_factors(G)` gives them from any G."""
 
     def curvature(self, information: Float[Array, "*r d d"]) -> Callable:
         """Linear map from a change of A to -dG at each draw: the Hessian in the labels is z^T curvature z."""
@@ -58,6 +61,9 @@ class LogDet:
 
     def gradient(self, information):
         return inverse(jnp.asarray(information))
+
+    def factors(self, information):
+        return jnp.swapaxes(cholesky_and_inverse(jnp.asarray(information))[1], -1, -2)
 
     def curvature(self, information):
         inv = inverse(information)
@@ -114,6 +120,9 @@ class Trace:
         inv = inverse(information)
         return _sandwich(inv, jnp.asarray(self.H, information.dtype), inv)
 
+    def factors(self, information):
+        return gradient_factors(self.gradient(information))
+
     def curvature(self, information):
         inv, G = inverse(information), self.gradient(information)
 
@@ -151,6 +160,9 @@ class Criterion:
         grad = _over_draws(jax.grad(self.function), information)
         return -(grad + jnp.swapaxes(grad, -1, -2)) / 2
 
+    def factors(self, information):
+        return gradient_factors(self.gradient(information))
+
     def curvature(self, information):
         slope = jax.linearize(self.gradient, information)[1]
         return lambda change: -slope(change)
@@ -177,3 +189,21 @@ def inverse(information: Float[Array, "*r d d"]) -> Float[Array, "*r d d"]:
     _, root = cholesky_and_inverse(information)
     inv = contract("...ki,...kj->...ij", root, root)
     return (inv + jnp.swapaxes(inv, -1, -2)) / 2
+
+
+def gradient_factors(G: Float[Array, "*r d d"]) -> Float[Array, "*r d d"]:
+    """F with F F^T = G, which may be singular (Trace with a low-rank H).
+
+    Cholesky, or where that fails the spectral factor V sqrt(max(Lambda, 0)) of G scaled to a unit diagonal. Both are
+    accurate to rounding times sqrt(G_kk G_ll) entry by entry, so badly scaled features cost no accuracy; a shift of
+    the diagonal would raise small sensitivities.
+    """
+    factors, _ = cholesky_and_inverse(G)
+    return jax.lax.cond(jnp.isfinite(factors).all(), lambda _: factors, _spectral_factors, G)
+
+
+def _spectral_factors(G: Float[Array, "*r d d"]) -> Float[Array, "*r d d"]:
+    scale = jnp.sqrt(jnp.maximum(jnp.diagonal(G, axis1=-2, axis2=-1), 0))
+    inverse_scale = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 0)
+    spectrum, vectors = jnp.linalg.eigh(G * inverse_scale[..., :, None] * inverse_scale[..., None, :])
+    return scale[..., :, None] * vectors * jnp.sqrt(jnp.maximum(spectrum, 0))[..., None, :]

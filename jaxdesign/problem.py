@@ -15,7 +15,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays, _checks
-from jaxdesign._cholesky import cholesky_and_inverse
 from jaxdesign.budget import Budget, Limits, resolve
 from jaxdesign.criteria import CriterionLike, Trace
 from jaxdesign.information import laplacian_information, pair_differences, prompt_label_information, sparse_information
@@ -182,26 +181,7 @@ def analyse(problem: Problem, matrix: Float[np.ndarray, "r d d"]) -> Analysis:
 
 @jax.jit
 def _analyse(criterion, matrix):
-    G = criterion.gradient(matrix)
-    return criterion.value(matrix), G, gradient_factors(G)
-
-
-def gradient_factors(G: Float[Array, "r d d"]) -> Float[Array, "r d d"]:
-    """F with F F^T = G, which may be singular (Trace with a low-rank H).
-
-    Cholesky, or where that fails the spectral factor V sqrt(max(Lambda, 0)) of G scaled to a unit diagonal. Both are
-    accurate to rounding times sqrt(G_kk G_ll) entry by entry, so badly scaled features cost no accuracy; a shift of
-    the diagonal would raise small sensitivities.
-    """
-    factors, _ = cholesky_and_inverse(G)
-    return jax.lax.cond(jnp.isfinite(factors).all(), lambda _: factors, _spectral_factors, G)
-
-
-def _spectral_factors(G: Float[Array, "r d d"]) -> Float[Array, "r d d"]:
-    scale = jnp.sqrt(jnp.maximum(jnp.diagonal(G, axis1=-2, axis2=-1), 0))
-    inverse_scale = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 0)
-    spectrum, vectors = jnp.linalg.eigh(G * inverse_scale[..., :, None] * inverse_scale[..., None, :])
-    return scale[..., :, None] * vectors * jnp.sqrt(jnp.maximum(spectrum, 0))[..., None, :]
+    return criterion.value(matrix), criterion.gradient(matrix), criterion.factors(matrix)
 
 
 def usable(problem: Problem, analysis: Analysis) -> bool:

@@ -18,10 +18,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxdesign import _arrays
-from jaxdesign.criteria import LogDet, Trace, inverse
+from jaxdesign.criteria import LogDet, Trace, gradient_factors, inverse
 from jaxdesign.information import gram_sensitivities, prompt_label_information
 from jaxdesign.pool import CompletionPool, candidate_pairs, centred_features, first_copies
-from jaxdesign.problem import gradient_factors
 
 CLOSED = -np.inf  # form and gain of what may not be picked
 

@@ -16,7 +16,6 @@ from jaxdesign.criteria import CriterionLike, LogDet, Trace
 from jaxdesign.design import Certificate
 from jaxdesign.pool import CompletionPool, candidate_pairs
 from jaxdesign.pricing.memory import MemorySource, chunk_sensitivities, map_chunks, memory_source
-from jaxdesign.problem import gradient_factors
 from jaxdesign.solvers.dense import dense_information
 from jaxdesign.solvers.dense_problem import dense_room
 from jaxdesign.solvers.feasible import oracle_bound, rescale
@@ -37,7 +36,7 @@ def finish(
     allocation = exact[: pool.num_prompts].astype(dtype)
     matrix = prior + dense_information(source, exact)
     G = criterion.gradient(matrix)
-    factors = gradient_factors(G)
+    factors = criterion.factors(matrix)
     value = criterion.value(matrix)
     S = oracle_bound(upper_sensitivities(source, factors), room)
     linear = jnp.mean(jnp.sum(G * prior, axis=(1, 2))) + S

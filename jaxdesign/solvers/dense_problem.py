@@ -19,7 +19,7 @@ from jaxdesign.budget import Budget, Limits
 from jaxdesign.criteria import CriterionLike, Trace
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.memory import MemorySource, memory_source
-from jaxdesign.problem import Problem, gradient_factors, prior_matrix
+from jaxdesign.problem import Problem, prior_matrix
 from jaxdesign.solvers.dense import dense_candidates, dense_information, dense_sensitivities
 from jaxdesign.solvers.feasible import Room, rescale
 
@@ -70,7 +70,7 @@ def information(problem: DenseProblem, labels: Float[Array, "p k k"]) -> Float[A
 
 def sensitivities(problem: DenseProblem, matrix: Float[Array, "r d d"]) -> Float[Array, "p k k"]:
     """b of every candidate pair at A, in the source's dtype; 0 elsewhere."""
-    factors = gradient_factors(problem.criterion.gradient(matrix))
+    factors = problem.criterion.factors(matrix)
     return dense_sensitivities(problem.source, factors.astype(problem.source.dtype))
 
 

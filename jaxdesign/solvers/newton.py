@@ -19,7 +19,6 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxdesign import _arrays
-from jaxdesign.problem import gradient_factors
 from jaxdesign.solvers import spectral, working_set
 from jaxdesign.solvers.feasible import project
 from jaxdesign.solvers.working_set import WorkingSet
@@ -34,7 +33,7 @@ def newton_step(ws: WorkingSet, criterion, u: Float[Array, " n"], products: Arra
     next pass brings let it matter (on real pools the gap falls 5 to 25 times a pass either way).
     """
     matrix = working_set.information(ws, u, jnp.float64)
-    b = working_set.sensitivities(ws, gradient_factors(criterion.gradient(matrix)))
+    b = working_set.sensitivities(ws, criterion.factors(matrix))
     curvature = criterion.curvature(matrix)
 
     def model(v):

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign.information import pair_differences
-from jaxdesign.problem import Problem, draw_label_information, gradient_factors
+from jaxdesign.problem import Problem, draw_label_information
 from jaxdesign.problem import information as information_of
 from jaxdesign.solvers.feasible import Room
 
@@ -133,7 +133,7 @@ def objective(ws: WorkingSet, criterion) -> Callable:
 
     def value_and_gradient(u):
         matrix = information(ws, u)
-        factors = gradient_factors(criterion.gradient(matrix)).astype(jnp.float32)
+        factors = criterion.factors(matrix).astype(jnp.float32)
         return criterion.value(matrix) / ws.unit, -sensitivities(ws, factors)
 
     return value_and_gradient
