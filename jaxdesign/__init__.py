@@ -30,11 +30,12 @@ _HOMES = {
     "second_moment": "pool",
     "select_pairs": "select",
 }
-_MODULES = ("reference", "solvers")
+_MODULES = ("baselines", "reference", "solvers")
 
 __all__ = [*sorted(_HOMES), *_MODULES]
 
 if TYPE_CHECKING:
+    from jaxdesign import baselines as baselines
     from jaxdesign import reference as reference
     from jaxdesign import solvers as solvers
     from jaxdesign.budget import Budget as Budget

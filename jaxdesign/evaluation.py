@@ -12,7 +12,7 @@ from jaxdesign.criteria import CriterionLike
 from jaxdesign.design import Certificate, Design
 from jaxdesign.information import check_pairs
 from jaxdesign.pool import CompletionPool
-from jaxdesign.problem import Problem, analyse, information, make_problem, usable
+from jaxdesign.problem import Problem, analyse, information, make_problem, singular, usable
 from jaxdesign.status import Status
 
 
@@ -48,9 +48,9 @@ def evaluated(problem: Problem, pairs: np.ndarray, labels: np.ndarray, status: S
     """Design of an allocation that is already in order and allowed."""
     matrix = information(problem, pairs, labels)
     analysis = analyse(problem, matrix)
-    if not usable(problem, analysis):
-        singular = Certificate(float("inf"), float("-inf"), float("inf"), 0.0)
-        return Design(pairs, labels, singular, status, skipped_prompts=problem.skipped_prompts, **fields)
+    if not usable(problem, analysis) or singular(problem, matrix):
+        nothing = Certificate(float("inf"), float("-inf"), float("inf"), 0.0)
+        return Design(pairs, labels, nothing, status, skipped_prompts=problem.skipped_prompts, **fields)
     priced = certify(problem, matrix, analysis, cold_level(problem, analysis))
     return Design(pairs, labels, priced.certificate, status, skipped_prompts=problem.skipped_prompts, **fields)
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays, _checks
 from jaxdesign.budget import Budget, Limits, resolve
-from jaxdesign.criteria import CriterionLike, Trace
+from jaxdesign.criteria import CriterionLike, LogDet, Trace
 from jaxdesign.information import laplacian_information, pair_differences, prompt_label_information, sparse_information
 from jaxdesign.pool import CompletionPool, candidate_counts, candidate_pairs
 from jaxdesign.pricing.memory import MemorySource, memory_source, sum_chunks
@@ -189,6 +189,23 @@ def usable(problem: Problem, analysis: Analysis) -> bool:
     return bool(np.isfinite(analysis.value) and np.isfinite(analysis.factors).all())
 
 
+def singular(problem: Problem, matrix: Float[np.ndarray, "r d d"]) -> bool:
+    """Whether A is singular to float64 rounding, so that LogDet and Trace are infinite there; units do not matter.
+
+    A Cholesky factorisation alone does not tell: rounding can leave a singular matrix with tiny positive pivots. Scaled
+    to a unit diagonal, singular ones had a smallest eigenvalue of at most 0.8 d eps in 80 random cases, d = 3 to 256.
+    Always False for other criteria, which may be finite there.
+    """
+    if not isinstance(problem.criterion, LogDet | Trace):
+        return False
+    diagonal = np.diagonal(matrix, axis1=-2, axis2=-1)
+    if not (diagonal > 0).all():
+        return True
+    scale = 1 / np.sqrt(diagonal)
+    spectrum = np.linalg.eigvalsh(matrix * scale[..., :, None] * scale[..., None, :])
+    return bool((spectrum[..., 0] <= 4 * problem.dim * np.finfo(np.float64).eps).any())
+
+
 def uniform_information(problem: Problem) -> Float[np.ndarray, "r d d"]:
     """Prior plus the information of `total` labels spread evenly over all candidate pairs, caps aside; float64."""
     with _arrays.float64():
@@ -199,13 +216,14 @@ def uniform_information(problem: Problem) -> Float[np.ndarray, "r d d"]:
 @jax.jit
 def _uniform_information(source):
     def of_chunk(chunk, _):
-        scores = chunk.scores
-        if scores is not None:
-            scores = scores[None] if scores.ndim == 2 else jnp.moveaxis(scores, 1, 0)
+        rows, scores = chunk.rows.astype(jnp.float64), chunk.scores
+        if scores is None:  # copies have z = 0, so all pairs count: sum_{i<j} z z^T = K sum_i phi phi^T, phi centred
+            count = jnp.sum(chunk.copies >= 0, axis=1)[:, None, None]
+            return _arrays.contract("pkd,pke->de", count / 4 * rows, rows)[None]
+        scores = scores[None] if scores.ndim == 2 else jnp.moveaxis(scores, 1, 0)
         pairs = candidate_pairs(chunk.copies).astype(jnp.float64)
         symmetric = (pairs + jnp.swapaxes(pairs, 1, 2))[None]
-        label_info = prompt_label_information(scores, jnp.float64)
-        return laplacian_information(chunk.rows.astype(jnp.float64), symmetric, label_info)
+        return laplacian_information(rows, symmetric, prompt_label_information(scores, jnp.float64))
 
     return sum_chunks(of_chunk, source, jnp.zeros((source.draws, *source.means.shape[-1:] * 2)))
 

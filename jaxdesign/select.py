@@ -24,6 +24,7 @@ from jaxdesign.problem import (
     information,
     make_problem,
     prior_matrix,
+    singular,
     uniform_information,
     usable,
 )
@@ -165,8 +166,9 @@ def _best_candidate(problem: Problem, relaxed: Design, tol: float) -> tuple[tupl
 
 
 def _certificate(problem: Problem, pairs: np.ndarray, labels: np.ndarray, bound: float) -> Certificate:
-    analysis = analyse(problem, information(problem, pairs, labels))
-    if not usable(problem, analysis):
+    matrix = information(problem, pairs, labels)
+    analysis = analyse(problem, matrix)
+    if not usable(problem, analysis) or singular(problem, matrix):
         return Certificate(float("inf"), bound, float("inf"), 0.0)
     return from_bound(problem, analysis.value, bound)
 

@@ -208,6 +208,19 @@ def test_an_allocation_that_leaves_information_singular_has_efficiency_zero(crit
     assert design.certificate.relative_gap() == 1
 
 
+@pytest.mark.parametrize("criterion", [LogDet(), Trace(FULL)], ids=["LogDet", "Trace"])
+@given(seed=seeds, scale=st.sampled_from([2.0**-20, 1.0, 2.0**20]))
+def test_rounding_makes_no_singular_information_regular(criterion, seed, scale):
+    """Completions in a plane: a Cholesky factorisation often succeeds all the same, with a last pivot of rounding."""
+    rng = np.random.default_rng(seed)
+    plane = rng.integers(-9, 10, (PROMPTS, 5, 2)) @ rng.integers(-9, 10, (2, DIM))  # exact in float32
+    pool = CompletionPool((scale * plane).astype(np.float32))
+    pairs = written_out(pool)[0]
+    labels = rng.dirichlet(np.ones(len(pairs))) * 20
+    certificate = evaluate(pool, criterion, Budget(20), pairs, labels).certificate
+    assert certificate.value == float("inf") and certificate.efficiency == 0
+
+
 def test_a_criterion_of_the_users_has_a_gap_and_no_efficiency():
     case = solved("Trace, caps")
     user = Criterion(lambda A: jnp.trace(jnp.linalg.solve(A, jnp.asarray(FULL, A.dtype))))

@@ -21,7 +21,11 @@ def spd(seed, size, condition=1.0):
 
 
 @pytest.mark.parametrize("size", [1, 2, LEAF, LEAF + 1, 3 * LEAF - 1, 5 * LEAF])
-@given(seed=st.integers(0, 2**32 - 1), condition=st.sampled_from([1.0, 1e4, 1e10]), scale=st.sampled_from([1e-20, 1, 1e20]))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    condition=st.sampled_from([1.0, 1e4, 1e10]),
+    scale=st.sampled_from([1e-20, 1, 1e20]),
+)
 def test_factor_and_inverse_are_those_of_numpy(size, seed, condition, scale):
     matrix = scale * spd(seed, size, condition)
     with _arrays.float64():

@@ -176,9 +176,7 @@ def by_newton(problem: Problem, restricted: Restricted) -> Float[np.ndarray, " s
         return _labels(restricted, ws, _newton(ws, problem.criterion, u, PRODUCTS))
 
 
-@jax.jit
-def _newton(ws, criterion, u, products):
-    return newton_step(ws, criterion, u, products)
+_newton = jax.jit(newton_step)
 
 
 def _gather(problem, restricted):

@@ -90,9 +90,30 @@ def rescale(weights: Float[Array, "*s"], room: Room) -> Float[Array, "*s"]:
     The projection in relative entropy. Weights must be positive on enough pairs to hold the total.
     """
     weights = weights / jnp.max(weights)
+    if room.quota is None:
+        return _rescaled(weights, room)
     start = jnp.log(jnp.maximum(jnp.sum(weights), 1e-30) / room.total)
 
     return fill(lambda level: jnp.minimum(room.cap, weights * jnp.exp(-level)), room, start - 60.0, start + 60.0)
+
+
+def _rescaled(weights, room):
+    """min(cap, t weight) by Newton's method on t, which without caps is one step: each pass finds more pairs full."""
+
+    def unfinished(state):
+        _, short, steps = state
+        return short & (steps < STEPS)
+
+    def grow(state):
+        t, _, steps = state
+        full = t * weights >= room.cap
+        open_weight = jnp.sum(jnp.where(full, 0, weights))
+        left = room.total - jnp.sum(jnp.where(full, room.cap, 0))
+        new = jnp.where(open_weight > 0, left / jnp.where(open_weight > 0, open_weight, 1), t)
+        return jnp.maximum(new, t), new > t * (1 + 4 * jnp.finfo(t.dtype).eps), steps + 1
+
+    state = jnp.zeros_like(room.total), jnp.ones_like(room.total, dtype=bool), jnp.zeros((), jnp.int32)
+    return jnp.minimum(room.cap, lax.while_loop(unfinished, grow, state)[0] * weights)
 
 
 def linear_oracle(sensitivities: Float[Array, "*s"], room: Room) -> Float[Array, "*s"]:

@@ -26,6 +26,7 @@ POWERS = (5.0, 4.0, 3.5, 3.0, 3.0, 2.5)
 EVEN = 0.01  # share kept on the even allocation, so that no direction starves where there are few pairs;
 FEW = 40  # less in proportion where there are more than FEW x d: there it would only blur the support
 FAINT = 1e-18  # smallest weight of a candidate pair
+SMALL = 1e-6  # labels below this share of the largest are not looked at
 LARGE = 2**21  # pair slots above which only leading prompts take part
 
 
@@ -102,7 +103,7 @@ def leading_pairs(
     the working set, the pairs after them are at the cap.
     """
     few = np.count_nonzero(start.labels) <= 4 * limit
-    index, labels, b = positive_entries(start, 0.0 if few else 1e-6 * float(start.labels.max()))
+    index, labels, b = positive_entries(start, 0.0 if few else SMALL * float(start.labels.max()))
     cap = np.broadcast_to(cap[:, None], (len(cap), start.labels[0].size)).ravel()[index]
     lean = 10 * np.log(np.maximum(b, 1e-30) / level)
     full = labels >= 0.999 * cap
@@ -129,7 +130,7 @@ def pairs_at(start: HotStart, index: Int[np.ndarray, " s"]) -> Int[np.ndarray, "
 
 def starting_level(start: HotStart, cap: Float[np.ndarray, " q"]) -> float:
     """Mean sensitivity of the pairs below their cap, weighted by the labels they could both lose and gain."""
-    index, labels, b = positive_entries(start, 0.0)
+    index, labels, b = positive_entries(start, SMALL * float(start.labels.max()))
     cap = np.broadcast_to(cap[:, None], (len(cap), start.labels[0].size)).ravel()[index]
     weight = labels * np.maximum(1 - labels / cap, 0)
     level = weight @ b / weight.sum() if weight.sum() > 1e-9 * labels.sum() else b.min()

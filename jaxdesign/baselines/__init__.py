@@ -1,0 +1,34 @@
+"""The selectors others use, called like `select_pairs`: name(pool, crit, budget, *, prior=None, seed=0) -> Design.
+
+Each chooses whole labels by its own rule, obeys the budget, and is judged by the certificate of what it chose, so that
+comparisons are honest; where the choice leaves the information singular, the value is inf and the efficiency 0.
+`SELECTORS` lists them by name.
+"""
+
+from jaxdesign.baselines.bait import bait as bait
+from jaxdesign.baselines.chance import first_two as first_two
+from jaxdesign.baselines.chance import random as random
+from jaxdesign.baselines.greedy_design import adpo as adpo
+from jaxdesign.baselines.laws import square_root_law as square_root_law
+from jaxdesign.baselines.laws import t_pilaf_law as t_pilaf_law
+from jaxdesign.baselines.margins import closest_call as closest_call
+from jaxdesign.baselines.margins import largest_score_gap as largest_score_gap
+from jaxdesign.baselines.sampled import square_root as square_root
+from jaxdesign.baselines.sampled import t_pilaf as t_pilaf
+from jaxdesign.baselines.top_batch import apo as apo
+from jaxdesign.baselines.top_batch import arm_fi as arm_fi
+from jaxdesign.baselines.top_batch import largest_distance as largest_distance
+
+SELECTORS = {
+    "random": random,
+    "first_two": first_two,
+    "largest_distance": largest_distance,
+    "largest_score_gap": largest_score_gap,
+    "closest_call": closest_call,
+    "adpo": adpo,
+    "apo": apo,
+    "arm_fi": arm_fi,
+    "bait": bait,
+    "square_root": square_root,
+    "t_pilaf": t_pilaf,
+}
