@@ -49,16 +49,26 @@ class Budget:
             )
 
 
+def whole_budget(budget: Budget) -> Budget:
+    """The budget with caps and quotas rounded down; ValueError unless the total is whole."""
+    if not isinstance(budget, Budget):
+        raise TypeError(f"budget: expected jaxdesign.Budget, found {type(budget).__name__}")
+    if budget.total != np.rint(budget.total):
+        below = max(int(budget.total), 1)
+        raise ValueError(
+            f"budget.total={budget.total:g}: whole labels are chosen here, so it must be a whole number such as "
+            f"{below}; jaxdesign.optimize takes any real total"
+        )
+    caps = [None if cap is None else np.floor(cap) for cap in (budget.per_pair, budget.per_prompt)]
+    return Budget(budget.total, *caps)
+
+
 class Limits(NamedTuple):
     """A budget resolved against a pool: caps per prompt as float64 arrays, inf where there is none."""
 
     total: float
     per_pair: Float[np.ndarray, " p"]
     per_prompt: Float[np.ndarray, " p"]
-
-    def per_pair_padded(self, prompts: int) -> Float[np.ndarray, " p"]:
-        """Cap per pair at most the total, with zeros for padding prompts."""
-        return np.pad(np.minimum(self.per_pair, self.total), (0, prompts - len(self.per_pair)))
 
     @property
     def has_caps(self) -> bool:

@@ -61,21 +61,37 @@ def make_problem(pool: CompletionPool, criterion: Any, budget: Budget, prior: An
         TypeError: pool, criterion or budget of another kind.
         ValueError: no candidate pair, a budget the pool cannot hold, a prior or target of wrong shape or indefinite.
     """
-    if not isinstance(pool, CompletionPool):
-        raise TypeError(f"pool: expected jaxdesign.CompletionPool, found {type(pool).__name__}")
+    check_kinds(pool, criterion)
     if _arrays.is_traced(pool):
         raise TypeError(
             "pool: is traced; this function runs its loop on the host. Inside jit or vmap use jaxdesign.greedy, "
             "jaxdesign.solvers.frank_wolfe or jaxdesign.solvers.multiplicative"
         )
-    if isinstance(criterion, type) or not isinstance(criterion, CriterionLike):
-        raise TypeError(f"crit: expected LogDet(), Trace(H) or Criterion(function), found {criterion!r}")
-    if isinstance(criterion, Trace) and np.shape(criterion.H) != (pool.dim, pool.dim):
-        raise ValueError(f"H: shape {np.shape(criterion.H)} found; expected {(pool.dim, pool.dim)}, as the features")
     bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask))
     source = memory_source(bare)
     counts = candidate_counts(source.copies.reshape(-1, pool.completions)[: pool.num_prompts])
     return Problem(bare, criterion, resolve(budget, counts), prior_matrix(prior, pool), source, counts)
+
+
+def check_kinds(pool: Any, criterion: Any) -> None:
+    """TypeError or ValueError for a pool or criterion of another kind, or a target of another size; traceable."""
+    if not isinstance(pool, CompletionPool):
+        raise TypeError(f"pool: expected jaxdesign.CompletionPool, found {type(pool).__name__}")
+    if isinstance(criterion, type) or not isinstance(criterion, CriterionLike):
+        raise TypeError(f"crit: expected LogDet(), Trace(H) or Criterion(function), found {criterion!r}")
+    if isinstance(criterion, Trace) and np.shape(criterion.H) != (pool.dim, pool.dim):
+        raise ValueError(f"H: shape {np.shape(criterion.H)} found; expected {(pool.dim, pool.dim)}, as the features")
+
+
+def traceable_prior(prior: Any, pool: CompletionPool) -> Float[Array, "r d d"]:
+    """Prior as (R, d, d) float64, traced or not; its values are checked where they are concrete."""
+    if not _arrays.is_traced(prior):
+        return jnp.asarray(prior_matrix(prior, pool))
+    draws, dim = pool.num_draws or 1, pool.dim
+    if prior.shape not in ((), (dim, dim), (draws, dim, dim)):
+        raise ValueError(f"prior: shape {prior.shape} found; expected a scalar or {(dim, dim)}")
+    prior = prior.astype(jnp.float64)
+    return jnp.broadcast_to(prior * jnp.eye(dim) if prior.ndim == 0 else prior, (draws, dim, dim))
 
 
 def prior_matrix(prior: Any, pool: CompletionPool) -> Float[np.ndarray, "r d d"]:

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdesign.budget import Budget, Limits, capacity
+from jaxdesign.budget import Budget, Limits, capacity, whole_budget
 from jaxdesign.certify import from_bound
 from jaxdesign.criteria import Criterion, CriterionLike, LogDet
 from jaxdesign.design import Certificate, Design, TraceRow
@@ -107,20 +107,6 @@ def select_pairs(
     return Design(
         pairs, labels, certificate, Status.EXACT, relaxed.passes, relaxed.trace, problem.skipped_prompts, report
     )
-
-
-def whole_budget(budget: Budget) -> Budget:
-    """The budget with caps and quotas rounded down; ValueError unless the total is whole."""
-    if not isinstance(budget, Budget):
-        raise TypeError(f"budget: expected jaxdesign.Budget, found {type(budget).__name__}")
-    if budget.total != np.rint(budget.total):
-        below = max(int(budget.total), 1)
-        raise ValueError(
-            f"budget.total={budget.total:g}: whole labels are chosen here, so it must be a whole number such as "
-            f"{below}; jaxdesign.optimize takes any real total"
-        )
-    caps = [None if cap is None else np.floor(cap) for cap in (budget.per_pair, budget.per_prompt)]
-    return Budget(budget.total, *caps)
 
 
 def check_enough(pool: CompletionPool, crit: CriterionLike, budget: Budget, prior: Any) -> None:

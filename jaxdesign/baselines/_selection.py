@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
-from jaxdesign.budget import Budget, Limits
+from jaxdesign.budget import Budget, Limits, whole_budget
 from jaxdesign.criteria import CriterionLike
 from jaxdesign.design import Design
 from jaxdesign.evaluation import check_allowed, evaluated
@@ -35,15 +35,7 @@ def whole_problem(pool: CompletionPool, crit: CriterionLike, budget: Budget, pri
         raise TypeError(f"seed: expected an integer, found {type(seed).__name__}")
     if seed < 0:
         raise ValueError(f"seed={seed}: must be at least 0")
-    if not isinstance(budget, Budget):
-        raise TypeError(f"budget: expected jaxdesign.Budget, found {type(budget).__name__}")
-    if budget.total != np.rint(budget.total):
-        below = max(int(budget.total), 1)
-        raise ValueError(
-            f"budget.total={budget.total:g}: whole labels are chosen here, so it must be a whole number such as {below}"
-        )
-    caps = [None if cap is None else np.floor(cap) for cap in (budget.per_pair, budget.per_prompt)]
-    return make_problem(pool, crit, Budget(budget.total, *caps), prior)
+    return make_problem(pool, crit, whole_budget(budget), prior)
 
 
 def every_pair(problem: Problem) -> Int[np.ndarray, "n 3"]:

@@ -21,7 +21,7 @@ from jaxdesign.criteria import CriterionLike, LogDet, Trace
 from jaxdesign.exact import forms as pair_forms
 from jaxdesign.information import pair_differences
 from jaxdesign.pool import CompletionPool
-from jaxdesign.problem import draw_label_information, prior_matrix
+from jaxdesign.problem import check_kinds, draw_label_information, traceable_prior
 
 REFRESH = 64  # picks between computations from scratch
 STALE = 1e-4  # relative error of a stored form at which it is not trusted
@@ -62,12 +62,7 @@ def greedy(
     Source: for the monotone submodular log det, greedy reaches 1 - 1/e of the best possible gain (Nemhauser, Wolsey and
     Fisher 1978, cited from memory); for Trace there is no such guarantee.
     """
-    if not isinstance(pool, CompletionPool):
-        raise TypeError(f"pool: expected jaxdesign.CompletionPool, found {type(pool).__name__}")
-    if isinstance(crit, type) or not isinstance(crit, CriterionLike):
-        raise TypeError(f"crit: expected LogDet(), Trace(H) or Criterion(function), found {crit!r}")
-    if isinstance(crit, Trace) and np.shape(crit.H) != (pool.dim, pool.dim):
-        raise ValueError(f"H: shape {np.shape(crit.H)} found; expected {(pool.dim, pool.dim)}, as the features")
+    check_kinds(pool, crit)
     if isinstance(size, bool) or not isinstance(size, int | np.integer):
         raise TypeError(f"size: expected a Python int, found {type(size).__name__}; it is a shape")
     if size < 1:
@@ -75,7 +70,7 @@ def greedy(
     cap, quota = _cap(per_pair, pool.num_prompts), np.full(pool.num_prompts, np.inf)
     bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask))
     with _arrays.float64():
-        pairs, picked = _greedy(bare, crit, _prior(prior, pool), int(size), cap, quota, rows=int(size))
+        pairs, picked = _greedy(bare, crit, traceable_prior(prior, pool), int(size), cap, quota, rows=int(size))
         return pairs, (jnp.arange(int(size)) < picked).astype(jnp.float32)
 
 
@@ -116,16 +111,6 @@ def _cap(per_pair, prompts):
     if cap.shape not in ((), (prompts,)):
         raise ValueError(f"per_pair: shape {cap.shape} found; expected a scalar or ({prompts},)")
     return np.broadcast_to(cap, (prompts,))
-
-
-def _prior(prior, pool):
-    if not _arrays.is_traced(prior):
-        return prior_matrix(prior, pool)
-    draws, dim = pool.num_draws or 1, pool.dim
-    if prior.shape not in ((), (dim, dim), (draws, dim, dim)):
-        raise ValueError(f"prior: shape {prior.shape} found; expected a scalar or {(dim, dim)}")
-    prior = prior.astype(jnp.float64)
-    return jnp.broadcast_to(prior * jnp.eye(dim) if prior.ndim == 0 else prior, (draws, dim, dim))
 
 
 class Picks(NamedTuple):

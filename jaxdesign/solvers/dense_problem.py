@@ -16,10 +16,10 @@ from jaxtyping import Array, Float
 
 from jaxdesign import _arrays
 from jaxdesign.budget import Budget, Limits
-from jaxdesign.criteria import CriterionLike, Trace
+from jaxdesign.criteria import CriterionLike
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.memory import MemorySource, memory_source
-from jaxdesign.problem import Problem, prior_matrix
+from jaxdesign.problem import Problem, check_kinds
 from jaxdesign.solvers.dense import dense_candidates, dense_information, dense_sensitivities
 from jaxdesign.solvers.feasible import Room, rescale
 
@@ -84,12 +84,7 @@ def even_allocation(problem: DenseProblem) -> Float[Array, "p k k"]:
 
 def check_arguments(pool: Any, crit: Any, budget: Any, passes: Any) -> None:
     """TypeError or ValueError for what can be seen without looking at traced values."""
-    if not isinstance(pool, CompletionPool):
-        raise TypeError(f"pool: expected jaxdesign.CompletionPool, found {type(pool).__name__}")
-    if isinstance(crit, type) or not isinstance(crit, CriterionLike):
-        raise TypeError(f"crit: expected LogDet(), Trace(H) or Criterion(function), found {crit!r}")
-    if isinstance(crit, Trace) and np.shape(crit.H) != (pool.dim, pool.dim):
-        raise ValueError(f"H: shape {np.shape(crit.H)} found; expected {(pool.dim, pool.dim)}, as the features")
+    check_kinds(pool, crit)
     if not isinstance(budget, Budget | Limits):
         raise TypeError(f"budget: expected jaxdesign.Budget or jaxdesign.budget.Limits, found {type(budget).__name__}")
     for name in ("per_pair", "per_prompt"):
@@ -104,17 +99,6 @@ def limits_of(budget: Budget | Limits) -> Limits:
     """Numbers as float64 arrays, None kept: whether there is a limit is part of the program, its value is not."""
     total, per_pair, per_prompt = budget.total, budget.per_pair, budget.per_prompt
     return Limits(*(None if v is None else jnp.asarray(v, jnp.float64) for v in (total, per_pair, per_prompt)))
-
-
-def prior_of(prior: Any, pool: CompletionPool) -> Float[Array, "r d d"]:
-    """Prior as (R, d, d) float64; checked where it is concrete."""
-    if not _arrays.is_traced(prior):
-        return jnp.asarray(prior_matrix(prior, pool))
-    draws, dim = pool.num_draws or 1, pool.dim
-    if prior.shape not in ((), (dim, dim), (draws, dim, dim)):
-        raise ValueError(f"prior: shape {prior.shape} found; expected a scalar or {(dim, dim)}")
-    prior = prior.astype(jnp.float64)
-    return jnp.broadcast_to(prior * jnp.eye(dim) if prior.ndim == 0 else prior, (draws, dim, dim))
 
 
 def constant(tree: Any) -> Any:

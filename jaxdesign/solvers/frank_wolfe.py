@@ -21,6 +21,7 @@ from jaxdesign.budget import Budget, Limits
 from jaxdesign.criteria import CriterionLike
 from jaxdesign.design import Certificate
 from jaxdesign.pool import CompletionPool
+from jaxdesign.problem import traceable_prior
 from jaxdesign.solvers.dense import dense_information
 from jaxdesign.solvers.dense_certificate import finish
 from jaxdesign.solvers.dense_problem import (
@@ -31,7 +32,6 @@ from jaxdesign.solvers.dense_problem import (
     even_allocation,
     information,
     limits_of,
-    prior_of,
     sensitivities,
 )
 from jaxdesign.solvers.feasible import Room, linear_oracle
@@ -91,7 +91,7 @@ def frank_wolfe(
     check_arguments(pool, crit, budget, passes)
     bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask))
     with _arrays.float64():
-        arguments = constant((bare, crit, limits_of(budget), prior_of(prior, pool)))
+        arguments = constant((bare, crit, limits_of(budget), traceable_prior(prior, pool)))
         return _frank_wolfe(*arguments, jnp.asarray(passes, jnp.int32))
 
 

@@ -18,6 +18,7 @@ from jaxdesign.budget import Budget, Limits
 from jaxdesign.criteria import CriterionLike, LogDet
 from jaxdesign.design import Certificate
 from jaxdesign.pool import CompletionPool
+from jaxdesign.problem import traceable_prior
 from jaxdesign.solvers.dense_certificate import finish
 from jaxdesign.solvers.dense_problem import (
     DenseProblem,
@@ -27,7 +28,6 @@ from jaxdesign.solvers.dense_problem import (
     even_allocation,
     information,
     limits_of,
-    prior_of,
     sensitivities,
 )
 from jaxdesign.solvers.feasible import rescale
@@ -93,7 +93,7 @@ def multiplicative(
         raise ValueError(f"power={power}: must be positive; 1 (LogDet) and 1/2 (Trace) are monotone")
     bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask))
     with _arrays.float64():
-        arguments = constant((bare, crit, limits_of(budget), prior_of(prior, pool)))
+        arguments = constant((bare, crit, limits_of(budget), traceable_prior(prior, pool)))
         return _multiplicative(*arguments, jnp.asarray(passes, jnp.int32), jnp.asarray(power, jnp.float64))
 
 
