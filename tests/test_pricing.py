@@ -181,6 +181,17 @@ def test_float64_pricing_stays_within_its_error_bound(criterion, seed, condition
         assert error_ratio(pool, criterion) < 1
 
 
+def test_a_common_offset_of_a_prompt_costs_no_accuracy():
+    """Real embeddings share most of their norm within a prompt; uncentred, small sensitivities would drown in it."""
+    rng = np.random.default_rng(0)
+    features = (rng.integers(-99, 100, (PROMPTS, COMPLETIONS, DIM)) / 128).astype(np.float32)
+    near, far = (memory_source(CompletionPool(features + np.float32(offset))) for offset in (0, 1024))  # both exact
+    factors = np.eye(DIM, dtype=np.float32)[None]
+    plain, moved = (price(source, factors, NOWHERE) for source in (near, far))
+    np.testing.assert_allclose(moved.best, plain.best, rtol=1e-3)  # means of the moved rows are rounded
+    np.testing.assert_allclose(moved.error, plain.error, rtol=1e-2)
+
+
 def test_a_common_offset_of_float64_scores_does_not_touch_float32_pricing():
     with jax.enable_x64(True):
         features = stretched(0, 1, 0, True).astype(np.float32)
