@@ -15,11 +15,13 @@ _HOMES = {
     "CompletionPool": "pool",
     "Criterion": "criteria",
     "Design": "design",
+    "LabelCurve": "value_of_labels",
     "LogDet": "criteria",
     "Status": "status",
     "Trace": "criteria",
     "evaluate": "evaluation",
     "greedy": "exact.greedy",
+    "label_curve": "value_of_labels",
     "label_information": "information",
     "optimize": "solvers.optimize",
     "pair_differences": "information",
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
     from jaxdesign.select import select_pairs as select_pairs
     from jaxdesign.solvers.optimize import optimize as optimize
     from jaxdesign.status import Status as Status
+    from jaxdesign.value_of_labels import LabelCurve as LabelCurve
+    from jaxdesign.value_of_labels import label_curve as label_curve
 
 
 def __getattr__(name: str):

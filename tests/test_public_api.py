@@ -141,6 +141,7 @@ LAYERS = [
     ["exact"],
     ["baselines"],
     ["select"],
+    ["value_of_labels"],
     ["io", "report", "preference", "dynamics"],
     ["cli"],
     ["__main__"],
