@@ -16,6 +16,7 @@ from jaxdesign.design import Certificate, Design, TraceRow
 from jaxdesign.evaluation import canonical_allocation, check_allowed, evaluated
 from jaxdesign.exact import rounding
 from jaxdesign.exact.greedy import greedy_allocation, memory, work
+from jaxdesign.exact.sampling import dependent
 from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import (
     Problem,
@@ -33,6 +34,7 @@ from jaxdesign.status import Status
 
 GREEDY_WORK = 4e11  # see `work`: beyond this, greedy looks only at the prompts that the real-valued design uses most
 GREEDY_MEMORY = 2**28  # entries
+DRAWS = 8  # random roundings tried
 
 
 def select_pairs(
@@ -54,6 +56,7 @@ def select_pairs(
         best_set           the pairs with the most labels in the real-valued design, once each
         largest_remainder  its labels rounded down, the rest to the largest remainders
         adams              Adams apportionment, where there are more labels than pairs in the design
+        dependent          the best of DRAWS random roundings up or down that keep the totals (`exact.sampling`)
         greedy             one label at a time, the largest gain first (`greedy`); not tried, because it takes longest,
                            where one of the above is already certified to tol
         greedy_logdet      the same for LogDet, where `crit` is another criterion
@@ -63,7 +66,7 @@ def select_pairs(
         crit: the criterion.
         budget: a whole total; caps and quotas that are not whole count as rounded down.
         prior: information already held, (d, d) or a scalar ridge.
-        seed: for choices that draw at random. This version has none: the result depends on the other arguments only.
+        seed: for the choices that draw at random.
         tol: relative gap at which the real-valued design stops, and at which a choice of whole labels is good enough.
         design: a real-valued design of the same problem, instead of solving for one; it is certified anew.
         callback: called after every pass of the solver with (passes, value, lower_bound, gap, seconds).
@@ -84,6 +87,8 @@ def select_pairs(
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise TypeError(f"seed: expected an integer, found {type(seed).__name__}")
+    if seed < 0:
+        raise ValueError(f"seed={seed}: must be at least 0")
     if design is not None and not isinstance(design, Design):
         raise TypeError(f"design: expected a jaxdesign.Design, found {type(design).__name__}")
     budget = whole_budget(budget)
@@ -95,7 +100,7 @@ def select_pairs(
         problem = make_problem(pool, crit, budget, prior)
         allocation = canonical_allocation(problem, design.pairs, design.labels)
         relaxed = evaluated(problem, *allocation, design.status, passes=design.passes, trace=design.trace)
-    best, report = _best_candidate(problem, relaxed, tol)
+    best, report = _best_candidate(problem, relaxed, tol, int(seed))
     if best is None:
         ridge = 1e-3 * float(np.trace(uniform_information(problem)[0])) / problem.dim
         raise ValueError(
@@ -122,10 +127,10 @@ def check_enough(pool: CompletionPool, crit: CriterionLike, budget: Budget, prio
         )
 
 
-def _best_candidate(problem: Problem, relaxed: Design, tol: float) -> tuple[tuple | None, dict]:
+def _best_candidate(problem: Problem, relaxed: Design, tol: float, seed: int) -> tuple[tuple | None, dict]:
     """Pairs, labels and certificate of the best candidate (None if all are singular), and the report on all."""
     bound, best, told = relaxed.certificate.lower_bound, None, {}
-    for name, prompts, choose in _candidates(problem, relaxed):
+    for name, prompts, choose in _candidates(problem, relaxed, seed):
         if prompts is not None and best is not None and best[2].relative_gap() <= tol:
             break
         began = time.perf_counter()
@@ -159,7 +164,7 @@ def _certificate(problem: Problem, pairs: np.ndarray, labels: np.ndarray, bound:
     return from_bound(problem, analysis.value, bound)
 
 
-def _candidates(problem: Problem, relaxed: Design) -> Iterator[tuple[str, int | None, Callable]]:
+def _candidates(problem: Problem, relaxed: Design, seed: int) -> Iterator[tuple[str, int | None, Callable]]:
     """Name, prompts that greedy looks at, and a function that gives pairs and whole labels."""
     limits, pairs, labels = problem.limits, relaxed.pairs, relaxed.labels
     b = exact_sensitivities(problem, pairs, analyse(problem, information(problem, pairs, labels)).G)
@@ -167,6 +172,7 @@ def _candidates(problem: Problem, relaxed: Design) -> Iterator[tuple[str, int | 
     if (limits.per_pair[pairs[:, 0]] > 1).any():
         ways["largest_remainder"] = lambda: rounding.largest_remainder(limits, pairs, labels, b)
         ways["adams"] = lambda: rounding.adams(limits, pairs, labels)
+    ways["dependent"] = lambda: _best_draw(problem, relaxed, seed)
     for name, way in ways.items():
         yield name, None, lambda way=way: (pairs, _or_nothing(way(), pairs))
     names = {"greedy": problem.criterion}
@@ -176,6 +182,17 @@ def _candidates(problem: Problem, relaxed: Design) -> Iterator[tuple[str, int | 
         prompts = _greedy_prompts(problem, criterion, relaxed)
         if prompts is not None:
             yield name, len(prompts), lambda c=criterion, p=prompts: _greedy_among(problem, c, p)
+
+
+def _best_draw(problem: Problem, relaxed: Design, seed: int) -> np.ndarray:
+    """The random rounding with the smallest criterion of DRAWS."""
+
+    def value(labels):
+        found = analyse(problem, information(problem, relaxed.pairs[labels > 0], labels[labels > 0])).value
+        return found if np.isfinite(found) else np.inf
+
+    seeds = np.random.SeedSequence(seed).generate_state(DRAWS)
+    return min((dependent(problem.limits, relaxed.pairs, relaxed.labels, int(s)) for s in seeds), key=value)
 
 
 def _or_nothing(labels, pairs):
