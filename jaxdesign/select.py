@@ -11,10 +11,11 @@ import numpy as np
 
 from jaxdesign.budget import Budget, Limits, capacity, whole_budget
 from jaxdesign.certify import from_bound
-from jaxdesign.criteria import Criterion, CriterionLike, LogDet
+from jaxdesign.criteria import Criterion, CriterionLike, LogDet, Trace
 from jaxdesign.design import Certificate, Design, TraceRow
 from jaxdesign.evaluation import canonical_allocation, check_allowed, evaluated
 from jaxdesign.exact import rounding
+from jaxdesign.exact.exchange import exchange
 from jaxdesign.exact.greedy import greedy_allocation, memory, work
 from jaxdesign.exact.sampling import dependent
 from jaxdesign.pool import CompletionPool
@@ -35,6 +36,7 @@ from jaxdesign.status import Status
 GREEDY_WORK = 4e11  # see `work`: beyond this, greedy looks only at the prompts that the real-valued design uses most
 GREEDY_MEMORY = 2**28  # entries
 DRAWS = 8  # random roundings tried
+EXCHANGE_PASSES = 40  # over the pool, at most
 
 
 def select_pairs(
@@ -60,6 +62,8 @@ def select_pairs(
         greedy             one label at a time, the largest gain first (`greedy`); not tried, because it takes longest,
                            where one of the above is already certified to tol
         greedy_logdet      the same for LogDet, where `crit` is another criterion
+        exchange           the best of these, labels moved from pair to pair until no move helps (`exact.exchange`;
+                           LogDet and Trace), where none is certified to tol
 
     Args:
         pool: the pool.
@@ -75,7 +79,8 @@ def select_pairs(
         Design with status EXACT: pairs in order, whole labels that sum to the total, the certificate with the chosen
         labels' own value and the real-valued bound. `report` holds "method", the name of the winner; "relaxed", value,
         lower_bound, efficiency and status of the real-valued design; "candidates", for each name value, efficiency,
-        seconds and for greedy the number of prompts looked at.
+        seconds, for greedy the number of prompts looked at, for exchange its start, its swaps and whether no move that
+        helps is left.
 
     Raises:
         TypeError, ValueError: as `optimize`; a total that is not whole; fewer labels than it takes to make the
@@ -146,6 +151,20 @@ def _best_candidate(problem: Problem, relaxed: Design, tol: float, seed: int) ->
         } | ({} if prompts is None else {"prompts": prompts})
         if np.isfinite(certificate.value) and (best is None or certificate.value < best[2].value):
             best, winner = (pairs, labels, certificate), name
+    if best is not None and best[2].relative_gap() > tol and isinstance(problem.criterion, LogDet | Trace):
+        began = time.perf_counter()
+        pairs, labels, exchanged = exchange(problem, *best[:2], max_passes=EXCHANGE_PASSES)
+        certificate = _certificate(problem, pairs, labels, bound)
+        told["exchange"] = {
+            "value": certificate.value,
+            "efficiency": certificate.efficiency,
+            "seconds": time.perf_counter() - began,
+            "start": winner,
+            "swaps": exchanged.swaps,
+            "optimal": exchanged.optimal,
+        }
+        if certificate.value < best[2].value:
+            best, winner = (pairs, labels, certificate), "exchange"
     real = relaxed.certificate
     relaxed_told = {"value": real.value, "lower_bound": bound, "efficiency": real.efficiency}
     report = {

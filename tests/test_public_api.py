@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import jaxdesign
+from jaxdesign.criteria import CriterionLike
 
 PACKAGE = Path(jaxdesign.__file__).parent
 
@@ -56,7 +57,7 @@ def test_every_public_name_is_there_and_documented(name):
         for method, function in inspect.getmembers(value, inspect.isfunction):
             # methods of a protocol are documented there, those of pytrees and tuples by JAX and Python
             defined = method in vars(value) and not method.startswith(("_", "tree_"))
-            if defined and method not in vars(jaxdesign.criteria.CriterionLike):
+            if defined and method not in vars(CriterionLike):
                 assert inspect.getdoc(function), f"{name}.{method}"
 
 

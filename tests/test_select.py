@@ -74,7 +74,7 @@ def test_the_report_tells_of_every_candidate_and_names_the_best(name):
     batch = select_pairs(random_pool(1, scores), criterion_with(H), Budget(**limits), prior=prior)
     told = batch.report["candidates"]
     greedy = {"greedy"} if H is None else {"greedy", "greedy_logdet"}
-    assert set(told) <= greedy | {"best_set", "largest_remainder", "adams", "dependent"}
+    assert set(told) <= greedy | {"best_set", "largest_remainder", "adams", "dependent", "exchange"}
     rounded = [row["efficiency"] for way, row in told.items() if way not in greedy]
     assert greedy & set(told) == (set() if max(rounded) >= 0.999 else greedy)
     assert min(told, key=lambda way: told[way]["value"]) == batch.report["method"]
