@@ -17,6 +17,7 @@ _HOMES = {
     "Design": "design",
     "LabelCurve": "value_of_labels",
     "LogDet": "criteria",
+    "Quota": "quotas",
     "Status": "status",
     "Trace": "criteria",
     "evaluate": "evaluation",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from jaxdesign.pool import CompletionPool as CompletionPool
     from jaxdesign.pool import restrict_to_range as restrict_to_range
     from jaxdesign.pool import second_moment as second_moment
+    from jaxdesign.quotas import Quota as Quota
     from jaxdesign.select import select_pairs as select_pairs
     from jaxdesign.solvers.optimize import optimize as optimize
     from jaxdesign.status import Status as Status

@@ -8,7 +8,10 @@ import numpy as np
 
 from jaxdesign.budget import Budget
 from jaxdesign.certify import certify, cold_level
+from jaxdesign.certify_coupled import certify_coupled
+from jaxdesign.coupling import check_coupling
 from jaxdesign.criteria import CriterionLike
+from jaxdesign.decided import pair_keys, with_required, without
 from jaxdesign.design import Certificate, Design
 from jaxdesign.information import check_pairs
 from jaxdesign.pool import CompletionPool
@@ -45,18 +48,24 @@ def evaluate(
 
 
 def evaluated(problem: Problem, pairs: np.ndarray, labels: np.ndarray, status: Status, **fields) -> Design:
-    """Design of an allocation that is already in order and allowed."""
+    """Design of an allocation of the labels left to choose that is already in order and allowed."""
     matrix = information(problem, pairs, labels)
     analysis = analyse(problem, matrix)
     if not usable(problem, analysis) or singular(problem, matrix):
-        nothing = Certificate(float("inf"), float("-inf"), float("inf"), 0.0)
-        return Design(pairs, labels, nothing, status, skipped_prompts=problem.skipped_prompts, **fields)
-    priced = certify(problem, matrix, analysis, cold_level(problem, analysis))
-    return Design(pairs, labels, priced.certificate, status, skipped_prompts=problem.skipped_prompts, **fields)
+        certificate = Certificate(float("inf"), float("-inf"), float("inf"), 0.0)
+    elif problem.limits.coupling is not None:
+        certificate = certify_coupled(problem, matrix, analysis, pairs, labels).certificate
+    else:
+        certificate = certify(problem, matrix, analysis, cold_level(problem, analysis)).certificate
+    every = with_required(problem.decided, pairs, labels)
+    return Design(*every, certificate, status, skipped_prompts=problem.skipped_prompts, **fields)
 
 
 def canonical_allocation(problem: Problem, pairs: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs as i < j in order without repetition or zeros, labels as float64; ValueError where not allowed."""
+    """Pairs as i < j in order without repetition or zeros, labels as float64, the required ones taken out.
+
+    ValueError where not allowed.
+    """
     pairs, labels = np.asarray(pairs), np.asarray(labels, dtype=np.float64)
     check_pairs(problem.pool, pairs)
     if labels.shape != (len(pairs),):
@@ -68,15 +77,20 @@ def canonical_allocation(problem: Problem, pairs: Any, labels: Any) -> tuple[np.
     ordered, inverse = np.unique(ordered, axis=0, return_inverse=True)
     summed = np.bincount(inverse.ravel(), weights=labels, minlength=len(ordered))
     ordered, summed = ordered[summed > 0], summed[summed > 0]
+    ordered, summed = without(problem.decided, ordered, summed)
+    if (summed < 0).any():
+        pair = tuple(int(v) for v in ordered[np.argmax(summed < 0)])
+        raise ValueError(f"labels: pair {pair} lacks labels that budget.required asks for")
     check_allowed(problem, ordered, summed)
     return ordered, summed
 
 
 def check_allowed(problem: Problem, pairs: np.ndarray, labels: np.ndarray) -> None:
-    """ValueError unless the allocation obeys the budget."""
+    """ValueError unless an allocation of the labels left to choose obeys the budget, to 1e-6."""
     limits = problem.limits
+    held = float(problem.decided.labels.sum())
     if abs(labels.sum() - limits.total) > 1e-6 * limits.total:
-        raise ValueError(f"labels: they sum to {labels.sum():g}, but budget.total={limits.total:g}")
+        raise ValueError(f"labels: they sum to {labels.sum() + held:g}, but budget.total={limits.total + held:g}")
     spent = np.bincount(pairs[:, 0], weights=labels, minlength=len(limits.per_prompt))
     over = spent > limits.per_prompt * (1 + 1e-6)
     if over.any():
@@ -86,9 +100,13 @@ def check_allowed(problem: Problem, pairs: np.ndarray, labels: np.ndarray) -> No
             f"budget.per_prompt={limits.per_prompt[prompt]:g}"
         )
     over = labels > limits.per_pair[pairs[:, 0]] * (1 + 1e-6)
+    over |= np.isin(
+        pair_keys(pairs, problem.pool.completions), pair_keys(problem.decided.closed, problem.pool.completions)
+    )
     if over.any():
         row = int(np.argmax(over))
-        raise ValueError(
-            f"labels: pair {tuple(int(v) for v in pairs[row])} has {labels[row]:g} labels, above "
-            f"budget.per_pair={limits.per_pair[pairs[row, 0]]:g}"
-        )
+        pair, closed = tuple(int(v) for v in pairs[row]), labels[row] <= limits.per_pair[pairs[row, 0]] * (1 + 1e-6)
+        limit = "which the budget excludes" if closed else f"above budget.per_pair={limits.per_pair[pairs[row, 0]]:g}"
+        raise ValueError(f"labels: pair {pair} has {labels[row]:g} labels, {limit}")
+    if limits.coupling is not None:
+        check_coupling(limits.coupling, pairs, labels, spent)

@@ -11,6 +11,7 @@ from jaxdesign.design import Design, TraceRow
 from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import make_problem
 from jaxdesign.solvers.column_generation import ColumnGeneration
+from jaxdesign.solvers.coupled_atoms import CoupledAtoms
 from jaxdesign.solvers.dense_driver import FrankWolfe, Multiplicative
 from jaxdesign.solvers.driver import Solver, run
 from jaxdesign.solvers.interior_point import InteriorPoint
@@ -18,6 +19,7 @@ from jaxdesign.solvers.matrix_atoms import MatrixAtoms
 
 SOLVERS: dict[str, type] = {
     "column_generation": ColumnGeneration,
+    "coupled_atoms": CoupledAtoms,
     "frank_wolfe": FrankWolfe,
     "interior_point": InteriorPoint,
     "matrix_atoms": MatrixAtoms,
@@ -74,6 +76,8 @@ def optimize(
         raise TypeError(f"callback: expected a function of a TraceRow, found {type(callback).__name__}")
     chosen = named_solver(solver)
     problem = make_problem(pool, crit, budget, prior)
+    if problem.limits.coupling is not None:
+        chosen = coupled_solver(solver, chosen)
     return run(problem, chosen, tol=tol, max_passes=max_passes, start=start, callback=callback)
 
 
@@ -88,3 +92,15 @@ def named_solver(solver: str | Solver | None) -> Solver:
     if solver not in SOLVERS:
         raise ValueError(f"solver={solver!r}: unknown; choose one of {', '.join(sorted(SOLVERS))}")
     return SOLVERS[solver]()
+
+
+def coupled_solver(solver: str | Solver | None, chosen: Solver) -> Solver:
+    """The solver for budgets that couple prompts; ValueError where another of ours was asked for by name."""
+    if solver is None:
+        return CoupledAtoms()
+    if isinstance(solver, str) and not isinstance(chosen, CoupledAtoms):
+        raise ValueError(
+            f"solver={solver!r}: knows caps per pair and largest numbers per prompt only, and the budget has quotas of "
+            "groups, minima or a spend limit; use solver=None"
+        )
+    return chosen
