@@ -53,6 +53,30 @@ def _all_finite(value, where):
     return jnp.isfinite(jnp.max(jnp.abs(value if where is None else jnp.where(where, value, 0))))
 
 
+def flips(value: Any, where: Any) -> None:
+    """ValueError that names the first entry of a concrete array outside of [0, 1/2), or that is not symmetric.
+
+    Entries with `where` False do not count. Differences to the transpose up to 1e-5 are rounding and accepted.
+    """
+    value, where = np.asarray(value), np.asarray(where)
+    bad = where & ~((value >= 0) & (value < 0.5))
+    if bad.any():
+        raise ValueError(
+            f"flip: {_first(value, bad)}; the probability that a label is reversed must be at least 0 and below 1/2. "
+            "At 1/2 a label carries no information: set mask False for what only such labels could compare"
+        )
+    if value.ndim == 3:
+        bad = where & (np.abs(value - value.swapaxes(1, 2)) > 1e-5)
+        if bad.any():
+            raise ValueError(f"flip: {_first(value, bad)} differs from its mirror image; flip[p, i, j] = flip[p, j, i]")
+
+
+def _first(value: np.ndarray, bad: np.ndarray) -> str:
+    index = tuple(int(k) for k in np.argwhere(bad)[0])
+    place = f"prompt {index[0]}" + (f", completions {index[1]} and {index[2]}" if len(index) > 1 else "")
+    return f"{value[index]:g} at {place} ({int(bad.sum())} such value(s) in all)"
+
+
 def symmetric_psd(matrix: Any, dim: int, name: str, lead: tuple[int, ...] = ()) -> np.ndarray:
     """Float64 NumPy copy of a symmetric positive semidefinite matrix, symmetrised.
 

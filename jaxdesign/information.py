@@ -21,26 +21,36 @@ from jaxdesign import _arrays, _checks
 from jaxdesign.pool import CompletionPool, centred_features
 
 
-def margin_information(margin: Float[Array, ...], flip: float = 0.0) -> Float[Array, ...]:
+def margin_information(margin: Float[Array, ...], flip: Float[Array, ...] | float = 0.0) -> Float[Array, ...]:
     """Fisher information of one Bradley-Terry label about its margin u.
 
     sigma'(u) = sigma(u) sigma(-u); 1/4 at u = 0. With a probability `flip` = eps that the label is reversed,
-    p = (1 - 2 eps) sigma(u) + eps and c = [(1 - 2 eps) sigma'(u)]^2 / (p (1 - p)).
+    p = (1 - 2 eps) sigma(u) + eps and c = [(1 - 2 eps) sigma'(u)]^2 / (p (1 - p)): (1 - 2 eps)^2 / 4 at u = 0, and
+    at most that elsewhere. Evaluated as sigma' r / (r + eps (1 - eps) / sigma'), r = (1 - 2 eps)^2, which is the same
+    because p (1 - p) = r sigma' + eps (1 - eps): nothing cancels, and derivatives stay finite at large margins.
     """
     slope = jax.nn.sigmoid(margin) * jax.nn.sigmoid(-margin)
     if isinstance(flip, int | float) and flip == 0:
         return slope
-    preferred = (1 - 2 * flip) * jax.nn.sigmoid(margin) + flip
-    rejected = (1 - 2 * flip) * jax.nn.sigmoid(-margin) + flip  # 1 - preferred would cancel at large margins
-    return ((1 - 2 * flip) * slope) ** 2 / (preferred * rejected)
+    flip = jnp.asarray(flip)
+    kept = ((1 - 2 * flip) ** 2).astype(slope.dtype)  # rounded after 1 - 2 eps, which cancels
+    inverse_slope = 2 + 2 * jnp.cosh(jnp.clip(margin, -80, 80))  # finite in float32 too
+    return slope * (kept / (kept + (flip * (1 - flip)).astype(slope.dtype) * inverse_slope))
 
 
-def prompt_label_information(scores: Float[Array, "*n k"] | None, dtype) -> Float[Array, "*n k k"] | Float[Array, ""]:
-    """c_ij = sigma'(u_i - u_j) for all completions of each prompt; the constant 1/4 without scores."""
+def prompt_label_information(
+    scores: Float[Array, "*n k"] | None, dtype, flip: Float[Array, " n"] | Float[Array, "n k k"] | None = None
+) -> Float[Array, "*n #k #k"] | Float[Array, ""]:
+    """c_ij = sigma'(u_i - u_j) for all completions of each prompt, less by `flip` noise; 1/4 at most.
+
+    Without scores the constant 1/4, or (n, 1, 1) or (n, k, k) with flips.
+    """
+    if flip is not None:
+        flip = flip.astype(jnp.promote_types(flip.dtype, dtype)).reshape(*flip.shape, *(1, 1)[: 3 - flip.ndim])
     if scores is None:
-        return jnp.asarray(0.25, dtype)
+        return jnp.asarray(0.25, dtype) if flip is None else ((1 - 2 * flip) ** 2 / 4).astype(dtype)
     scores = scores.astype(dtype)
-    return margin_information(scores[..., :, None] - scores[..., None, :])
+    return margin_information(scores[..., :, None] - scores[..., None, :], 0.0 if flip is None else flip)
 
 
 def gram_sensitivities(rows: Float[Array, "p k d"], others: Float[Array, "p k d"]) -> Float[Array, "p k k"]:
@@ -67,7 +77,7 @@ def pair_information(pool: CompletionPool, weights: Float[Array, "p k k"]) -> Fl
     """Information of an allocation given as dense weights: A = sum_p sum_{i<j} w_ij c_ij z_ij z_ij^T, without a prior.
 
     Args:
-        pool: P prompts, K completions, dimension d; its scores give the label information c (1/4 without).
+        pool: P prompts, K completions, dimension d; its scores and flips give the label information c (1/4 without).
         weights: (P, K, K) labels per pair, symmetric; the diagonal and masked slots are ignored.
 
     Returns:
@@ -92,11 +102,11 @@ def _pair_information(pool, weights):
     weights = jnp.where(pool.mask[:, :, None] & pool.mask[:, None, :], weights, 0)
 
     def chunk(part):
-        rows, dense, scores = part
-        return laplacian_information(rows, dense, _chunk_label_information(scores, rows.dtype))
+        rows, dense, scores, flip = part
+        return laplacian_information(rows, dense, _chunk_label_information(scores, rows.dtype, flip))
 
     length = _arrays.chunk_length(*features.shape)
-    return _arrays.sum_chunks(chunk, (features, weights, prompt_major(pool.scores)), length)
+    return _arrays.sum_chunks(chunk, (features, weights, prompt_major(pool.scores), pool.flip), length)
 
 
 def pair_sensitivities(pool: CompletionPool, G: Float[Array, "*r d d"]) -> Float[Array, "p k k"]:
@@ -130,8 +140,8 @@ def _pair_sensitivities(pool, G):
     exists = pool.mask[:, :, None] & pool.mask[:, None, :] & ~jnp.eye(pool.completions, dtype=bool)
 
     def chunk(part):
-        rows, scores, allowed = part
-        label_info = _chunk_label_information(scores, rows.dtype)
+        rows, scores, flip, allowed = part
+        label_info = _chunk_label_information(scores, rows.dtype, flip)
         if G.ndim == 2:
             total = gram_sensitivities(_arrays.contract("pkd,de->pke", rows, G), rows) * label_info
         else:
@@ -143,7 +153,7 @@ def _pair_sensitivities(pool, G):
         return jnp.where(allowed, total, 0)
 
     length = _arrays.chunk_length(*features.shape)
-    return _arrays.map_chunks(chunk, (features, prompt_major(pool.scores), exists), length)
+    return _arrays.map_chunks(chunk, (features, prompt_major(pool.scores), pool.flip, exists), length)
 
 
 def prompt_major(scores: Float[Array, "*r p k"] | None) -> Float[Array, "p *r k"] | None:
@@ -151,10 +161,10 @@ def prompt_major(scores: Float[Array, "*r p k"] | None) -> Float[Array, "p *r k"
     return jnp.moveaxis(scores, 0, 1) if scores is not None and scores.ndim == 3 else scores
 
 
-def _chunk_label_information(scores: Float[Array, "p *r k"] | None, dtype):
+def _chunk_label_information(scores: Float[Array, "p *r k"] | None, dtype, flip):
     if scores is not None and scores.ndim == 3:
         scores = jnp.moveaxis(scores, 1, 0)
-    return prompt_label_information(scores, dtype)
+    return prompt_label_information(scores, dtype, flip)
 
 
 def pair_differences(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[Array, "s d"]:
@@ -169,10 +179,10 @@ def pair_differences(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[Ar
 
 
 def label_information(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[Array, "*r s"]:
-    """Fisher information of one label of each pair: sigma'(u_pi - u_pj), 1/4 without scores.
+    """Fisher information of one label of each pair: sigma'(u_pi - u_pj), 1/4 without scores, less by flip noise.
 
     Args:
-        pool: its scores give the margins.
+        pool: its scores give the margins, its flips the noise (see `margin_information`).
         pairs: (S, 3) rows (p, i, j).
 
     Returns:
@@ -183,10 +193,19 @@ def label_information(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[A
     """
     check_pairs(pool, pairs)
     p, i, j = jnp.asarray(pairs).T
+    dtype, flip = jnp.result_type(float), pair_flips(pool, pairs)
     if pool.scores is None:
-        return jnp.full(p.shape, 0.25, jnp.result_type(float))
-    scores = pool.scores.astype(jnp.result_type(float))
-    return margin_information(scores[..., p, i] - scores[..., p, j])
+        return jnp.full(p.shape, 0.25, dtype) if flip is None else prompt_label_information(None, dtype, flip)[:, 0, 0]
+    scores = pool.scores.astype(dtype)
+    return margin_information(scores[..., p, i] - scores[..., p, j], 0.0 if flip is None else flip)
+
+
+def pair_flips(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[Array, " s"] | None:
+    """flip of a sparse list of pairs; None where the pool has none. Traceable; indices are not checked."""
+    if pool.flip is None:
+        return None
+    p, i, j = jnp.asarray(pairs).T
+    return pool.flip[p] if pool.flip.ndim == 1 else pool.flip[p, i, j]
 
 
 def check_pairs(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> None:

@@ -18,6 +18,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign import _arrays, _checks
+from jaxdesign._flips import as_flips
+
+LEAVES = ("features", "scores", "mask", "flip")
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -31,20 +34,26 @@ class CompletionPool:
             information matrices have a leading axis R and criteria average over it. None: every margin is 0.
         mask: (P, K), True where the completion exists. Masked slots may hold anything and are zeroed.
         ids: one name per prompt, kept as static metadata (not traced).
+        flip: probability that a label is reversed: a number, one per prompt (P,), or one per pair (P, K, K), symmetric,
+            anything where there is no pair; common to all draws. At least 0 and below 1/2. None: no noise. See
+            `information.margin_information` for what it costs.
 
     Raises:
-        TypeError: features or scores of a dtype that is not floating, a mask that is not boolean.
+        TypeError: features, scores or flip of a dtype that is not floating, a mask that is not boolean.
         ValueError: wrong rank or shapes, an empty pool, NaN or inf in an existing completion, no prompt with two
-            completions. Values are only checked outside of jit. Prompts with fewer than two completions are skipped by
-            everything and keep their index.
+            completions, flip outside of [0, 1/2) or not symmetric. Values are only checked outside of jit. Prompts with
+            fewer than two completions are skipped by everything and keep their index.
     """
 
     features: Float[Array, "p k d"]
     scores: Float[Array, "*r p k"] | None
     mask: Bool[Array, "p k"]
+    flip: Float[Array, " p"] | Float[Array, "p k k"] | None
     ids: tuple | None
 
-    def __init__(self, features: Any, scores: Any = None, mask: Any = None, ids: Sequence | None = None):
+    def __init__(
+        self, features: Any, scores: Any = None, mask: Any = None, ids: Sequence | None = None, flip: Any = None
+    ):
         features = _checks.as_float_array(features, "features")
         _checks.rank(features, (3,), "features", "(prompts P, completions K, dimension d)")
         prompts, completions, dim = features.shape
@@ -71,10 +80,11 @@ class CompletionPool:
             if len(ids) != prompts:
                 raise ValueError(f"ids: {len(ids)} found; expected one per prompt, {prompts}")
 
-        traced = _arrays.is_traced(features, scores, mask)
-        partial = mask is not None and (traced or not bool(np.all(mask)))
         exists = jnp.ones((prompts, completions), bool) if mask is None else jnp.asarray(mask)
-        if not traced and int(jnp.max(jnp.sum(exists, axis=1))) < 2:
+        most = jnp.max(jnp.sum(exists, axis=1))  # a tracer inside of jit, even where all arguments are constants
+        traced = _arrays.is_traced(features, scores, most)
+        partial = mask is not None and (traced or not bool(np.all(mask)))
+        if not traced and int(most) < 2:
             raise ValueError(
                 "mask: no prompt has two completions, so there is no pair to compare; sample at least two per prompt"
             )
@@ -89,17 +99,17 @@ class CompletionPool:
         if partial:  # zeroed because 0 x NaN is NaN
             features = jnp.where(exists[..., None], features, 0)
             scores = None if scores is None else jnp.where(exists, scores, 0)
-        for name, value in (("features", features), ("scores", scores), ("mask", exists), ("ids", ids)):
+        flip = None if flip is None else as_flips(flip, exists)
+        for name, value in zip((*LEAVES, "ids"), (features, scores, exists, flip, ids), strict=True):
             object.__setattr__(self, name, value)
 
     def tree_flatten_with_keys(self):
-        names = ("features", "scores", "mask")
-        return tuple((jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in names), self.ids
+        return tuple((jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in LEAVES), self.ids
 
     @classmethod
     def tree_unflatten(cls, ids, leaves):
         pool = object.__new__(cls)  # never validates: transformations unflatten with placeholders
-        for name, value in zip(("features", "scores", "mask", "ids"), (*leaves, ids), strict=True):
+        for name, value in zip((*LEAVES, "ids"), (*leaves, ids), strict=True):
             object.__setattr__(pool, name, value)
         return pool
 
@@ -241,7 +251,7 @@ def _second_moment(features, mask):
 
 
 def _bare(features, mask) -> CompletionPool:
-    return CompletionPool.tree_unflatten(None, (features, None, mask))
+    return CompletionPool.tree_unflatten(None, (features, None, mask, None))
 
 
 def restrict_to_range(pool: CompletionPool, rtol: float = 1e-10) -> tuple[CompletionPool, Float[np.ndarray, "d r"]]:
@@ -275,7 +285,7 @@ def restrict_to_range(pool: CompletionPool, rtol: float = 1e-10) -> tuple[Comple
     dtype = _arrays.compute_dtype(pool.features.dtype)
     with _arrays.float64():
         projected = _project(pool.features, pool.mask, jnp.asarray(basis), dtype=dtype)
-    return CompletionPool.tree_unflatten(pool.ids, (projected, pool.scores, pool.mask)), basis
+    return CompletionPool.tree_unflatten(pool.ids, (projected, pool.scores, pool.mask, pool.flip)), basis
 
 
 @jax.jit(static_argnames="dtype")

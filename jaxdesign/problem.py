@@ -18,7 +18,14 @@ from jaxdesign import _arrays, _checks
 from jaxdesign.budget import Budget, Limits, resolve
 from jaxdesign.criteria import CriterionLike, LogDet, Trace
 from jaxdesign.decided import Decided, decided_pairs
-from jaxdesign.information import laplacian_information, pair_differences, prompt_label_information, sparse_information
+from jaxdesign.information import (
+    laplacian_information,
+    pair_differences,
+    pair_flips,
+    prompt_label_information,
+    prompt_major,
+    sparse_information,
+)
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.memory import MemorySource, memory_source, open_counts, open_pairs, sum_chunks
 
@@ -72,7 +79,7 @@ def make_problem(pool: CompletionPool, criterion: Any, budget: Budget, prior: An
             "pool: is traced; this function runs its loop on the host. Inside jit or vmap use jaxdesign.greedy, "
             "jaxdesign.solvers.frank_wolfe or jaxdesign.solvers.multiplicative"
         )
-    bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask))
+    bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask, pool.flip))
     decided = decided_pairs(pool, budget)
     source = memory_source(bare, closed=decided.closed)
     counts = open_counts(source)[: pool.num_prompts]
@@ -149,16 +156,16 @@ def _page_information(pool, pairs, labels):
 
 @jax.jit
 def _dense_information(pool, weights):
-    bare = (pool.features, pool.mask, pool.scores if pool.num_draws is None else jnp.moveaxis(pool.scores, 0, 1))
+    bare = (pool.features, pool.mask, prompt_major(pool.scores), pool.flip)
 
     def chunk(part):
-        (features, mask, scores), dense = part
+        (features, mask, scores, flip), dense = part
         rows = jnp.where(mask[..., None], features, 0).astype(jnp.float64)
         rows = rows - jnp.sum(rows, axis=1, keepdims=True) / jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None, None]
         rows = jnp.where(mask[..., None], rows, 0)
         if scores is not None:
             scores = scores[None] if scores.ndim == 2 else jnp.moveaxis(scores, 1, 0)
-        info = laplacian_information(rows, dense[None], prompt_label_information(scores, jnp.float64))
+        info = laplacian_information(rows, dense[None], prompt_label_information(scores, jnp.float64, flip))
         return jnp.broadcast_to(info, (pool.num_draws or 1, *info.shape[1:]))
 
     return _arrays.sum_chunks(chunk, (bare, weights), _arrays.chunk_length(*pool.features.shape))
@@ -168,9 +175,8 @@ def draw_label_information(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Fl
     """Label information with an explicit axis of draws, R = 1 without; traceable."""
     p, i, j = pairs.T
     scores = jnp.zeros(pool.mask.shape)[None] if pool.scores is None else pool.scores.reshape(-1, *pool.mask.shape)
-    return prompt_label_information(jnp.stack([scores[:, p, i], scores[:, p, j]], -1), jnp.result_type(float))[
-        ..., 0, 1
-    ]
+    ends = jnp.stack([scores[:, p, i], scores[:, p, j]], -1)
+    return prompt_label_information(ends, jnp.result_type(float), pair_flips(pool, pairs))[..., 0, 1]
 
 
 def exact_sensitivities(
@@ -242,17 +248,17 @@ def uniform_information(problem: Problem) -> Float[np.ndarray, "r d d"]:
 @jax.jit
 def _uniform_information(source):
     def of_chunk(chunk, _):
-        rows, scores = chunk.rows.astype(jnp.float64), chunk.scores
-        if (
-            scores is None and chunk.closed is None
-        ):  # copies have z = 0, so all pairs count: sum_{i<j} z z^T = K sum_i phi phi^T, phi centred
+        rows, scores, flip = chunk.rows.astype(jnp.float64), chunk.scores, chunk.flip
+        if scores is None and chunk.closed is None and (flip is None or flip.ndim == 1):
+            # copies have z = 0, so all pairs count: sum_{i<j} z z^T = K sum_i phi phi^T, phi centred
             count = jnp.sum(chunk.copies >= 0, axis=1)[:, None, None]
-            return _arrays.contract("pkd,pke->de", count / 4 * rows, rows)[None]
+            weight = count * prompt_label_information(None, jnp.float64, flip)
+            return _arrays.contract("pkd,pke->de", weight * rows, rows)[None]
         if scores is not None:
             scores = scores[None] if scores.ndim == 2 else jnp.moveaxis(scores, 1, 0)
         pairs = open_pairs(chunk).astype(jnp.float64)
         symmetric = (pairs + jnp.swapaxes(pairs, 1, 2))[None]
-        return laplacian_information(rows, symmetric, prompt_label_information(scores, jnp.float64))
+        return laplacian_information(rows, symmetric, prompt_label_information(scores, jnp.float64, flip))
 
     return sum_chunks(of_chunk, source, jnp.zeros((source.draws, *source.means.shape[-1:] * 2)))
 

@@ -132,11 +132,16 @@ def _differences_and_label_information(pool: CompletionPool, pairs: Int[np.ndarr
     """z (S, d) and c (R, S) in NumPy, so that the reference shares no arithmetic with what it checks."""
     p, i, j = pairs.T
     features = np.asarray(pool.features).astype(np.float64)
-    if pool.scores is None:
-        return features[p, i] - features[p, j], np.full((1, len(pairs)), 0.25)
-    scores = np.asarray(pool.scores).astype(np.float64).reshape(-1, *pool.mask.shape)
+    scores = np.zeros(pool.mask.shape) if pool.scores is None else np.asarray(pool.scores).astype(np.float64)
+    scores = scores.reshape(-1, *pool.mask.shape)
     decay = np.exp(-np.abs(scores[:, p, i] - scores[:, p, j]))
-    return features[p, i] - features[p, j], decay / (1 + decay) ** 2
+    info = decay / (1 + decay) ** 2
+    if pool.flip is not None:  # [(1 - 2 eps) sigma']^2 / (p (1 - p)), p the probability of the likelier label
+        flip = np.asarray(pool.flip).astype(np.float64)
+        flip = flip[p] if flip.ndim == 1 else flip[p, i, j]
+        likely, unlikely = (((1 - 2 * flip) * odds + flip * (1 + decay)) / (1 + decay) for odds in (1.0, decay))
+        info = ((1 - 2 * flip) * info) ** 2 / (likely * unlikely)
+    return features[p, i] - features[p, j], info
 
 
 def _criterion_term(cvxpy, criterion: LogDet | Trace, fractions, rows, prior, scale):

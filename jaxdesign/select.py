@@ -240,7 +240,8 @@ def _greedy_among(problem: Problem, crit: CriterionLike, prompts: np.ndarray) ->
     if len(prompts) < pool.num_prompts:
         index = jnp.asarray(prompts)
         scores = None if pool.scores is None else pool.scores[..., index, :]
-        pool = CompletionPool.tree_unflatten(None, (pool.features[index], scores, pool.mask[index]))
+        flip = None if pool.flip is None else pool.flip[index]
+        pool = CompletionPool.tree_unflatten(None, (pool.features[index], scores, pool.mask[index], flip))
         limits = Limits(limits.total, limits.per_pair[prompts], limits.per_prompt[prompts])
     pairs, labels = greedy_allocation(pool, crit, limits, problem.prior)
     return np.concatenate([prompts[pairs[:, :1]].astype(np.int32), pairs[:, 1:]], axis=1), labels

@@ -29,7 +29,11 @@ def padded_pool(pool):
     if pool.scores is not None:
         scores[:prompts, :completions] = pool.scores
     features[~mask], scores[~mask] = np.nan, np.nan
-    return CompletionPool(features, scores, mask)
+    flip = pool.flip
+    if flip is not None:
+        slots = [(0, room - have) for have, room in zip(flip.shape, (SHAPE[0], *SHAPE[1:2] * 2), strict=False)]
+        flip = np.pad(np.asarray(flip), slots, constant_values=np.nan)
+    return CompletionPool(features, scores, mask, flip=flip)
 
 
 def padded_matrix(matrix, dim):

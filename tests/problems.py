@@ -35,10 +35,23 @@ def random_arrays(seed, prompts=PROMPTS, completions=COMPLETIONS, dim=DIM, draws
     return features.astype(np.float32), scores.astype(np.float32), mask
 
 
-def random_pool(seed, scores="yes", **shape):
-    """A pool of `random_arrays`; scores "no", "yes" or "draws"."""
+def random_pool(seed, scores="yes", flip=None, **shape):
+    """A pool of `random_arrays`; scores "no", "yes" or "draws"; flip "one", "prompt", "pair" or None for no noise."""
     features, u, mask = random_arrays(seed, draws=DRAWS if scores == "draws" else None, **shape)
-    return CompletionPool(features, None if scores == "no" else u, mask)
+    return CompletionPool(features, None if scores == "no" else u, mask, flip=random_flips(seed, mask, flip))
+
+
+def random_flips(seed, mask, kind):
+    """Flip noise up to 0.49, NaN where there is no pair; a third of it exactly 0."""
+    rng = np.random.default_rng([seed, 1])
+    if kind is None or kind == "one":
+        return None if kind is None else 0.49 * rng.random()
+    flip = np.maximum(rng.uniform(-0.245, 0.49, mask.shape + mask.shape[1:]), 0)
+    flip = np.triu(flip) + np.triu(flip, 1).swapaxes(1, 2)
+    paired = mask[:, :, None] & mask[:, None, :] & ~np.eye(mask.shape[1], dtype=bool)
+    if kind == "pair":
+        return np.where(paired, flip, np.nan)
+    return np.where(paired.any(axis=(1, 2)), flip[:, 0, 1], np.nan)
 
 
 def regression_pool(points):
@@ -70,6 +83,9 @@ def stored(pool):
 def written_out(pool):
     """Candidate pairs (S, 3), differences (S, d), label information (R, S), one by one."""
     features, scores, mask = stored(pool)
+    flip = None if pool.flip is None else np.asarray(pool.flip).astype(np.float64)
+    if flip is not None and flip.ndim == 1:
+        flip = np.broadcast_to(flip[:, None, None], (*mask.shape, mask.shape[1]))
     pairs, z, c = [], [], []
     for p in range(features.shape[0]):
         for i in range(features.shape[1]):
@@ -78,8 +94,17 @@ def written_out(pool):
                     pairs.append((p, i, j))
                     z.append(features[p, i] - features[p, j])
                     margin = np.zeros(1) if scores is None else scores[:, p, i] - scores[:, p, j]
-                    c.append(1 / (2 + 2 * np.cosh(margin)))
+                    c.append(fisher_information(margin, 0.0 if flip is None else float(flip[p, i, j])))
     return np.array(pairs, np.int32), np.array(z), np.array(c).T
+
+
+def fisher_information(margin, flip):
+    """Information of one label about its margin, from the probability p of its outcome: (dp/du)^2 / (p (1 - p))."""
+    slope = 1 / (2 + 2 * np.cosh(margin))
+    if flip == 0:
+        return slope
+    p, q = ((1 - 2 * flip) / (1 + np.exp(sign * margin)) + flip for sign in (-1, 1))
+    return ((1 - 2 * flip) * slope) ** 2 / (p * q)
 
 
 def information_of(z, c, labels, prior=0.0):

@@ -149,7 +149,7 @@ def batch_of_pools(number, scores=True):
     arrays = [random_arrays(seed) for seed in range(number)]
     features, u, mask = (np.stack(a) for a in zip(*arrays, strict=True))
     features[~mask], u[~mask] = 0, 0
-    return CompletionPool.tree_unflatten(None, (jnp.asarray(features), jnp.asarray(u) if scores else None, mask))
+    return CompletionPool.tree_unflatten(None, (jnp.asarray(features), jnp.asarray(u) if scores else None, mask, None))
 
 
 @pytest.mark.parametrize("criterion", [LogDet(), Trace(TARGETS["Trace"])], ids=["LogDet", "Trace"])

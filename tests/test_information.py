@@ -47,7 +47,7 @@ def symmetric_weights(seed, lead=()):
 
 def cast(pool, dtype):
     scores = None if pool.scores is None else pool.scores.astype(dtype)
-    return CompletionPool(pool.features.astype(dtype), scores, pool.mask)
+    return CompletionPool(pool.features.astype(dtype), scores, pool.mask, flip=pool.flip)
 
 
 # ---- the two forms are sums over pairs

@@ -117,6 +117,8 @@ def test_a_pool_made_inside_of_jit_is_the_same():
     inside = jax.jit(CompletionPool)(features, scores, mask)
     outside = CompletionPool(features, scores, mask)
     assert (inside.features == outside.features).all() and (inside.scores == outside.scores).all()
+    constant = jax.jit(lambda: CompletionPool(features, scores, mask, flip=0.1))()
+    assert (constant.features == outside.features).all() and (constant.mask == outside.mask).all()
 
 
 def test_pools_are_stacked_and_mapped():

@@ -80,16 +80,18 @@ def test_shapes_and_draws_are_properties():
 # ---- a pytree
 
 
+@pytest.mark.parametrize("flip", [None, 0.1])
 @pytest.mark.parametrize("scores", ["no", "yes", "draws"])
-def test_a_pool_survives_flattening(scores):
+def test_a_pool_survives_flattening(scores, flip):
     features, u, mask = random_arrays(1, draws=3 if scores == "draws" else None)
-    pool = CompletionPool(features, None if scores == "no" else u, mask, ids=[f"q{p}" for p in range(PROMPTS)])
+    names = [f"q{p}" for p in range(PROMPTS)]
+    pool = CompletionPool(features, None if scores == "no" else u, mask, ids=names, flip=flip)
     leaves, tree = jax.tree.flatten(pool)
     back = jax.tree.unflatten(tree, leaves)
     assert back.ids == pool.ids == ("q0", "q1", "q2", "q3", "q4", "q5")
     assert all(a is b for a, b in zip(jax.tree.leaves(back), leaves, strict=True))
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(pool)]
-    assert paths == [".features", ".scores", ".mask"][: None if scores != "no" else 1] + [".mask"] * (scores == "no")
+    assert paths == [f".{name}" for name in ("features", "scores", "mask", "flip") if getattr(pool, name) is not None]
 
 
 def test_tree_map_never_validates():

@@ -60,18 +60,18 @@ def pair_forms(
 @jax.jit
 def _pair_forms(pool: CompletionPool, G: Float[Array, "*r d d"]) -> Float[Array, "p k k"]:
     def chunk(part):
-        features, mask, scores = part
+        features, mask, scores, flip = part
         scores = jnp.moveaxis(scores, 1, 0) if scores is not None and scores.ndim == 3 else scores
-        leaves = (features.astype(jnp.float64), scores, mask)
+        leaves = (features.astype(jnp.float64), scores, mask, flip)
         return pair_sensitivities(CompletionPool.tree_unflatten(None, leaves), G)
 
-    arrays = (pool.features, pool.mask, prompt_major(pool.scores))
+    arrays = (pool.features, pool.mask, prompt_major(pool.scores), pool.flip)
     return _arrays.map_chunks(chunk, arrays, _arrays.chunk_length(*pool.features.shape))
 
 
 def without_scores(pool: CompletionPool) -> CompletionPool:
-    """The pool as seen by a rule that does not know the margins: c = 1/4 for every pair."""
-    return CompletionPool.tree_unflatten(None, (pool.features, None, pool.mask))
+    """The pool as seen by a rule that knows neither margins nor noise: c = 1/4 for every pair."""
+    return CompletionPool.tree_unflatten(None, (pool.features, None, pool.mask, None))
 
 
 def information_of_all(problem: Problem) -> Float[np.ndarray, "r d d"]:

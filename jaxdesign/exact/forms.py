@@ -54,11 +54,14 @@ class PairForms(NamedTuple):
 
 
 def all_pairs(pool: CompletionPool) -> Pairs:
-    """The pool made ready; P K^2 entries of label information for each draw where it has scores."""
+    """The pool made ready; P K^2 entries of label information for each draw where it has scores or flips."""
     rows = centred_features(pool)
     scores = pool.scores
     scores = scores[None] if scores is not None and scores.ndim == 2 else scores
-    return Pairs(rows, prompt_label_information(scores, rows.dtype), candidate_pairs(first_copies(pool)))
+    info = prompt_label_information(scores, rows.dtype, pool.flip)
+    if scores is None and pool.flip is not None:
+        info = jnp.broadcast_to(info, (1, *pool.mask.shape, pool.completions))
+    return Pairs(rows, info, candidate_pairs(first_copies(pool)))
 
 
 def mean_information(pairs: Pairs, draws: int) -> Float[Array, " r"]:

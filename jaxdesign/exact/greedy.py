@@ -68,7 +68,7 @@ def greedy(
     if size < 1:
         raise ValueError(f"size={size}: must be at least 1; it is the number of labels to choose")
     cap, quota = _cap(per_pair, pool.num_prompts), np.full(pool.num_prompts, np.inf)
-    bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask))
+    bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask, pool.flip))
     with _arrays.float64():
         pairs, picked = _greedy(bare, crit, traceable_prior(prior, pool), int(size), cap, quota, rows=int(size))
         return pairs, (jnp.arange(int(size)) < picked).astype(jnp.float32)
@@ -83,7 +83,7 @@ def greedy_allocation(
     """
     total = int(limits.total)
     rows = 1 << (total - 1).bit_length()  # one compilation for totals up to a power of two
-    bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask))
+    bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask, pool.flip))
     with _arrays.float64():
         pairs, picked = _greedy(bare, crit, prior, total, limits.per_pair, limits.per_prompt, rows=rows)
     pairs, counts = np.unique(np.asarray(pairs)[: int(picked)], axis=0, return_counts=True)
@@ -102,7 +102,7 @@ def work(pool: CompletionPool, crit: CriterionLike, total: int) -> float:
 
 def memory(pool: CompletionPool, crit: CriterionLike) -> float:
     """Entries of the stored forms and label information."""
-    kinds = (2 if isinstance(crit, Trace) else 1) + (pool.scores is not None)
+    kinds = (2 if isinstance(crit, Trace) else 1) + (pool.scores is not None or pool.flip is not None)
     return float(kinds) * (pool.num_draws or 1) * pool.num_prompts * pool.completions**2
 
 

@@ -126,12 +126,12 @@ def _over_chunks(function, source, rules):
 
 
 def _chunk_forms(chunk: Chunk, part, factors: Factors, closed) -> _ChunkForms:
-    rows, scores, copies = chunk.rows, chunk.scores, chunk.copies
+    rows, scores, copies, flip = chunk.rows, chunk.scores, chunk.copies, chunk.flip
     prompts, levels, has_room = part
     if scores is not None:
         scores = scores[None] if scores.ndim == 2 else jnp.moveaxis(scores, 1, 0)
     shape = (*copies.shape, copies.shape[1])
-    info = jnp.broadcast_to(prompt_label_information(scores, rows.dtype), (len(factors.leverage), *shape))
+    info = jnp.broadcast_to(prompt_label_information(scores, rows.dtype, flip), (len(factors.leverage), *shape))
     flat = rows.reshape(-1, rows.shape[-1])
 
     def times(factor):

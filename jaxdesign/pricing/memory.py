@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxdesign import _arrays
-from jaxdesign.information import gram_sensitivities, margin_information, prompt_major
+from jaxdesign.information import gram_sensitivities, prompt_label_information, prompt_major
 from jaxdesign.pool import CompletionPool, candidate_pairs, first_copies, prompt_means
 
 # Rounding error of a priced sensitivity over the bound of `_rounding_error`: measured at most 0.7 / ERROR_MARGIN over
@@ -36,6 +36,7 @@ class MemorySource(NamedTuple):
     means: Float[Array, "n c d"]  # over the completions of each prompt, in the working dtype
     scores: Float[Array, "n c *r k"] | None
     copies: Int[Array, "n c k"]  # `first_copies`, -1 where masked
+    flip: Float[Array, "n c"] | Float[Array, "n c k k"] | None = None  # as in the pool
     closed: UInt8[Array, "n c k b"] | None = None  # bit j of row i: pair (i, j), i < j, may not be used
 
     @property
@@ -60,6 +61,7 @@ class Chunk(NamedTuple):
     rows: Float[Array, "c k d"]
     scores: Float[Array, "c *r k"] | None
     copies: Int[Array, "c k"]
+    flip: Float[Array, " c"] | Float[Array, "c k k"] | None
     closed: UInt8[Array, "c k b"] | None
 
 
@@ -85,9 +87,10 @@ def memory_source(
     """Chunk a pool. `dtype` defaults to float32, or float64 for float64 features; `closed` pairs are no candidates."""
     dtype = dtype or _arrays.compute_dtype(pool.features.dtype)
     length = _arrays.chunk_length(pool.num_prompts, pool.completions, pool.dim)
-    parts = _parts(pool.features, prompt_major(pool.scores), pool.mask, dtype=np.dtype(dtype), length=length)
-    chunks = parts[-1].shape[:2]
-    return MemorySource(pool.features, *parts, _closed_bits(closed, chunks, pool.completions))
+    arrays = pool.features, prompt_major(pool.scores), pool.mask, pool.flip
+    last, means, scores, copies, flip = _parts(*arrays, dtype=np.dtype(dtype), length=length)
+    bits = _closed_bits(closed, copies.shape[:2], pool.completions)
+    return MemorySource(pool.features, last, means, scores, copies, flip, bits)
 
 
 def _closed_bits(closed, chunks, completions) -> Array | None:
@@ -102,16 +105,16 @@ def _closed_bits(closed, chunks, completions) -> Array | None:
 
 
 @jax.jit(static_argnames=("dtype", "length"))
-def _parts(features, scores, mask, *, dtype, length):
+def _parts(features, scores, mask, flip, *, dtype, length):
     def prepare(part):
-        rows, exists, u = part
-        bare = CompletionPool.tree_unflatten(None, (rows, None, exists))
+        rows, exists, u, noise = part
+        bare = CompletionPool.tree_unflatten(None, (rows, None, exists, None))
         u = None if u is None else _centred_scores(u, exists).astype(dtype)
-        return prompt_means(bare, dtype), u, first_copies(bare)
+        return prompt_means(bare, dtype), u, first_copies(bare), noise
 
     past = -len(features) % length
     last = jnp.pad(features[len(features) - length + past :], ((0, past), (0, 0), (0, 0)))
-    return last, *_arrays.map_padded(prepare, (features, mask, scores), length)
+    return last, *_arrays.map_padded(prepare, (features, mask, scores, flip), length)
 
 
 def map_chunks(function: Callable, source: MemorySource, more: Any = None) -> Any:
@@ -129,16 +132,16 @@ def sum_chunks(function: Callable, source: MemorySource, start: Array, more: Any
 
 
 def _visits(source):
-    return jnp.arange(len(source.copies), dtype=jnp.int32), source.means, source.scores, source.copies, source.closed
+    return jnp.arange(len(source.copies), dtype=jnp.int32), source[2:]
 
 
 def _chunk(source, visit):
-    index, means, scores, copies, closed = visit
+    index, (means, scores, copies, flip, closed) = visit
     length, prompts = source.copies.shape[1], len(source.features)
     start = jnp.minimum(index * length, prompts - length)
     rows = jax.lax.dynamic_slice_in_dim(source.features, start, length)
     rows = jnp.where(index == len(source.copies) - 1, source.last, rows).astype(source.dtype)
-    return Chunk(jnp.where(copies[..., None] >= 0, rows - means[:, None], 0), scores, copies, closed)
+    return Chunk(jnp.where(copies[..., None] >= 0, rows - means[:, None], 0), scores, copies, flip, closed)
 
 
 def open_pairs(chunk: Chunk) -> Bool[Array, "c k k"]:
@@ -179,18 +182,23 @@ def chunk_sensitivities(
     chunk: Chunk, factors: Float[Array, "r d d"]
 ) -> tuple[Float[Array, "c k k"], Float[Array, " c"]]:
     """b of all pairs of some prompts, averaged over draws, and a bound on its rounding error per prompt."""
-    rows, scores = chunk.rows, chunk.scores
+    rows, scores, flip = chunk.rows, chunk.scores, chunk.flip
     flat = rows.reshape(-1, rows.shape[-1])
     total, error = 0.0, 0.0
     for draw in range(factors.shape[0]):  # unrolled: a handful of draws, and no (R, P, K, d) scratch
         y = jnp.matmul(flat, factors[draw], precision=_arrays.HIGHEST).reshape(rows.shape)
-        label_info = jnp.asarray(0.25, rows.dtype)
-        if scores is not None:
-            u = scores if scores.ndim == 2 else scores[:, draw]
-            label_info = margin_information(u[:, :, None] - u[:, None, :])
-        total += label_info * gram_sensitivities(y, y)
+        u = scores if scores is None or scores.ndim == 2 else scores[:, draw]
+        total += prompt_label_information(u, rows.dtype, flip) * gram_sensitivities(y, y)
         error += _rounding_error(flat, y, factors[draw])
+    if flip is not None:
+        error *= _largest_share(flip, copies).astype(rows.dtype)
     return total / len(factors), error / len(factors)
+
+
+def _largest_share(flip, copies) -> Float[Array, " c"]:
+    """(1 - 2 eps)^2 of the least noisy pair of each prompt: c is at most a quarter of that, its error too."""
+    share = (1 - 2 * flip) ** 2
+    return share if share.ndim == 1 else jnp.max(jnp.where(candidate_pairs(copies), share, 0), axis=(1, 2))
 
 
 def _rounding_error(

@@ -28,7 +28,8 @@ def dense_information(source: MemorySource, labels: Float[Array, "p k k"]) -> Fl
         if scores is not None:
             scores = scores[None] if scores.ndim == 2 else jnp.moveaxis(scores, 1, 0)
         symmetric = (dense + jnp.swapaxes(dense, 1, 2))[None]
-        return laplacian_information(chunk.rows, symmetric, prompt_label_information(scores, chunk.rows.dtype))
+        info = prompt_label_information(scores, chunk.rows.dtype, chunk.flip)
+        return laplacian_information(chunk.rows, symmetric, info)
 
     start = jnp.zeros((source.draws, *source.means.shape[-1:] * 2), source.dtype)
     start = start + 0 * source.means[0, 0, 0]  # varies like the data under shard_map and vmap
