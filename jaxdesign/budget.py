@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from jaxdesign import _checks
 from jaxdesign.coupling import Coupling, group_totals, pair_costs
 from jaxdesign.feasibility import check_feasible
-from jaxdesign.quotas import Groups, Quota, joined
+from jaxdesign.quotas import Groups, Quota, joined, whole_quota
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Budget:
         size = self.labels_per_task
         if isinstance(size, bool) or not isinstance(size, int | np.integer):
             raise TypeError(f"budget.labels_per_task: expected an integer, found {type(size).__name__}")
-        if size < 1 or total % size:
+        if size < 1 or (size > 1 and total % size):
             raise ValueError(
                 f"budget.labels_per_task={size}: must be at least 1 and divide total={total:g}; tasks are whole"
             )
@@ -98,7 +98,7 @@ class Budget:
 
 
 def whole_budget(budget: Budget) -> Budget:
-    """The budget with caps and quotas rounded down; ValueError unless the total is whole."""
+    """The budget with largest numbers rounded down and least ones up; ValueError unless the total is whole."""
     if not isinstance(budget, Budget):
         raise TypeError(f"budget: expected jaxdesign.Budget, found {type(budget).__name__}")
     if budget.total != np.rint(budget.total):
@@ -108,7 +108,9 @@ def whole_budget(budget: Budget) -> Budget:
             f"{below}; jaxdesign.optimize takes any real total"
         )
     caps = {name: getattr(budget, name) for name in ("per_pair", "per_prompt")}
-    return replace(budget, **{name: None if cap is None else np.floor(cap) for name, cap in caps.items()})
+    found = {name: None if cap is None else np.floor(cap) for name, cap in caps.items()}
+    found["per_prompt_min"] = None if budget.per_prompt_min is None else np.ceil(budget.per_prompt_min)
+    return replace(budget, **found, quotas=tuple(whole_quota(quota) for quota in budget.quotas))
 
 
 class Limits(NamedTuple):

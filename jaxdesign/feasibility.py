@@ -43,13 +43,21 @@ def check_feasible(
         )
     holds, asks = group_totals(coupling, room), group_totals(coupling, least)
     for found, limit, text in (
-        (groups.low > holds * (1 + SLACK), holds, "at_least={0:g}, but its prompts can take at most {1:g} labels"),
-        (groups.high < asks * (1 - SLACK), asks, "at_most={2:g}, but per_prompt_min asks for {1:g} labels"),
+        (
+            groups.low > holds * (1 + SLACK),
+            holds,
+            "at_least={0:g}, but its prompts can take at most {1:g} labels; lower at_least to that",
+        ),
+        (
+            groups.high < asks * (1 - SLACK),
+            asks,
+            "at_most={2:g}, but per_prompt_min asks for {1:g} labels; raise at_most to that",
+        ),
     ):
         if found.any():
             g = int(np.argmax(found))
             said = text.format(groups.low[g], limit[g], groups.high[g])
-            raise ValueError(f"budget.quotas: {groups.names[g]} has {said}; change the quota to at most that, or room")
+            raise ValueError(f"budget.quotas: {groups.names[g]} has {said}")
     possible = total_range(coupling, room)
     if possible is None:
         raise ValueError(f"budget.quotas: no labels obey {_conflict(coupling, room)} together; relax one of them")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,6 +73,20 @@ class Quota:
             k = int(np.argmin(limits >= 0))
             raise ValueError(f"{self.name}.{field}: {limits[k]:g} for group {names[k]!r}; must be at least 0")
         return limits
+
+
+def whole_quota(quota: Quota) -> Quota:
+    """The quota with least numbers rounded up and largest ones down."""
+    groups, names = quota.groups(), np.unique(quota.of).tolist()
+    low, high = np.ceil(groups.low), np.floor(groups.high)
+    if (low > high).any():
+        k = int(np.argmax(low > high))
+        raise ValueError(
+            f"{quota.name}: no whole number of labels is between at_least={groups.low[k]:g} and "
+            f"at_most={groups.high[k]:g} of group {names[k]!r}; widen the quota"
+        )
+    at_least, at_most = (dict(zip(names, limits.tolist(), strict=True)) for limits in (low, high))
+    return replace(quota, at_least=at_least, at_most=at_most)
 
 
 class Groups(NamedTuple):
