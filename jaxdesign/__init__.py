@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Annotators": "annotators",
     "Budget": "budget",
     "Certificate": "design",
     "CompletionPool": "pool",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from jaxdesign import baselines as baselines
     from jaxdesign import reference as reference
     from jaxdesign import solvers as solvers
+    from jaxdesign.annotators import Annotators as Annotators
     from jaxdesign.budget import Budget as Budget
     from jaxdesign.criteria import Criterion as Criterion
     from jaxdesign.criteria import LogDet as LogDet

@@ -83,17 +83,13 @@ class Budget:
             object.__setattr__(self, name, value)
 
     def _checked_costs(self) -> float | None:
-        if self.cost is None and not self.cost_per_label:
-            if self.cost_total is not None:
-                raise ValueError(
-                    f"budget.cost_total={self.cost_total}: labels cost nothing; pass cost=(P, K) or cost_per_label"
-                )
-            return None
         constant = _checks.number(self.cost_per_label, "budget.cost_per_label")
         if not np.isfinite(constant) or constant < 0:
             raise ValueError(f"budget.cost_per_label={constant:g}: must be finite and at least 0")
         if self.cost_total is None:
-            raise ValueError("budget.cost_total: missing; it is what all labels together may cost")
+            if self.cost is not None or constant > 0:
+                raise ValueError("budget.cost_total: missing; it is what all labels together may cost")
+            return None
         return _checks.positive_finite(self.cost_total, "budget.cost_total", "what all labels together may cost")
 
 
@@ -188,6 +184,11 @@ def resolve(
 
 def _coupling(budget, mask, least, required, decided) -> Coupling | None:
     """What couples prompts, less what required pairs take of it."""
+    if budget.cost_total is not None and budget.cost is None and not budget.cost_per_label:
+        raise ValueError(
+            f"budget.cost_total={budget.cost_total:g}: labels cost nothing; pass cost=(P, K), cost_per_label, or "
+            "annotators with a cost"
+        )
     if budget.cost_total is None and not budget.quotas and not least.any():
         return None
     prompts = len(least)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdesign.annotators import Annotators, repeated_budget, repeated_pairs, repeated_pool, with_annotators
 from jaxdesign.budget import Budget
 from jaxdesign.certify import certify, cold_level
 from jaxdesign.certify_coupled import certify_coupled
@@ -20,7 +21,15 @@ from jaxdesign.status import Status
 
 
 def evaluate(
-    pool: CompletionPool, crit: CriterionLike, budget: Budget, pairs: Any, labels: Any, prior: Any = None
+    pool: CompletionPool,
+    crit: CriterionLike,
+    budget: Budget,
+    pairs: Any,
+    labels: Any,
+    prior: Any = None,
+    *,
+    annotators: Annotators | None = None,
+    assigned: Any = None,
 ) -> Design:
     """Certificate of a given allocation: its criterion, and how far it can be from the best allowed one.
 
@@ -31,6 +40,8 @@ def evaluate(
         pairs: (S, 3) rows (p, i, j); rows (p, j, i) are turned round, repeated pairs are added up.
         labels: (S,) labels of each pair, non-negative, real or whole.
         prior: information already held, (d, d) or a scalar ridge.
+        annotators: who can label; needs `assigned`.
+        assigned: (S,) index of the annotator of each pair, as in `Design.annotators`.
 
     Returns:
         A Design with the pairs in order, zeros dropped. `certificate.value` is inf and the efficiency 0 where the
@@ -42,6 +53,12 @@ def evaluate(
 
     Numerics: float64 from the stored features throughout; see `certify`.
     """
+    if annotators is not None:
+        if assigned is None:
+            raise ValueError("assigned: missing; with annotators it says who labels each pair")
+        wide = repeated_pool(pool, annotators), crit, repeated_budget(budget, pool, annotators)
+        design = evaluate(*wide, repeated_pairs(pairs, assigned, pool, annotators), labels, prior)
+        return with_annotators(design, pool, annotators)
     problem = make_problem(pool, crit, budget, prior)
     pairs, labels = canonical_allocation(problem, pairs, labels)
     return evaluated(problem, pairs, labels, Status.EVALUATED)

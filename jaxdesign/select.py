@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdesign.annotators import Annotators, repeated_budget, repeated_pool, with_annotators
 from jaxdesign.budget import Budget, whole_budget
 from jaxdesign.criteria import Criterion, CriterionLike
 from jaxdesign.decided import with_required, without
@@ -30,6 +31,7 @@ def select_pairs(
     tol: float = 1e-3,
     design: Design | None = None,
     callback: Callable[[TraceRow], bool | None] | None = None,
+    annotators: Annotators | None = None,
 ) -> Design:
     """Choose which pairs to have labelled: whole labels that minimise the criterion, and how far from best they can be.
 
@@ -58,6 +60,7 @@ def select_pairs(
         tol: relative gap at which the real-valued design stops, and at which a choice of whole labels is good enough.
         design: a real-valued design of the same problem, instead of solving for one; it is certified anew.
         callback: called after every pass of the solver with (passes, value, lower_bound, gap, seconds).
+        annotators: who can label; the design then says who labels which pair (`.annotators`). None: labels are alike.
 
     Returns:
         Design with status EXACT: pairs in order, whole labels that sum to the total, the certificate with the chosen
@@ -81,6 +84,12 @@ def select_pairs(
     if design is not None and not isinstance(design, Design):
         raise TypeError(f"design: expected a jaxdesign.Design, found {type(design).__name__}")
     budget = whole_budget(budget)
+    if annotators is not None:
+        if design is not None:
+            raise ValueError("design: a design that says who labels what cannot be rounded again; pass design=None")
+        wide = repeated_pool(pool, annotators), crit, repeated_budget(budget, pool, annotators)
+        chosen = select_pairs(*wide, prior=prior, seed=seed, tol=tol, callback=callback)
+        return with_annotators(chosen, pool, annotators)
     check_enough(pool, crit, budget, prior)
     problem = make_problem(pool, crit, budget, prior)
     if design is None:

@@ -137,6 +137,7 @@ LAYERS = [
     ["coupling"],
     ["feasibility"],
     ["budget"],
+    ["annotators"],
     ["decided"],
     ["pricing"],
     ["problem"],

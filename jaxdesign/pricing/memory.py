@@ -182,7 +182,7 @@ def chunk_sensitivities(
     chunk: Chunk, factors: Float[Array, "r d d"]
 ) -> tuple[Float[Array, "c k k"], Float[Array, " c"]]:
     """b of all pairs of some prompts, averaged over draws, and a bound on its rounding error per prompt."""
-    rows, scores, flip = chunk.rows, chunk.scores, chunk.flip
+    rows, scores, copies, flip = chunk.rows, chunk.scores, chunk.copies, chunk.flip
     flat = rows.reshape(-1, rows.shape[-1])
     total, error = 0.0, 0.0
     for draw in range(factors.shape[0]):  # unrolled: a handful of draws, and no (R, P, K, d) scratch

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from jaxdesign.annotators import Annotators, repeated_budget, repeated_pool, with_annotators
 from jaxdesign.budget import Budget
 from jaxdesign.criteria import CriterionLike
 from jaxdesign.design import Design, TraceRow
@@ -38,13 +39,14 @@ def optimize(
     max_passes: int | None = None,
     start: Design | None = None,
     callback: Callable[[TraceRow], bool | None] | None = None,
+    annotators: Annotators | None = None,
 ) -> Design:
     """Minimise a criterion of A(n) = prior + sum_e n_e c_e z_e z_e^T over the allocations n a budget allows.
 
     Args:
         pool: the completions; its candidate pairs are never materialised.
         crit: `LogDet()`, `Trace(H)` or `Criterion(function)`.
-        budget: total labels, caps per pair, quotas per prompt.
+        budget: total labels, caps per pair, quotas per prompt and per group, costs, excluded and required pairs.
         prior: information already held, (d, d) (or one per draw), or a scalar ridge for ridge x I.
         tol: stop when 1 - certificate.efficiency <= tol (gap <= tol max(1, |value|) for a `Criterion`).
         solver: None for column generation, or a name: "column_generation", "interior_point", "matrix_atoms",
@@ -52,6 +54,7 @@ def optimize(
         max_passes: pricing passes after which to stop; None for the solver's own limit.
         start: an earlier design to start from, for instance of the same pool with another budget or prior.
         callback: called after every pass with (passes, value, lower_bound, gap, seconds); True stops the solver.
+        annotators: who can label; the design then says who labels which pair. None: labels are all alike.
 
     Returns:
         Design: pairs (S, 3), labels (S,) that sum to the total, certificate, status, passes, trace. `status` says
@@ -75,6 +78,12 @@ def optimize(
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a function of a TraceRow, found {type(callback).__name__}")
     chosen = named_solver(solver)
+    if annotators is not None:
+        if start is not None:
+            raise ValueError("start: a design that says who labels what cannot be continued; pass start=None")
+        wide = repeated_pool(pool, annotators), crit, repeated_budget(budget, pool, annotators)
+        design = optimize(*wide, prior=prior, tol=tol, solver=solver, max_passes=max_passes, callback=callback)
+        return with_annotators(design, pool, annotators)
     problem = make_problem(pool, crit, budget, prior)
     if problem.limits.coupling is not None:
         chosen = coupled_solver(solver, chosen)
