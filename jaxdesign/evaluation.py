@@ -79,10 +79,17 @@ def evaluated(problem: Problem, pairs: np.ndarray, labels: np.ndarray, status: S
 
 
 def canonical_allocation(problem: Problem, pairs: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs as i < j in order without repetition or zeros, labels as float64, the required ones taken out.
+    """An allocation in order with the required labels taken out; ValueError where it lacks them or is not allowed."""
+    pairs, labels = without(problem.decided, *ordered_allocation(problem, pairs, labels))
+    if (labels < 0).any():
+        pair = tuple(int(v) for v in pairs[np.argmax(labels < 0)])
+        raise ValueError(f"labels: pair {pair} lacks labels that budget.required asks for")
+    check_allowed(problem, pairs, labels)
+    return pairs, labels
 
-    ValueError where not allowed.
-    """
+
+def ordered_allocation(problem: Problem, pairs: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs as i < j in order without repetition or zeros, labels as float64; ValueError for what is no allocation."""
     pairs, labels = np.asarray(pairs), np.asarray(labels, dtype=np.float64)
     check_pairs(problem.pool, pairs)
     if labels.shape != (len(pairs),):
@@ -93,13 +100,7 @@ def canonical_allocation(problem: Problem, pairs: Any, labels: Any) -> tuple[np.
     ordered = np.concatenate([pairs[:, :1], np.sort(pairs[:, 1:], axis=1)], axis=1).astype(np.int32)
     ordered, inverse = np.unique(ordered, axis=0, return_inverse=True)
     summed = np.bincount(inverse.ravel(), weights=labels, minlength=len(ordered))
-    ordered, summed = ordered[summed > 0], summed[summed > 0]
-    ordered, summed = without(problem.decided, ordered, summed)
-    if (summed < 0).any():
-        pair = tuple(int(v) for v in ordered[np.argmax(summed < 0)])
-        raise ValueError(f"labels: pair {pair} lacks labels that budget.required asks for")
-    check_allowed(problem, ordered, summed)
-    return ordered, summed
+    return ordered[summed > 0], summed[summed > 0]
 
 
 def check_allowed(problem: Problem, pairs: np.ndarray, labels: np.ndarray) -> None:

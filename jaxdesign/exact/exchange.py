@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from jaxdesign import _arrays, _checks
 from jaxdesign.coupling import group_totals, pair_costs
 from jaxdesign.criteria import LogDet, Trace
-from jaxdesign.evaluation import canonical_allocation
+from jaxdesign.evaluation import check_allowed, ordered_allocation
 from jaxdesign.exact import forms as pair_forms
 from jaxdesign.exact import swap_rounds, swap_search, swaps
 from jaxdesign.pricing.memory import MemorySource, best_pairs, memory_source
@@ -53,9 +53,9 @@ def exchange(
     """Improve whole labels until no swap, one label taken from a pair and given to another, lowers the criterion.
 
     Args:
-        problem: the pool, the criterion (LogDet or Trace, averaged over draws), caps, quotas and the prior.
+        problem: the pool, the criterion (LogDet or Trace, averaged over draws), all limits and the prior.
         pairs: (S, 3) rows (p, i, j).
-        labels: (S,) whole labels, allowed and with regular information: greedy ones, or a rounded design.
+        labels: (S,) whole labels of those left to choose, allowed and with regular information: greedy ones, or a rounded design.
         least_gain: a swap helps if it lowers -log det A (mean over draws) by more than this, or the trace by more than
             this share of it. The last passes make few swaps of little gain: 1e-6 saves about half of the passes.
         max_swaps: stop after so many swaps; None for no limit.
@@ -80,7 +80,8 @@ def exchange(
     """
     if not isinstance(problem.criterion, LogDet | Trace):
         raise TypeError(f"crit: exchange knows the swaps of LogDet() and Trace(H), found {problem.criterion!r}")
-    pairs, labels = canonical_allocation(problem, pairs, labels)
+    pairs, labels = ordered_allocation(problem, pairs, labels)
+    check_allowed(problem, pairs, labels)
     if (labels != np.rint(labels)).any():
         row = int(np.argmax(labels != np.rint(labels)))
         raise ValueError(f"labels: {labels[row]:g} at row {row}; exchange moves whole labels, so round them first")
