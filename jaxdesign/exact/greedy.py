@@ -71,7 +71,9 @@ def greedy(
     cap, quota = _cap(per_pair, pool.num_prompts), np.full(pool.num_prompts, np.inf)
     bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask))
     with _arrays.float64():
-        pairs, picked = _greedy(bare, crit, traceable_prior(prior, pool), int(size), cap, quota, rows=int(size))
+        held = traceable_prior(prior, pool)
+        held = held[0, 0, 0] if prior is None or jnp.ndim(prior) == 0 else held  # a ridge needs no factorisation
+        pairs, picked = _greedy(bare, crit, held, int(size), cap, quota, rows=int(size))
         return pairs, (jnp.arange(int(size)) < picked).astype(jnp.float32)
 
 
@@ -148,30 +150,35 @@ def _cap(per_pair, prompts):
 @jax.jit(static_argnames="rows")
 def _greedy(pool, crit, prior, size, cap, quota, *, rows):
     """Pairs (rows, 3) and how many of them count, at most `size`. Call inside `_arrays.float64()`."""
-    is_open, mean, start = _start(pool, prior, size)
+    is_open, mean, (start, factor) = _start(pool, prior, size)
     rules = Rules(size, jnp.asarray(cap), jnp.asarray(quota))
     if isinstance(crit, LogDet):
-        return lazy_greedy(pool, start, is_open, rules, rows=rows)
+        return lazy_greedy(pool, start, factor, is_open, rules, rows=rows)
     to_come = mean if isinstance(crit, Trace) else jnp.zeros_like(mean)
     return full_greedy(pool, crit, start, to_come, is_open, rules, rows=rows)
 
 
 @jax.jit(static_argnames="rows")
 def _myopic(pool, crit, prior, size, cap, quota, *, rows):
-    is_open, mean, start = _start(pool, prior, size)
+    is_open, mean, (start, _) = _start(pool, prior, size)
     rules = Rules(size, jnp.asarray(cap), jnp.asarray(quota))
     return full_greedy(pool, crit, start, jnp.zeros_like(mean), is_open, rules, rows=rows)
 
 
 def _start(pool, prior, size):
-    """Candidate pairs, the mean information of a label, and A before the first pick."""
+    """Candidate pairs, the mean information of a label, and A before the first pick with its factor F."""
     is_open = candidate_pairs(first_copies(pool))
     mean = mean_information(pool, is_open)
-    return is_open, mean, _lifted(prior, LIFT * size * jnp.trace(mean, axis1=1, axis2=2) / pool.dim)
+    return is_open, mean, _lifted(prior, LIFT * size * jnp.trace(mean, axis1=1, axis2=2) / pool.dim, pool.dim)
 
 
-def _lifted(prior, least):
-    """Prior plus `least` times I where its smallest eigenvalue is below that."""
-    ridge = least[:, None, None] * jnp.eye(prior.shape[-1])
+def _lifted(prior, least, dim):
+    """Prior plus `least` times I where its smallest eigenvalue is below that, and F with F F^T its inverse."""
+    eye = jnp.eye(dim)
+    if prior.ndim == 0:
+        ridge = jnp.where(prior >= least, prior, prior + least)[:, None, None]
+        return ridge * eye, eye / jnp.sqrt(ridge)
+    ridge = least[:, None, None] * eye
     regular = jnp.isfinite(cholesky_and_inverse(prior - ridge)[0]).all(axis=(1, 2))
-    return jnp.where(regular[:, None, None], prior, prior + ridge)
+    matrix = jnp.where(regular[:, None, None], prior, prior + ridge)
+    return matrix, jnp.swapaxes(cholesky_and_inverse(matrix)[1], 1, 2)

@@ -75,9 +75,15 @@ class State(NamedTuple):
 
 
 def lazy_greedy(
-    pool: CompletionPool, matrix: Float[Array, "r d d"], is_open: Bool[Array, "p k k"], rules: Rules, *, rows: int
+    pool: CompletionPool,
+    matrix: Float[Array, "r d d"],
+    factor: Float[Array, "r d d"],
+    is_open: Bool[Array, "p k k"],
+    rules: Rules,
+    *,
+    rows: int,
 ) -> tuple[Int[Array, "n 3"], Int[Array, ""]]:
-    """Pairs (rows, 3) in the order of picking and how many of them count; A starts at `matrix`.
+    """Pairs (rows, 3) in the order of picking and how many of them count; A starts at `matrix`, F at `factor`.
 
     Call inside `_arrays.float64()`.
     """
@@ -86,33 +92,26 @@ def lazy_greedy(
     leverage = jnp.broadcast_to(jnp.where(is_open, 0, CLOSED).astype(dtype), (len(matrix), *is_open.shape))
     zero = jnp.zeros((), jnp.int32)
     nothing = jnp.zeros(pool.num_prompts, jnp.int32)
-    start = State(
-        matrix,
-        matrix,
-        Stored(leverage, jnp.zeros((len(matrix), block, pool.dim), dtype)),
-        Bounds(nothing.astype(dtype), nothing, nothing == 1),
-        jnp.asarray(rules.quota, jnp.float32),
-        jnp.zeros((rows, 3), jnp.int32),
-        zero,
-        zero,
-        zero,
-        zero == 0,
-        zero == 0,
-    )
+    stored = Stored(leverage, jnp.zeros((len(matrix), block, pool.dim), dtype))
+    bounds = Bounds(nothing.astype(dtype), nothing, nothing == 1)
+    quota, pairs = jnp.asarray(rules.quota, jnp.float32), jnp.zeros((rows, 3), jnp.int32)
+    start = State(matrix, factor, stored, bounds, quota, pairs, zero, zero, zero, zero == 1, zero == 0)
 
     def unfinished(state):
         return state.left & (state.picked < rules.size)
 
-    def one_block(state):
-        scratch = state.stale | (state.picked - state.from_scratch >= BLOCKS * block)
-        state = lax.cond(scratch, lambda s: _from_scratch(pool, s), lambda s: _update(pool, s), state)
-        return lax.while_loop(
-            lambda s: unfinished(s) & ~s.stale & (s.picked - s.updated < block),
-            lambda s: _pick(pool, rules.cap, s),
-            state,
-        )
+    def goes_on(state):
+        return unfinished(state) & ~state.stale & (state.picked - state.updated < block)
 
-    end = lax.while_loop(unfinished, one_block, start)
+    def one_block(state):
+        return lax.while_loop(goes_on, lambda s: _pick(pool, rules.cap, s), state)
+
+    def brought_up_to_date(state):
+        scratch = state.stale | (state.picked - state.from_scratch >= BLOCKS * block)
+        return lax.cond(scratch, lambda s: _from_scratch(pool, s), lambda s: _update(pool, s), state)
+
+    first_block = one_block(_with_factor(pool, start, matrix, factor))  # a small choice never enters the loop below
+    end = lax.while_loop(unfinished, lambda s: one_block(brought_up_to_date(s)), first_block)
     return end.pairs, end.picked
 
 
@@ -124,7 +123,10 @@ def _from_scratch(pool, state):
     z, c = pair_differences(pool, listed), draw_label_information(pool, listed)
     c = jnp.where(index < state.picked, c, 0)
     matrix = state.matrix + _arrays.contract("rsd,se->rde", c[..., None] * z, z)
-    factor = jnp.swapaxes(cholesky_and_inverse(matrix)[1], -1, -2)
+    return _with_factor(pool, state, matrix, jnp.swapaxes(cholesky_and_inverse(matrix)[1], -1, -2))
+
+
+def _with_factor(pool, state, matrix, factor):
     stored, bounds = _all_prompts(pool, state, factor, lambda old, squares: jnp.where(old > CLOSED, squares, CLOSED))
     return state._replace(
         matrix=matrix,
