@@ -192,23 +192,26 @@ def _best(bounds, quota):
     return p, best, jnp.any(rival)
 
 
-def _pick(pool, cap, state):
-    """Label the best pair, unless its stored gain turns out to be inexact."""
-    quota, number = state.quota, min(AT_ONCE, pool.num_prompts)
+def _evaluated(pool, state):
+    """Bounds after looking at as many prompts as it takes to be sure of the best."""
     recent = jnp.swapaxes(state.stored.recent, 1, 2)
+    if pool.num_prompts <= AT_ONCE:
+        found = largest(_gains(state.stored.leverage - _squares(pool, recent)))
+        return Bounds(*found, jnp.ones_like(state.bounds.fresh))
 
     def evaluate(bounds):
-        rank = jnp.where(bounds.fresh | (quota < 1), CLOSED, bounds.gains)
-        _, index = lax.top_k(rank, number)
-        leverage = state.stored.leverage[:, index] - _squares(_prompts(pool, index), recent)
-        gains, slots = largest(_gains(leverage))
-        return Bounds(
-            bounds.gains.at[index].set(gains),
-            bounds.slots.at[index].set(slots),
-            bounds.fresh.at[index].set(True),
-        )
+        rank = jnp.where(bounds.fresh | (state.quota < 1), CLOSED, bounds.gains)
+        _, index = lax.top_k(rank, AT_ONCE)
+        gains, slots = largest(_gains(state.stored.leverage[:, index] - _squares(_prompts(pool, index), recent)))
+        gains, slots = bounds.gains.at[index].set(gains), bounds.slots.at[index].set(slots)
+        return Bounds(gains, slots, bounds.fresh.at[index].set(True))
 
-    bounds = lax.while_loop(lambda b: _best(b, quota)[2], evaluate, state.bounds)
+    return lax.while_loop(lambda bounds: _best(bounds, state.quota)[2], evaluate, state.bounds)
+
+
+def _pick(pool, cap, state):
+    """Label the best pair, unless its stored gain turns out to be inexact."""
+    quota, bounds = state.quota, _evaluated(pool, state)
     p, best, _ = _best(bounds, quota)
     i, j = bounds.slots[p] // pool.completions, bounds.slots[p] % pool.completions
     pair = jnp.stack([p, i, j])
