@@ -118,9 +118,10 @@ def test_enumeration_finds_nothing_below_the_bound(traced):
         for chosen in combinations(range(9), 4):
             labels = np.zeros(9)
             labels[list(chosen)] = 1
-            if all(
-                sum(labels[np.isin(pairs[:, 0], of)]) <= most for of, most in (([0, 1], 3), ([1], 2))
-            ) and labels @ costs_of(budget, pairs) <= budget.cost_total:
+            if (
+                all(sum(labels[np.isin(pairs[:, 0], of)]) <= most for of, most in (([0, 1], 3), ([1], 2)))
+                and labels @ costs_of(budget, pairs) <= budget.cost_total
+            ):
                 values.append(criterion_of(information_of(z, c, labels, PRIOR), H))
         if not values:
             continue

@@ -18,6 +18,7 @@ from problems import (
 
 import jaxdesign
 from jaxdesign import Budget, CompletionPool, Criterion, LogDet, Trace, greedy
+from jaxdesign.exact.full_greedy import PARTS, REFRESH
 from jaxdesign.exact.greedy import LIFT, greedy_allocation
 from jaxdesign.problem import make_problem
 
@@ -43,10 +44,13 @@ def check_picks(pool, H, picks, prior, per_pair=1.0):
     pairs, z, c = written_out(pool)
     index = {tuple(pair): k for k, pair in enumerate(pairs.tolist())}
     labels, matrix = np.zeros(len(pairs)), information_of(z, c, np.zeros(len(pairs)), prior)
-    for pick in picks.tolist():
+    mean = information_of(z, c, np.full(len(z), 1 / len(z)))
+    renewed = np.clip(len(picks) // PARTS, 1, REFRESH)
+    for number, pick in enumerate(picks.tolist()):
         k = index[tuple(pick)]
-        is_open = labels + 1 <= per_pair
-        gains = gains_of(z, c, matrix, H)
+        is_open = labels + 1 <= np.broadcast_to(per_pair, (PROMPTS,))[pairs[:, 0]]
+        to_come = 0 if H is None else len(picks) - number // renewed * renewed - 1
+        gains = gains_of(z, c, matrix + to_come * mean, H)
         assert is_open[k]
         assert gains[k] >= (1 - 3e-5) * gains[is_open].max()
         labels[k] += 1
@@ -78,8 +82,8 @@ def test_picks_by_hand():
     np.testing.assert_array_equal(once, [[0, 0, 1], [2, 0, 1], [1, 0, 1]])
     often, _ = greedy(pool, LogDet(), size=3, per_pair=None, prior=1.0)
     np.testing.assert_array_equal(often[:2], [[0, 0, 1], [0, 0, 1]])
-    # tr A^-1: b = |A^-1 z|^2 / 4 is 1, 1/4, 1/2, gains b / (1 + a) = 1/2, 1/5, 1/3; after (2, 0): b = 1/4, 1/4, 5/16,
-    # gains 1/6, 1/5, 5/22
+    # tr A^-1, one label to come: A = I + M = (17, 1; 1, 14) / 12, gains b / (1 + a) = 0.2955, 0.1530, 0.1993. Then
+    # A = diag(2, 1), none to come: a = 1/2, 1/4, 3/8, b = |A^-1 z|^2 / 4 = 1/4, 1/4, 5/16, gains 1/6, 1/5, 5/22
     trace, _ = greedy(pool, Trace(np.eye(2)), size=2, per_pair=None, prior=1.0)
     np.testing.assert_array_equal(trace, [[0, 0, 1], [2, 0, 1]])
 
@@ -113,8 +117,8 @@ def test_caps_by_prompt():
 
 def test_a_prefix_is_itself_greedy():
     pool = random_pool(7)
-    long, _ = greedy(pool, Trace(TARGETS["Trace"]), size=20, prior=PRIOR)
-    short, _ = greedy(pool, Trace(TARGETS["Trace"]), size=9, prior=PRIOR)
+    long, _ = greedy(pool, LogDet(), size=20, prior=PRIOR)
+    short, _ = greedy(pool, LogDet(), size=9, prior=PRIOR)
     np.testing.assert_array_equal(long[:9], short)
 
 

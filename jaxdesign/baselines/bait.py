@@ -13,7 +13,7 @@ from jaxdesign.baselines._selection import TIE, chosen, information_of_all, whol
 from jaxdesign.budget import Budget, capacity
 from jaxdesign.criteria import CriterionLike, Trace
 from jaxdesign.design import Design
-from jaxdesign.exact.greedy import LIFT, greedy_allocation
+from jaxdesign.exact.greedy import LIFT, myopic_allocation
 from jaxdesign.information import pair_differences
 from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import Problem, draw_label_information, information
@@ -51,15 +51,15 @@ def bait(
         TypeError, ValueError: as `optimize`; a total that is not whole, a seed that is no integer or negative; a target
             of the wrong shape or indefinite.
 
-    Numerics: forward that of `greedy`; backward in float64, losses within 1e-9 of the smallest, relative, are ties of
-    which the last (prompt, i, j) goes. Refactorised every 64 removals.
+    Numerics: forward that of `greedy`, by gains at A itself; backward in float64, losses within 1e-9 of the smallest,
+    relative, are ties of which the last (prompt, i, j) goes. Refactorised every 64 removals.
     Complexity: forward that of `greedy` for 2 B labels; backward 8 B d operations for each of B removals (and draw).
     Source: arXiv 2106.09675; the removal loss is its trace objective after a rank-one downdate.
     """
     problem = whole_problem(pool, crit, budget, prior, seed)
     H = _target(problem, target)
     wide = problem.limits._replace(total=min(2 * problem.limits.total, capacity(problem.limits, problem.pair_counts)))
-    pairs, labels = greedy_allocation(problem.pool, Trace(H), wide, problem.prior)
+    pairs, labels = myopic_allocation(problem.pool, Trace(H), wide, problem.prior)
     start = information(problem, pairs, labels) + _lift(problem, wide.total)
     with _arrays.float64():
         listed = jnp.asarray(pairs)
@@ -78,7 +78,7 @@ def _lift(problem: Problem, labels: float) -> Float[np.ndarray, "r d d"]:
     """The multiple of I that `greedy` adds to the prior before it chooses so many labels."""
     everything = np.trace(information_of_all(problem), axis1=1, axis2=2)
     least = LIFT * labels * everything / (problem.pair_counts.sum() * problem.dim)
-    lift = np.maximum(least - np.linalg.eigvalsh(problem.prior)[:, 0], 0)
+    lift = np.where(np.linalg.eigvalsh(problem.prior)[:, 0] < least, least, 0)
     return lift[:, None, None] * np.eye(problem.dim)
 
 

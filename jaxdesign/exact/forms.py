@@ -1,4 +1,4 @@
-"""Quadratic forms of all pairs, kept in step with A while labels are added one at a time. Traceable.
+"""Quadratic forms of all pairs for Trace, kept in step with A while labels are added one at a time. Traceable.
 
 With v = A^-1 z of the pair just labelled, s = c / (1 + a), M = A^-1 H A^-1, w = M z, t = z^T M z, one label changes
 
@@ -7,6 +7,7 @@ With v = A^-1 z of the pair just labelled, s = c / (1 + a), M = A^-1 H A^-1, w =
 
 so a label costs one or two products of the features with a vector and P K^2 elementwise operations, where computing the
 forms from scratch costs P K d^2. Stored forms are in the working dtype and drift: `errors` compares with float64.
+For criteria other than Trace only the sensitivities c z^T G z are held, and there is no update.
 """
 
 from __future__ import annotations
@@ -14,15 +15,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxdesign import _arrays
-from jaxdesign.criteria import LogDet, Trace, gradient_factors, inverse
+from jaxdesign._cholesky import cholesky_and_inverse
+from jaxdesign.criteria import Trace, gradient_factors, inverse
+from jaxdesign.exact.largest import CLOSED
 from jaxdesign.information import gram_sensitivities, prompt_label_information
-from jaxdesign.pool import CompletionPool, candidate_pairs, centred_features, first_copies
-
-CLOSED = -np.inf  # form and gain of what may not be picked
+from jaxdesign.pool import CompletionPool, centred_features
 
 
 class Pairs(NamedTuple):
@@ -34,12 +34,12 @@ class Pairs(NamedTuple):
 
 
 class Forms(NamedTuple):
-    """`leverage` for LogDet, `target` for other criteria, both for Trace; None where not needed."""
+    """What the gain of a label is made of; None where not needed."""
 
     inverse: Float[Array, "r d d"]  # A^-1, float64
-    sandwich: Float[Array, "r d d"] | None  # M up to a factor for Trace, G for others
-    leverage: Float[Array, "r p k k"] | None  # c z^T A^-1 z
-    target: Float[Array, "r p k k"] | None  # c z^T M z
+    sandwich: Float[Array, "r d d"]  # M up to a factor for Trace, G for others
+    leverage: Float[Array, "r p k k"] | None  # c z^T A^-1 z for Trace
+    target: Float[Array, "r p k k"]  # c z^T M z
 
 
 class PairForms(NamedTuple):
@@ -48,12 +48,12 @@ class PairForms(NamedTuple):
     difference: Float[Array, " d"]
     label_info: Float[Array, " r"]
     v: Float[Array, "r d"]
-    w: Float[Array, "r d"] | None
+    w: Float[Array, "r d"]
     leverage: Float[Array, " r"]
-    target: Float[Array, " r"] | None
+    target: Float[Array, " r"]
 
 
-def all_pairs(pool: CompletionPool) -> Pairs:
+def all_pairs(pool: CompletionPool, candidates: Bool[Array, "p k k"]) -> Pairs:
     """The pool made ready; P K^2 entries of label information for each draw where it has scores or flips."""
     rows = centred_features(pool)
     scores = pool.scores
@@ -61,15 +61,7 @@ def all_pairs(pool: CompletionPool) -> Pairs:
     info = prompt_label_information(scores, rows.dtype, pool.flip)
     if scores is None and pool.flip is not None:
         info = jnp.broadcast_to(info, (1, *pool.mask.shape, pool.completions))
-    return Pairs(rows, info, candidate_pairs(first_copies(pool)))
-
-
-def mean_information(pairs: Pairs, draws: int) -> Float[Array, " r"]:
-    """Mean eigenvalue of c z z^T, averaged over candidate pairs."""
-    squared = jnp.where(pairs.candidates, gram_sensitivities(pairs.rows, pairs.rows), 0) * pairs.label_info
-    squared = jnp.broadcast_to(squared, (draws, *pairs.candidates.shape))
-    count = jnp.maximum(jnp.sum(pairs.candidates), 1) * pairs.rows.shape[-1]
-    return jnp.sum(squared, axis=(1, 2, 3), dtype=jnp.float64) / count
+    return Pairs(rows, info, candidates)
 
 
 def root(crit) -> Float[Array, "d d"] | None:
@@ -85,12 +77,10 @@ def from_scratch(
 ) -> Forms:
     """Forms at A; CLOSED where not `is_open`, for Trace in the target alone: gains b / (1 + a) are then never NaN."""
     inv = inverse(matrix)
-    if not isinstance(crit, LogDet | Trace):
+    if not isinstance(crit, Trace):
         G = crit.gradient(matrix)
         return Forms(inv, G, None, _dense(pairs, is_open, gradient_factors(G)))
-    if isinstance(crit, LogDet):
-        return Forms(inv, None, _dense(pairs, is_open, gradient_factors(inv)), None)
-    leverage = _dense(pairs, True, gradient_factors(inv))
+    leverage = _dense(pairs, True, jnp.swapaxes(cholesky_and_inverse(matrix)[1], -1, -2))
     factors = _arrays.contract("rij,jk->rik", inv, target_root)
     value = jnp.mean(jnp.sum(factors * jnp.matmul(matrix, factors, precision=_arrays.HIGHEST), axis=(1, 2)))
     factors = factors / jnp.sqrt(value)  # only ratios of gains matter, and float32 could not hold every M
@@ -113,21 +103,13 @@ def _dense(pairs, is_open, factors):
 
 
 def gains(forms: Forms) -> Float[Array, "p k k"]:
-    """What a label of each pair would gain, CLOSED for closed pairs; up to a factor.
-
-    LogDet log(1 + a), without draws a itself because the logarithm is monotone; Trace b / (1 + a); others b.
-    """
-    if forms.target is None:
-        one = len(forms.leverage) == 1
-        return forms.leverage[0] if one else jnp.mean(jnp.log1p(jnp.maximum(forms.leverage, -1)), axis=0)
+    """What a label of each pair would gain, CLOSED for closed pairs; up to a factor: Trace b / (1 + a), others b."""
     return jnp.mean(forms.target if forms.leverage is None else forms.target / (1 + forms.leverage), axis=0)
 
 
 def of_pair(forms: Forms, z: Float[Array, " d"], c: Float[Array, " r"]) -> PairForms:
     """The forms of one pair in float64."""
     v = jnp.matmul(forms.inverse, z, precision=_arrays.HIGHEST)
-    if forms.sandwich is None:
-        return PairForms(z, c, v, None, c * jnp.sum(v * z, axis=1), None)
     w = jnp.matmul(forms.sandwich, z, precision=_arrays.HIGHEST)
     return PairForms(z, c, v, w, c * jnp.sum(v * z, axis=1), c * jnp.sum(w * z, axis=1))
 
@@ -152,8 +134,6 @@ def add_label(pairs: Pairs, forms: Forms, exact: PairForms, amount: Float[Array,
     step = _over_pairs(s, pairs) * pairs.label_info
     inv = forms.inverse - s[:, None, None] * v[:, :, None] * v[:, None, :]
     leverage = forms.leverage - step * y * y
-    if w is None:
-        return Forms(inv, None, leverage, None)
     st = s * jnp.sum(w * exact.difference, axis=1)
     x = _differences(pairs, w)
     target = forms.target - step * y * (2 * x - _over_pairs(st, pairs) * y)
@@ -175,8 +155,6 @@ def _over_pairs(values, pairs):
 
 
 def close(forms: Forms, slot, shut: Bool[Array, ""]) -> Forms:
-    """Closes one pair if `shut`: the form that decides becomes CLOSED and stays so, whatever updates subtract."""
-    name = "leverage" if forms.target is None else "target"
-    stored = getattr(forms, name)
-    lowered = jnp.where(shut, CLOSED, 0).astype(stored.dtype)
-    return forms._replace(**{name: stored.at[(slice(None), *slot)].add(lowered)})
+    """Closes one pair if `shut`: its target becomes CLOSED and stays so, whatever updates subtract."""
+    lowered = jnp.where(shut, CLOSED, 0).astype(forms.target.dtype)
+    return forms._replace(target=forms.target.at[(slice(None), *slot)].add(lowered))

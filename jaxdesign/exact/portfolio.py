@@ -156,7 +156,7 @@ def _candidates(problem: Problem, relaxed: Design, seed: int) -> Iterator[tuple[
         names["greedy_logdet"] = LogDet()
     for name, criterion in names.items():
         prompts = _greedy_prompts(problem, criterion, relaxed)
-        if prompts is not None and not len(problem.decided.closed):
+        if prompts is not None:
             yield name, len(prompts), lambda c=criterion, p=prompts: _greedy_among(problem, c, p)
 
 
@@ -202,5 +202,5 @@ def _greedy_among(problem: Problem, crit: CriterionLike, prompts: np.ndarray) ->
         limits = Limits(limits.total, limits.per_pair[prompts], limits.per_prompt[prompts])
         closed = closed[np.isin(closed[:, 0], prompts)]
         closed = np.concatenate([np.searchsorted(prompts, closed[:, :1]), closed[:, 1:]], axis=1).astype(np.int32)
-    pairs, labels = greedy_allocation(pool, crit, limits, problem.prior)
+    pairs, labels = greedy_allocation(pool, crit, limits, problem.prior, closed)
     return np.concatenate([prompts[pairs[:, :1]].astype(np.int32), pairs[:, 1:]], axis=1), labels
