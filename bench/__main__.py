@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from bench import designs, kernels
+from bench import designs, kernels, selection
 from bench.measure import machine
 
 CASES = {
@@ -14,6 +14,7 @@ CASES = {
     "synthetic": designs.synthetic,
     "real": designs.real,
     "ten_million": designs.ten_million,
+    "greedy": selection.greedy,
     "reference": designs.exact_reference,
     "import": designs.import_time,
 }

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from problems import (
     COMPLETIONS,
     DIM,
@@ -18,9 +20,10 @@ from problems import (
 
 import jaxdesign
 from jaxdesign import Budget, CompletionPool, Criterion, LogDet, Trace, greedy
+from jaxdesign.exact import lazy_greedy
 from jaxdesign.exact.full_greedy import PARTS, REFRESH
-from jaxdesign.exact.greedy import LIFT, greedy_allocation
-from jaxdesign.problem import make_problem
+from jaxdesign.exact.greedy import LIFT, _greedy, greedy_allocation, myopic_allocation
+from jaxdesign.problem import information, make_problem
 
 PRIOR = random_spd(1) + 0.1 * np.eye(DIM)
 TARGETS = {"LogDet": None, "Trace": random_spd(2), "Trace of a low-rank H": random_spd(3, rank=1)}
@@ -48,7 +51,7 @@ def check_picks(pool, H, picks, prior, per_pair=1.0):
     renewed = np.clip(len(picks) // PARTS, 1, REFRESH)
     for number, pick in enumerate(picks.tolist()):
         k = index[tuple(pick)]
-        is_open = labels + 1 <= np.broadcast_to(per_pair, (PROMPTS,))[pairs[:, 0]]
+        is_open = labels + 1 <= per_pair
         to_come = 0 if H is None else len(picks) - number // renewed * renewed - 1
         gains = gains_of(z, c, matrix + to_come * mean, H)
         assert is_open[k]
@@ -264,3 +267,107 @@ def test_every_pair_of_copies_is_left_out():
     pairs, labels = jaxdesign.greedy(CompletionPool(features), LogDet(), size=10, prior=1.0)
     np.testing.assert_array_equal(pairs[:4], [[0, 0, j] for j in range(1, 5)])
     np.testing.assert_array_equal(labels, np.arange(10) < 4)
+
+
+def bounds_decide(monkeypatch, at_once=2, block=8):
+    """Small numbers, so that pools of a few prompts go through every step of the lazy search."""
+    monkeypatch.setattr(lazy_greedy, "AT_ONCE", at_once)
+    monkeypatch.setattr(lazy_greedy, "BLOCK", block)
+    monkeypatch.setattr(lazy_greedy, "BLOCKS", 2)
+    _greedy.clear_cache()
+
+
+@pytest.fixture
+def lazy(monkeypatch):
+    bounds_decide(monkeypatch)
+    yield
+    monkeypatch.undo()
+    _greedy.clear_cache()
+
+
+@pytest.mark.parametrize("scores", ["no", "yes", "draws"])
+def test_prompts_passed_over_hold_no_better_pair(lazy, scores):
+    for seed in range(4):
+        pool = random_pool(20 + seed, scores, prompts=12)
+        pairs, labels = greedy(pool, LogDet(), size=60, per_pair=2, prior=0.05 * PRIOR)
+        np.testing.assert_array_equal(labels, np.ones(60))
+        check_picks(pool, None, np.asarray(pairs), 0.05 * PRIOR, 2)
+    weak, _ = greedy(pool, LogDet(), size=60, per_pair=2)  # leverages fall a millionfold while the space is spanned
+    _, z, c = written_out(pool)
+    even = information_of(z, c, np.full(len(z), 60 / len(z)))
+    lift = LIFT * np.trace(even, axis1=1, axis2=2) / DIM
+    check_picks(pool, None, np.asarray(weak), lift[:, None, None] * np.eye(DIM), 2)
+
+
+def test_lazy_picks_of_float64_features(lazy, float64_scope):
+    features, u, mask = random_arrays(25, prompts=12)
+    pool = CompletionPool(np.asarray(features, np.float64), u, mask)
+    assert pool.features.dtype == np.float64
+    pairs, _ = greedy(pool, LogDet(), size=60, prior=PRIOR)
+    check_picks(pool, None, np.asarray(pairs), PRIOR)
+
+
+def test_lazy_ties_go_to_the_first_prompt(lazy):
+    pairs, _ = greedy(regression_pool(np.ones((9, 1))), LogDet(), size=9, prior=1.0)
+    np.testing.assert_array_equal(pairs[:, 0], np.arange(9))
+
+
+def test_lazy_vmap_is_one_by_one(lazy):
+    arrays = [random_arrays(seed, prompts=12) for seed in range(3)]
+    features, u, mask = (np.stack(a) for a in zip(*arrays, strict=True))
+    features[~mask], u[~mask] = 0, 0
+    batch = CompletionPool.tree_unflatten(None, (jnp.asarray(features), jnp.asarray(u), mask))
+    ridges = jnp.asarray([1e-4, 0.1, 3.0])
+    together = jax.jit(jax.vmap(lambda pool, ridge: greedy(pool, LogDet(), size=40, prior=ridge)[0]))(batch, ridges)
+    for k in range(3):
+        pool = jax.tree.map(lambda a, k=k: a[k], batch)
+        np.testing.assert_array_equal(together[k], greedy(pool, LogDet(), size=40, prior=float(ridges[k]))[0])
+
+
+@settings(max_examples=12)
+@given(
+    seed=st.integers(0, 10**6),
+    ridge=st.sampled_from([1e-5, 1e-2, 1.0]),
+    cap=st.sampled_from([1, 2]),
+    quotas=st.lists(st.integers(0, 9), min_size=PROMPTS, max_size=PROMPTS).filter(lambda q: sum(q) >= 4),
+)
+def test_picks_of_any_pool_are_the_best_within_caps_and_quotas(seed, ridge, cap, quotas):
+    pool = random_pool(seed)
+    pairs, z, c = written_out(pool)
+    prior, quota = ridge * np.eye(DIM)[None], np.array(quotas, float)
+    with jax.enable_x64(True):
+        ordered, picked = _greedy(pool, LogDet(), prior, 16, np.full(PROMPTS, float(cap)), quota, rows=16)
+    labels, matrix, rest = np.zeros(len(pairs)), information_of(z, c, np.zeros(len(pairs)), prior), quota.copy()
+    prior_lift = LIFT * 16 * np.trace(information_of(z, c, np.full(len(z), 1 / len(z)))[0]) / DIM
+    matrix = matrix + prior_lift * np.eye(DIM) * (ridge < prior_lift)
+    for pick in np.asarray(ordered)[: int(picked)]:
+        k = np.flatnonzero((pairs == pick).all(axis=1))[0]
+        may = (labels < cap) & (rest[pairs[:, 0]] >= 1)
+        gains = gains_of(z, c, matrix, None)
+        assert may[k] and gains[k] >= (1 - 3e-5) * gains[may].max()
+        labels[k] += 1
+        rest[pick[0]] -= 1
+        matrix = matrix + np.einsum("r,d,e->rde", c[:, k], z[k], z[k])
+    assert picked == min(16, np.minimum(cap * np.bincount(pairs[:, 0], minlength=PROMPTS), quota).sum())
+
+
+@pytest.mark.parametrize("total", [4, 16, 24])
+def test_trace_greedy_spends_a_small_batch_well(total):
+    """Fewer labels than dimensions with a prior, a few more without: never far above the best of the myopic picks."""
+    features = np.random.default_rng(0).standard_normal((24, 4, 12)) * np.geomspace(1, 10, 24)[:, None, None]
+    pool = CompletionPool(features)
+    prior = 1e-2 if total < 12 else None
+    problem = make_problem(pool, Trace(np.eye(12)), Budget(total, 1), prior)
+    values = {}
+    for way in (greedy_allocation, myopic_allocation):
+        pairs, _ = way(pool, problem.criterion, problem.limits, problem.prior)
+        values[way] = float(np.trace(np.linalg.inv(information(problem, pairs, np.ones(total))[0])))
+    assert values[greedy_allocation] <= 1.001 * values[myopic_allocation]
+
+
+def test_fewer_labels_than_dimensions_without_a_prior():
+    pool = random_pool(18)
+    for criterion in (LogDet(), Trace(np.eye(DIM))):
+        pairs, labels = greedy(pool, criterion, size=DIM - 1)
+        z = [np.asarray(pool.features)[p, i] - np.asarray(pool.features)[p, j] for p, i, j in pairs.tolist()]
+        assert labels.sum() == np.linalg.matrix_rank(np.stack(z)) == DIM - 1

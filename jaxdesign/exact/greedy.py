@@ -33,8 +33,8 @@ def greedy(
     Gains, with leverage a = c z^T A^-1 z and sensitivity b: LogDet log(1 + a), Trace b / (1 + a), means over draws;
     any other criterion b, its first-order gain. For Trace they are taken at A plus (labels still to come) times the
     mean information of a label over all pairs (see `full_greedy`), so that a batch smaller than the dimension, or a few
-    times as large, is not spent on directions that its other labels cover; the last label's gain is at A itself.
-    Traceable with static shapes: works inside the caller's jit and vmap.
+    times as large, is not spent on directions that its other labels cover. Traceable with static shapes: works inside
+    the caller's jit and vmap.
 
     Args:
         pool: the pool.
@@ -56,9 +56,9 @@ def greedy(
 
     Numerics: the d x d algebra in float64 whatever the x64 flag; pairs are compared in float32 (float64 for float64
     features), gains within 4e-6 of the best count as ties: of the first such prompt, the first such (i, j).
-    Complexity: LogDet at most 2 P K d + 2 P K^2 operations per pick, as matrix products, and as much again for the
-    prompts that are looked at twice; Trace 4 P K d + 12 P K^2 at the speed of memory; either 2 P K d^2 + 2 P K^2 d now
-    and then (every 512 picks; 64, or a sixteenth of them), other criteria at every pick; all times R draws. Memory
+    Complexity: LogDet at most 2 P K d + 2 P K^2 operations per pick, as matrix products, and as much again for prompts
+    that are looked at twice; Trace 4 P K d + 12 P K^2 at the speed of memory; and 2 P K d^2 + 2 P K^2 d every 512 picks
+    for LogDet, every 64 or a quarter of them for Trace, at every pick for other criteria; all times R draws. Memory
     P K^2 floats per draw, twice that for Trace.
     Source: for the monotone submodular log det, greedy reaches 1 - 1/e of the best possible gain (Nemhauser, Wolsey and
     Fisher 1978, cited from memory); for Trace there is no such guarantee.
