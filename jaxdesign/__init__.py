@@ -19,6 +19,7 @@ _HOMES = {
     "LogDet": "criteria",
     "Status": "status",
     "Trace": "criteria",
+    "WorstCase": "worst_case",
     "evaluate": "evaluation",
     "greedy": "exact.greedy",
     "label_curve": "value_of_labels",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from jaxdesign.status import Status as Status
     from jaxdesign.value_of_labels import LabelCurve as LabelCurve
     from jaxdesign.value_of_labels import label_curve as label_curve
+    from jaxdesign.worst_case import WorstCase as WorstCase
 
 
 def __getattr__(name: str):

@@ -10,10 +10,12 @@ from jaxdesign.budget import Budget
 from jaxdesign.certify import certify, cold_level
 from jaxdesign.criteria import CriterionLike
 from jaxdesign.design import Certificate, Design
+from jaxdesign.fitted_mixture import with_mixture
 from jaxdesign.information import check_pairs
 from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import Problem, analyse, information, make_problem, singular, usable
 from jaxdesign.status import Status
+from jaxdesign.worst_case import WorstCase
 
 
 def evaluate(
@@ -51,6 +53,9 @@ def evaluated(problem: Problem, pairs: np.ndarray, labels: np.ndarray, status: S
     if not usable(problem, analysis) or singular(problem, matrix):
         nothing = Certificate(float("inf"), float("-inf"), float("inf"), 0.0)
         return Design(pairs, labels, nothing, status, skipped_prompts=problem.skipped_prompts, **fields)
+    if isinstance(problem.criterion, WorstCase):
+        problem, fields = with_mixture(problem, pairs, labels, matrix, fields)
+        analysis = analyse(problem, matrix)
     priced = certify(problem, matrix, analysis, cold_level(problem, analysis))
     return Design(pairs, labels, priced.certificate, status, skipped_prompts=problem.skipped_prompts, **fields)
 

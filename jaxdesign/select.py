@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -32,6 +33,7 @@ from jaxdesign.problem import (
 )
 from jaxdesign.solvers.optimize import optimize
 from jaxdesign.status import Status
+from jaxdesign.worst_case import WorstCase, as_trace
 
 GREEDY_WORK = 4e11  # see `work`: beyond this, greedy looks only at the prompts that the real-valued design uses most
 GREEDY_MEMORY = 2**28  # entries
@@ -105,6 +107,8 @@ def select_pairs(
         problem = make_problem(pool, crit, budget, prior)
         allocation = canonical_allocation(problem, design.pairs, design.labels)
         relaxed = evaluated(problem, *allocation, design.status, passes=design.passes, trace=design.trace)
+    if isinstance(crit, WorstCase):
+        problem = replace(problem, criterion=crit.mixed([relaxed.report["mixture"][name] for name in crit.names]))
     best, report = _best_candidate(problem, relaxed, tol, int(seed))
     if best is None:
         ridge = 1e-3 * float(np.trace(uniform_information(problem)[0])) / problem.dim
@@ -113,6 +117,8 @@ def select_pairs(
             f"raise budget.total, or pass prior={ridge:.2g} (a ridge)"
         )
     pairs, labels, certificate = best
+    if isinstance(crit, WorstCase):
+        report |= evaluated(problem, pairs, labels, Status.EXACT).report
     check_allowed(problem, pairs, labels)
     return Design(
         pairs, labels, certificate, Status.EXACT, relaxed.passes, relaxed.trace, problem.skipped_prompts, report
@@ -151,9 +157,10 @@ def _best_candidate(problem: Problem, relaxed: Design, tol: float, seed: int) ->
         } | ({} if prompts is None else {"prompts": prompts})
         if np.isfinite(certificate.value) and (best is None or certificate.value < best[2].value):
             best, winner = (pairs, labels, certificate), name
-    if best is not None and best[2].relative_gap() > tol and isinstance(problem.criterion, LogDet | Trace):
+    if best is not None and best[2].relative_gap() > tol and isinstance(as_trace(problem.criterion), LogDet | Trace):
         began = time.perf_counter()
-        pairs, labels, exchanged = exchange(problem, *best[:2], max_passes=EXCHANGE_PASSES)
+        proxy = replace(problem, criterion=as_trace(problem.criterion))
+        pairs, labels, exchanged = exchange(proxy, *best[:2], max_passes=EXCHANGE_PASSES)
         certificate = _certificate(problem, pairs, labels, bound)
         told["exchange"] = {
             "value": certificate.value,
@@ -194,7 +201,7 @@ def _candidates(problem: Problem, relaxed: Design, seed: int) -> Iterator[tuple[
     ways["dependent"] = lambda: _best_draw(problem, relaxed, seed)
     for name, way in ways.items():
         yield name, None, lambda way=way: (pairs, _or_nothing(way(), pairs))
-    names = {"greedy": problem.criterion}
+    names = {"greedy": as_trace(problem.criterion)}
     if not isinstance(problem.criterion, LogDet):
         names["greedy_logdet"] = LogDet()
     for name, criterion in names.items():
