@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdesign import _arrays
+from jaxdesign.certify import certify, cold_level
 from jaxdesign.criteria import inverse
-from jaxdesign.problem import Problem, exact_sensitivities
+from jaxdesign.problem import Problem, analyse, exact_sensitivities
 from jaxdesign.worst_case import target_report
 
 STEPS = 2_000
@@ -24,10 +25,18 @@ def with_mixture(problem: Problem, pairs, labels, matrix, fields: dict) -> tuple
     """The problem with a mixture, fitted where its worst case has none, and the fields of its design with a report."""
     criterion = problem.criterion
     if criterion.mixture is None:
-        criterion = criterion.mixed(fitted_mixture(problem, pairs, labels, matrix))
+        with _arrays.float64():
+            steep = np.asarray(criterion.smooth().mixture(matrix))
+        choices = [criterion.mixed(w) for w in (fitted_mixture(problem, pairs, labels, matrix), steep)]
+        criterion = max(choices, key=lambda c: _bound(replace(problem, criterion=c), matrix))
     with _arrays.float64():
         report = target_report(criterion, matrix)
     return replace(problem, criterion=criterion), fields | {"report": report}
+
+
+def _bound(problem: Problem, matrix) -> float:
+    analysis = analyse(problem, matrix)
+    return certify(problem, matrix, analysis, cold_level(problem, analysis)).certificate.lower_bound
 
 
 def fitted_mixture(
@@ -44,11 +53,15 @@ def fitted_mixture(
     largest = f.max()
     if len(f) == 1 or not largest > 0:
         return np.full(len(f), 1 / len(f))
-    cap = np.minimum(problem.limits.per_pair[pairs[:, 0]], problem.limits.total)
+    limits, prompts = problem.limits, pairs[:, 0]
+    cap = np.minimum(limits.per_pair[prompts], limits.total)
     free = labels * np.maximum(1 - labels / cap, 0) + 1e-9 * labels
+    held = np.bincount(prompts, labels, len(limits.per_prompt)) >= limits.per_prompt * (1 - 1e-6)
+    level = np.where(held[prompts], prompts + 1, 0)  # pairs that must have the same b: a quota has a level of its own
+    mass = np.maximum(np.bincount(level, free), 1e-300)
     b = np.stack([exact_sensitivities(problem, pairs, inv @ H @ inv) for H in np.asarray(criterion.H)])
     b = b * (labels.sum() / largest)
-    b = b - (b @ free / free.sum())[:, None]
+    b = b - np.stack([np.bincount(level, row * free) / mass for row in b])[:, level]
     spread = (b * free) @ b.T / free.sum()
     return _descend(1 - f / largest, spread)
 

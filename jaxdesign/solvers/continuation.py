@@ -24,10 +24,13 @@ from jaxdesign.solvers.driver import Solver, run
 from jaxdesign.status import Status
 from jaxdesign.worst_case import target_report
 
-POWERS = (8.0, 16.0, 64.0)  # the last one stays
+POWERS = (8.0, 16.0, 64.0)  # the last one stays while it pays
+STEEPER = 4.0  # factor of the power after a stage that left more than SLOW of the gap: nearly equal targets need it
+SLOW = 0.3
+STEEPEST = 1e5
 STAGES = 30
 PATIENCE = 4  # stages without a smaller gap after which it has stalled
-LEAST = 1e-4  # weight that every target keeps, so that one that was left behind can come back
+LEAST = 1e-4  # weight that every target keeps (less as the gap falls), so that one left behind can come back
 
 
 def worst_case_design(
@@ -46,10 +49,10 @@ def worst_case_design(
     """
     began, criterion = time.perf_counter(), problem.criterion
     weights = np.full(len(criterion.names), 1.0) if criterion.mixture is None else np.asarray(criterion.mixture)
-    bound, gap, passes, trace, best, improved_at = -np.inf, 1.0, 0, [], None, 0
+    bound, gap, passes, trace, best, improved_at, power = -np.inf, 1.0, 0, [], None, 0, POWERS[0]
     for stage in range(STAGES):
-        weights = np.maximum(weights / weights.sum(), LEAST)
-        mean = criterion.smooth(weights, POWERS[min(stage, len(POWERS) - 1)])
+        weights = np.maximum(weights / weights.sum(), LEAST * min(1.0, 100 * gap))
+        mean = criterion.smooth(weights, power)
         aim = tol if len(weights) == 1 else max(tol / 5, min(0.02, gap / 5))
         left = None if max_passes is None else max_passes - passes
         found = run(
@@ -66,7 +69,11 @@ def worst_case_design(
         if not trace or now.gap < 0.9 * trace[improved_at].gap:
             improved_at = stage
         trace.append(TraceRow(passes, now.value, bound, now.gap, time.perf_counter() - began))
-        gap = now.relative_gap()
+        before, gap = gap, now.relative_gap()
+        if stage + 1 < len(POWERS):
+            power = POWERS[stage + 1]
+        elif gap > SLOW * before:
+            power = min(STEEPER * power, STEEPEST)
         status = _status(gap <= tol, callback is not None and callback(trace[-1]), passes, max_passes)
         if status is not None or stage - improved_at >= PATIENCE:
             break
