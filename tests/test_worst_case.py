@@ -27,6 +27,7 @@ from jaxdesign import Budget, CompletionPool, Status, Trace, WorstCase, evaluate
 from jaxdesign.criteria import CriterionLike
 from jaxdesign.exact.exchange import exchange
 from jaxdesign.problem import make_problem
+from jaxdesign.solvers.dense_certificate import lower_bound
 from jaxdesign.worst_case import PowerMean, as_trace
 
 RIDGE = 0.1 * np.eye(DIM)
@@ -355,3 +356,10 @@ def test_bad_targets_are_named(call, kind, words):
 def test_shapes_used_here_are_those_of_the_other_files():
     assert random_pool(0).features.shape == (PROMPTS, COMPLETIONS, DIM)
     assert isinstance(WorstCase(THREE).smooth(), PowerMean)
+
+
+def test_the_bound_inside_of_jit_is_that_of_the_mixture():
+    bound, efficiency = lower_bound(WorstCase(THREE), jnp.float32(1.0), jnp.float32(0.9), jnp.float32(0.8), DIM)
+    assert float(bound) == pytest.approx(0.64 / 0.9) and float(efficiency) == pytest.approx(0.64 / 0.9)
+    bound, _ = lower_bound(WorstCase(THREE), jnp.float32(1.0), jnp.float32(0.7), jnp.float32(0.8), DIM)
+    assert float(bound) == pytest.approx(0.8)
