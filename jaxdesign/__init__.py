@@ -21,6 +21,7 @@ _HOMES = {
     "Quota": "quotas",
     "Status": "status",
     "Trace": "criteria",
+    "WorstCase": "worst_case",
     "evaluate": "evaluation",
     "greedy": "exact.greedy",
     "label_curve": "value_of_labels",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from jaxdesign.status import Status as Status
     from jaxdesign.value_of_labels import LabelCurve as LabelCurve
     from jaxdesign.value_of_labels import label_curve as label_curve
+    from jaxdesign.worst_case import WorstCase as WorstCase
 
 
 def __getattr__(name: str):

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdesign.budget import OracleResult
-from jaxdesign.certify import Priced, certificate, listed_count, listing_limit
+from jaxdesign.certify import Priced, certificate, certify, cold_level, listed_count, listing_limit
 from jaxdesign.coupling import Prices, Program, completion_charges, dual_bound, linear_program, net, prompt_prices
 from jaxdesign.pricing.memory import Charges, PassResult, price, reaching_pairs
 from jaxdesign.problem import Analysis, Problem, exact_sensitivities
@@ -59,6 +59,19 @@ def certify_coupled(
     return Priced(
         certificate(problem, matrix, analysis, bound), result, columns, b, oracle, float(np.max(floor)), passes
     )
+
+
+def certify_afresh(
+    problem: Problem,
+    matrix: Float[np.ndarray, "r d d"],
+    analysis: Analysis,
+    pairs: Int[np.ndarray, "s 3"],
+    labels: Float[np.ndarray, " s"],
+) -> Priced:
+    """Certify an allocation of any budget without a guess of where its sensitivities lie."""
+    if problem.limits.coupling is not None:
+        return certify_coupled(problem, matrix, analysis, pairs, labels)
+    return certify(problem, matrix, analysis, cold_level(problem, analysis))
 
 
 def _program(limits, pairs, b, labels):

@@ -8,16 +8,17 @@ import numpy as np
 
 from jaxdesign.annotators import Annotators, repeated_budget, repeated_pairs, repeated_pool, with_annotators
 from jaxdesign.budget import Budget
-from jaxdesign.certify import certify, cold_level
-from jaxdesign.certify_coupled import certify_coupled
+from jaxdesign.certify_coupled import certify_afresh
 from jaxdesign.coupling import check_coupling
 from jaxdesign.criteria import CriterionLike
 from jaxdesign.decided import pair_keys, with_required, without
 from jaxdesign.design import Certificate, Design
+from jaxdesign.fitted_mixture import with_mixture
 from jaxdesign.information import check_pairs
 from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import Problem, analyse, information, make_problem, singular, usable
 from jaxdesign.status import Status
+from jaxdesign.worst_case import WorstCase
 
 
 def evaluate(
@@ -70,10 +71,11 @@ def evaluated(problem: Problem, pairs: np.ndarray, labels: np.ndarray, status: S
     analysis = analyse(problem, matrix)
     if not usable(problem, analysis) or singular(problem, matrix):
         certificate = Certificate(float("inf"), float("-inf"), float("inf"), 0.0)
-    elif problem.limits.coupling is not None:
-        certificate = certify_coupled(problem, matrix, analysis, pairs, labels).certificate
     else:
-        certificate = certify(problem, matrix, analysis, cold_level(problem, analysis)).certificate
+        if isinstance(problem.criterion, WorstCase):
+            problem, fields = with_mixture(problem, pairs, labels, matrix, fields)
+            analysis = analyse(problem, matrix)
+        certificate = certify_afresh(problem, matrix, analysis, pairs, labels).certificate
     every = with_required(problem.decided, pairs, labels)
     return Design(*every, certificate, status, skipped_prompts=problem.skipped_prompts, **fields)
 

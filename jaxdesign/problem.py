@@ -28,6 +28,7 @@ from jaxdesign.information import (
 )
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.memory import MemorySource, memory_source, open_counts, open_pairs, sum_chunks
+from jaxdesign.worst_case import WorstCase
 
 PAGE = 4096  # pairs gathered at a time: one compilation whatever the number of pairs
 
@@ -95,7 +96,11 @@ def check_kinds(pool: Any, criterion: Any) -> None:
     if not isinstance(pool, CompletionPool):
         raise TypeError(f"pool: expected jaxdesign.CompletionPool, found {type(pool).__name__}")
     if isinstance(criterion, type) or not isinstance(criterion, CriterionLike):
-        raise TypeError(f"crit: expected LogDet(), Trace(H) or Criterion(function), found {criterion!r}")
+        raise TypeError(
+            f"crit: expected LogDet(), Trace(H), WorstCase(targets) or Criterion(function), found {criterion!r}"
+        )
+    if isinstance(criterion, WorstCase) and np.shape(criterion.H)[1:] != (pool.dim, pool.dim):
+        raise ValueError(f"targets: shape {np.shape(criterion.H)[1:]} found; expected {(pool.dim, pool.dim)}")
     if isinstance(criterion, Trace) and np.shape(criterion.H) != (pool.dim, pool.dim):
         raise ValueError(f"H: shape {np.shape(criterion.H)} found; expected {(pool.dim, pool.dim)}, as the features")
 
@@ -228,7 +233,7 @@ def singular(problem: Problem, matrix: Float[np.ndarray, "r d d"]) -> bool:
     to a unit diagonal, singular ones had a smallest eigenvalue of at most 0.8 d eps in 80 random cases, d = 3 to 256.
     Always False for other criteria, which may be finite there.
     """
-    if not isinstance(problem.criterion, LogDet | Trace):
+    if not isinstance(problem.criterion, LogDet | Trace | WorstCase):
         return False
     diagonal = np.diagonal(matrix, axis1=-2, axis2=-1)
     if not (diagonal > 0).all():

@@ -19,6 +19,7 @@ from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import make_problem, prior_matrix, uniform_information
 from jaxdesign.solvers.optimize import optimize
 from jaxdesign.status import Status
+from jaxdesign.worst_case import WorstCase
 
 
 def select_pairs(
@@ -99,6 +100,8 @@ def select_pairs(
         relaxed = evaluated(problem, *allocation, design.status, passes=design.passes, trace=design.trace)
     free = without(problem.decided, relaxed.pairs, relaxed.labels)
     relaxed = replace(relaxed, pairs=free[0], labels=free[1])
+    if isinstance(crit, WorstCase):
+        problem = replace(problem, criterion=crit.mixed([relaxed.report["mixture"][name] for name in crit.names]))
     found = best_choice(problem, relaxed, tol, int(seed), int(budget.labels_per_task))
     best = found.best
     if best is None:
@@ -110,6 +113,9 @@ def select_pairs(
     check_allowed(problem, best.pairs, best.labels)
     real = relaxed.certificate
     told = {"value": real.value, "lower_bound": real.lower_bound, "efficiency": real.efficiency}
+    report = {"method": best.name, "relaxed": told | {"status": relaxed.status.name}, "candidates": found.candidates}
+    if isinstance(crit, WorstCase):
+        report |= evaluated(problem, best.pairs, best.labels, Status.EXACT).report
     return Design(
         *with_required(problem.decided, best.pairs, best.labels),
         best.certificate,
@@ -117,7 +123,7 @@ def select_pairs(
         relaxed.passes,
         relaxed.trace,
         problem.skipped_prompts,
-        {"method": best.name, "relaxed": told | {"status": relaxed.status.name}, "candidates": found.candidates},
+        report,
     )
 
 

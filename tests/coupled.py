@@ -54,7 +54,7 @@ def coupled_case(seed, per_pair=1, priced=True):
 
 
 def rows_of(budget, pairs):
-    """(rows, low, high): every limit of the budget but the caps, written out for listed pairs; the total comes first."""
+    """(rows, low, high): the limits of a budget but its caps, written out for listed pairs; the total comes first."""
     rows, low, high = [np.ones(len(pairs))], [budget.total], [budget.total]
     for p in range(PROMPTS):
         rows.append((pairs[:, 0] == p).astype(float))

@@ -1,10 +1,10 @@
-"""Quotas of groups, minima and spend limits: obeyed, certified against linear programmes and cvxpy, exact by enumeration."""
+"""Quotas of groups, minima, spend limits: obeyed, certified by linear programmes and cvxpy, exact by enumeration."""
 
 from itertools import combinations
 
 import numpy as np
 import pytest
-from coupled import DOMAIN, LANGUAGE, TOTAL, coupled_case, costs_of, obeys, rows_of
+from coupled import DOMAIN, LANGUAGE, TOTAL, costs_of, coupled_case, obeys, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import (
@@ -159,26 +159,26 @@ def test_a_quota_over_everything_changes_nothing():
 
 IMPOSSIBLE = {
     "a group that its prompts cannot hold": (
-        dict(per_pair=1, quotas=Quota(DOMAIN, {"math": 25.0}, name="domain")),
+        {"per_pair": 1, "quotas": Quota(DOMAIN, {"math": 25.0}, name="domain")},
         ["domain math", "at_least=25", "at most 19"],
     ),
-    "minima that the total cannot pay": (dict(per_prompt_min=[3, 1, 0, 3, 3, 3]), ["budget.total=12", "from 13"]),
-    "a minimum where there are no pairs": (dict(per_prompt_min=1), ["per_prompt_min", "prompt 2", "at most 0"]),
+    "minima that the total cannot pay": ({"per_prompt_min": [3, 1, 0, 3, 3, 3]}, ["budget.total=12", "from 13"]),
+    "a minimum where there are no pairs": ({"per_prompt_min": 1}, ["per_prompt_min", "prompt 2", "at most 0"]),
     "quotas that leave too little": (
-        dict(quotas=Quota(DOMAIN, None, 3.0, name="domain")),
+        {"quotas": Quota(DOMAIN, None, 3.0, name="domain")},
         ["budget.total=12", "domain", "to 9"],
     ),
     "crossing quotas": (
-        dict(
-            per_pair=1,
-            quotas=[
+        {
+            "per_pair": 1,
+            "quotas": [
                 Quota(DOMAIN, {"code": 11.0}, name="domain"),
                 Quota(LANGUAGE, None, {0: 0.5, 1: 12.0}, name="language"),
             ],
-        ),
+        },
         ["domain and language", "relax"],
     ),
-    "a spend limit": (dict(cost=np.ones((6, 5)), cost_total=20.0), ["cost_total=20", "cost 24", "at most 10"]),
+    "a spend limit": ({"cost": np.ones((6, 5)), "cost_total": 20.0}, ["cost_total=20", "cost 24", "at most 10"]),
 }
 
 

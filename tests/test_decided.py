@@ -101,10 +101,10 @@ def test_tasks_are_whole(coupled):
     batch = select_pairs(pool, LogDet(), budget, prior=PRIOR)
     assert (batch.labels == 3).all() and batch.labels.sum() == 18
     assert np.bincount(batch.pairs[:, 0], batch.labels).max() <= 6
-    pairs, z, c = written_out(pool)
+    pairs, z, _ = written_out(pool)
     matrix = PRIOR + sum(3 * 0.25 * np.outer(d, d) for d in z[[pairs.tolist().index(p) for p in batch.pairs.tolist()]])
     assert batch.certificate.value == pytest.approx(-np.linalg.slogdet(matrix)[1], rel=1e-6)
-    with pytest.raises(ValueError, match="labels_per_task=3: .* per_pair to at least 3"):
+    with pytest.raises(ValueError, match=r"labels_per_task=3: .* per_pair to at least 3"):
         select_pairs(pool, LogDet(), Budget(18, 2, labels_per_task=3), prior=PRIOR)
 
 

@@ -55,7 +55,8 @@ def exchange(
     Args:
         problem: the pool, the criterion (LogDet or Trace, averaged over draws), all limits and the prior.
         pairs: (S, 3) rows (p, i, j).
-        labels: (S,) whole labels of those left to choose, allowed and with regular information: greedy ones, or a rounded design.
+        labels: (S,) whole labels, allowed, required ones left out, with regular information: greedy ones, or a rounded
+            design.
         least_gain: a swap helps if it lowers -log det A (mean over draws) by more than this, or the trace by more than
             this share of it. The last passes make few swaps of little gain: 1e-6 saves about half of the passes.
         max_swaps: stop after so many swaps; None for no limit.

@@ -22,6 +22,7 @@ from jaxdesign.exact.sampling import dependent
 from jaxdesign.feasibility import check_feasible
 from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import Problem, analyse, exact_sensitivities, information, singular, usable
+from jaxdesign.worst_case import as_trace
 
 GREEDY_WORK = 4e11  # see `work`: beyond this, greedy looks only at the prompts that the real-valued design uses most
 GREEDY_MEMORY = 2**28  # entries
@@ -108,12 +109,13 @@ def best_choice(problem: Problem, relaxed: Design, tol: float, seed: int, size: 
         consider(
             name, began, pairs[labels > 0], labels[labels > 0], **({} if prompts is None else {"prompts": prompts})
         )
-    if isinstance(problem.criterion, LogDet | Trace):
+    proxy = replace(tasks, criterion=as_trace(problem.criterion))
+    if isinstance(proxy.criterion, LogDet | Trace):
         for number, start in enumerate(choices[: _starts(tasks)]):
             if good_enough():
                 break
             began = time.perf_counter()
-            pairs, labels, made = exchange(tasks, start.pairs, start.labels, max_passes=EXCHANGE_PASSES)
+            pairs, labels, made = exchange(proxy, start.pairs, start.labels, max_passes=EXCHANGE_PASSES)
             name = "exchange" if number == 0 else f"exchange_{number + 1}"
             consider(name, began, pairs, labels, start=start.name, swaps=made.swaps, optimal=made.optimal)
     best = choices[0] if choices else None
@@ -151,7 +153,7 @@ def _candidates(problem: Problem, relaxed: Design, seed: int) -> Iterator[tuple[
     ways["dependent"] = lambda: _best_draw(problem, relaxed, seeds, dependent)
     for name, way in ways.items():
         yield name, None, lambda way=way: (pairs, _or_nothing(way(), pairs))
-    names = {"greedy": problem.criterion}
+    names = {"greedy": as_trace(problem.criterion)}
     if not isinstance(problem.criterion, LogDet):
         names["greedy_logdet"] = LogDet()
     for name, criterion in names.items():

@@ -19,6 +19,7 @@ from jaxdesign.pricing.memory import MemorySource, chunk_sensitivities, map_chun
 from jaxdesign.solvers.dense import dense_information
 from jaxdesign.solvers.dense_problem import dense_room
 from jaxdesign.solvers.feasible import oracle_bound, rescale
+from jaxdesign.worst_case import WorstCase
 
 HELD = 1e-5  # a total missed by more than this share cannot be held by the caps
 
@@ -67,7 +68,8 @@ def upper_sensitivities(source: MemorySource, factors: Float[Array, "r d d"]) ->
 def lower_bound(criterion: CriterionLike, value: Array, linear: Array, current: Array, dim: int) -> tuple[Array, Array]:
     """Bound on the best value and efficiency; the formulas of `criteria`, traceable.
 
-    For any other criterion the linear bound, which convexity alone makes valid, and efficiency NaN.
+    A worst case has the bound of its mixture, whose value is `current` (see `worst_case`); any other criterion the
+    linear bound, which convexity alone makes valid, and efficiency NaN.
     """
     if isinstance(criterion, LogDet):
         gap = dim * jnp.log(jnp.maximum(linear, dim) / dim)
@@ -75,6 +77,9 @@ def lower_bound(criterion: CriterionLike, value: Array, linear: Array, current: 
     if isinstance(criterion, Trace):
         share = jnp.where(value > 0, value / jnp.maximum(jnp.maximum(linear, value), 1e-300), 1.0)
         return value * share, share
+    if isinstance(criterion, WorstCase):
+        bound = jnp.where(current > 0, current**2 / jnp.maximum(jnp.maximum(linear, current), 1e-300), 0.0)
+        return bound, jnp.where(value > 0, bound / jnp.maximum(value, 1e-300), 1.0)
     return value - jnp.maximum(linear - current, 0.0), jnp.full_like(value, jnp.nan)
 
 

@@ -22,6 +22,7 @@ from jaxdesign.pricing.memory import MemorySource, memory_source
 from jaxdesign.problem import Problem, check_kinds
 from jaxdesign.solvers.dense import dense_candidates, dense_information, dense_sensitivities
 from jaxdesign.solvers.feasible import Room, rescale
+from jaxdesign.worst_case import WorstCase
 
 
 class DenseProblem(NamedTuple):
@@ -36,6 +37,8 @@ class DenseProblem(NamedTuple):
 def dense_problem(pool: CompletionPool, criterion: CriterionLike, limits: Limits, prior: Any) -> DenseProblem:
     """The problem in the pool's working dtype."""
     source = memory_source(pool)
+    if isinstance(criterion, WorstCase):
+        criterion = criterion.smooth()  # the maximum itself has no gradient where two targets are equal
     return DenseProblem(source, criterion, prior, dense_room(source, limits))
 
 

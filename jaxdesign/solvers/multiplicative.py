@@ -31,6 +31,7 @@ from jaxdesign.solvers.dense_problem import (
     sensitivities,
 )
 from jaxdesign.solvers.feasible import rescale
+from jaxdesign.worst_case import PowerMean, WorstCase
 
 FAINT = 1e-30  # smallest weight of a candidate pair: none is lost for good
 
@@ -99,6 +100,11 @@ def multiplicative(
 
 def default_power(crit: CriterionLike) -> float:
     """The monotone power: 1 for LogDet, 1/2 for the others, whose sensitivities are of second order in A^-1."""
+    if isinstance(crit, WorstCase | PowerMean):
+        raise TypeError(
+            "crit: multiplicative steps on a worst case jump from target to target; use jaxdesign.optimize with its "
+            "default solver, or jaxdesign.solvers.frank_wolfe"
+        )
     return 1.0 if isinstance(crit, LogDet) else 0.5
 
 

@@ -12,11 +12,13 @@ from jaxdesign.design import Design, TraceRow
 from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import make_problem
 from jaxdesign.solvers.column_generation import ColumnGeneration
+from jaxdesign.solvers.continuation import worst_case_design
 from jaxdesign.solvers.coupled_atoms import CoupledAtoms
 from jaxdesign.solvers.dense_driver import FrankWolfe, Multiplicative
 from jaxdesign.solvers.driver import Solver, run
 from jaxdesign.solvers.interior_point import InteriorPoint
 from jaxdesign.solvers.matrix_atoms import MatrixAtoms
+from jaxdesign.worst_case import WorstCase
 
 SOLVERS: dict[str, type] = {
     "column_generation": ColumnGeneration,
@@ -45,7 +47,7 @@ def optimize(
 
     Args:
         pool: the completions; its candidate pairs are never materialised.
-        crit: `LogDet()`, `Trace(H)` or `Criterion(function)`.
+        crit: `LogDet()`, `Trace(H)`, `WorstCase(targets)` or `Criterion(function)`.
         budget: total labels, caps per pair, quotas per prompt and per group, costs, excluded and required pairs.
         prior: information already held, (d, d) (or one per draw), or a scalar ridge for ridge x I.
         tol: stop when 1 - certificate.efficiency <= tol (gap <= tol max(1, |value|) for a `Criterion`).
@@ -87,7 +89,8 @@ def optimize(
     problem = make_problem(pool, crit, budget, prior)
     if problem.limits.coupling is not None:
         chosen = coupled_solver(solver, chosen)
-    return run(problem, chosen, tol=tol, max_passes=max_passes, start=start, callback=callback)
+    solve = worst_case_design if isinstance(crit, WorstCase) else run
+    return solve(problem, chosen, tol=tol, max_passes=max_passes, start=start, callback=callback)
 
 
 def named_solver(solver: str | Solver | None) -> Solver:

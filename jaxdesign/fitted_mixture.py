@@ -1,0 +1,82 @@
+"""The mixture of targets under which a given allocation comes closest to being optimal.
+
+At an optimal allocation of the worst case there is a mixture w of the targets with the largest value for which the
+sensitivities b_w are equal on all pairs whose labels are free to move. For any allocation the w that comes closest is
+sought, for the lower bound of `evaluate`. Every mixture gives a valid bound: nothing rests on its accuracy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxdesign import _arrays
+from jaxdesign.certify_coupled import certify_afresh
+from jaxdesign.criteria import inverse
+from jaxdesign.problem import Problem, analyse, exact_sensitivities
+from jaxdesign.worst_case import target_report
+
+STEPS = 2_000
+
+
+def with_mixture(problem: Problem, pairs, labels, matrix, fields: dict) -> tuple[Problem, dict]:
+    """The problem with a mixture, fitted where its worst case has none, and the fields of its design with a report."""
+    criterion = problem.criterion
+    if criterion.mixture is None:
+        with _arrays.float64():
+            steep = np.asarray(criterion.smooth().mixture(matrix))
+        choices = [criterion.mixed(w) for w in (fitted_mixture(problem, pairs, labels, matrix), steep)]
+        criterion = max(choices, key=lambda c: _bound(replace(problem, criterion=c), pairs, labels, matrix))
+    with _arrays.float64():
+        report = target_report(criterion, matrix)
+    return replace(problem, criterion=criterion), fields | {"report": report}
+
+
+def _bound(problem: Problem, pairs, labels, matrix) -> float:
+    return certify_afresh(problem, matrix, analyse(problem, matrix), pairs, labels).certificate.lower_bound
+
+
+def fitted_mixture(
+    problem: Problem, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"], matrix: Float[np.ndarray, "r d d"]
+) -> Float[np.ndarray, " t"]:
+    """Weights that minimise sum_t w_t (1 - f_t / max f) + the spread of sum_t w_t b_t over labels, relative to max f.
+
+    Complexity: 2 S d^2 operations a target and draw for S pairs, then T^2 a step.
+    """
+    criterion = problem.criterion
+    with _arrays.float64():
+        inv = np.asarray(inverse(matrix))
+        f = np.asarray(criterion.values(matrix))
+    largest = f.max()
+    if len(f) == 1 or not largest > 0:
+        return np.full(len(f), 1 / len(f))
+    limits, prompts = problem.limits, pairs[:, 0]
+    cap = np.minimum(limits.per_pair[prompts], limits.total)
+    free = labels * np.maximum(1 - labels / cap, 0) + 1e-9 * labels
+    held = np.bincount(prompts, labels, len(limits.per_prompt)) >= limits.per_prompt * (1 - 1e-6)
+    level = np.where(held[prompts], prompts + 1, 0)  # pairs that must have the same b: a quota has a level of its own
+    mass = np.maximum(np.bincount(level, free), 1e-300)
+    b = np.stack([exact_sensitivities(problem, pairs, inv @ H @ inv) for H in np.asarray(criterion.H)])
+    b = b * (labels.sum() / largest)
+    b = b - np.stack([np.bincount(level, row * free) / mass for row in b])[:, level]
+    spread = (b * free) @ b.T / free.sum()
+    return _descend(1 - f / largest, spread)
+
+
+def _descend(slack: Float[np.ndarray, " t"], spread: Float[np.ndarray, "t t"]) -> Float[np.ndarray, " t"]:
+    """min slack.w + sqrt(w.spread.w) over the simplex, by entropic mirror descent; the best point met."""
+    best, least = None, np.inf
+    weights = np.exp(-63 * slack)
+    weights = weights / weights.sum()
+    for step in range(STEPS):
+        half = spread @ weights
+        deviation = np.sqrt(max(weights @ half, 1e-16))
+        found = slack @ weights + deviation
+        if found < least:
+            best, least = weights, found
+        slope = slack + half / deviation
+        weights = weights * np.exp(-(slope - slope.min()) / (1 + step) ** 0.5 / max(np.ptp(slope), 1e-9))
+        weights = weights / weights.sum()
+    return best
