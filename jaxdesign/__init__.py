@@ -24,6 +24,7 @@ _HOMES = {
     "WorstCase": "worst_case",
     "evaluate": "evaluation",
     "greedy": "exact.greedy",
+    "held_information": "information",
     "label_curve": "value_of_labels",
     "label_information": "information",
     "optimize": "solvers.optimize",
@@ -34,6 +35,7 @@ _HOMES = {
     "restrict_to_range": "pool",
     "second_moment": "pool",
     "select_pairs": "select",
+    "with_uniform_floor": "exact.random_pairs",
 }
 _MODULES = ("baselines", "reference", "solvers")
 
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from jaxdesign.design import Design as Design
     from jaxdesign.evaluation import evaluate as evaluate
     from jaxdesign.exact.greedy import greedy as greedy
+    from jaxdesign.exact.random_pairs import with_uniform_floor as with_uniform_floor
+    from jaxdesign.information import held_information as held_information
     from jaxdesign.information import label_information as label_information
     from jaxdesign.information import pair_differences as pair_differences
     from jaxdesign.information import pair_information as pair_information

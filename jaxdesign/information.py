@@ -12,6 +12,8 @@ traceable function; chunking over prompts bounds the scratch memory. This file k
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -233,6 +235,33 @@ def check_pairs(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> None:
 def sparse_information(differences: Float[Array, "s d"], weights: Float[Array, "*r s"]) -> Float[Array, "*r d d"]:
     """sum_s w_s z_s z_s^T of a sparse list of pairs; weights = labels times label information, one row per draw."""
     return _arrays.contract("...sd,se->...de", weights[..., None] * differences, differences)
+
+
+def held_information(pool: CompletionPool, pairs: Any, labels: Any = None) -> Float[np.ndarray, "*r d d"]:
+    """Information of labels that are already there: sum_e n_e c_e z_e z_e^T, to be passed as `prior` (plus a ridge).
+
+    Args:
+        pool: the pool; its scores and flips give c.
+        pairs: (S, 3) rows (p, i, j) labelled so far; a row for each label, or
+        labels: (S,) labels of each; None: one each.
+
+    Returns:
+        (d, d) float64 NumPy, or (R, d, d) for scores with R draws.
+
+    Raises:
+        ValueError: pairs outside of the pool, labels of another length, negative or not finite.
+    """
+    pairs = np.asarray(pairs)
+    check_pairs(pool, pairs)
+    labels = np.ones(len(pairs)) if labels is None else np.asarray(labels, dtype=np.float64)
+    _checks.same_shape(labels.shape, pairs.shape[:1], "labels", "one number per pair")
+    if not (np.isfinite(labels) & (labels >= 0)).all():
+        row = int(np.argmin(np.isfinite(labels) & (labels >= 0)))
+        raise ValueError(f"labels: {labels[row]:g} at row {row}; labels must be finite and at least 0")
+    with _arrays.float64():
+        weights = label_information(pool, pairs) * labels
+        found = np.asarray(sparse_information(pair_differences(pool, pairs), weights))
+    return (found + found.swapaxes(-1, -2)) / 2
 
 
 def policy_target(pool: CompletionPool, log_weights: Float[Array, "p k"] | None = None) -> Float[Array, "d d"]:

@@ -72,7 +72,7 @@ def test_a_partial_list_with_its_floor_bounds_the_oracle_from_above(case, floor)
 def lp_oracle_without_total(limits, pairs, gains):
     """Largest gain of at most `total` labels: a free pair of no gain takes what is left."""
     spare = np.concatenate([pairs, [[PROMPTS, 0, 1]]])
-    caps, quotas = (np.append(x, np.inf) for x in limits[1:])
+    caps, quotas = (np.append(x, np.inf) for x in limits[1:3])
     return lp_oracle(spare, np.append(gains, 0.0), limits.total, caps, quotas)[1]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
-from jaxdesign.budget import Budget, Limits, whole_budget
+from jaxdesign.budget import Budget, whole_budget
 from jaxdesign.criteria import CriterionLike
 from jaxdesign.design import Design
 from jaxdesign.evaluation import check_allowed, evaluated
-from jaxdesign.exact.rounding import once_each
+from jaxdesign.exact.fill import in_rounds
 from jaxdesign.information import pair_sensitivities, prompt_major
 from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import Problem, make_problem, uniform_information
@@ -99,34 +98,19 @@ def rank_in_prompt(pairs: Int[np.ndarray, "n 3"], order: Int[np.ndarray, " n"]) 
     return ranks
 
 
-def in_rounds(
-    limits: Limits, pairs: Int[np.ndarray, "n 3"], scores: Callable[[], Float[np.ndarray, " n"]]
-) -> Float[np.ndarray, " n"]:
-    """Whole labels: the largest scores once each, passing over pairs that would break a quota; then again from the top.
-
-    A pair is labelled a second time only when no pair is left that could have a first label: these rules rank pairs by
-    a score that a label does not change, so that a cap alone would put everything on one pair.
-
-    Args:
-        limits: whole total, caps and quotas that the pairs can hold.
-        pairs: all candidate pairs; ties go to the first (prompt, i, j).
-        scores: called once a round.
-    """
-    labels = np.zeros(len(pairs))
-    for _ in range(int(limits.total)):  # every round places a label at least
-        left = limits.total - labels.sum()
-        if left == 0:
-            break
-        spent = np.bincount(pairs[:, 0], weights=labels, minlength=len(limits.per_prompt))
-        room = labels < limits.per_pair[pairs[:, 0]]
-        labels[room] += once_each(left, limits.per_prompt - spent, pairs[room], scores()[room])
-    return labels
-
-
 def by_place(problem: Problem, pairs: Int[np.ndarray, "n 3"], places: Int[np.ndarray, " n"]) -> Design:
     """Design of the pairs with the smallest places, ties to the first (prompt, i, j)."""
     scores = -places.astype(np.float64)
     return chosen(problem, pairs, in_rounds(problem.limits, pairs, lambda: scores))
+
+
+def refuse_coupling(problem: Problem, name: str) -> None:
+    """ValueError where the budget couples prompts, which a rule that labels pair by pair cannot obey."""
+    if problem.limits.coupling is not None:
+        raise ValueError(
+            f"budget: baselines.{name} labels pair by pair and cannot obey quotas of groups, minima or a spend limit; "
+            "compare it under caps per pair and per_prompt only"
+        )
 
 
 def chosen(problem: Problem, pairs: Int[np.ndarray, "n 3"], labels: Float[np.ndarray, " n"]) -> Design:

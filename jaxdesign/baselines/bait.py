@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxdesign import _arrays, _checks
-from jaxdesign.baselines._selection import TIE, chosen, information_of_all, whole_problem
+from jaxdesign.baselines._selection import TIE, chosen, information_of_all, refuse_coupling, whole_problem
 from jaxdesign.budget import Budget, capacity
 from jaxdesign.criteria import CriterionLike, Trace
 from jaxdesign.design import Design
@@ -57,9 +57,10 @@ def bait(
     Source: arXiv 2106.09675; the removal loss is its trace objective after a rank-one downdate.
     """
     problem = whole_problem(pool, crit, budget, prior, seed)
+    refuse_coupling(problem, "bait")
     H = _target(problem, target)
     wide = problem.limits._replace(total=min(2 * problem.limits.total, capacity(problem.limits, problem.pair_counts)))
-    pairs, labels = myopic_allocation(problem.pool, Trace(H), wide, problem.prior)
+    pairs, labels = myopic_allocation(problem.pool, Trace(H), wide, problem.prior, problem.decided.closed)
     start = information(problem, pairs, labels) + _lift(problem, wide.total)
     with _arrays.float64():
         listed = jnp.asarray(pairs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxdesign.baselines._selection import chosen, whole_problem
+from jaxdesign.baselines._selection import chosen, refuse_coupling, whole_problem
 from jaxdesign.budget import Budget
 from jaxdesign.criteria import CriterionLike, LogDet
 from jaxdesign.design import Design
@@ -34,4 +34,6 @@ def adpo(pool: CompletionPool, crit: CriterionLike, budget: Budget, *, prior: An
     Source: arXiv 2503.01076. There the margins come from the labels collected so far; here from the pool's scores.
     """
     problem = whole_problem(pool, crit, budget, prior, seed)
-    return chosen(problem, *greedy_allocation(problem.pool, LogDet(), problem.limits, problem.prior))
+    refuse_coupling(problem, "adpo")
+    closed = problem.decided.closed
+    return chosen(problem, *greedy_allocation(problem.pool, LogDet(), problem.limits, problem.prior, closed))

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdesign.baselines._selection import chosen, every_pair, in_rounds, whole_problem
+from jaxdesign.baselines._selection import chosen, every_pair, whole_problem
 from jaxdesign.baselines.laws import log_law, square_root_weight, t_pilaf_weight
 from jaxdesign.budget import Budget, Limits
 from jaxdesign.criteria import CriterionLike
 from jaxdesign.design import Design
+from jaxdesign.exact.fill import in_rounds
 from jaxdesign.pool import CompletionPool
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdesign.budget import Budget, Limits, resolve
-from jaxdesign.exact.rounding import once_each
+from jaxdesign.budget import Budget, resolve, whole_budget
+from jaxdesign.decided import decided_pairs, pair_keys
+from jaxdesign.exact.fill import in_rounds
 from jaxdesign.pool import CompletionPool
+from jaxdesign.quotas import Quota
 
 
 def random_pairs(
@@ -16,33 +20,76 @@ def random_pairs(
     """Whole labels on pairs drawn evenly from all pairs of existing completions, without replacement while they last.
 
     A pair that would break a quota is passed over; where there are more labels than pairs, all get one and the rest are
-    drawn again, as far as the caps allow.
+    drawn again, as far as the caps allow. Quotas of groups, minima and a spend limit are obeyed by taking the drawn
+    pairs that come first and obey them together.
 
     Args:
         pool: the pool; pairs of identical completions are drawn like others, as someone who does not look would.
-        budget: a whole total; caps and quotas count as rounded down.
+        budget: a whole total; limits count as rounded to whole labels. Excluded pairs are not drawn, and required ones
+            neither: their labels are not part of the result.
         seed: of NumPy's default generator.
 
     Returns:
-        pairs (S, 3) in order and labels (S,), whole, summing to the total.
+        pairs (S, 3) in order and labels (S,), whole, summing to the total less the required labels.
 
     Raises:
-        ValueError: a total that the caps do not allow.
+        ValueError: a total that the limits do not allow.
 
     Complexity: O(N log N) time and 40 bytes for each of the N pairs of the pool.
     """
-    mask = np.asarray(pool.mask)
+    mask, budget = np.asarray(pool.mask), whole_budget(budget)
     exists = mask[:, :, None] & mask[:, None, :]
     pairs = np.stack(np.nonzero(np.triu(exists, 1)), axis=1).astype(np.int32)
-    limits = resolve(budget, np.bincount(pairs[:, 0], minlength=pool.num_prompts).astype(np.float64))
-    whole = Limits(limits.total, np.floor(limits.per_pair), np.floor(limits.per_prompt))
+    decided = decided_pairs(pool, budget)
+    if len(decided.closed):
+        pairs = pairs[~np.isin(pair_keys(pairs, pool.completions), pair_keys(decided.closed, pool.completions))]
+    counts = np.bincount(pairs[:, 0], minlength=pool.num_prompts).astype(np.float64)
+    limits = resolve(budget, counts, mask, (decided.pairs, decided.labels))
     rng = np.random.default_rng(seed)
-    labels = np.zeros(len(pairs))
-    while (left := whole.total - labels.sum()) > 0:
-        spent = np.bincount(pairs[:, 0], weights=labels, minlength=pool.num_prompts)
-        room = labels < whole.per_pair[pairs[:, 0]]
-        extra = once_each(left, whole.per_prompt - spent, pairs[room], rng.permutation(room.sum()) + 1.0)
-        if not extra.any():
-            raise ValueError(f"budget.total={budget.total:g}: more than whole labels under these caps can make up")
-        labels[room] += extra
+    labels = in_rounds(limits, pairs, lambda: rng.permutation(len(pairs)) + 1.0)
     return pairs[labels > 0], labels[labels > 0]
+
+
+def with_uniform_floor(pool: CompletionPool, budget: Budget, share: float, *, seed: int = 0) -> Budget:
+    """The budget with a share of its labels drawn at random beforehand, as required pairs.
+
+    A guard against misspecification: whatever features and target miss, these labels are an honest random sample. Every
+    solver then chooses the rest around them, and certificates are against the best such choice.
+
+    Args:
+        pool: the pool.
+        budget: a whole total. The share is drawn under its caps, and under the same share of its quotas and spend
+            limit, rounded down, so that the rest can still be chosen.
+        share: of the total, in (0, 1); the number of labels is rounded to a whole one, at least 1.
+        seed: of NumPy's default generator.
+
+    Returns:
+        The budget with these pairs in `required`, after those it has.
+
+    Raises:
+        ValueError: a share outside of (0, 1), a budget that has not so much room, and as `random_pairs`.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share={share:g}: must be between 0 and 1; it is the part of the labels drawn at random")
+    budget = whole_budget(budget)
+    closed = decided_pairs(pool, budget).closed
+    number = max(round(share * budget.total), 1)
+    quotas = []
+    for quota in budget.quotas:
+        groups = quota.groups()
+        most = dict(zip(np.unique(quota.of).tolist(), np.floor(share * groups.high).tolist(), strict=True))
+        quotas.append(Quota(quota.of, at_most=most, name=quota.name))
+    part = replace(
+        budget,
+        total=number,
+        quotas=tuple(quotas),
+        cost_total=None if budget.cost_total is None else share * budget.cost_total,
+        per_prompt_min=None,
+        required=None,
+        exclude=closed if len(closed) else None,
+        labels_per_task=1,
+    )
+    pairs, labels = random_pairs(pool, part, seed)
+    drawn = np.repeat(pairs, labels.astype(int), axis=0)
+    held = drawn if budget.required is None else np.concatenate([np.asarray(budget.required), drawn])
+    return replace(budget, required=held)
