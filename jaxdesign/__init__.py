@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Annotators": "annotators",
     "Budget": "budget",
     "Certificate": "design",
     "CompletionPool": "pool",
@@ -17,6 +18,7 @@ _HOMES = {
     "Design": "design",
     "LabelCurve": "value_of_labels",
     "LogDet": "criteria",
+    "Quota": "quotas",
     "Status": "status",
     "Trace": "criteria",
     "WorstCase": "worst_case",
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from jaxdesign import baselines as baselines
     from jaxdesign import reference as reference
     from jaxdesign import solvers as solvers
+    from jaxdesign.annotators import Annotators as Annotators
     from jaxdesign.budget import Budget as Budget
     from jaxdesign.criteria import Criterion as Criterion
     from jaxdesign.criteria import LogDet as LogDet
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from jaxdesign.pool import CompletionPool as CompletionPool
     from jaxdesign.pool import restrict_to_range as restrict_to_range
     from jaxdesign.pool import second_moment as second_moment
+    from jaxdesign.quotas import Quota as Quota
     from jaxdesign.select import select_pairs as select_pairs
     from jaxdesign.solvers.optimize import optimize as optimize
     from jaxdesign.status import Status as Status

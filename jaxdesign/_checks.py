@@ -120,6 +120,48 @@ def at_least_one(value: Any, name: str, remedy: str) -> np.ndarray | None:
     return value
 
 
+def number(value: Any, name: str) -> float:
+    """A float; TypeError for what is no number."""
+    if isinstance(value, bool | str) or value is None:
+        raise TypeError(f"{name}={value!r}: expected a number")
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: expected a number, found {type(value).__name__}") from error
+
+
+def one_per_prompt(value: Any, name: str) -> np.ndarray | None:
+    """Numbers of at least 0 as float64 scalar or (P,) array; TypeError or ValueError otherwise."""
+    if value is None:
+        return None
+    try:
+        value = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: expected a number or one number per prompt, found {value!r}") from error
+    if value.ndim > 1:
+        raise ValueError(f"{name}: shape {value.shape} found; expected a scalar or one value per prompt, shape (P,)")
+    if not ((value >= 0) & np.isfinite(value)).all():
+        worst = value.ravel()[np.argmin((value.ravel() >= 0) & np.isfinite(value.ravel()))]
+        raise ValueError(f"{name}={worst:g}: must be finite and at least 0")
+    return value
+
+
+def costs(value: Any, mask: np.ndarray) -> np.ndarray:
+    """(P, K) float64 costs of completions, 0 where there is none; TypeError or ValueError otherwise."""
+    try:
+        value = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"budget.cost: expected numbers (P, K), found {type(value).__name__}") from error
+    same_shape(value.shape, mask.shape, "budget.cost", "(prompts, completions), one number per completion")
+    bad = mask & ~(np.isfinite(value) & (value >= 0))
+    if bad.any():
+        p, k = np.argwhere(bad)[0]
+        raise ValueError(
+            f"budget.cost: {value[p, k]} at prompt {p}, completion {k}; costs must be finite and at least 0"
+        )
+    return np.where(mask, value, 0.0)
+
+
 def positive_finite(value: Any, name: str, meaning: str) -> float:
     """A float above zero; TypeError for what is no number, ValueError otherwise."""
     if isinstance(value, bool | str) or value is None:

@@ -30,6 +30,7 @@ class Priced(NamedTuple):
     sensitivities: Float[np.ndarray, " s"]  # theirs, float64
     oracle: OracleResult
     floor: float  # no unlisted pair has a larger sensitivity
+    passes: int = 1  # over the pool
 
 
 def certify(problem: Problem, matrix: Float[np.ndarray, "r d d"], analysis: Analysis, level: float) -> Priced:

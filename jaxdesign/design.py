@@ -53,7 +53,9 @@ class Design:
     labels: (S,) float64, summing to the budget's total; whole numbers from `select_pairs`.
     certificate, status: how good it is and why the solver stopped. passes: pricing passes made; trace: one row each.
     skipped_prompts: prompts with fewer than two completions, which no design can use.
-    report: what `select_pairs` tells about its candidates; empty otherwise. annotators: reserved, None.
+    report: what `select_pairs` tells about its candidates; empty otherwise.
+    annotators: (S,) int32, who labels each pair, where the design was made for `Annotators`; else None. A pair that
+        several of them label then has several rows.
     """
 
     pairs: Int[np.ndarray, "s 3"]

@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from jaxdesign.annotators import Annotators, repeated_budget, repeated_pairs, repeated_pool, with_annotators
 from jaxdesign.budget import Budget
 from jaxdesign.certify import certify, cold_level
+from jaxdesign.certify_coupled import certify_coupled
+from jaxdesign.coupling import check_coupling
 from jaxdesign.criteria import CriterionLike
+from jaxdesign.decided import pair_keys, with_required, without
 from jaxdesign.design import Certificate, Design
-from jaxdesign.fitted_mixture import with_mixture
+from jaxdesign.fitted_mixture import judged
 from jaxdesign.information import check_pairs
 from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import Problem, analyse, information, make_problem, singular, usable
@@ -19,7 +23,15 @@ from jaxdesign.worst_case import WorstCase
 
 
 def evaluate(
-    pool: CompletionPool, crit: CriterionLike, budget: Budget, pairs: Any, labels: Any, prior: Any = None
+    pool: CompletionPool,
+    crit: CriterionLike,
+    budget: Budget,
+    pairs: Any,
+    labels: Any,
+    prior: Any = None,
+    *,
+    annotators: Annotators | None = None,
+    assigned: Any = None,
 ) -> Design:
     """Certificate of a given allocation: its criterion, and how far it can be from the best allowed one.
 
@@ -30,6 +42,8 @@ def evaluate(
         pairs: (S, 3) rows (p, i, j); rows (p, j, i) are turned round, repeated pairs are added up.
         labels: (S,) labels of each pair, non-negative, real or whole.
         prior: information already held, (d, d) or a scalar ridge.
+        annotators: who can label; needs `assigned`.
+        assigned: (S,) index of the annotator of each pair, as in `Design.annotators`.
 
     Returns:
         A Design with the pairs in order, zeros dropped. `certificate.value` is inf and the efficiency 0 where the
@@ -41,27 +55,45 @@ def evaluate(
 
     Numerics: float64 from the stored features throughout; see `certify`.
     """
+    if annotators is not None:
+        if assigned is None:
+            raise ValueError("assigned: missing; with annotators it says who labels each pair")
+        wide = repeated_pool(pool, annotators), crit, repeated_budget(budget, pool, annotators)
+        design = evaluate(*wide, repeated_pairs(pairs, assigned, pool, annotators), labels, prior)
+        return with_annotators(design, pool, annotators)
     problem = make_problem(pool, crit, budget, prior)
     pairs, labels = canonical_allocation(problem, pairs, labels)
     return evaluated(problem, pairs, labels, Status.EVALUATED)
 
 
 def evaluated(problem: Problem, pairs: np.ndarray, labels: np.ndarray, status: Status, **fields) -> Design:
-    """Design of an allocation that is already in order and allowed."""
+    """Design of an allocation of the labels left to choose that is already in order and allowed."""
     matrix = information(problem, pairs, labels)
     analysis = analyse(problem, matrix)
     if not usable(problem, analysis) or singular(problem, matrix):
-        nothing = Certificate(float("inf"), float("-inf"), float("inf"), 0.0)
-        return Design(pairs, labels, nothing, status, skipped_prompts=problem.skipped_prompts, **fields)
-    if isinstance(problem.criterion, WorstCase):
-        problem, fields = with_mixture(problem, pairs, labels, matrix, fields)
-        analysis = analyse(problem, matrix)
-    priced = certify(problem, matrix, analysis, cold_level(problem, analysis))
-    return Design(pairs, labels, priced.certificate, status, skipped_prompts=problem.skipped_prompts, **fields)
+        certificate = Certificate(float("inf"), float("-inf"), float("inf"), 0.0)
+    elif isinstance(problem.criterion, WorstCase):
+        certificate, fields["report"] = judged(problem, pairs, labels, matrix)
+    elif problem.limits.coupling is not None:
+        certificate = certify_coupled(problem, matrix, analysis, pairs, labels).certificate
+    else:
+        certificate = certify(problem, matrix, analysis, cold_level(problem, analysis)).certificate
+    every = with_required(problem.decided, pairs, labels)
+    return Design(*every, certificate, status, skipped_prompts=problem.skipped_prompts, **fields)
 
 
 def canonical_allocation(problem: Problem, pairs: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs as i < j in order without repetition or zeros, labels as float64; ValueError where not allowed."""
+    """An allocation in order with the required labels taken out; ValueError where it lacks them or is not allowed."""
+    pairs, labels = without(problem.decided, *ordered_allocation(problem, pairs, labels))
+    if (labels < 0).any():
+        pair = tuple(int(v) for v in pairs[np.argmax(labels < 0)])
+        raise ValueError(f"labels: pair {pair} lacks labels that budget.required asks for")
+    check_allowed(problem, pairs, labels)
+    return pairs, labels
+
+
+def ordered_allocation(problem: Problem, pairs: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs as i < j in order without repetition or zeros, labels as float64; ValueError for what is no allocation."""
     pairs, labels = np.asarray(pairs), np.asarray(labels, dtype=np.float64)
     check_pairs(problem.pool, pairs)
     if labels.shape != (len(pairs),):
@@ -72,16 +104,15 @@ def canonical_allocation(problem: Problem, pairs: Any, labels: Any) -> tuple[np.
     ordered = np.concatenate([pairs[:, :1], np.sort(pairs[:, 1:], axis=1)], axis=1).astype(np.int32)
     ordered, inverse = np.unique(ordered, axis=0, return_inverse=True)
     summed = np.bincount(inverse.ravel(), weights=labels, minlength=len(ordered))
-    ordered, summed = ordered[summed > 0], summed[summed > 0]
-    check_allowed(problem, ordered, summed)
-    return ordered, summed
+    return ordered[summed > 0], summed[summed > 0]
 
 
 def check_allowed(problem: Problem, pairs: np.ndarray, labels: np.ndarray) -> None:
-    """ValueError unless the allocation obeys the budget."""
+    """ValueError unless an allocation of the labels left to choose obeys the budget, to 1e-6."""
     limits = problem.limits
+    held = float(problem.decided.labels.sum())
     if abs(labels.sum() - limits.total) > 1e-6 * limits.total:
-        raise ValueError(f"labels: they sum to {labels.sum():g}, but budget.total={limits.total:g}")
+        raise ValueError(f"labels: they sum to {labels.sum() + held:g}, but budget.total={limits.total + held:g}")
     spent = np.bincount(pairs[:, 0], weights=labels, minlength=len(limits.per_prompt))
     over = spent > limits.per_prompt * (1 + 1e-6)
     if over.any():
@@ -91,9 +122,13 @@ def check_allowed(problem: Problem, pairs: np.ndarray, labels: np.ndarray) -> No
             f"budget.per_prompt={limits.per_prompt[prompt]:g}"
         )
     over = labels > limits.per_pair[pairs[:, 0]] * (1 + 1e-6)
+    over |= np.isin(
+        pair_keys(pairs, problem.pool.completions), pair_keys(problem.decided.closed, problem.pool.completions)
+    )
     if over.any():
         row = int(np.argmax(over))
-        raise ValueError(
-            f"labels: pair {tuple(int(v) for v in pairs[row])} has {labels[row]:g} labels, above "
-            f"budget.per_pair={limits.per_pair[pairs[row, 0]]:g}"
-        )
+        pair, closed = tuple(int(v) for v in pairs[row]), labels[row] <= limits.per_pair[pairs[row, 0]] * (1 + 1e-6)
+        limit = "which the budget excludes" if closed else f"above budget.per_pair={limits.per_pair[pairs[row, 0]]:g}"
+        raise ValueError(f"labels: pair {pair} has {labels[row]:g} labels, {limit}")
+    if limits.coupling is not None:
+        check_coupling(limits.coupling, pairs, labels, spent)

@@ -6,7 +6,7 @@ device but inside a float64 scope; the pool-wide passes of `pricing` only rank.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from jaxdesign import _arrays, _checks
 from jaxdesign.budget import Budget, Limits, resolve
 from jaxdesign.criteria import CriterionLike, LogDet, Trace
+from jaxdesign.decided import Decided, decided_pairs
 from jaxdesign.information import (
     laplacian_information,
     pair_differences,
@@ -25,8 +26,8 @@ from jaxdesign.information import (
     prompt_major,
     sparse_information,
 )
-from jaxdesign.pool import CompletionPool, candidate_counts, candidate_pairs
-from jaxdesign.pricing.memory import MemorySource, memory_source, sum_chunks
+from jaxdesign.pool import CompletionPool
+from jaxdesign.pricing.memory import MemorySource, memory_source, open_counts, open_pairs, sum_chunks
 from jaxdesign.worst_case import WorstCase
 
 PAGE = 4096  # pairs gathered at a time: one compilation whatever the number of pairs
@@ -34,14 +35,18 @@ PAGE = 4096  # pairs gathered at a time: one compilation whatever the number of 
 
 @dataclass(frozen=True)
 class Problem:
-    """Pool, criterion, limits and prior, validated, with the pool's pricing source."""
+    """Pool, criterion, limits and prior, validated, with the pool's pricing source.
+
+    Labels that the budget decides (its required pairs) are part of the prior, and no part of limits and total.
+    """
 
     pool: CompletionPool  # without ids, so that other names cause no recompilation
     criterion: CriterionLike
     limits: Limits
     prior: Float[np.ndarray, "r d d"]
     source: MemorySource
-    pair_counts: Float[np.ndarray, " p"]
+    pair_counts: Float[np.ndarray, " p"]  # that may be used
+    decided: Decided
 
     @property
     def dim(self) -> int:
@@ -76,9 +81,14 @@ def make_problem(pool: CompletionPool, criterion: Any, budget: Budget, prior: An
             "jaxdesign.solvers.frank_wolfe or jaxdesign.solvers.multiplicative"
         )
     bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask, pool.flip))
-    source = memory_source(bare)
-    counts = candidate_counts(source.copies.reshape(-1, pool.completions)[: pool.num_prompts])
-    return Problem(bare, criterion, resolve(budget, counts), prior_matrix(prior, pool), source, counts)
+    decided = decided_pairs(pool, budget)
+    source = memory_source(bare, closed=decided.closed)
+    counts = open_counts(source)[: pool.num_prompts]
+    limits = resolve(budget, counts, np.asarray(pool.mask), (decided.pairs, decided.labels))
+    problem = Problem(bare, criterion, limits, prior_matrix(prior, pool), source, counts, decided)
+    if not len(decided.pairs):
+        return problem
+    return replace(problem, prior=information(problem, decided.pairs, decided.labels))
 
 
 def check_kinds(pool: Any, criterion: Any) -> None:
@@ -244,14 +254,14 @@ def uniform_information(problem: Problem) -> Float[np.ndarray, "r d d"]:
 def _uniform_information(source):
     def of_chunk(chunk, _):
         rows, scores, flip = chunk.rows.astype(jnp.float64), chunk.scores, chunk.flip
-        if scores is None and (flip is None or flip.ndim == 1):
+        if scores is None and chunk.closed is None and (flip is None or flip.ndim == 1):
             # copies have z = 0, so all pairs count: sum_{i<j} z z^T = K sum_i phi phi^T, phi centred
             count = jnp.sum(chunk.copies >= 0, axis=1)[:, None, None]
             weight = count * prompt_label_information(None, jnp.float64, flip)
             return _arrays.contract("pkd,pke->de", weight * rows, rows)[None]
         if scores is not None:
             scores = scores[None] if scores.ndim == 2 else jnp.moveaxis(scores, 1, 0)
-        pairs = candidate_pairs(chunk.copies).astype(jnp.float64)
+        pairs = open_pairs(chunk).astype(jnp.float64)
         symmetric = (pairs + jnp.swapaxes(pairs, 1, 2))[None]
         return laplacian_information(rows, symmetric, prompt_label_information(scores, jnp.float64, flip))
 

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 
 from jaxdesign.budget import Budget, Limits, exact_total
 from jaxdesign.criteria import CriterionLike, LogDet, Trace
+from jaxdesign.decided import pair_keys
 from jaxdesign.design import Design
 from jaxdesign.evaluation import evaluated
 from jaxdesign.pool import CompletionPool, candidate_pairs, first_copies
@@ -68,13 +69,17 @@ def optimize(pool: CompletionPool, crit: CriterionLike, budget: Budget, prior: A
         )
     check_rank(problem)
     pairs = np.argwhere(np.asarray(candidate_pairs(first_copies(problem.pool)))).astype(np.int32)
+    completions = pool.completions
+    pairs = pairs[~np.isin(pair_keys(pairs, completions), pair_keys(problem.decided.closed, completions))]
     best = None
     for settings in (CLARABEL, SCS) if isinstance(crit, LogDet) else (SCS, CLARABEL):
         fractions = _solve(cvxpy, problem, pairs, settings)
         if fractions is None:
             continue
         chosen = fractions > DUST
-        labels = exact_total(problem.limits, pairs[chosen], fractions[chosen] * problem.limits.total)
+        labels = fractions[chosen] * problem.limits.total
+        if problem.limits.coupling is None:
+            labels = exact_total(problem.limits, pairs[chosen], labels)
         design = evaluated(problem, pairs[chosen], labels, Status.INACCURATE)
         if best is None or design.certificate.value < best.certificate.value:
             best = design
@@ -164,4 +169,24 @@ def _constraints(cvxpy, limits: Limits, pairs: Int[np.ndarray, "s 3"], fractions
         if limits.per_prompt[prompt] < limits.total:
             members = np.flatnonzero(pairs[:, 0] == prompt)
             constraints.append(cvxpy.sum(fractions[members]) <= limits.per_prompt[prompt] / limits.total)
-    return constraints
+    return constraints if limits.coupling is None else [*constraints, *_coupling(limits, pairs, fractions)]
+
+
+def _coupling(limits: Limits, pairs: Int[np.ndarray, "s 3"], fractions):
+    """Minima per prompt, quotas of groups and the spend limit, written out."""
+    coupling, labels = limits.coupling, fractions * limits.total
+    for prompt in np.flatnonzero(coupling.least > 0):
+        yield (
+            labels[np.flatnonzero(pairs[:, 0] == prompt)] @ np.ones(sum(pairs[:, 0] == prompt))
+            >= coupling.least[prompt]
+        )
+    for group in range(len(coupling.groups.names)):
+        prompts = np.flatnonzero((coupling.groups.owner == group).any(axis=0))
+        members = np.isin(pairs[:, 0], prompts).astype(float)
+        if coupling.groups.low[group] > 0:
+            yield labels @ members >= coupling.groups.low[group]
+        if coupling.groups.high[group] < limits.total:
+            yield labels @ members <= coupling.groups.high[group]
+    if np.isfinite(coupling.spend):
+        p, i, j = pairs.T
+        yield labels @ (coupling.charges[p, i] + coupling.charges[p, j]) <= coupling.spend

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from jaxdesign.baselines import SELECTORS
 from jaxdesign.budget import Budget
 from jaxdesign.criteria import CriterionLike, Trace
+from jaxdesign.decided import without
 from jaxdesign.design import Design
 from jaxdesign.information import policy_target
 from jaxdesign.pool import CompletionPool
@@ -131,7 +132,8 @@ def label_curve(
                 design = choose(pool, crit, here, prior=prior, seed=seed)
                 values[rule][row, column] = design.certificate.value
                 if np.isfinite(design.certificate.value):
-                    matrix = information(problem, design.pairs, design.labels)
+                    free = without(problem.decided, design.pairs, design.labels)
+                    matrix = information(problem, *free)
                     gaps[rule][row, column] = analyse(problem, matrix).value / (2 * beta)
                 if rule == DESIGN:
                     bounds[row] = design.certificate.lower_bound

@@ -222,7 +222,11 @@ CASES = {
         ["budget.per_pair", "(6, 5)", "(P,)"],
     ),
     "negative per_prompt": (lambda: Budget(5, per_prompt=-1), ValueError, ["budget.per_prompt=-1", "at least 1"]),
-    "a cost": (lambda: Budget(5, cost=np.ones(3)), ValueError, ["budget.cost", "not supported", "cost=None"]),
+    "a cost without a spend limit": (
+        lambda: Budget(5, cost=np.ones((6, 5))),
+        ValueError,
+        ["budget.cost_total", "missing", "may cost"],
+    ),
     "per_pair of another length": (
         lambda: prepared(budget=Budget(5, per_pair=[1, 1])),
         ValueError,

@@ -18,8 +18,9 @@ from jaxdesign.design import Design
 from jaxdesign.evaluation import check_allowed, evaluated
 from jaxdesign.exact.rounding import once_each
 from jaxdesign.information import pair_sensitivities, prompt_major
-from jaxdesign.pool import CompletionPool, candidate_pairs
+from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import Problem, make_problem, uniform_information
+from jaxdesign.solvers.dense import dense_candidates
 from jaxdesign.status import Status
 
 TIE = 1e-9  # relative difference below which two float64 figures are the same one, rounded in two ways
@@ -40,8 +41,8 @@ def whole_problem(pool: CompletionPool, crit: CriterionLike, budget: Budget, pri
 
 def every_pair(problem: Problem) -> Int[np.ndarray, "n 3"]:
     """All candidate pairs (completions that exist and differ) in order; 12 bytes each."""
-    copies = problem.source.copies.reshape(-1, problem.pool.completions)[: problem.pool.num_prompts]
-    return np.stack(np.nonzero(np.asarray(candidate_pairs(copies))), axis=1).astype(np.int32)
+    candidates = np.asarray(dense_candidates(problem.source))[: problem.pool.num_prompts]
+    return np.stack(np.nonzero(candidates), axis=1).astype(np.int32)
 
 
 def pair_forms(

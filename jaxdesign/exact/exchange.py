@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays, _checks
+from jaxdesign.coupling import group_totals, pair_costs
 from jaxdesign.criteria import LogDet, Trace
-from jaxdesign.evaluation import canonical_allocation
+from jaxdesign.evaluation import check_allowed, ordered_allocation
 from jaxdesign.exact import forms as pair_forms
 from jaxdesign.exact import swap_rounds, swap_search, swaps
 from jaxdesign.pricing.memory import MemorySource, best_pairs, memory_source
@@ -37,7 +38,7 @@ class ExchangeReport(NamedTuple):
     value: float
     swaps: int
     passes: int  # searches of the whole pool
-    optimal: bool  # no swap in the pool helps; False where a limit ended the search
+    optimal: bool  # no swap in the pool helps; False where that was not shown
 
 
 def exchange(
@@ -52,9 +53,9 @@ def exchange(
     """Improve whole labels until no swap, one label taken from a pair and given to another, lowers the criterion.
 
     Args:
-        problem: the pool, the criterion (LogDet or Trace, averaged over draws), caps, quotas and the prior.
+        problem: the pool, the criterion (LogDet or Trace, averaged over draws), all limits and the prior.
         pairs: (S, 3) rows (p, i, j).
-        labels: (S,) whole labels, allowed and with regular information: greedy ones, or a rounded design.
+        labels: (S,) whole labels of those left to choose, allowed and with regular information: greedy ones, or a rounded design.
         least_gain: a swap helps if it lowers -log det A (mean over draws) by more than this, or the trace by more than
             this share of it. The last passes make few swaps of little gain: 1e-6 saves about half of the passes.
         max_swaps: stop after so many swaps; None for no limit.
@@ -79,7 +80,8 @@ def exchange(
     """
     if not isinstance(problem.criterion, LogDet | Trace):
         raise TypeError(f"crit: exchange knows the swaps of LogDet() and Trace(H), found {problem.criterion!r}")
-    pairs, labels = canonical_allocation(problem, pairs, labels)
+    pairs, labels = ordered_allocation(problem, pairs, labels)
+    check_allowed(problem, pairs, labels)
     if (labels != np.rint(labels)).any():
         row = int(np.argmax(labels != np.rint(labels)))
         raise ValueError(f"labels: {labels[row]:g} at row {row}; exchange moves whole labels, so round them first")
@@ -133,16 +135,19 @@ def _batch(problem: Problem, target_root, pairs, labels) -> _Batch:
 def _exchanged(problem: Problem, batch: _Batch, least: float, max_swaps: float, max_passes: float):
     """Quick searches while they pay, then complete ones until nothing helps."""
     rough, before = problem.source, batch.value
-    exact = rough if rough.dtype == np.float64 else memory_source(problem.pool, np.float64)
-    made, passes, quick, optimal = 0, 0, True, False
-    while made < max_swaps and passes < max_passes and not optimal:
+    exact = rough if rough.dtype == np.float64 else memory_source(problem.pool, np.float64, problem.decided.closed)
+    made, passes, quick, done, optimal = 0, 0, True, False, False
+    while made < max_swaps and passes < max_passes and not done:
         passes += 1
         found, swapped = _search(problem, batch, rough if quick else exact, least, complete=not quick), 0
         if quick or (found.gains > least).any():
             batch, swapped = _swap_among(problem, batch, found, least, max_swaps - made, rough.dtype)
         if not quick and not swapped and (found.gains > least).any():  # float32 did not see it
             batch, swapped = _swap_among(problem, batch, found, least, max_swaps - made, exact.dtype)
-        optimal = not quick and not swapped
+        # where constraints couple prompts, the search says what helps and not what is allowed
+        shown = problem.limits.coupling is None or not (found.gains > least).any()
+        done = not quick and not swapped
+        optimal = done and shown
         quick = quick and swapped >= FEW * len(batch.labels)
         made += swapped
     return batch.pairs, batch.labels, ExchangeReport(before, batch.value, made, passes, optimal)
@@ -155,7 +160,7 @@ def _search(problem: Problem, batch: _Batch, source: MemorySource, least: float,
     padded[:number] = batch.pairs
     z, c = swaps.gather(problem.pool, padded)
     removable = swap_search.removable(batch.factors, padded, z, c, np.int64(number), dtype=source.dtype)
-    rules = _rules(problem, batch, source, np.asarray(removable.sensitivities), np.asarray(removable.prompts))
+    rules = _rules(problem, batch, source, removable)
     order = np.asarray(removable.order)[:number]
     if not complete:
         found = swap_search.promising(source, batch.factors, rules)
@@ -168,28 +173,65 @@ def _search(problem: Problem, batch: _Batch, source: MemorySource, least: float,
     return _Searched(order[losers[np.sort(np.unique(losers, return_index=True)[1])]], others, gains)
 
 
-def _rules(problem: Problem, batch: _Batch, source: MemorySource, sensitivities, prompts) -> swap_search.Rules:
-    number = len(batch.pairs)
+def _rules(
+    problem: Problem, batch: _Batch, source: MemorySource, removable: swap_search.Removable
+) -> swap_search.Rules:
+    number, order = len(batch.pairs), removable.order
+    sensitivities = np.asarray(removable.sensitivities)
     at_cap = batch.labels + 1 > _cap(problem, batch.pairs)
-    closed = np.full((len(prompts), 3), -1, np.int32)
+    closed = np.full((len(sensitivities), 3), -1, np.int32)
     closed[: at_cap.sum()] = batch.pairs[at_cap]
-    has_room = np.zeros(source.slots, bool)
-    has_room[: problem.pool.num_prompts] = _room(problem, batch) >= 1
-    levels = np.full(source.slots, np.inf, source.dtype)
-    np.minimum.at(levels, prompts[:number], sensitivities[:number])
-    levels[has_room] = sensitivities[0]
+    owner, left = _sets(problem, batch.pairs), _left(problem, batch)
+    has_room, levels = np.zeros(source.slots, bool), np.full(source.slots, np.inf, source.dtype)
+    has_room[: problem.pool.num_prompts], levels[: problem.pool.num_prompts] = _losers(
+        problem, left, owner[:, np.asarray(order)[:number]], sensitivities[:number]
+    )
     return swap_search.Rules(closed, levels, has_room)
+
+
+def _losers(problem: Problem, left: swap_rounds.Left, owner, b):
+    """For every prompt whether pairs of others may give it a label, and the smallest sensitivity of those that may."""
+    prompts = np.arange(problem.pool.num_prompts)
+    levels, anyone = np.full(len(prompts), -np.inf), np.ones(len(prompts), bool)
+    for losing, taking in zip(owner, _sets(problem, np.stack([prompts] * 3, axis=1)), strict=True):
+        own = np.full(len(left.room), np.inf)
+        np.minimum.at(own, losing, b)
+        others = float(np.min(b[left.spare[losing] >= 1], initial=np.inf))
+        has_room = left.room[taking] >= 1
+        levels = np.maximum(levels, np.where(has_room, np.minimum(own[taking], others), own[taking]))
+        if problem.limits.coupling is None:
+            anyone = has_room
+    return anyone, levels
+
+
+def _sets(problem: Problem, pairs) -> Int[np.ndarray, "q s"]:
+    """The sets that pairs count in: their prompt, and the groups of the budget's quotas, numbered on."""
+    prompts = pairs[:, 0]
+    coupling = problem.limits.coupling
+    if coupling is None:
+        return prompts[None]
+    return np.concatenate([prompts[None], problem.pool.num_prompts + coupling.groups.owner[:, prompts]])
+
+
+def _left(problem: Problem, batch: _Batch) -> swap_rounds.Left:
+    """What the budget leaves open: labels that sets may take and lose, and money."""
+    limits, coupling = problem.limits, problem.limits.coupling
+    spent = np.bincount(batch.pairs[:, 0], weights=batch.labels, minlength=problem.pool.num_prompts)
+    room = np.minimum(np.floor(limits.per_prompt), limits.total) - spent
+    if coupling is None:
+        return swap_rounds.Left(room, np.full(len(room), np.inf), np.float64(np.inf))
+    held = group_totals(coupling, spent)
+    high = np.minimum(np.floor(coupling.groups.high), limits.total)
+    return swap_rounds.Left(
+        np.concatenate([room, high - held]),
+        np.concatenate([spent - np.ceil(coupling.least), held - np.ceil(coupling.groups.low)]),
+        np.float64(coupling.spend - pair_costs(coupling, batch.pairs) @ batch.labels),
+    )
 
 
 def _cap(problem: Problem, pairs) -> Float[np.ndarray, " s"]:
     """Whole labels that pairs may have."""
     return np.minimum(np.floor(problem.limits.per_pair), problem.limits.total)[pairs[:, 0]]
-
-
-def _room(problem: Problem, batch: _Batch) -> Float[np.ndarray, " p"]:
-    """Whole labels that prompts may still take."""
-    quota = np.minimum(np.floor(problem.limits.per_prompt), problem.limits.total)
-    return quota - np.bincount(batch.pairs[:, 0], weights=batch.labels, minlength=len(quota))
 
 
 def _swap_among(
@@ -233,7 +275,10 @@ def _working_set(problem: Problem, batch: _Batch, pairs) -> swap_rounds.WorkingS
     labels[: len(pairs)] = np.where(places >= 0, batch.labels[places], 0)
     cap[: len(pairs)] = _cap(problem, pairs)
     z, c = swaps.gather(pool, padded)
-    return swap_rounds.WorkingSet(padded, z, c, labels, cap, _room(problem, batch), batch.matrix)
+    coupling = problem.limits.coupling
+    cost = None if coupling is None or not np.isfinite(coupling.spend) else pair_costs(coupling, padded)
+    left = _left(problem, batch)
+    return swap_rounds.WorkingSet(padded, z, c, labels, cap, _sets(problem, padded), cost, left, batch.matrix)
 
 
 def _places(problem: Problem, pairs, among) -> Int[np.ndarray, " s"]:

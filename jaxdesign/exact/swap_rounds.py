@@ -33,15 +33,25 @@ class WorkingSet(NamedTuple):
     label_info: Float[Array, "r s"]  # c
     labels: Float[Array, " s"]
     cap: Float[Array, " s"]
-    room: Float[Array, " p"]  # labels every prompt may still take
+    owner: Int[Array, "q s"]  # the sets that each pair counts in: its prompt, then groups of prompts
+    cost: Float[Array, " s"] | None  # of a label; None without a spend limit
+    left: Left
     matrix: Float[Array, "r d d"]  # A, float64
+
+
+class Left(NamedTuple):
+    """What the budget leaves open."""
+
+    room: Float[Array, " g"]  # labels every set may still take
+    spare: Float[Array, " g"]  # and lose
+    money: Float[Array, ""]
 
 
 class Aside(NamedTuple):
     """The pairs taken aside, with how many swaps were made among them."""
 
     labels: Float[Array, " t"]
-    room: Float[Array, " p"]
+    left: Left
     forms: Rows  # Gram matrices (R, T, T)
     made: Int[Array, ""]
     gain: Float[Array, ""]  # of the last swap looked at
@@ -66,33 +76,46 @@ def swap_round(
     rows = swaps.whitened(factors, z, c, jnp.float64)
     gram = jax.tree.map(lambda y: _arrays.contract("rkd,rld->rkl", y, y), rows)
     before, cap = jnp.where(valid, working.labels[slots], 0), jnp.where(valid, working.cap[slots], 0)
-    prompts = working.pairs[slots, 0]
-    same = prompts[:, None] == prompts[None, :]
+    owner, cost = working.owner[:, slots], None if working.cost is None else working.cost[slots]
     after = lax.while_loop(
         lambda aside: (aside.gain > least) & (aside.made < limit),
-        lambda aside: _swap_best(aside, prompts, same, cap, least),
-        Aside(before, working.room, gram, jnp.zeros((), jnp.int64), jnp.full((), jnp.inf)),
+        lambda aside: _swap_best(aside, owner, cost, cap, least),
+        Aside(before, working.left, gram, jnp.zeros((), jnp.int64), jnp.full((), jnp.inf)),
     )
     place = jnp.where(valid, slots, len(working.cap))
     labels = working.labels.at[place].set(after.labels, mode="drop")
     matrix = working.matrix + sparse_information(z, c * (after.labels - before))
-    return working._replace(labels=labels, room=after.room, matrix=matrix), after.made
+    return working._replace(labels=labels, left=after.left, matrix=matrix), after.made
+
+
+def _obeyed(left: Left, out_of, into, out_cost, into_cost) -> Bool[Array, "k l"]:
+    """Whether a label may go from pairs k to pairs l as far as sets of prompts and costs are concerned.
+
+    A set that both pairs count in does not notice; another must be able to spare the label, or have room for it.
+    """
+    allowed = jnp.ones((out_of.shape[1], into.shape[1]), bool)
+    for losing, taking in zip(out_of, into, strict=True):
+        moves = (left.spare[losing] >= 1)[:, None] & (left.room[taking] >= 1)[None, :]
+        allowed &= moves | (losing[:, None] == taking[None, :])
+    if out_cost is not None:
+        allowed &= into_cost[None, :] - out_cost[:, None] <= left.money
+    return allowed
 
 
 def _take_aside(working, factors, dtype):
     """Slots of the pairs with the best swaps out of and into them, and which of the slots are no repetition."""
-    labels, prompts, size = working.labels, working.pairs[:, 0], len(working.labels)
+    labels, size = working.labels, len(working.labels)
     rows = swaps.whitened(factors, working.differences, working.label_info, dtype)
     forms = swaps.norms(rows)
     removable, addable = labels >= 1, labels + 1 <= working.cap
-    free = addable & (working.room[prompts] >= 1)
     cost = jnp.where(removable, swaps.scores_of_removing(forms), NEVER)
     _, cheapest = lax.top_k(cost, min(LABELLED, size))
 
     def against(best, index):
         score = swaps.score_table(swaps.take(rows, index), swaps.take(forms, index), rows, forms)
-        allowed = free[None, :] | (addable[None, :] & (prompts[index][:, None] == prompts[None, :]))
-        allowed &= removable[index][:, None] & (index[:, None] != jnp.arange(size)[None, :])
+        out_cost = None if working.cost is None else working.cost[index]
+        allowed = _obeyed(working.left, working.owner[:, index], working.owner, out_cost, working.cost)
+        allowed &= addable[None, :] & removable[index][:, None] & (index[:, None] != jnp.arange(size)[None, :])
         score = jnp.where(allowed, score, NEVER)
         return jnp.maximum(best, jnp.max(score, axis=0)), jnp.max(score, axis=1)
 
@@ -107,13 +130,13 @@ def _take_aside(working, factors, dtype):
     return jnp.concatenate([out, into]), valid
 
 
-def _swap_best(aside: Aside, prompts, same: Bool[Array, "t t"], cap, least) -> Aside:
+def _swap_best(aside: Aside, owner: Int[Array, "q t"], cost, cap, least) -> Aside:
     """Make the best swap, if it gains more than `least`."""
-    labels, room, forms = aside.labels, aside.room, aside.forms
+    labels, left, forms = aside.labels, aside.left, aside.forms
     single = jax.tree.map(lambda a: jnp.diagonal(a, axis1=1, axis2=2), forms)
     before = jax.tree.map(lambda a: a[:, :, None], single)
     after = jax.tree.map(lambda a: a[:, None, :], single)
-    allowed = (labels >= 1)[:, None] & (labels + 1 <= cap)[None, :] & (same | (room[prompts] >= 1)[None, :])
+    allowed = (labels >= 1)[:, None] & (labels + 1 <= cap)[None, :] & _obeyed(left, owner, owner, cost, cost)
     score = jnp.where(allowed, swaps.scores(before, after, forms), NEVER)
     out = lax.argmax(jnp.max(score, axis=1), 0, jnp.int32)  # in two steps: an argmax over all entries is slow on CPU
     into = lax.argmax(score[out], 0, jnp.int32)
@@ -121,7 +144,11 @@ def _swap_best(aside: Aside, prompts, same: Bool[Array, "t t"], cap, least) -> A
     amount = jnp.where(gain > least, 1.0, 0.0)
     return Aside(
         labels.at[out].add(-amount).at[into].add(amount),
-        room.at[prompts[out]].add(amount).at[prompts[into]].add(-amount),
+        Left(
+            left.room.at[owner[:, out]].add(amount).at[owner[:, into]].add(-amount),
+            left.spare.at[owner[:, out]].add(-amount).at[owner[:, into]].add(amount),
+            left.money if cost is None else left.money - amount * (cost[into] - cost[out]),
+        ),
         _swapped(forms, jnp.stack([out, into]), amount),
         aside.made + (amount > 0),
         gain,

@@ -30,8 +30,7 @@ from jaxdesign import _arrays
 from jaxdesign.exact import swaps
 from jaxdesign.exact.swaps import NEVER, Factors, Rows
 from jaxdesign.information import gram_sensitivities, prompt_label_information
-from jaxdesign.pool import candidate_pairs
-from jaxdesign.pricing.memory import Chunk, MemorySource, map_chunks
+from jaxdesign.pricing.memory import Chunk, MemorySource, map_chunks, open_pairs
 
 BLOCK = 512  # pairs that may lose a label, looked at together
 ENTRIES = 2**16  # pairs of pairs scored together
@@ -127,7 +126,7 @@ def _over_chunks(function, source, rules):
 
 
 def _chunk_forms(chunk: Chunk, part, factors: Factors, closed) -> _ChunkForms:
-    rows, scores, copies, flip = chunk
+    rows, scores, copies, flip = chunk.rows, chunk.scores, chunk.copies, chunk.flip
     prompts, levels, has_room = part
     if scores is not None:
         scores = scores[None] if scores.ndim == 2 else jnp.moveaxis(scores, 1, 0)
@@ -144,7 +143,7 @@ def _chunk_forms(chunk: Chunk, part, factors: Factors, closed) -> _ChunkForms:
     local = jnp.where((local >= 0) & (local < shape[0]), local, shape[0])
     shut = jnp.zeros(shape, bool).at[local, closed[:, 1], closed[:, 2]].set(True, mode="drop")
     above = swaps.sensitivities(forms) > levels[:, None, None]
-    return _ChunkForms(products, forms, info, candidate_pairs(copies) & ~shut & above, prompts, has_room)
+    return _ChunkForms(products, forms, info, open_pairs(chunk) & ~shut & above, prompts, has_room)
 
 
 def _best_partners(gains: Float[Array, "c k k"], number: int) -> tuple[Float[Array, "c k n"], Int[Array, "c k n"]]:

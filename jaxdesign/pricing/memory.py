@@ -37,6 +37,7 @@ class MemorySource(NamedTuple):
     scores: Float[Array, "n c *r k"] | None
     copies: Int[Array, "n c k"]  # `first_copies`, -1 where masked
     flip: Float[Array, "n c"] | Float[Array, "n c k k"] | None = None  # as in the pool
+    closed: UInt8[Array, "n c k b"] | None = None  # bit j of row i: pair (i, j), i < j, may not be used
 
     @property
     def slots(self) -> int:
@@ -61,24 +62,46 @@ class Chunk(NamedTuple):
     scores: Float[Array, "c *r k"] | None
     copies: Int[Array, "c k"]
     flip: Float[Array, " c"] | Float[Array, "c k k"] | None
+    closed: UInt8[Array, "c k b"] | None
+
+
+class Charges(NamedTuple):
+    """What is taken from sensitivities: `of` both completions of a pair."""
+
+    of: Float[Array, "p k"]
+    listed: Float[Array, " p"]
 
 
 class PassResult(NamedTuple):
     """What one pass tells of every prompt (padding included); all device arrays."""
 
-    best: Float[Array, "p k 2"]  # the two largest sensitivities of each completion, -1 where there is none
+    best: Float[Array, "p k 2"]  # the two largest sensitivities of each completion; -1, net of charges -inf, if none
     partner: Int[Array, "p k 2"]  # the completions they are reached with
     error: Float[Array, " p"]  # bound on the rounding error of the prompt's sensitivities
     reaches: UInt8[Array, "p k b"]  # bit j of row i: pair (i, j), i < j, may reach the threshold
 
 
-def memory_source(pool: CompletionPool, dtype: Any = None) -> MemorySource:
-    """Chunk a pool. `dtype` defaults to float32, or float64 for float64 features."""
+def memory_source(
+    pool: CompletionPool, dtype: Any = None, closed: Int[np.ndarray, "s 3"] | None = None
+) -> MemorySource:
+    """Chunk a pool. `dtype` defaults to float32, or float64 for float64 features; `closed` pairs are no candidates."""
     dtype = dtype or _arrays.compute_dtype(pool.features.dtype)
     length = _arrays.chunk_length(pool.num_prompts, pool.completions, pool.dim)
     arrays = pool.features, prompt_major(pool.scores), pool.mask, pool.flip
-    parts = _parts(*arrays, dtype=np.dtype(dtype), length=length)
-    return MemorySource(pool.features, *parts)
+    last, means, scores, copies, flip = _parts(*arrays, dtype=np.dtype(dtype), length=length)
+    bits = _closed_bits(closed, copies.shape[:2], pool.completions)
+    return MemorySource(pool.features, last, means, scores, copies, flip, bits)
+
+
+def _closed_bits(closed, chunks, completions) -> Array | None:
+    if closed is None or not len(closed):
+        return None
+    prompts, row = np.unique(closed[:, 0], return_inverse=True)
+    rows = np.zeros((len(prompts), completions, completions), bool)
+    rows[row, closed[:, 1], closed[:, 2]] = True
+    bits = np.zeros((chunks[0] * chunks[1], completions, -(-completions // 8)), np.uint8)
+    bits[prompts] = np.packbits(rows, axis=-1)
+    return jnp.asarray(bits.reshape(*chunks, *bits.shape[1:]))
 
 
 @jax.jit(static_argnames=("dtype", "length"))
@@ -109,16 +132,24 @@ def sum_chunks(function: Callable, source: MemorySource, start: Array, more: Any
 
 
 def _visits(source):
-    return jnp.arange(len(source.copies), dtype=jnp.int32), source.means, source.scores, source.copies, source.flip
+    return jnp.arange(len(source.copies), dtype=jnp.int32), source[2:]
 
 
 def _chunk(source, visit):
-    index, means, scores, copies, flip = visit
+    index, (means, scores, copies, flip, closed) = visit
     length, prompts = source.copies.shape[1], len(source.features)
     start = jnp.minimum(index * length, prompts - length)
     rows = jax.lax.dynamic_slice_in_dim(source.features, start, length)
     rows = jnp.where(index == len(source.copies) - 1, source.last, rows).astype(source.dtype)
-    return Chunk(jnp.where(copies[..., None] >= 0, rows - means[:, None], 0), scores, copies, flip)
+    return Chunk(jnp.where(copies[..., None] >= 0, rows - means[:, None], 0), scores, copies, flip, closed)
+
+
+def open_pairs(chunk: Chunk) -> Bool[Array, "c k k"]:
+    """True at the pairs i < j that may be used: both completions exist and differ, and the pair is not closed."""
+    candidates = candidate_pairs(chunk.copies)
+    if chunk.closed is None:
+        return candidates
+    return candidates & ~jnp.unpackbits(chunk.closed, axis=-1, count=chunk.copies.shape[-1]).astype(bool)
 
 
 @jax.jit
@@ -128,6 +159,16 @@ def some_prompts(source: MemorySource, slots: Int[Array, "m c"]) -> MemorySource
     features = source.features[jnp.minimum(slots.reshape(-1), prompts - 1)]
     parts = jax.tree.map(lambda a: a[slots // length, slots % length], source[2:])
     return MemorySource(features, features[-length:], *parts)
+
+
+def open_counts(source: MemorySource) -> Float[np.ndarray, " p"]:
+    """Pairs that may be used, of every slot; float64 on the host."""
+    return np.asarray(_open_counts(source), dtype=np.float64).reshape(-1)
+
+
+@jax.jit
+def _open_counts(source):
+    return map_chunks(lambda chunk, _: jnp.sum(open_pairs(chunk), axis=(1, 2)), source)
 
 
 def _centred_scores(scores: Float[Array, "p *r k"], mask: Bool[Array, "p k"]) -> Float[Array, "p *r k"]:
@@ -141,7 +182,7 @@ def chunk_sensitivities(
     chunk: Chunk, factors: Float[Array, "r d d"]
 ) -> tuple[Float[Array, "c k k"], Float[Array, " c"]]:
     """b of all pairs of some prompts, averaged over draws, and a bound on its rounding error per prompt."""
-    rows, scores, copies, flip = chunk
+    rows, scores, copies, flip = chunk.rows, chunk.scores, chunk.copies, chunk.flip
     flat = rows.reshape(-1, rows.shape[-1])
     total, error = 0.0, 0.0
     for draw in range(factors.shape[0]):  # unrolled: a handful of draws, and no (R, P, K, d) scratch
@@ -184,6 +225,7 @@ def price(
     factors: Float[Array, "r d d"],
     threshold: Float[Array, ""],
     ranks: Float[Array, " p"] | None = None,
+    charges: Charges | None = None,
 ) -> PassResult:
     """One pass over all pairs.
 
@@ -193,28 +235,38 @@ def price(
         threshold: pairs whose sensitivity could be at least this, given the rounding error, have their bit set.
         ranks: with quotas per prompt, only pairs that could be among the `ranks[p]` best of their prompt get a bit;
             None: no such limit.
+        charges: what is taken from every sensitivity, and how many of its best pairs each prompt has listed whatever
+            the threshold. Sensitivities, threshold and results are then net of charges. None: nothing.
 
     Complexity: 2 P K d^2 + 2 P K^2 d floating-point operations for each draw; results of 1/8 byte per pair slot.
     """
     chunks, length = source.copies.shape[:2]
-    ranks = None if ranks is None else ranks.reshape(chunks, length)
+    more = jax.tree.map(lambda a: a.reshape(chunks, length, *a.shape[1:]), (ranks, charges))
+    none = -1 if charges is None else -jnp.inf
 
-    def pass_over(chunk, rank):
+    def pass_over(chunk, part):
+        rank, charge = part
         b, error = chunk_sensitivities(chunk, factors)
-        upper = candidate_pairs(chunk.copies)
-        b_all = jnp.where(upper | jnp.swapaxes(upper, 1, 2), b, -1)
-        best, partner = _two_best(b_all)
-        level = threshold - error
+        if charge is not None:
+            error += 2 * float(jnp.finfo(b.dtype).eps) * (jnp.max(b, axis=(1, 2)) + 4 * jnp.max(abs(charge.of), axis=1))
+            b -= charge.of[:, :, None] + charge.of[:, None, :]
+        upper = open_pairs(chunk)
+        b_all = jnp.where(upper | jnp.swapaxes(upper, 1, 2), b, none)
+        best, partner = _two_best(b_all, none)
+        level = jnp.broadcast_to(threshold - error, error.shape)
         if rank is not None:
-            level = jnp.maximum(level, _ranked_level(jnp.where(upper, b, -1), rank) - 2 * error)
+            level = jnp.maximum(level, _ranked_level(upper, b, rank) - 2 * error)
+        if charge is not None:
+            always = jnp.where(charge.listed > 0, _ranked_level(upper, b, charge.listed) - 2 * error, jnp.inf)
+            level = jnp.minimum(level, always)
         reaches = jnp.packbits(upper & (b >= level[:, None, None]), axis=-1)
         return PassResult(best, partner, error, reaches)
 
-    result = map_chunks(pass_over, source, ranks)
+    result = map_chunks(pass_over, source, more)
     return jax.tree.map(lambda a: a.reshape(chunks * length, *a.shape[2:]), result)
 
 
-def _two_best(b: Float[Array, "c k k"]) -> tuple[Float[Array, "c k 2"], Int[Array, "c k 2"]]:
+def _two_best(b: Float[Array, "c k k"], none: float) -> tuple[Float[Array, "c k 2"], Int[Array, "c k 2"]]:
     """Two largest entries of each row and where they are; ties go to the smaller index. Faster here than `top_k`."""
     index = jnp.arange(b.shape[-1], dtype=jnp.int32)
     values, places = [], []
@@ -223,14 +275,18 @@ def _two_best(b: Float[Array, "c k k"]) -> tuple[Float[Array, "c k 2"], Int[Arra
         place = jnp.min(jnp.where(b == value[..., None], index, b.shape[-1] - 1), axis=-1)
         values.append(value)
         places.append(place)
-        b = jnp.where(index == place[..., None], -1, b)
+        b = jnp.where(index == place[..., None], none, b)
     return jnp.stack(values, axis=-1), jnp.stack(places, axis=-1)
 
 
-def _ranked_level(b: Float[Array, "c k k"], rank: Float[Array, " c"]) -> Float[Array, " c"]:
-    """A level just below the rank-th largest entry of each prompt, by bisection; at most 0 where it has fewer."""
-    high = jnp.max(b, axis=(1, 2))
-    low = jnp.full_like(high, -1)
+def _ranked_level(
+    upper: Bool[Array, "c k k"], b: Float[Array, "c k k"], rank: Float[Array, " c"]
+) -> Float[Array, " c"]:
+    """A level just below the rank-th largest entry of each prompt, by bisection; below all where it has fewer."""
+    high = jnp.max(jnp.where(upper, b, -jnp.inf), axis=(1, 2))
+    low = jnp.min(jnp.where(upper, b, jnp.inf), axis=(1, 2)) - 1
+    low, high = jnp.where(jnp.isfinite(low), low, -1), jnp.where(jnp.isfinite(high), high, -1)
+    b = jnp.where(upper, b, -jnp.inf)
 
     def halve(_, bounds):
         low, high = bounds

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from jaxdesign import _arrays
 from jaxdesign.budget import capacity, exact_total, linear_oracle
 from jaxdesign.certify import certify, cold_level
+from jaxdesign.decided import free_part, pair_keys
 from jaxdesign.design import Design
 from jaxdesign.information import check_pairs
 from jaxdesign.pricing.memory import best_pairs
@@ -34,7 +35,7 @@ from jaxdesign.solvers.hot_start import (
     starting_level,
 )
 from jaxdesign.solvers.newton import newton_step
-from jaxdesign.solvers.support import diverse, not_among, pair_keys
+from jaxdesign.solvers.support import diverse, not_among
 
 NEWTON_BELOW = 0.02  # relative gap below which the quadratic model is good
 PRODUCTS = 100  # Hessian products of one Newton step
@@ -85,7 +86,9 @@ def warm_state(problem: Problem, start: Design) -> SolverState | None:
     None where it leaves A singular, so that the solver starts afresh.
     """
     check_pairs(problem.pool, start.pairs)
-    pairs, labels = np.asarray(start.pairs, np.int32), np.asarray(start.labels, np.float64)
+    pairs, labels = free_part(problem.decided, start.pairs, start.labels, problem.pool.completions)
+    if not len(pairs):
+        return None
     matrix = information(problem, pairs, labels)
     analysis = analyse(problem, matrix)
     if not usable(problem, analysis):

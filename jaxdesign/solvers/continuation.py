@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxdesign import _arrays
 from jaxdesign.certify import from_bound
+from jaxdesign.decided import without
 from jaxdesign.design import Design, TraceRow
 from jaxdesign.problem import Problem, information
 from jaxdesign.solvers.driver import Solver, run
@@ -60,7 +61,8 @@ def worst_case_design(
             replace(problem, criterion=mean), solver, tol=aim, max_passes=left, start=start, callback=None
         )  # fmt: skip
         start, passes = found, passes + found.passes
-        matrix = information(problem, found.pairs, found.labels)
+        free = without(problem.decided, found.pairs, found.labels)
+        matrix = information(problem, *free)
         with _arrays.float64():
             value, weights = float(criterion.value(matrix)), np.asarray(mean.mixture(matrix))
         bound = max(bound, found.certificate.lower_bound)

@@ -10,14 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxdesign.information import laplacian_information, prompt_label_information
-from jaxdesign.pool import candidate_pairs
-from jaxdesign.pricing.memory import MemorySource, chunk_sensitivities, map_chunks, sum_chunks
+from jaxdesign.pricing.memory import MemorySource, chunk_sensitivities, map_chunks, open_pairs, sum_chunks
 
 
 @jax.jit
 def dense_candidates(source: MemorySource) -> Float[Array, "p k k"]:
     """1 at candidate pairs i < j, else 0."""
-    return _flat(jax.lax.map(lambda c: candidate_pairs(c).astype(source.dtype), source.copies))
+    return _flat(map_chunks(lambda chunk, _: open_pairs(chunk).astype(source.dtype), source))
 
 
 def dense_information(source: MemorySource, labels: Float[Array, "p k k"]) -> Float[Array, "r d d"]:
@@ -42,7 +41,7 @@ def dense_sensitivities(source: MemorySource, factors: Float[Array, "r d d"]) ->
 
     def of_chunk(chunk, _):
         b, _ = chunk_sensitivities(chunk, factors)
-        return jnp.where(candidate_pairs(chunk.copies), jnp.maximum(b, 0), 0)
+        return jnp.where(open_pairs(chunk), jnp.maximum(b, 0), 0)
 
     return _flat(map_chunks(of_chunk, source))
 

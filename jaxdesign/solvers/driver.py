@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdesign.certify import Priced, certify, cold_level, from_bound
+from jaxdesign.certify_coupled import certify_coupled
+from jaxdesign.decided import with_required
 from jaxdesign.design import Certificate, Design, TraceRow
 from jaxdesign.problem import Analysis, Problem, analyse, exact_sensitivities, information, usable
 from jaxdesign.status import Status
@@ -69,7 +71,7 @@ def run(
     improved_at = 0
     while True:
         scored = score(problem, state)
-        state = state._replace(passes=state.passes + 1)
+        state = state._replace(passes=state.passes + scored.priced.passes)
         value = scored.analysis.value
         bound = max(bound, scored.priced.certificate.lower_bound)
         if best is None or value < best[0].value:
@@ -88,7 +90,7 @@ def run(
         if status is None and len(trace) - 1 - improved_at >= solver.patience:
             status = Status.PRECISION_LIMIT
         if status is not None:
-            pairs, labels = best[1].pairs, best[1].labels
+            pairs, labels = with_required(problem.decided, best[1].pairs, best[1].labels)
             return Design(pairs, labels, now, status, state.passes, tuple(trace), problem.skipped_prompts)
         state = solver.step(problem, state, scored, tol)
 
@@ -103,6 +105,9 @@ def score(problem: Problem, state: SolverState) -> Scored:
             "jaxdesign.restrict_to_range(pool, rtol) with a larger rtol"
         )
     on_support = exact_sensitivities(problem, state.pairs, analysis.G)
+    if problem.limits.coupling is not None:
+        priced = certify_coupled(problem, matrix, analysis, state.pairs, state.labels)
+        return Scored(matrix, analysis, on_support, priced, priced.certificate.relative_gap())
     level = listing_level(problem, state, on_support)
     priced = certify(problem, matrix, analysis, level)
     if priced.oracle.labels.sum() < 0.99 * problem.limits.total:  # the guess was too high to certify well

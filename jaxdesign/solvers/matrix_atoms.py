@@ -35,6 +35,7 @@ from jaxdesign.solvers.line_search import exact_step
 
 ROUNDS = 6  # before the first certificate, where a set spans the space
 IDLE = 1e-7  # weight below which an atom is dropped
+FAR = 3.0  # an atom this many times better than the mixture: too far for the quadratic model, a step towards it alone
 PAGE = 16  # atoms are padded to multiples of this, so that few shapes are compiled
 
 
@@ -166,10 +167,14 @@ def mixed(problem: Problem, mixture: Mixture, target: float) -> Mixture:
             unit = slopes @ weights[:count]  # sum of b n
             if slopes.max() - unit <= target * unit:
                 break
-            goal = _best_weights(slopes / unit, H[:count] / unit, weights[:count], 1e-2 * target)
-            change = np.append(goal - weights[:count], np.zeros(size - count))
+            change = np.zeros(size)
+            if slopes.max() > FAR * unit:
+                change[np.argmax(slopes)] = 1.0
+            else:
+                change[:count] = _best_weights(slopes / unit, H[:count] / unit, weights[:count], 1e-2 * target)
+            change -= weights
             length = float(_length(problem.criterion, problem.prior, stack, weights, change))
-            if length <= 0:
+            if not length > 0:
                 break
             weights = np.maximum(weights + length * change, 0)
     return mixture._replace(weights=weights[:count] / weights[:count].sum())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from jaxdesign.annotators import Annotators, repeated_budget, repeated_pool, with_annotators
 from jaxdesign.budget import Budget
 from jaxdesign.criteria import CriterionLike
 from jaxdesign.design import Design, TraceRow
@@ -12,6 +13,7 @@ from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import make_problem
 from jaxdesign.solvers.column_generation import ColumnGeneration
 from jaxdesign.solvers.continuation import worst_case_design
+from jaxdesign.solvers.coupled_atoms import CoupledAtoms
 from jaxdesign.solvers.dense_driver import FrankWolfe, Multiplicative
 from jaxdesign.solvers.driver import Solver, run
 from jaxdesign.solvers.interior_point import InteriorPoint
@@ -20,6 +22,7 @@ from jaxdesign.worst_case import WorstCase
 
 SOLVERS: dict[str, type] = {
     "column_generation": ColumnGeneration,
+    "coupled_atoms": CoupledAtoms,
     "frank_wolfe": FrankWolfe,
     "interior_point": InteriorPoint,
     "matrix_atoms": MatrixAtoms,
@@ -38,13 +41,14 @@ def optimize(
     max_passes: int | None = None,
     start: Design | None = None,
     callback: Callable[[TraceRow], bool | None] | None = None,
+    annotators: Annotators | None = None,
 ) -> Design:
     """Minimise a criterion of A(n) = prior + sum_e n_e c_e z_e z_e^T over the allocations n a budget allows.
 
     Args:
         pool: the completions; its candidate pairs are never materialised.
         crit: `LogDet()`, `Trace(H)`, `WorstCase(targets)` or `Criterion(function)`.
-        budget: total labels, caps per pair, quotas per prompt.
+        budget: total labels, caps per pair, quotas per prompt and per group, costs, excluded and required pairs.
         prior: information already held, (d, d) (or one per draw), or a scalar ridge for ridge x I.
         tol: stop when 1 - certificate.efficiency <= tol (gap <= tol max(1, |value|) for a `Criterion`).
         solver: None for column generation, or a name: "column_generation", "interior_point", "matrix_atoms",
@@ -52,6 +56,7 @@ def optimize(
         max_passes: pricing passes after which to stop; None for the solver's own limit.
         start: an earlier design to start from, for instance of the same pool with another budget or prior.
         callback: called after every pass with (passes, value, lower_bound, gap, seconds); True stops the solver.
+        annotators: who can label; the design then says who labels which pair. None: labels are all alike.
 
     Returns:
         Design: pairs (S, 3), labels (S,) that sum to the total, certificate, status, passes, trace. `status` says
@@ -75,7 +80,15 @@ def optimize(
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a function of a TraceRow, found {type(callback).__name__}")
     chosen = named_solver(solver)
+    if annotators is not None:
+        if start is not None:
+            raise ValueError("start: a design that says who labels what cannot be continued; pass start=None")
+        wide = repeated_pool(pool, annotators), crit, repeated_budget(budget, pool, annotators)
+        design = optimize(*wide, prior=prior, tol=tol, solver=solver, max_passes=max_passes, callback=callback)
+        return with_annotators(design, pool, annotators)
     problem = make_problem(pool, crit, budget, prior)
+    if problem.limits.coupling is not None:
+        chosen = coupled_solver(solver, chosen)
     solve = worst_case_design if isinstance(crit, WorstCase) else run
     return solve(problem, chosen, tol=tol, max_passes=max_passes, start=start, callback=callback)
 
@@ -91,3 +104,15 @@ def named_solver(solver: str | Solver | None) -> Solver:
     if solver not in SOLVERS:
         raise ValueError(f"solver={solver!r}: unknown; choose one of {', '.join(sorted(SOLVERS))}")
     return SOLVERS[solver]()
+
+
+def coupled_solver(solver: str | Solver | None, chosen: Solver) -> Solver:
+    """The solver for budgets that couple prompts; ValueError where another of ours was asked for by name."""
+    if solver is None:
+        return CoupledAtoms()
+    if isinstance(solver, str) and not isinstance(chosen, CoupledAtoms):
+        raise ValueError(
+            f"solver={solver!r}: knows caps per pair and largest numbers per prompt only, and the budget has quotas of "
+            "groups, minima or a spend limit; use solver=None"
+        )
+    return chosen

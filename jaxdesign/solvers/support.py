@@ -5,11 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-
-def pair_keys(pairs: Int[np.ndarray, "s 3"], completions: int) -> Int[np.ndarray, " s"]:
-    """One int64 per pair, ordered like (p, i, j). Host only: it would overflow int32."""
-    p, i, j = pairs.astype(np.int64).T
-    return (p * completions + i) * completions + j
+from jaxdesign.decided import pair_keys
 
 
 def not_among(pairs: Int[np.ndarray, "s 3"], others: Int[np.ndarray, "t 3"], completions: int) -> np.ndarray:

@@ -1,0 +1,156 @@
+"""Annotators who differ in noise and cost, and the joint choice of pairs and of who labels them.
+
+A label of pair e by annotator a has its own information c_ea (flip noise) and its own cost. The pool is repeated once
+per annotator, prompt p of annotator a as prompt a P + p with a's noise; the joint design is then a design on the
+repeated pool, solved, certified and rounded like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdesign import _checks
+from jaxdesign.budget import Budget
+from jaxdesign.design import Design
+from jaxdesign.pool import CompletionPool
+from jaxdesign.quotas import Quota
+
+
+@dataclass(frozen=True, eq=False)
+class Annotators:
+    """Who can label: persons, or kinds of them (experts, a crowd, a judge model).
+
+    Args:
+        flip: probability that a label is reversed, one per annotator (A,), or (A, P) where it differs by prompt (a
+            language, a domain). 0 <= flip < 1/2.
+        cost: of a label by each annotator (A,), in the units of `Budget.cost_total` and besides what the budget's own
+            costs say. None: no difference in cost.
+        at_most: labels that each annotator can give (A,), inf for no limit; None for no limits.
+        at_least: labels that each annotator must be given (A,); None for none.
+        names: of the annotators, for messages; None for numbers.
+
+    In a budget, per_pair then counts the labels of a pair by any one annotator, so that per_pair=1 lets two annotators
+    label the same pair where that is worth it; per_prompt, per_prompt_min and quotas count labels of all annotators.
+
+    Raises:
+        ValueError: lengths that differ, no annotator, costs or limits that are negative or NaN. The pool checks flips.
+    """
+
+    flip: Any
+    cost: Any = None
+    at_most: Any = None
+    at_least: Any = None
+    names: Sequence[str] | None = None
+
+    def __post_init__(self):
+        flip = np.asarray(_checks.as_float_array(np.asarray(self.flip, dtype=np.float64), "annotators.flip"))
+        if flip.ndim not in (1, 2) or len(flip) == 0:
+            raise ValueError(f"annotators.flip: shape {flip.shape} found; expected (A,) or (A, P), one per annotator")
+        object.__setattr__(self, "flip", flip)
+        for name in ("cost", "at_most", "at_least"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            value = np.asarray(value, dtype=np.float64)
+            _checks.same_shape(value.shape, flip.shape[:1], f"annotators.{name}", "(A,), one number per annotator")
+            if not (value >= 0).all():
+                a = int(np.argmin(value >= 0))
+                raise ValueError(f"annotators.{name}: {value[a]:g} for annotator {a}; must be at least 0")
+            object.__setattr__(self, name, value)
+        names = tuple(str(a) for a in range(len(flip))) if self.names is None else tuple(map(str, self.names))
+        if len(names) != len(flip) or len(set(names)) != len(names):
+            raise ValueError(f"annotators.names: {names} found; expected {len(flip)} different names")
+        object.__setattr__(self, "names", names)
+
+
+def repeated_pool(pool: CompletionPool, annotators: Annotators) -> CompletionPool:
+    """The pool once per annotator, with the annotator's noise; memory grows with their number.
+
+    Raises:
+        ValueError: a pool with noise of its own, flips of another length.
+    """
+    if pool.flip is not None:
+        raise ValueError("pool.flip: annotators bring the noise; make the pool without flip")
+    prompts, count = pool.num_prompts, len(annotators.flip)
+    flip = annotators.flip
+    if flip.ndim == 2:
+        _checks.same_shape(flip.shape, (count, prompts), "annotators.flip", "(annotators, prompts)")
+    flip = np.broadcast_to(flip if flip.ndim == 2 else flip[:, None], (count, prompts)).reshape(-1)
+    features = jnp.tile(pool.features, (count, 1, 1))
+    scores = None if pool.scores is None else jnp.tile(pool.scores, (*[1] * (pool.scores.ndim - 2), count, 1))
+    return CompletionPool(features, scores, jnp.tile(pool.mask, (count, 1)), flip=flip)
+
+
+def repeated_budget(budget: Budget, pool: CompletionPool, annotators: Annotators) -> Budget:
+    """The budget for the repeated pool: what counts labels of a prompt becomes a quota over its copies."""
+    prompts, count = pool.num_prompts, len(annotators.flip)
+    if budget.required is not None:
+        raise ValueError("budget.required: does not say which annotator labels the pairs; leave them out of the total")
+    quotas = [replace(quota, of=np.tile(quota.of, count)) for quota in budget.quotas]
+    owner = np.tile(np.arange(prompts), count)
+    if budget.per_prompt is not None or budget.per_prompt_min is not None:
+        every = {
+            name: None if limit is None else dict(enumerate(np.broadcast_to(limit, (prompts,)).tolist()))
+            for name, limit in (("at_least", budget.per_prompt_min), ("at_most", budget.per_prompt))
+        }
+        quotas.append(Quota(owner, name="prompt", **every))
+    of = np.repeat(annotators.names, prompts)
+    limits = {
+        name: None if limit is None else dict(zip(annotators.names, limit.tolist(), strict=True))
+        for name, limit in (("at_least", annotators.at_least), ("at_most", annotators.at_most))
+    }
+    if any(limit is not None for limit in limits.values()):
+        quotas.append(Quota(of, name="annotator", **limits))
+    cost = budget.cost
+    if annotators.cost is not None:
+        own = np.zeros(pool.mask.shape) if cost is None else np.asarray(cost, dtype=np.float64)
+        _checks.same_shape(own.shape, pool.mask.shape, "budget.cost", "(prompts, completions)")
+        cost = np.concatenate([own + price / 2 for price in annotators.cost])
+    elif cost is not None:
+        cost = np.tile(cost, (count, 1))
+    exclude = budget.exclude
+    if exclude is not None and len(exclude):
+        exclude = np.concatenate([np.add(exclude, (a * prompts, 0, 0)) for a in range(count)])
+    per_pair = budget.per_pair if np.ndim(budget.per_pair) == 0 else np.tile(budget.per_pair, count)
+    return replace(
+        budget,
+        cost=cost,
+        quotas=tuple(quotas),
+        per_prompt=None,
+        per_prompt_min=None,
+        exclude=exclude,
+        per_pair=per_pair,
+    )
+
+
+def repeated_pairs(pairs: Any, assigned: Any, pool: CompletionPool, annotators: Annotators) -> np.ndarray:
+    """Pairs (p, i, j) with their annotators as pairs of the repeated pool."""
+    pairs, assigned = np.asarray(pairs), np.asarray(assigned)
+    if assigned.shape != pairs.shape[:1] or not np.issubdtype(assigned.dtype, np.integer):
+        raise ValueError(
+            f"assigned: shape {assigned.shape} and dtype {assigned.dtype} found; expected one integer per pair, "
+            f"({len(pairs)},), the index of its annotator"
+        )
+    if ((assigned < 0) | (assigned >= len(annotators.flip))).any():
+        raise ValueError(f"assigned: {assigned.max()} found; there are {len(annotators.flip)} annotators, from 0")
+    return pairs + np.stack([assigned * pool.num_prompts, 0 * assigned, 0 * assigned], axis=1)
+
+
+def with_annotators(design: Design, pool: CompletionPool, annotators: Annotators) -> Design:
+    """A design on the repeated pool in terms of the pool itself: `.annotators` holds who labels each pair."""
+    who, prompts = np.divmod(design.pairs[:, 0], pool.num_prompts)
+    pairs = np.concatenate([prompts[:, None], design.pairs[:, 1:]], axis=1).astype(np.int32)
+    order = np.lexsort((who, pairs[:, 2], pairs[:, 1], pairs[:, 0]))
+    skipped = design.skipped_prompts // len(annotators.flip)
+    return replace(
+        design,
+        pairs=pairs[order],
+        labels=design.labels[order],
+        annotators=who[order].astype(np.int32),
+        skipped_prompts=skipped,
+    )

@@ -1,0 +1,208 @@
+"""The portfolio of `select_pairs`: several choices of whole labels, the best of them improved by exchange."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxdesign.budget import Limits, capacity, prompt_room
+from jaxdesign.certify import from_bound
+from jaxdesign.criteria import CriterionLike, LogDet, Trace
+from jaxdesign.design import Certificate, Design
+from jaxdesign.exact import programs, rounding
+from jaxdesign.exact.exchange import exchange
+from jaxdesign.exact.greedy import greedy_allocation, memory, work
+from jaxdesign.exact.sampling import dependent
+from jaxdesign.feasibility import check_feasible
+from jaxdesign.pool import CompletionPool
+from jaxdesign.problem import Problem, analyse, exact_sensitivities, information, singular, usable
+from jaxdesign.worst_case import as_trace
+
+GREEDY_WORK = 4e11  # see `work`: beyond this, greedy looks only at the prompts that the real-valued design uses most
+GREEDY_MEMORY = 2**28  # entries
+DRAWS = 8  # random roundings tried
+EXCHANGE_PASSES = 40  # over the pool, at most
+STARTS = 12  # of exchange, at most;
+STARTS_WORK = 3e8  # fewer where labels times the entries of the pool are many: one start from this on
+
+
+class Choice(NamedTuple):
+    """Whole labels with their certificate."""
+
+    name: str
+    pairs: Int[np.ndarray, "s 3"]
+    labels: Float[np.ndarray, " s"]
+    certificate: Certificate
+
+
+class Found(NamedTuple):
+    """The best choice, None if all are singular, and what is told about every candidate."""
+
+    best: Choice | None
+    candidates: dict
+
+
+def in_tasks(problem: Problem, size: int) -> Problem:
+    """The problem in units of tasks of `size` labels each: A and all limits divided by it, whole numbers of tasks."""
+    if size == 1:
+        return problem
+    limits, coupling = problem.limits, problem.limits.coupling
+    if coupling is not None:
+        groups = coupling.groups
+        groups = groups._replace(low=np.ceil(groups.low / size), high=np.floor(groups.high / size))
+        coupling = coupling._replace(least=np.ceil(coupling.least / size), groups=groups, spend=coupling.spend / size)
+    per_pair, per_prompt = np.floor(limits.per_pair / size), np.floor(limits.per_prompt / size)
+    counts = np.where(np.minimum(per_pair, per_prompt) >= 1, problem.pair_counts, 0.0)
+    limits = Limits(limits.total / size, per_pair, per_prompt, coupling)
+    if capacity(limits, counts) < limits.total:
+        raise ValueError(
+            f"budget.labels_per_task={size}: caps and quotas hold {capacity(limits, counts):g} whole tasks, not the "
+            f"{limits.total:g} of budget.total={size * limits.total:g}; raise per_pair to at least {size}, or lower "
+            "the total"
+        )
+    if coupling is not None:
+        try:
+            check_feasible(limits.total, coupling, prompt_room(limits, counts), counts)
+        except ValueError as error:
+            raise ValueError(f"budget.labels_per_task={size}: in whole tasks, {error}") from error
+    return replace(problem, limits=limits, prior=problem.prior / size, pair_counts=counts)
+
+
+def best_choice(problem: Problem, relaxed: Design, tol: float, seed: int, size: int) -> Found:
+    """The best candidate for `relaxed`, the real-valued design of the problem's free labels.
+
+    Args:
+        problem: whole limits.
+        relaxed: pairs and labels without the required ones; its lower bound certifies every choice.
+        tol: a candidate certified to this ends the search.
+        seed: for the candidates that draw.
+        size: labels per task.
+    """
+    bound, tasks = relaxed.certificate.lower_bound, in_tasks(problem, size)
+    design = replace(relaxed, labels=relaxed.labels / size)
+    choices, told = [], {}
+
+    def consider(name, began, pairs, labels, **more):
+        if labels.sum() != tasks.limits.total:
+            return
+        certificate = certificate_of(problem, pairs, size * labels, bound)
+        seconds = time.perf_counter() - began
+        told[name] = {"value": certificate.value, "efficiency": certificate.efficiency, "seconds": seconds} | more
+        if np.isfinite(certificate.value):
+            choices.append(Choice(name, pairs, labels, certificate))
+            choices.sort(key=lambda choice: choice.certificate.value)
+
+    def good_enough():
+        return bool(choices) and choices[0].certificate.relative_gap() <= tol
+
+    for name, prompts, choose in _candidates(tasks, design, seed):
+        if prompts is not None and good_enough():
+            break
+        began = time.perf_counter()
+        pairs, labels = choose()
+        consider(
+            name, began, pairs[labels > 0], labels[labels > 0], **({} if prompts is None else {"prompts": prompts})
+        )
+    traced = replace(tasks, criterion=as_trace(problem.criterion))  # the swaps of a worst case: those of its mixture
+    if isinstance(traced.criterion, LogDet | Trace):
+        for number, start in enumerate(choices[: _starts(tasks)]):
+            if good_enough():
+                break
+            began = time.perf_counter()
+            pairs, labels, made = exchange(traced, start.pairs, start.labels, max_passes=EXCHANGE_PASSES)
+            name = "exchange" if number == 0 else f"exchange_{number + 1}"
+            consider(name, began, pairs, labels, start=start.name, swaps=made.swaps, optimal=made.optimal)
+    best = choices[0] if choices else None
+    return Found(None if best is None else best._replace(labels=size * best.labels), told)
+
+
+def certificate_of(problem: Problem, pairs: np.ndarray, labels: np.ndarray, bound: float) -> Certificate:
+    """Certificate of whole labels from the real-valued bound; value inf, efficiency 0 where A is singular."""
+    matrix = information(problem, pairs, labels)
+    analysis = analyse(problem, matrix)
+    if not usable(problem, analysis) or singular(problem, matrix):
+        return Certificate(float("inf"), bound, float("inf"), 0.0)
+    return from_bound(problem, analysis.value, bound)
+
+
+def _starts(problem: Problem) -> int:
+    size = problem.limits.total * problem.pool.num_prompts * problem.pool.completions * problem.dim
+    return int(np.clip(STARTS_WORK / size, 1, STARTS))
+
+
+def _candidates(problem: Problem, relaxed: Design, seed: int) -> Iterator[tuple[str, int | None, Callable]]:
+    """Name, prompts that greedy looks at, and a function that gives pairs and whole labels."""
+    limits, pairs, labels = problem.limits, relaxed.pairs, relaxed.labels
+    b = exact_sensitivities(problem, pairs, analyse(problem, information(problem, pairs, labels)).G)
+    seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(DRAWS)]
+    if limits.coupling is not None:
+        scores = labels - np.floor(labels) + 1e-3 * b / b.max(initial=1e-300)
+        yield "rounded", None, lambda: (pairs, _or_nothing(programs.rounded(limits, pairs, labels, scores), pairs))
+        yield "dependent", None, lambda: (pairs, _best_draw(problem, relaxed, seeds, programs.randomly_rounded))
+        return
+    ways = {"best_set": lambda: rounding.best_set(limits, pairs, labels, b)}
+    if (limits.per_pair[pairs[:, 0]] > 1).any():
+        ways["largest_remainder"] = lambda: rounding.largest_remainder(limits, pairs, labels, b)
+        ways["adams"] = lambda: rounding.adams(limits, pairs, labels)
+    ways["dependent"] = lambda: _best_draw(problem, relaxed, seeds, dependent)
+    for name, way in ways.items():
+        yield name, None, lambda way=way: (pairs, _or_nothing(way(), pairs))
+    names = {"greedy": as_trace(problem.criterion)}
+    if not isinstance(problem.criterion, LogDet):
+        names["greedy_logdet"] = LogDet()
+    for name, criterion in names.items():
+        prompts = _greedy_prompts(problem, criterion, relaxed)
+        if prompts is not None and not len(problem.decided.closed):
+            yield name, len(prompts), lambda c=criterion, p=prompts: _greedy_among(problem, c, p)
+
+
+def _best_draw(problem: Problem, relaxed: Design, seeds: list[int], draw: Callable) -> np.ndarray:
+    """The random rounding with the smallest criterion."""
+
+    def value(labels):
+        found = analyse(problem, information(problem, relaxed.pairs[labels > 0], labels[labels > 0])).value
+        return found if np.isfinite(found) else np.inf
+
+    found = (draw(problem.limits, relaxed.pairs, relaxed.labels, seed) for seed in seeds)
+    return min((_or_nothing(labels, relaxed.pairs) for labels in found), key=value)
+
+
+def _or_nothing(labels, pairs):
+    return np.zeros(len(pairs)) if labels is None else labels
+
+
+def _greedy_prompts(problem: Problem, crit: CriterionLike, relaxed: Design) -> np.ndarray | None:
+    """The prompts that greedy has time and memory for, those with most labels in the real-valued design first."""
+    pool, limits = problem.pool, problem.limits
+    share = min(GREEDY_WORK / work(pool, crit, limits.total), GREEDY_MEMORY / memory(pool, crit))
+    if share >= 1:
+        return np.arange(pool.num_prompts)
+    number = int(share * pool.num_prompts)
+    if number < 1:
+        return None
+    number = 1 << (number.bit_length() - 1)  # a power of two, so that few shapes are ever compiled
+    spent = np.bincount(relaxed.pairs[:, 0], weights=relaxed.labels, minlength=pool.num_prompts)
+    prompts = np.sort(np.argsort(-spent, kind="stable")[:number])
+    some = Limits(limits.total, limits.per_pair[prompts], limits.per_prompt[prompts])
+    return prompts if capacity(some, problem.pair_counts[prompts]) >= limits.total else None
+
+
+def _greedy_among(problem: Problem, crit: CriterionLike, prompts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The greedy choice among the pairs of some prompts, named as in the whole pool."""
+    pool, limits, closed = problem.pool, problem.limits, problem.decided.closed
+    if len(prompts) < pool.num_prompts:
+        index = jnp.asarray(prompts)
+        scores = None if pool.scores is None else pool.scores[..., index, :]
+        flip = None if pool.flip is None else pool.flip[index]
+        pool = CompletionPool.tree_unflatten(None, (pool.features[index], scores, pool.mask[index], flip))
+        limits = Limits(limits.total, limits.per_pair[prompts], limits.per_prompt[prompts])
+        closed = closed[np.isin(closed[:, 0], prompts)]
+        closed = np.concatenate([np.searchsorted(prompts, closed[:, :1]), closed[:, 1:]], axis=1).astype(np.int32)
+    pairs, labels = greedy_allocation(pool, crit, limits, problem.prior)
+    return np.concatenate([prompts[pairs[:, :1]].astype(np.int32), pairs[:, 1:]], axis=1), labels
