@@ -13,7 +13,7 @@ from jaxdesign.coupling import check_coupling
 from jaxdesign.criteria import CriterionLike
 from jaxdesign.decided import pair_keys, with_required, without
 from jaxdesign.design import Certificate, Design
-from jaxdesign.fitted_mixture import with_mixture
+from jaxdesign.fitted_mixture import judged
 from jaxdesign.information import check_pairs
 from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import Problem, analyse, information, make_problem, singular, usable
@@ -71,10 +71,9 @@ def evaluated(problem: Problem, pairs: np.ndarray, labels: np.ndarray, status: S
     analysis = analyse(problem, matrix)
     if not usable(problem, analysis) or singular(problem, matrix):
         certificate = Certificate(float("inf"), float("-inf"), float("inf"), 0.0)
+    elif isinstance(problem.criterion, WorstCase):
+        certificate, fields["report"] = judged(problem, pairs, labels, matrix)
     else:
-        if isinstance(problem.criterion, WorstCase):
-            problem, fields = with_mixture(problem, pairs, labels, matrix, fields)
-            analysis = analyse(problem, matrix)
         certificate = certify_afresh(problem, matrix, analysis, pairs, labels).certificate
     every = with_required(problem.decided, pairs, labels)
     return Design(*every, certificate, status, skipped_prompts=problem.skipped_prompts, **fields)

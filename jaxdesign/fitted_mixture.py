@@ -15,27 +15,43 @@ from jaxtyping import Float, Int
 from jaxdesign import _arrays
 from jaxdesign.certify_coupled import certify_afresh
 from jaxdesign.criteria import inverse
-from jaxdesign.problem import Problem, analyse, exact_sensitivities
+from jaxdesign.design import Certificate
+from jaxdesign.problem import Problem, analyse, exact_sensitivities, information
 from jaxdesign.worst_case import target_report
 
 STEPS = 2_000
 
 
-def with_mixture(problem: Problem, pairs, labels, matrix, fields: dict) -> tuple[Problem, dict]:
-    """The problem with a mixture, fitted where its worst case has none, and the fields of its design with a report."""
+def judged(problem: Problem, pairs, labels, matrix) -> tuple[Certificate, dict]:
+    """Certificate of an allocation of a worst case, and its report; by the better of two mixtures where none is given.
+
+    One pass over the pool for each mixture tried (more where the budget couples prompts).
+    """
     criterion = problem.criterion
+    mixtures = [criterion.mixture]
     if criterion.mixture is None:
         with _arrays.float64():
-            steep = np.asarray(criterion.smooth().mixture(matrix))
-        choices = [criterion.mixed(w) for w in (fitted_mixture(problem, pairs, labels, matrix), steep)]
-        criterion = max(choices, key=lambda c: _bound(replace(problem, criterion=c), pairs, labels, matrix))
+            mixtures = [np.asarray(criterion.smooth().mixture(matrix))]
+        mixtures.append(fitted_mixture(problem, pairs, labels, matrix))
+    found = [_certificate(with_mixture(problem, mixture), pairs, labels, matrix) for mixture in mixtures]
+    best = int(np.argmax([certificate.lower_bound for certificate in found]))
+    return found[best], report_at(with_mixture(problem, mixtures[best]), pairs, labels)
+
+
+def with_mixture(problem: Problem, mixture) -> Problem:
+    """The problem of a worst case with the weights of its targets for the lower bound."""
+    return replace(problem, criterion=problem.criterion.mixed(mixture))
+
+
+def report_at(problem: Problem, pairs, labels) -> dict:
+    """`target_report` at an allocation of the labels left to choose."""
+    matrix = information(problem, pairs, labels)
     with _arrays.float64():
-        report = target_report(criterion, matrix)
-    return replace(problem, criterion=criterion), fields | {"report": report}
+        return target_report(problem.criterion, matrix)
 
 
-def _bound(problem: Problem, pairs, labels, matrix) -> float:
-    return certify_afresh(problem, matrix, analyse(problem, matrix), pairs, labels).certificate.lower_bound
+def _certificate(problem: Problem, pairs, labels, matrix) -> Certificate:
+    return certify_afresh(problem, matrix, analyse(problem, matrix), pairs, labels).certificate
 
 
 def fitted_mixture(

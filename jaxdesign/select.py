@@ -15,6 +15,7 @@ from jaxdesign.decided import with_required, without
 from jaxdesign.design import Design, TraceRow
 from jaxdesign.evaluation import canonical_allocation, check_allowed, evaluated
 from jaxdesign.exact.portfolio import best_choice
+from jaxdesign.fitted_mixture import report_at, with_mixture
 from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import make_problem, prior_matrix, uniform_information
 from jaxdesign.solvers.optimize import optimize
@@ -101,7 +102,7 @@ def select_pairs(
     free = without(problem.decided, relaxed.pairs, relaxed.labels)
     relaxed = replace(relaxed, pairs=free[0], labels=free[1])
     if isinstance(crit, WorstCase):
-        problem = replace(problem, criterion=crit.mixed([relaxed.report["mixture"][name] for name in crit.names]))
+        problem = with_mixture(problem, [relaxed.report["mixture"][name] for name in crit.names])
     found = best_choice(problem, relaxed, tol, int(seed), int(budget.labels_per_task))
     best = found.best
     if best is None:
@@ -115,7 +116,7 @@ def select_pairs(
     told = {"value": real.value, "lower_bound": real.lower_bound, "efficiency": real.efficiency}
     report = {"method": best.name, "relaxed": told | {"status": relaxed.status.name}, "candidates": found.candidates}
     if isinstance(crit, WorstCase):
-        report |= evaluated(problem, best.pairs, best.labels, Status.EXACT).report
+        report |= report_at(problem, best.pairs, best.labels)
     return Design(
         *with_required(problem.decided, best.pairs, best.labels),
         best.certificate,

@@ -363,3 +363,38 @@ def test_the_bound_inside_of_jit_is_that_of_the_mixture():
     assert float(bound) == pytest.approx(0.64 / 0.9) and float(efficiency) == pytest.approx(0.64 / 0.9)
     bound, _ = lower_bound(WorstCase(THREE), jnp.float32(1.0), jnp.float32(0.7), jnp.float32(0.8), DIM)
     assert float(bound) == pytest.approx(0.8)
+
+
+# ---- beside other features
+
+
+def test_required_and_excluded_pairs_and_quotas_of_groups():
+    pool = random_pool(1)
+    pairs = written_out(pool)[0]
+    decided = Budget(15.0, per_pair=1, required=pairs[[0, 7]], exclude=pairs[[3]])
+    groups = Budget(15.0, per_pair=1, quotas=jaxdesign.Quota(list("aabbab"), {"b": 9.0}, name="domain"))
+    for budget in (decided, groups):
+        design = optimize(pool, WorstCase(THREE), budget, prior=RIDGE, tol=2e-3)
+        found = design.certificate
+        assert design.status is Status.CERTIFIED
+        assert found.value == pytest.approx(worst(pool, THREE, design.pairs, design.labels), rel=1e-9)
+        assert max(design.report["targets"].values()) == pytest.approx(found.value, rel=1e-9)
+        for H in THREE.values():  # no target alone can be worse than all of them
+            alone = optimize(pool, Trace(H), budget, prior=RIDGE, tol=2e-3).certificate
+            assert found.value >= alone.lower_bound * (1 - 1e-9)
+        judged = evaluate(pool, WorstCase(THREE), budget, design.pairs, design.labels, RIDGE)
+        assert judged.certificate.value == pytest.approx(found.value, rel=1e-9)
+        assert judged.certificate.lower_bound <= found.value
+        batch = select_pairs(pool, WorstCase(THREE), budget, prior=RIDGE, tol=2e-3)
+        assert batch.certificate.value == pytest.approx(worst(pool, THREE, batch.pairs, batch.labels), rel=1e-9)
+        assert batch.certificate.value >= found.lower_bound * (1 - 1e-9)
+        assert batch.report["binding"]
+    assert design.labels[np.isin(design.pairs[:, 0], [2, 3, 5])].sum() >= 9 - 1e-6
+
+
+def test_flip_noise_counts():
+    pool = random_pool(2, flip="pair")
+    design = optimize(pool, WorstCase(THREE), Budget(20.0), prior=RIDGE)
+    expected = best_by_cvxpy(pool, THREE, 20.0)
+    assert design.certificate.value == pytest.approx(worst(pool, THREE, design.pairs, design.labels), rel=1e-9)
+    assert expected * (1 - 1e-6) <= design.certificate.value <= expected * 1.0011
