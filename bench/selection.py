@@ -21,8 +21,8 @@ HIGHEST = jax.lax.Precision.HIGHEST
 def eager(features, candidates, inverse, *, size: int, completions: int):
     """The competitor: rank-one greedy for log det that updates the leverages of all pairs at every pick.
 
-    features (P K, d) float32, centred within prompts; candidates (P, K, K); inverse (d, d) float64, label information 1/4.
-    One compiled loop, pairs as differences of completions (never materialised), float32 leverages, float64 A^-1, one label a pair.
+    features (P K, d) float32, centred within prompts; candidates (P, K, K); inverse (d, d) float64; c = 1/4. One
+    compiled loop, pairs as differences of completions (never materialised), float32 leverages, one label a pair.
     """
     shape = (-1, completions, completions)
 

@@ -18,7 +18,7 @@ from jaxdesign.budget import Limits
 from jaxdesign.criteria import CriterionLike, LogDet, Trace
 from jaxdesign.exact.full_greedy import REFRESH, full_greedy
 from jaxdesign.exact.lazy_greedy import Rules, lazy_greedy
-from jaxdesign.information import laplacian_information, prompt_label_information, prompt_major
+from jaxdesign.information import gram_sensitivities, laplacian_information, prompt_label_information, prompt_major
 from jaxdesign.pool import CompletionPool, candidate_pairs, centred_features, first_copies
 from jaxdesign.problem import check_kinds, traceable_prior
 
@@ -140,8 +140,13 @@ def memory(pool: CompletionPool, crit: CriterionLike) -> float:
     return float(kinds) * (pool.num_draws or 1) * pool.num_prompts * pool.completions**2
 
 
-def mean_information(pool: CompletionPool, candidates: Bool[Array, "p k k"]) -> Float[Array, "r d d"]:
-    """Information of a label, averaged over candidate pairs; float64 from float32 chunks."""
+def mean_information(
+    pool: CompletionPool, candidates: Bool[Array, "p k k"]
+) -> tuple[Float[Array, "r d d"], Float[Array, " r"]]:
+    """Information of a label, averaged over candidate pairs, and its trace; float64 from float32 chunks.
+
+    The trace is a sum of its own, so that what needs no more does not pay for the matrix.
+    """
     shape = (pool.num_draws or 1, pool.dim, pool.dim)
 
     def chunk(part):
@@ -149,12 +154,16 @@ def mean_information(pool: CompletionPool, candidates: Bool[Array, "p k k"]) -> 
         rows = centred_features(CompletionPool.tree_unflatten(None, (features, None, mask, None)))
         scores = jnp.moveaxis(scores, 1, 0) if scores is not None and scores.ndim == 3 else scores
         both = (chosen | jnp.swapaxes(chosen, 1, 2)).astype(rows.dtype)
-        found = laplacian_information(rows, both, prompt_label_information(scores, rows.dtype, flip))
-        return jnp.broadcast_to(found, shape).astype(jnp.float64)
+        info = prompt_label_information(scores, rows.dtype, flip)
+        found = jnp.broadcast_to(laplacian_information(rows, both, info), shape)
+        squares = jnp.where(chosen, gram_sensitivities(rows, rows), 0) * info
+        squares = jnp.broadcast_to(jnp.sum(squares, axis=(-3, -2, -1)), shape[:1])
+        return found.astype(jnp.float64), squares.astype(jnp.float64)
 
     arrays = (pool.features, pool.mask, prompt_major(pool.scores), pool.flip, candidates)
     length = _arrays.chunk_length(pool.num_prompts, pool.completions, pool.dim)
-    return _arrays.sum_chunks(chunk, arrays, length) / jnp.maximum(jnp.sum(candidates), 1)
+    count = jnp.maximum(jnp.sum(candidates), 1)
+    return jax.tree.map(lambda total: total / count, _arrays.sum_chunks(chunk, arrays, length))
 
 
 def _cap(per_pair, prompts):
@@ -187,8 +196,8 @@ def _start(pool, prior, size, closed):
     is_open = candidate_pairs(first_copies(pool))
     if closed is not None:
         is_open = is_open.at[tuple(closed.T)].set(False)
-    mean = mean_information(pool, is_open)
-    return is_open, mean, _lifted(prior, LIFT * size * jnp.trace(mean, axis1=1, axis2=2) / pool.dim, pool.dim)
+    mean, trace = mean_information(pool, is_open)
+    return is_open, mean, _lifted(prior, LIFT * size * trace / pool.dim, pool.dim)
 
 
 def _lifted(prior, least, dim):
