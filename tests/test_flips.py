@@ -350,13 +350,13 @@ def test_greedy_takes_the_largest_gain_each_time(target, scores, flip):
         labels[chosen] = 1
 
 
-def test_a_greedy_choice_among_some_prompts_keeps_their_flips(monkeypatch):
-    from jaxdesign import select
+def test_a_greedy_choice_among_some_prompts_keeps_their_flips():
+    from jaxdesign.exact import portfolio
 
     pool = random_pool(7, "yes", "pair")
     problem = make_problem(pool, LogDet(), Budget(4, per_pair=1), RIDGE)
     prompts = np.array([3, 4])
-    found, _ = select._greedy_among(problem, LogDet(), prompts)
+    found, _ = portfolio._greedy_among(problem, LogDet(), prompts)
     mask = np.asarray(pool.mask) & np.isin(np.arange(PROMPTS), prompts)[:, None]
     masked = CompletionPool(pool.features, pool.scores, mask, flip=pool.flip)
     expected, _ = jaxdesign.greedy(masked, LogDet(), size=4, prior=RIDGE)
