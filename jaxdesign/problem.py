@@ -81,6 +81,8 @@ def make_problem(pool: CompletionPool, criterion: Any, budget: Budget, prior: An
             "jaxdesign.solvers.frank_wolfe or jaxdesign.solvers.multiplicative"
         )
     bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask, pool.flip))
+    if not isinstance(budget, Budget):
+        raise TypeError(f"budget: expected jaxdesign.Budget, found {type(budget).__name__}")
     decided = decided_pairs(pool, budget)
     source = memory_source(bare, closed=decided.closed)
     counts = open_counts(source)[: pool.num_prompts]

@@ -316,7 +316,7 @@ def test_lazy_vmap_is_one_by_one(lazy):
     arrays = [random_arrays(seed, prompts=12) for seed in range(3)]
     features, u, mask = (np.stack(a) for a in zip(*arrays, strict=True))
     features[~mask], u[~mask] = 0, 0
-    batch = CompletionPool.tree_unflatten(None, (jnp.asarray(features), jnp.asarray(u), mask))
+    batch = CompletionPool.tree_unflatten(None, (jnp.asarray(features), jnp.asarray(u), mask, None))
     ridges = jnp.asarray([1e-4, 0.1, 3.0])
     together = jax.jit(jax.vmap(lambda pool, ridge: greedy(pool, LogDet(), size=40, prior=ridge)[0]))(batch, ridges)
     for k in range(3):

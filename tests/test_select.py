@@ -18,7 +18,8 @@ from problems import (
 )
 
 import jaxdesign
-from jaxdesign import Budget, CompletionPool, Criterion, Design, LogDet, Status, Trace, select, select_pairs
+from jaxdesign import Budget, CompletionPool, Criterion, Design, LogDet, Status, Trace, select_pairs
+from jaxdesign.exact import portfolio
 
 TARGET = random_spd(2)
 QUOTA = np.array([3, 9, 1, 3, 5, 4])
@@ -74,8 +75,10 @@ def test_the_report_tells_of_every_candidate_and_names_the_best(name):
     batch = select_pairs(random_pool(1, scores), criterion_with(H), Budget(**limits), prior=prior)
     told = batch.report["candidates"]
     greedy = {"greedy"} if H is None else {"greedy", "greedy_logdet"}
-    assert set(told) <= greedy | {"best_set", "largest_remainder", "adams", "dependent", "exchange"}
-    rounded = [row["efficiency"] for way, row in told.items() if way not in greedy]
+    exchanged = {way for way in told if way.split("_")[0] == "exchange"}
+    assert set(told) <= greedy | exchanged | {"best_set", "largest_remainder", "adams", "dependent"}
+    assert all(told[way]["start"] in set(told) - exchanged for way in exchanged)
+    rounded = [row["efficiency"] for way, row in told.items() if way not in greedy | exchanged]
     assert greedy & set(told) == (set() if max(rounded) >= 0.999 else greedy)
     assert min(told, key=lambda way: told[way]["value"]) == batch.report["method"]
     assert told[batch.report["method"]]["value"] == batch.certificate.value
@@ -144,12 +147,12 @@ def test_caps_that_are_not_whole_count_as_rounded_down():
 def test_a_pool_too_large_for_greedy_is_searched_where_the_design_has_its_labels(monkeypatch):
     pool, budget = random_pool(1), Budget(20)
     whole = select_pairs(pool, LogDet(), budget)
-    monkeypatch.setattr(select, "GREEDY_WORK", 0.7 * select.work(pool, LogDet(), 20))
+    monkeypatch.setattr(portfolio, "GREEDY_WORK", 0.7 * portfolio.work(pool, LogDet(), 20))
     part = select_pairs(pool, LogDet(), budget)
     assert part.report["candidates"]["greedy"]["prompts"] == 4  # the power of two below 0.7 x 6
     assert part.certificate.value <= min(row["value"] for row in part.report["candidates"].values())
     assert part.certificate.lower_bound == whole.certificate.lower_bound
-    monkeypatch.setattr(select, "GREEDY_WORK", 1e-9)
+    monkeypatch.setattr(portfolio, "GREEDY_WORK", 1e-9)
     assert "greedy" not in select_pairs(pool, LogDet(), budget).report["candidates"]
 
 

@@ -17,7 +17,7 @@ from jaxdesign._cholesky import cholesky_and_inverse
 from jaxdesign.budget import Limits
 from jaxdesign.criteria import CriterionLike, LogDet, Trace
 from jaxdesign.exact.full_greedy import REFRESH, full_greedy
-from jaxdesign.exact.lazy_greedy import Rules, lazy_greedy
+from jaxdesign.exact.lazy_greedy import Rules, Start, lazy_greedy
 from jaxdesign.information import gram_sensitivities, laplacian_information, prompt_label_information, prompt_major
 from jaxdesign.pool import CompletionPool, candidate_pairs, centred_features, first_copies
 from jaxdesign.problem import check_kinds, traceable_prior
@@ -176,23 +176,23 @@ def _cap(per_pair, prompts):
 @jax.jit(static_argnames="rows")
 def _greedy(pool, crit, prior, size, cap, quota, closed=None, *, rows):
     """Pairs (rows, 3) and how many of them count, at most `size`. Call inside `_arrays.float64()`."""
-    is_open, mean, (start, factor) = _start(pool, prior, size, closed)
+    is_open, mean, start = _start(pool, prior, size, closed)
     rules = Rules(size, jnp.asarray(cap), jnp.asarray(quota))
     if isinstance(crit, LogDet):
-        return lazy_greedy(pool, start, factor, is_open, rules, rows=rows)
+        return lazy_greedy(pool, start, is_open, rules, rows=rows)
     to_come = mean if isinstance(crit, Trace) else jnp.zeros_like(mean)
-    return full_greedy(pool, crit, start, to_come, is_open, rules, rows=rows)
+    return full_greedy(pool, crit, start.matrix, to_come, is_open, rules, rows=rows)
 
 
 @jax.jit(static_argnames="rows")
 def _myopic(pool, crit, prior, size, cap, quota, closed=None, *, rows):
-    is_open, mean, (start, _) = _start(pool, prior, size, closed)
+    is_open, mean, start = _start(pool, prior, size, closed)
     rules = Rules(size, jnp.asarray(cap), jnp.asarray(quota))
-    return full_greedy(pool, crit, start, jnp.zeros_like(mean), is_open, rules, rows=rows)
+    return full_greedy(pool, crit, start.matrix, jnp.zeros_like(mean), is_open, rules, rows=rows)
 
 
 def _start(pool, prior, size, closed):
-    """Pairs that may be picked, the mean information of a label, and A before the first pick with its factor F."""
+    """Pairs that may be picked, the mean information of a label, and A before the first pick."""
     is_open = candidate_pairs(first_copies(pool))
     if closed is not None:
         is_open = is_open.at[tuple(closed.T)].set(False)
@@ -200,13 +200,14 @@ def _start(pool, prior, size, closed):
     return is_open, mean, _lifted(prior, LIFT * size * trace / pool.dim, pool.dim)
 
 
-def _lifted(prior, least, dim):
-    """Prior plus `least` times I where its smallest eigenvalue is below that, and F with F F^T its inverse."""
+def _lifted(prior, least, dim) -> Start:
+    """Prior plus `least` times I where its smallest eigenvalue is below that."""
     eye = jnp.eye(dim)
     if prior.ndim == 0:
         ridge = jnp.where(prior >= least, prior, prior + least)[:, None, None]
-        return ridge * eye, eye / jnp.sqrt(ridge)
+        return Start(ridge * eye, eye / ridge, eye / jnp.sqrt(ridge))
     ridge = least[:, None, None] * eye
     regular = jnp.isfinite(cholesky_and_inverse(prior - ridge)[0]).all(axis=(1, 2))
     matrix = jnp.where(regular[:, None, None], prior, prior + ridge)
-    return matrix, jnp.swapaxes(cholesky_and_inverse(matrix)[1], 1, 2)
+    root = cholesky_and_inverse(matrix)[1]
+    return Start(matrix, _arrays.contract("rkd,rke->rde", root, root), jnp.swapaxes(root, 1, 2))

@@ -9,9 +9,7 @@ picks that is about twelve prompts a pick, with 4,032 heavy-tailed prompts and 1
 A label with v = A^-1 z and s = c / (1 + a) lowers every leverage by c_ij s (y_i - y_j)^2, y = Phi v. The vectors
 sqrt(s) v of up to BLOCK labels are kept, so that one matrix product brings a prompt up to date, and after BLOCK labels
 one more brings all prompts up to date: a label costs the operations of a full update at the speed of matrix products.
-The picked pair itself is compared with float64, from F with F F^T = A^-1, which a label changes
-
-    by  -beta (F u) u^T,   u = F^T z,   beta = (1 - 1 / sqrt(1 + a)) / |u|^2           (F (I - beta u u^T)^2 F^T = A^-1)
+The picked pair itself is compared with float64, from A^-1 at the last update less the recent vectors' outer products.
 """
 
 from __future__ import annotations
@@ -47,7 +45,7 @@ class Stored(NamedTuple):
     """What changes when all prompts are brought up to date."""
 
     leverage: Float[Array, "r p k k"]  # CLOSED where not open
-    recent: Float[Array, "r b d"]  # sqrt(s) v of the labels since, zeros after them
+    recent: Float[Array, "r b d"]  # sqrt(s) v of the labels since, zeros after them; float64
 
 
 class Rules(NamedTuple):
@@ -58,11 +56,19 @@ class Rules(NamedTuple):
     quota: Float[Array, " p"]  # labels on the pairs of a prompt
 
 
+class Start(NamedTuple):
+    """A before the first pick with its inverse, and F with F F^T = A^-1; float64."""
+
+    matrix: Float[Array, "r d d"]
+    inverse: Float[Array, "r d d"]
+    factor: Float[Array, "r d d"]
+
+
 class State(NamedTuple):
     """State between picks."""
 
     matrix: Float[Array, "r d d"]  # A at the last computation from scratch, float64
-    factor: Float[Array, "r d d"]  # F, float64
+    inverse: Float[Array, "r d d"]  # A^-1 at the last update of all prompts, float64
     stored: Stored
     bounds: Bounds
     quota: Float[Array, " p"]  # labels the pairs of a prompt may still take
@@ -76,26 +82,26 @@ class State(NamedTuple):
 
 def lazy_greedy(
     pool: CompletionPool,
-    matrix: Float[Array, "r d d"],
-    factor: Float[Array, "r d d"],
+    start: Start,
     is_open: Bool[Array, "p k k"],
     rules: Rules,
     *,
     rows: int,
 ) -> tuple[Int[Array, "n 3"], Int[Array, ""]]:
-    """Pairs (rows, 3) in the order of picking and how many of them count; A starts at `matrix`, F at `factor`.
+    """Pairs (rows, 3) in the order of picking and how many of them count.
 
     Call inside `_arrays.float64()`.
     """
     block = min(BLOCK, rows)
     dtype = _arrays.compute_dtype(pool.features.dtype)
-    leverage = jnp.broadcast_to(jnp.where(is_open, 0, CLOSED).astype(dtype), (len(matrix), *is_open.shape))
+    draws = len(start.matrix)
+    leverage = jnp.broadcast_to(jnp.where(is_open, 0, CLOSED).astype(dtype), (draws, *is_open.shape))
     zero = jnp.zeros((), jnp.int32)
     nothing = jnp.zeros(pool.num_prompts, jnp.int32)
-    stored = Stored(leverage, jnp.zeros((len(matrix), block, pool.dim), dtype))
+    stored = Stored(leverage, jnp.zeros((draws, block, pool.dim), start.matrix.dtype))
     bounds = Bounds(nothing.astype(dtype), nothing, nothing == 1)
     quota, pairs = jnp.asarray(rules.quota, jnp.float32), jnp.zeros((rows, 3), jnp.int32)
-    start = State(matrix, factor, stored, bounds, quota, pairs, zero, zero, zero, zero == 1, zero == 0)
+    state = State(None, None, stored, bounds, quota, pairs, zero, zero, zero, zero == 1, zero == 0)
 
     def unfinished(state):
         return state.left & (state.picked < rules.size)
@@ -104,13 +110,17 @@ def lazy_greedy(
         return unfinished(state) & ~state.stale & (state.picked - state.updated < block)
 
     def one_block(state):
-        return lax.while_loop(goes_on, lambda s: _pick(pool, rules.cap, s), state)
+        # A and its inverse stay as they are and outside of the loop: under vmap all that is carried is copied each turn
+        matrix, inverse = state.matrix, state.inverse
+        carried = state._replace(matrix=None, inverse=None)
+        end = lax.while_loop(goes_on, lambda s: _pick(pool, rules.cap, inverse, s), carried)
+        return end._replace(matrix=matrix, inverse=inverse)
 
     def brought_up_to_date(state):
         scratch = state.stale | (state.picked - state.from_scratch >= BLOCKS * block)
         return lax.cond(scratch, lambda s: _from_scratch(pool, s), lambda s: _update(pool, s), state)
 
-    first_block = one_block(_with_factor(pool, start, matrix, factor))  # a small choice never enters the loop below
+    first_block = one_block(_started(pool, state, start))  # a small choice never enters the loop below
     end = lax.while_loop(unfinished, lambda s: one_block(brought_up_to_date(s)), first_block)
     return end.pairs, end.picked
 
@@ -123,14 +133,18 @@ def _from_scratch(pool, state):
     z, c = pair_differences(pool, listed), draw_label_information(pool, listed)
     c = jnp.where(index < state.picked, c, 0)
     matrix = state.matrix + _arrays.contract("rsd,se->rde", c[..., None] * z, z)
-    return _with_factor(pool, state, matrix, jnp.swapaxes(cholesky_and_inverse(matrix)[1], -1, -2))
+    root = cholesky_and_inverse(matrix)[1]
+    inverse = _arrays.contract("rkd,rke->rde", root, root)
+    return _started(pool, state, Start(matrix, inverse, jnp.swapaxes(root, -1, -2)))
 
 
-def _with_factor(pool, state, matrix, factor):
-    stored, bounds = _all_prompts(pool, state, factor, lambda old, squares: jnp.where(old > CLOSED, squares, CLOSED))
+def _started(pool, state, start):
+    stored, bounds = _all_prompts(
+        pool, state, start.factor, lambda old, squares: jnp.where(old > CLOSED, squares, CLOSED)
+    )
     return state._replace(
-        matrix=matrix,
-        factor=factor,
+        matrix=start.matrix,
+        inverse=start.inverse,
         stored=stored,
         bounds=bounds,
         from_scratch=state.picked,
@@ -141,9 +155,10 @@ def _with_factor(pool, state, matrix, factor):
 
 def _update(pool, state):
     """Leverages of all prompts brought up to date with the recent labels."""
-    recent = jnp.swapaxes(state.stored.recent, 1, 2)
-    stored, bounds = _all_prompts(pool, state, recent, lambda old, squares: old - squares)
-    return state._replace(stored=stored, bounds=bounds, updated=state.picked)
+    recent = state.stored.recent
+    stored, bounds = _all_prompts(pool, state, jnp.swapaxes(recent, 1, 2), lambda old, squares: old - squares)
+    inverse = state.inverse - _arrays.contract("rbd,rbe->rde", recent, recent)
+    return state._replace(inverse=inverse, stored=stored, bounds=bounds, updated=state.picked)
 
 
 def _all_prompts(pool, state, factor, combine):
@@ -210,32 +225,29 @@ def _evaluated(pool, state):
     return lax.while_loop(lambda bounds: _best(bounds, state.quota)[2], evaluate, state.bounds)
 
 
-def _pick(pool, cap, state):
+def _pick(pool, cap, inverse, state):
     """Label the best pair, unless its stored gain turns out to be inexact."""
     quota, bounds = state.quota, _evaluated(pool, state)
     p, best, _ = _best(bounds, quota)
     i, j = bounds.slots[p] // pool.completions, bounds.slots[p] % pool.completions
     pair = jnp.stack([p, i, j])
     z, c = pair_differences(pool, pair[None])[0], draw_label_information(pool, pair[None])[:, 0]
-    u = _arrays.contract("d,rde->re", z, state.factor)
-    squared = jnp.sum(u * u, axis=1)
-    exact = _gains(c * squared)
+    recent = state.stored.recent
+    products = jnp.matmul(recent, z, precision=_arrays.HIGHEST)
+    v = jnp.matmul(inverse, z, precision=_arrays.HIGHEST) - _arrays.contract("rb,rbd->rd", products, recent)
+    leverage = c * jnp.sum(v * z, axis=1)
+    exact = _gains(leverage)
     stale = (state.picked > state.from_scratch) & ~(jnp.abs(best - exact) <= STALE * exact)
     found = best > CLOSED
     taken = found & ~stale
 
-    c = jnp.where(taken, c, 0)
-    growth = jnp.sqrt(1 + c * squared)
-    beta = c / (growth * (1 + growth))  # (1 - 1 / sqrt(1 + a)) / |u|^2 without cancellation
-    v = _arrays.contract("rde,re->rd", state.factor, u)
-    scaled = (jnp.sqrt(c) / growth)[:, None] * v
+    scaled = jnp.sqrt(jnp.where(taken, c / (1 + leverage), 0))[:, None] * v
     held = jnp.sum(jnp.all(state.pairs == pair, axis=1) & (jnp.arange(len(state.pairs)) < state.picked))
     shut = jnp.where(taken & (held + 2 > cap[p]), CLOSED, 0).astype(state.stored.leverage.dtype)
     return state._replace(
-        factor=state.factor - beta[:, None, None] * v[:, :, None] * u[:, None, :],
         stored=Stored(
             state.stored.leverage.at[:, p, i, j].add(shut),
-            state.stored.recent.at[:, state.picked - state.updated].set(scaled.astype(state.stored.recent.dtype)),
+            state.stored.recent.at[:, state.picked - state.updated].set(scaled),
         ),
         bounds=bounds._replace(fresh=bounds.fresh & ~taken),
         quota=quota.at[p].add(-taken.astype(quota.dtype)),

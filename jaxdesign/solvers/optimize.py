@@ -22,7 +22,6 @@ from jaxdesign.worst_case import WorstCase
 
 SOLVERS: dict[str, type] = {
     "column_generation": ColumnGeneration,
-    "coupled_atoms": CoupledAtoms,
     "frank_wolfe": FrankWolfe,
     "interior_point": InteriorPoint,
     "matrix_atoms": MatrixAtoms,
@@ -110,7 +109,7 @@ def coupled_solver(solver: str | Solver | None, chosen: Solver) -> Solver:
     """The solver for budgets that couple prompts; ValueError where another of ours was asked for by name."""
     if solver is None:
         return CoupledAtoms()
-    if isinstance(solver, str) and not isinstance(chosen, CoupledAtoms):
+    if isinstance(solver, str):
         raise ValueError(
             f"solver={solver!r}: knows caps per pair and largest numbers per prompt only, and the budget has quotas of "
             "groups, minima or a spend limit; use solver=None"
