@@ -156,7 +156,8 @@ def _started(pool, state, start):
 def _update(pool, state):
     """Leverages of all prompts brought up to date with the recent labels."""
     recent = state.stored.recent
-    stored, bounds = _all_prompts(pool, state, jnp.swapaxes(recent, 1, 2), lambda old, squares: old - squares)
+    late = jnp.swapaxes(recent, 1, 2)[..., : 0 if _few(pool) else None]
+    stored, bounds = _all_prompts(pool, state, late, lambda old, squares: old - squares)
     inverse = state.inverse - _arrays.contract("rbd,rbe->rde", recent, recent)
     return state._replace(inverse=inverse, stored=stored, bounds=bounds, updated=state.picked)
 
@@ -208,12 +209,16 @@ def _best(bounds, quota):
     return p, best, jnp.any(rival)
 
 
+def _few(pool):
+    """Whether all prompts are looked at together: their leverages are then brought up to date at every pick."""
+    return pool.num_prompts <= AT_ONCE
+
+
 def _evaluated(pool, state):
     """Bounds after looking at as many prompts as it takes to be sure of the best."""
+    if _few(pool):
+        return Bounds(*largest(_gains(state.stored.leverage)), jnp.ones_like(state.bounds.fresh))
     recent = jnp.swapaxes(state.stored.recent, 1, 2)
-    if pool.num_prompts <= AT_ONCE:
-        found = largest(_gains(state.stored.leverage - _squares(pool, recent)))
-        return Bounds(*found, jnp.ones_like(state.bounds.fresh))
 
     def evaluate(bounds):
         rank = jnp.where(bounds.fresh | (state.quota < 1), CLOSED, bounds.gains)
@@ -235,18 +240,21 @@ def _pick(pool, cap, inverse, state):
     recent = state.stored.recent
     products = jnp.matmul(recent, z, precision=_arrays.HIGHEST)
     v = jnp.matmul(inverse, z, precision=_arrays.HIGHEST) - _arrays.contract("rb,rbd->rd", products, recent)
-    leverage = c * jnp.sum(v * z, axis=1)
-    exact = _gains(leverage)
+    squares = c * jnp.sum(v * z, axis=1)
+    exact = _gains(squares)
     stale = (state.picked > state.from_scratch) & ~(jnp.abs(best - exact) <= STALE * exact)
     found = best > CLOSED
     taken = found & ~stale
 
-    scaled = jnp.sqrt(jnp.where(taken, c / (1 + leverage), 0))[:, None] * v
+    scaled = jnp.sqrt(jnp.where(taken, c / (1 + squares), 0))[:, None] * v
     held = jnp.sum(jnp.all(state.pairs == pair, axis=1) & (jnp.arange(len(state.pairs)) < state.picked))
-    shut = jnp.where(taken & (held + 2 > cap[p]), CLOSED, 0).astype(state.stored.leverage.dtype)
+    leverage = state.stored.leverage
+    shut = jnp.where(taken & (held + 2 > cap[p]), CLOSED, 0).astype(leverage.dtype)
+    if _few(pool):
+        leverage = leverage - _squares(pool, scaled[..., None])
     return state._replace(
         stored=Stored(
-            state.stored.leverage.at[:, p, i, j].add(shut),
+            leverage.at[:, p, i, j].add(shut),
             state.stored.recent.at[:, state.picked - state.updated].set(scaled),
         ),
         bounds=bounds._replace(fresh=bounds.fresh & ~taken),
