@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from bench import designs, kernels, selection
+from bench import batches, designs, kernels, selection
 from bench.measure import machine
 
 CASES = {
@@ -15,6 +15,8 @@ CASES = {
     "real": designs.real,
     "ten_million": designs.ten_million,
     "greedy": selection.greedy,
+    "batches": batches.batches,
+    "coupled": batches.coupled,
     "reference": designs.exact_reference,
     "import": designs.import_time,
 }

@@ -84,8 +84,10 @@ class Trace:
     Bound (Cauchy-Schwarz; Elfving): f*/f >= f / (t + S), so the lower bound is f^2 / (t + S).
 
     Args:
-        H: (d, d) symmetric positive semidefinite, kept in float64. Asymmetry up to 1e-5 of the largest entry is
-            averaged away, eigenvalues down to -1e-6 of the largest are accepted.
+        H: (d, d) symmetric positive semidefinite, kept in float64; or (R, d, d), one per parameter draw of the pool's
+            scores, because a draw changes the target as it changes the label information: then the mean of
+            tr(H_r A_r^-1) is minimised. Asymmetry up to 1e-5 of the largest entry is averaged away, eigenvalues down to
+            -1e-6 of the largest are accepted.
 
     Raises:
         ValueError: H not square, not symmetric, indefinite or not finite.
@@ -97,9 +99,9 @@ class Trace:
         if isinstance(self.H, jax.core.Tracer):
             return
         H = _checks.as_float_array(self.H, "H")
-        if H.ndim != 2 or H.shape[0] != H.shape[1]:
-            raise ValueError(f"H: shape {H.shape} found; expected a square matrix (d, d)")
-        object.__setattr__(self, "H", _checks.symmetric_psd(H, H.shape[0], "H"))
+        if H.ndim not in (2, 3) or H.shape[-1] != H.shape[-2]:
+            raise ValueError(f"H: shape {H.shape} found; expected a square matrix (d, d), or (draws, d, d)")
+        object.__setattr__(self, "H", _checks.symmetric_psd(H, H.shape[-1], "H", H.shape[:-2]))
 
     def tree_flatten(self):
         return (self.H,), None
@@ -113,7 +115,7 @@ class Trace:
     def value(self, information):
         information = jnp.asarray(information)
         target = jnp.asarray(self.H, information.dtype)
-        return jnp.mean(contract("ij,...ji->...", target, inverse(information)))
+        return jnp.mean(jnp.sum(target * inverse(information), axis=(-2, -1)))
 
     def gradient(self, information):
         information = jnp.asarray(information)

@@ -103,8 +103,10 @@ def check_kinds(pool: Any, criterion: Any) -> None:
         )
     if isinstance(criterion, WorstCase) and np.shape(criterion.H)[1:] != (pool.dim, pool.dim):
         raise ValueError(f"targets: shape {np.shape(criterion.H)[1:]} found; expected {(pool.dim, pool.dim)}")
-    if isinstance(criterion, Trace) and np.shape(criterion.H) != (pool.dim, pool.dim):
-        raise ValueError(f"H: shape {np.shape(criterion.H)} found; expected {(pool.dim, pool.dim)}, as the features")
+    shapes = [(pool.dim, pool.dim)] + [(draws, pool.dim, pool.dim) for draws in (pool.num_draws,) if draws is not None]
+    if isinstance(criterion, Trace) and np.shape(criterion.H) not in shapes:
+        allowed = " or ".join(map(str, shapes))
+        raise ValueError(f"H: shape {np.shape(criterion.H)} found; expected {allowed}, as the features and draws")
 
 
 def traceable_prior(prior: Any, pool: CompletionPool) -> Float[Array, "r d d"]:

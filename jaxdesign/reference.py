@@ -103,7 +103,12 @@ def _import_cvxpy():
 def _solve(cvxpy, problem: Problem, pairs: Int[np.ndarray, "s 3"], settings: dict) -> Float[np.ndarray, " s"] | None:
     """Labels as fractions of the total, clipped at 0; None where the solver failed."""
     fractions = cvxpy.Variable(len(pairs), nonneg=True)
-    terms = [_criterion_term(cvxpy, problem.criterion, fractions, *draw) for draw in _scaled_draws(problem, pairs)]
+    draws = list(_scaled_draws(problem, pairs))
+    targets = [None] * len(draws)
+    if isinstance(problem.criterion, Trace):
+        targets = np.broadcast_to(problem.criterion.H, (len(draws), problem.dim, problem.dim))
+        targets = targets / max(float(np.linalg.eigvalsh(targets).max()), 1e-300)
+    terms = [_criterion_term(cvxpy, H, fractions, *draw) for H, draw in zip(targets, draws, strict=True)]
     task = cvxpy.Problem(cvxpy.Minimize(sum(terms) / len(terms)), _constraints(cvxpy, problem.limits, pairs, fractions))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "solution may be inaccurate": our certificate says how inaccurate
@@ -144,19 +149,19 @@ def _differences_and_label_information(pool: CompletionPool, pairs: Int[np.ndarr
     return features[p, i] - features[p, j], info
 
 
-def _criterion_term(cvxpy, criterion: LogDet | Trace, fractions, rows, prior, scale):
-    """The criterion of one draw, up to a constant (LogDet) or a factor common to all draws (Trace)."""
+def _criterion_term(cvxpy, H, fractions, rows, prior, scale):
+    """The criterion of one draw, LogDet for H None up to a constant, Trace up to a factor common to all draws."""
     dim = rows.shape[1]
     outer = (rows[:, :, None] * rows[:, None, :]).reshape(len(rows), -1)
     information = prior + cvxpy.reshape(outer.T @ fractions, (dim, dim), order="C")
-    if isinstance(criterion, LogDet):
+    if H is None:
         return -cvxpy.log_det(information)
     # tr(H A^-1) = tr(K^T A'^-1 K) with A = T^-1 A' T^-T and K K^T = T H T^T
-    spectrum, vectors = np.linalg.eigh(criterion.H)
+    spectrum, vectors = np.linalg.eigh(H)
     keep = spectrum > 1e-14 * max(spectrum[-1], 0.0)
     if not keep.any():
         return cvxpy.Constant(0.0)
-    root = scale @ (vectors[:, keep] * np.sqrt(spectrum[keep] / spectrum[-1]))
+    root = scale @ (vectors[:, keep] * np.sqrt(spectrum[keep]))
     return cvxpy.matrix_frac(root, information)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from jaxdesign.criteria import Criterion, CriterionLike
 from jaxdesign.decided import with_required, without
 from jaxdesign.design import Design, TraceRow
 from jaxdesign.evaluation import canonical_allocation, check_allowed, evaluated
-from jaxdesign.exact.portfolio import best_choice
+from jaxdesign.exact.portfolio import METHODS, RECIPES, best_choice
 from jaxdesign.fitted_mixture import report_at, with_mixture
 from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import make_problem, prior_matrix, uniform_information
@@ -34,6 +34,7 @@ def select_pairs(
     design: Design | None = None,
     callback: Callable[[TraceRow], bool | None] | None = None,
     annotators: Annotators | None = None,
+    methods: Sequence[str] | None = None,
 ) -> Design:
     """Choose which pairs to have labelled: whole labels that minimise the criterion, and how far from best they can be.
 
@@ -63,6 +64,9 @@ def select_pairs(
         design: a real-valued design of the same problem, instead of solving for one; it is certified anew.
         callback: called after every pass of the solver with (passes, value, lower_bound, gap, seconds).
         annotators: who can label; the design then says who labels which pair (`.annotators`). None: labels are alike.
+        methods: names of the candidates to try, for comparisons; None for all those above. "drawn" and
+            "drawn_by_prompt" are tried only where they are named: pairs drawn without replacement with probability
+            proportional to the real-valued labels, or to these renormalised within each prompt (arXiv 2606.19607).
 
     Returns:
         Design with status EXACT: pairs in order, whole labels that sum to the total, the certificate with the chosen
@@ -72,8 +76,8 @@ def select_pairs(
         helps is left.
 
     Raises:
-        TypeError, ValueError: as `optimize`; a total that is not whole; fewer labels than it takes to make the
-            information regular, without a prior; a design that breaks the budget.
+        TypeError, ValueError: as `optimize`; an unknown method; a total that is not whole; fewer labels than it takes
+            to make the information regular, without a prior; a design that breaks the budget.
 
     Numerics: values in float64 from the stored features. Where greedy over the whole pool would take more than about a
     minute on two cores (`exact.greedy.work` above 4e11) or 2^28 entries, it looks only at the prompts with most labels
@@ -85,12 +89,16 @@ def select_pairs(
         raise ValueError(f"seed={seed}: must be at least 0")
     if design is not None and not isinstance(design, Design):
         raise TypeError(f"design: expected a jaxdesign.Design, found {type(design).__name__}")
+    methods = METHODS if methods is None else tuple(methods)
+    unknown = [name for name in methods if name not in METHODS + RECIPES]
+    if unknown or not methods:
+        raise ValueError(f"methods: {unknown[:1] or methods} found; choose of {', '.join(METHODS + RECIPES)}")
     budget = whole_budget(budget)
     if annotators is not None:
         if design is not None:
             raise ValueError("design: a design that says who labels what cannot be rounded again; pass design=None")
         wide = repeated_pool(pool, annotators), crit, repeated_budget(budget, pool, annotators)
-        chosen = select_pairs(*wide, prior=prior, seed=seed, tol=tol, callback=callback)
+        chosen = select_pairs(*wide, prior=prior, seed=seed, tol=tol, callback=callback, methods=methods)
         return with_annotators(chosen, pool, annotators)
     check_enough(pool, crit, budget, prior)
     problem = make_problem(pool, crit, budget, prior)
@@ -103,7 +111,7 @@ def select_pairs(
     relaxed = replace(relaxed, pairs=free[0], labels=free[1])
     if isinstance(crit, WorstCase):
         problem = with_mixture(problem, [relaxed.report["mixture"][name] for name in crit.names])
-    found = best_choice(problem, relaxed, tol, int(seed), int(budget.labels_per_task))
+    found = best_choice(problem, relaxed, tol, int(seed), int(budget.labels_per_task), methods)
     best = found.best
     if best is None:
         ridge = 1e-3 * float(np.trace(uniform_information(problem)[0])) / problem.dim

@@ -236,3 +236,16 @@ def test_features_of_float64_inside_a_float64_scope(float64_scope):
     pool = CompletionPool(features.astype(np.float64), u.astype(np.float64), mask)
     batch = select_pairs(pool, LogDet(), Budget(20), tol=1e-6)
     assert batch.labels.sum() == 20 and batch.report["relaxed"]["efficiency"] >= 1 - 1e-6
+
+
+def test_methods_may_be_named_and_the_published_recipe_only_then():
+    pool, budget = random_pool(1), Budget(12, 1)
+    named = ("drawn", "drawn_by_prompt", "dependent")
+    batch = select_pairs(pool, LogDet(), budget, prior=0.1, methods=named)
+    assert set(batch.report["candidates"]) == set(named)
+    assert batch.labels.sum() == 12 and batch.report["method"] in named
+    plain = select_pairs(pool, LogDet(), budget, prior=0.1)
+    assert not {"drawn", "drawn_by_prompt"} & set(plain.report["candidates"])
+    assert plain.certificate.value <= batch.certificate.value + 1e-9
+    with pytest.raises(ValueError, match=r"methods: \['best'\] found; choose of best_set"):
+        select_pairs(pool, LogDet(), budget, prior=0.1, methods=["best"])

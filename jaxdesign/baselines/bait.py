@@ -72,7 +72,8 @@ def bait(
 def _target(problem: Problem, target: Any) -> Float[np.ndarray, "d d"]:
     if target is not None:
         return _checks.symmetric_psd(target, problem.dim, "target")
-    return problem.criterion.H if isinstance(problem.criterion, Trace) else information_of_all(problem).mean(axis=0)
+    H = problem.criterion.H if isinstance(problem.criterion, Trace) else information_of_all(problem)
+    return H if H.ndim == 2 else H.mean(axis=0)
 
 
 def _lift(problem: Problem, labels: float) -> Float[np.ndarray, "r d d"]:

@@ -113,7 +113,7 @@ class _Batch(NamedTuple):
 
     pairs: Int[np.ndarray, "s 3"]  # in order
     labels: Float[np.ndarray, " s"]
-    target_root: Float[Array, "d d"] | None
+    target_root: Float[Array, "*r d d"] | None
     matrix: Float[np.ndarray, "r d d"]  # A
     factors: swaps.Factors
     value: float

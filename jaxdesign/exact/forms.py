@@ -64,12 +64,12 @@ def all_pairs(pool: CompletionPool, candidates: Bool[Array, "p k k"]) -> Pairs:
     return Pairs(rows, info, candidates)
 
 
-def root(crit) -> Float[Array, "d d"] | None:
-    """B with B B^T = H; None for criteria without a target."""
+def root(crit) -> Float[Array, "*r d d"] | None:
+    """B with B B^T = H (of each draw); None for criteria without a target."""
     if not isinstance(crit, Trace):
         return None
     spectrum, vectors = jnp.linalg.eigh(jnp.asarray(crit.H, jnp.float64))
-    return vectors * jnp.sqrt(jnp.maximum(spectrum, 0))
+    return vectors * jnp.sqrt(jnp.maximum(spectrum, 0))[..., None, :]
 
 
 def from_scratch(
@@ -81,7 +81,7 @@ def from_scratch(
         G = crit.gradient(matrix)
         return Forms(inv, G, None, _dense(pairs, is_open, gradient_factors(G)))
     leverage = _dense(pairs, True, jnp.swapaxes(cholesky_and_inverse(matrix)[1], -1, -2))
-    factors = _arrays.contract("rij,jk->rik", inv, target_root)
+    factors = jnp.matmul(inv, target_root, precision=_arrays.HIGHEST)
     value = jnp.mean(jnp.sum(factors * jnp.matmul(matrix, factors, precision=_arrays.HIGHEST), axis=(1, 2)))
     factors = factors / jnp.sqrt(value)  # only ratios of gains matter, and float32 could not hold every M
     return Forms(inv, _arrays.contract("rij,rkj->rik", factors, factors), leverage, _dense(pairs, is_open, factors))

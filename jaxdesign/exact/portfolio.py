@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from jaxdesign.design import Certificate, Design
 from jaxdesign.exact import programs, rounding
 from jaxdesign.exact.exchange import exchange
 from jaxdesign.exact.greedy import greedy_allocation, memory, work
-from jaxdesign.exact.sampling import dependent
+from jaxdesign.exact.sampling import dependent, drawn
 from jaxdesign.feasibility import check_feasible
 from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import Problem, analyse, exact_sensitivities, information, singular, usable
@@ -26,6 +26,8 @@ from jaxdesign.worst_case import as_trace
 
 GREEDY_WORK = 4e11  # see `work`: beyond this, greedy looks only at the prompts that the real-valued design uses most
 GREEDY_MEMORY = 2**28  # entries
+METHODS = ("best_set", "largest_remainder", "adams", "dependent", "rounded", "greedy", "greedy_logdet", "exchange")
+RECIPES = ("drawn", "drawn_by_prompt")  # the published recipe, tried where it is asked for
 DRAWS = 8  # random roundings tried
 EXCHANGE_PASSES = 40  # over the pool, at most
 STARTS = 12  # of exchange, at most;
@@ -74,7 +76,9 @@ def in_tasks(problem: Problem, size: int) -> Problem:
     return replace(problem, limits=limits, prior=problem.prior / size, pair_counts=counts)
 
 
-def best_choice(problem: Problem, relaxed: Design, tol: float, seed: int, size: int) -> Found:
+def best_choice(
+    problem: Problem, relaxed: Design, tol: float, seed: int, size: int, methods: Sequence[str] = METHODS
+) -> Found:
     """The best candidate for `relaxed`, the real-valued design of the problem's free labels.
 
     Args:
@@ -83,6 +87,7 @@ def best_choice(problem: Problem, relaxed: Design, tol: float, seed: int, size: 
         tol: a candidate certified to this ends the search.
         seed: for the candidates that draw.
         size: labels per task.
+        methods: names of the candidates to try, of METHODS and RECIPES.
     """
     bound, tasks = relaxed.certificate.lower_bound, in_tasks(problem, size)
     design = replace(relaxed, labels=relaxed.labels / size)
@@ -102,6 +107,8 @@ def best_choice(problem: Problem, relaxed: Design, tol: float, seed: int, size: 
         return bool(choices) and choices[0].certificate.relative_gap() <= tol
 
     for name, prompts, choose in _candidates(tasks, design, seed):
+        if name not in methods:
+            continue
         if prompts is not None and good_enough():
             break
         began = time.perf_counter()
@@ -110,7 +117,7 @@ def best_choice(problem: Problem, relaxed: Design, tol: float, seed: int, size: 
             name, began, pairs[labels > 0], labels[labels > 0], **({} if prompts is None else {"prompts": prompts})
         )
     proxy = replace(tasks, criterion=as_trace(problem.criterion))
-    if isinstance(proxy.criterion, LogDet | Trace):
+    if isinstance(proxy.criterion, LogDet | Trace) and "exchange" in methods:
         for number, start in enumerate(choices[: _starts(tasks)]):
             if good_enough():
                 break
@@ -151,6 +158,8 @@ def _candidates(problem: Problem, relaxed: Design, seed: int) -> Iterator[tuple[
         ways["largest_remainder"] = lambda: rounding.largest_remainder(limits, pairs, labels, b)
         ways["adams"] = lambda: rounding.adams(limits, pairs, labels)
     ways["dependent"] = lambda: _best_draw(problem, relaxed, seeds, dependent)
+    ways["drawn"] = lambda: drawn(limits, pairs, labels, seed)
+    ways["drawn_by_prompt"] = lambda: drawn(limits, pairs, labels, seed, by_prompt=True)
     for name, way in ways.items():
         yield name, None, lambda way=way: (pairs, _or_nothing(way(), pairs))
     names = {"greedy": as_trace(problem.criterion)}

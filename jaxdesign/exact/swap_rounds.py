@@ -59,7 +59,7 @@ class Aside(NamedTuple):
 
 @jax.jit(static_argnames="dtype")
 def swap_round(
-    working: WorkingSet, target_root: Float[Array, "d d"] | None, least, limit, *, dtype
+    working: WorkingSet, target_root: Float[Array, "*r d d"] | None, least, limit, *, dtype
 ) -> tuple[WorkingSet, Int[Array, ""]]:
     """One round: the working set after it and the number of swaps made.
 

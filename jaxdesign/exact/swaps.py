@@ -40,7 +40,7 @@ class Rows(NamedTuple):
 
 
 def factors_of(
-    matrix: Float[Array, "r d d"], target_root: Float[Array, "d d"] | None
+    matrix: Float[Array, "r d d"], target_root: Float[Array, "*r d d"] | None
 ) -> tuple[Float[Array, ""], Factors]:
     """The criterion and the factors at A, NaN where A is singular. `target_root`: B with B B^T = H; None for LogDet."""
     _, root = cholesky_and_inverse(matrix)

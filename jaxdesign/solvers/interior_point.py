@@ -164,7 +164,9 @@ class Objective:
     ):
         self.rows = [np.sqrt(info)[:, None] * z for info in c]
         self.base, self.unit = base, unit
-        self.root = _root(criterion.H) if isinstance(criterion, Trace) else None
+        self.roots = None
+        if isinstance(criterion, Trace):
+            self.roots = [_root(H) for H in np.broadcast_to(criterion.H, base.shape)]
 
     def gradient(self, x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """-b / unit; LinAlgError where A is not positive definite."""
@@ -188,7 +190,7 @@ class Objective:
         rows = self.rows[k]
         inverse = np.linalg.inv(np.linalg.cholesky(self.base[k] + rows.T @ (rows * x[:, None])))
         whitened = rows @ inverse.T
-        return whitened, None if self.root is None else whitened @ (inverse @ self.root)
+        return whitened, None if self.roots is None else whitened @ (inverse @ self.roots[k])
 
 
 def _root(H: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d r"]:
