@@ -51,8 +51,8 @@ def select_pairs(
         rounded            in place of all these where the budget couples prompts (groups, minima, costs): labels
                            rounded down or up by an integer program (`exact.programs`)
         exchange           the best of these, labels moved from pair to pair until no move helps (`exact.exchange`;
-                           LogDet and Trace), where none is certified to tol; exchange_2 and so on from the second best,
-                           on pools so small that this costs little
+                           LogDet and Trace), where none is certified to tol; exchange_2 from the rounded design, and
+                           exchange_3 and so on from the others on pools so small that this costs little
 
     Args:
         pool: the pool.

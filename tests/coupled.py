@@ -63,8 +63,8 @@ def rows_of(budget, pairs):
     for quota in budget.quotas:
         for group in np.unique(quota.of):
             rows.append((quota.of[pairs[:, 0]] == group).astype(float))
-            low.append(quota.at_least.get(group.item(), 0))
-            high.append(quota.at_most.get(group.item(), np.inf))
+            low.append((quota.at_least or {}).get(group.item(), 0))
+            high.append((quota.at_most or {}).get(group.item(), np.inf))
     if budget.cost_total is not None:
         rows.append(costs_of(budget, pairs))
         low.append(-np.inf)
