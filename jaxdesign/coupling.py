@@ -78,32 +78,34 @@ def group_totals(coupling: Coupling, prompt_labels: Float[np.ndarray, " p"]) -> 
 
 
 def constraint_rows(limits, pairs: Int[np.ndarray, "s 3"]):
-    """Rows, lower and upper limits of everything but the total and the caps, for labels of the listed pairs."""
+    """Rows, lower and upper limits of everything but the total and the caps, for labels of the listed pairs.
+
+    Prompts with limits come first, then groups, then the spend limit where there is one; -inf and inf where a limit
+    cannot bind.
+    """
     from scipy import sparse
 
     coupling, column, owner = limits.coupling, np.arange(len(pairs)), pairs[:, 0]
     prompts, row = np.unique(owner, return_inverse=True)
     bound = (coupling.least[prompts] > 0) | (limits.per_prompt[prompts] < limits.total)
-    rows = [sparse.csr_matrix((np.ones(len(pairs)), (row, column)), (len(prompts), len(pairs)))[bound]]
-    low, high = [coupling.least[prompts][bound]], [np.minimum(limits.per_prompt, limits.total)[prompts][bound]]
+    of_prompts = sparse.csr_matrix((np.ones(len(pairs)), (row, column)), (len(prompts), len(pairs)))[bound]
     groups = coupling.groups
     of = groups.owner[:, owner]
-    shape = len(groups.names), len(pairs)
-    everywhere = np.broadcast_to(column, of.shape)
-    rows.append(sparse.csr_matrix((np.ones(of.size), (of.ravel(), everywhere.ravel())), shape))
-    low.append(groups.low)
-    high.append(np.minimum(groups.high, limits.total))
+    entries = np.ones(of.size), (of.ravel(), np.broadcast_to(column, of.shape).ravel())
+    rows = [of_prompts, sparse.csr_matrix(entries, (len(groups.names), len(pairs)))]
+    low = np.concatenate([coupling.least[prompts][bound], groups.low])
+    high = np.concatenate([limits.per_prompt[prompts][bound], groups.high])
+    low, high = np.where(low > 0, low, -np.inf), np.where(high < limits.total, high, np.inf)
     if np.isfinite(coupling.spend):
         rows.append(sparse.csr_matrix(pair_costs(coupling, pairs)[None]))
-        low.append(np.array([-np.inf]))
-        high.append(np.array([coupling.spend]))
-    return sparse.vstack(rows).tocsr(), np.concatenate(low), np.concatenate(high)
+        low, high = np.append(low, -np.inf), np.append(high, coupling.spend)
+    return sparse.vstack(rows).tocsr(), low, high
 
 
 def linear_program(limits, pairs: Int[np.ndarray, "s 3"], gains: Float[np.ndarray, " s"]) -> Program | None:
     """max sum_e gains_e n_e over allowed allocations of the listed pairs; None where there is none.
 
-    Solved by the HiGHS solvers of SciPy. `limits` with a coupling.
+    Solved by the HiGHS solvers of SciPy, gains and rows scaled to entries of about 1. `limits` with a coupling.
     """
     from scipy import sparse
     from scipy.optimize import linprog
@@ -112,19 +114,14 @@ def linear_program(limits, pairs: Int[np.ndarray, "s 3"], gains: Float[np.ndarra
         return None
     coupling = limits.coupling
     rows, low, high = constraint_rows(limits, pairs)
-    unit = max(float(np.abs(gains).max()), 1e-300)
+    unit, largest = max(float(np.abs(gains).max()), 1e-300), abs(rows).max(axis=1).toarray().ravel()
+    scale = 1 / np.where(largest > 0, largest, 1)
+    rows, below, above = sparse.diags(scale) @ rows, np.isfinite(high), np.isfinite(low)
     cap = np.minimum(limits.per_pair[pairs[:, 0]], limits.total)
-    below, above = np.isfinite(high), low > 0
-    below[: len(low) - np.isfinite(coupling.spend)] &= high[: len(low) - np.isfinite(coupling.spend)] < limits.total
-    size = 1.0 if not np.isfinite(coupling.spend) else max(float(abs(rows[-1]).max()), 1e-300)
-    weight = np.ones(len(low))
-    if np.isfinite(coupling.spend):
-        weight[-1] = 1 / size
-    scaled = sparse.diags(weight) @ rows
     found = linprog(
         -gains / unit,
-        A_ub=sparse.vstack([scaled[below], -scaled[above]]),
-        b_ub=np.concatenate([(weight * high)[below], -low[above]]),
+        A_ub=sparse.vstack([rows[below], -rows[above]]),
+        b_ub=np.concatenate([(scale * high)[below], -(scale * low)[above]]),
         A_eq=np.ones((1, len(pairs))),
         b_eq=[limits.total],
         bounds=np.stack([np.zeros(len(pairs)), cap], axis=1),
@@ -133,16 +130,15 @@ def linear_program(limits, pairs: Int[np.ndarray, "s 3"], gains: Float[np.ndarra
     )
     if found.status != 0:
         return None
-    multipliers = np.zeros(len(low))
-    split = int(below.sum())
+    multipliers, split = np.zeros(len(low)), int(below.sum())
     multipliers[below] -= found.ineqlin.marginals[:split]
     multipliers[above] += found.ineqlin.marginals[split:]
-    multipliers *= weight * unit
-    groups, count = len(coupling.groups.names), len(low) - np.isfinite(coupling.spend)
-    spend = float(multipliers[-1]) if np.isfinite(coupling.spend) else 0.0
-    prices = Prices(-float(found.eqlin.marginals[0]) * unit, multipliers[count - groups : count], max(spend, 0.0))
+    multipliers *= scale * unit
+    priced = int(np.isfinite(coupling.spend))
+    groups = multipliers[len(low) - priced - len(coupling.groups.names) : len(low) - priced]
+    spend = max(float(multipliers[-1]), 0.0) if priced else 0.0
     labels = np.clip(found.x, 0, cap)
-    return Program(labels, float(gains @ labels), prices)
+    return Program(labels, float(gains @ labels), Prices(-float(found.eqlin.marginals[0]) * unit, groups, spend))
 
 
 def dual_bound(

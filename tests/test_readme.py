@@ -38,9 +38,9 @@ def test_its_two_commands_are_those_of_ci():
     script = CI.read_text(encoding="utf-8")
     first, second = (block.strip() for block in blocks("")[:2])
     assert first.startswith("pip install . && jaxdesign select --labels ")
-    assert second == "pip install '.[test]' && pytest"
+    assert second == "pip install '.[test]' && pytest -n auto"
     assert (
         "'.[test]'" in script
         and "jaxdesign select --labels" in script
-        and re.search(r"^pytest\b", script, re.MULTILINE)
+        and re.search(r"^pytest -n auto$", script, re.MULTILINE)
     )

@@ -145,7 +145,11 @@ def test_a_worst_case_is_a_pytree():
 
 
 @pytest.mark.parametrize("limits", BUDGETS.values(), ids=BUDGETS.keys())
-@pytest.mark.parametrize("targets", TARGETS.values(), ids=TARGETS.keys())
+@pytest.mark.parametrize(
+    "targets",
+    [pytest.param(t, marks=[] if name in ("three", "low rank") else pytest.mark.slow) for name, t in TARGETS.items()],
+    ids=TARGETS.keys(),
+)
 def test_optimize_agrees_with_cvxpy(targets, limits):
     pool = random_pool(1, "draws" if targets is THREE else "yes")
     expected = best_by_cvxpy(pool, targets, **limits)
