@@ -42,7 +42,7 @@ def certify(problem: Problem, matrix: Float[np.ndarray, "r d d"], analysis: Anal
             the certificate, neither makes it false.
     """
     limits = problem.limits
-    result = price(problem.source, analysis.factors, _down(level, analysis), _ranks(problem))
+    result = price(problem.source, analysis.factors, rounded_down(level, analysis), useful_ranks(problem))
     ceiling = float(jnp.max(result.best[..., 0] + result.error[:, None]))
     ceiling = float(np.nextafter(np.float64(ceiling), np.inf))
     if listed_count(result) > listing_limit(problem):
@@ -91,7 +91,7 @@ def listed_count(result: PassResult) -> int:
 def cold_level(problem: Problem, analysis: Analysis) -> float:
     """A level at which the listing holds all the oracle's pairs and not many more, found without a guess."""
     limits, dtype = problem.limits, analysis.factors.dtype
-    result = price(problem.source, analysis.factors, np.asarray(np.inf, dtype), _ranks(problem))
+    result = price(problem.source, analysis.factors, np.asarray(np.inf, dtype), useful_ranks(problem))
     best = np.sort(np.asarray(result.best[..., 0] - result.error[:, None]).ravel())[::-1].astype(np.float64)
     if not limits.has_caps and not limits.has_quotas:
         return float(best[0])
@@ -99,14 +99,14 @@ def cold_level(problem: Problem, analysis: Analysis) -> float:
     place = 2 * int(pairs_needed(problem)) - 1
     low, high = float(max(best[place], 0.0)) if place < len(best) else 0.0, float(best[0])
     for _ in range(16):  # `low` lists enough, or is on its way down; `high` lists too few
-        result = price(problem.source, analysis.factors, _down(low, analysis), _ranks(problem))
+        result = price(problem.source, analysis.factors, rounded_down(low, analysis), useful_ranks(problem))
         if not _holds_total(problem, result):
             low, high = (low / 2 if low > 1e-9 * best[0] else 0.0), low
             continue
         if listed_count(result) <= 0.5 * listing_limit(problem):
             break
         middle = np.sqrt(max(low, 1e-9 * high) * high)
-        result = price(problem.source, analysis.factors, _down(middle, analysis), _ranks(problem))
+        result = price(problem.source, analysis.factors, rounded_down(middle, analysis), useful_ranks(problem))
         low, high = (middle, high) if _holds_total(problem, result) else (low, middle)
     return low
 
@@ -116,14 +116,14 @@ def _holds_total(problem: Problem, result: PassResult) -> bool:
     return capacity(problem.limits, counts.astype(np.float64)) >= problem.limits.total
 
 
-def _down(level: float, analysis: Analysis) -> np.ndarray:
+def rounded_down(level: float, analysis: Analysis) -> np.ndarray:
     """`level` in the pricing dtype, rounded down, so that the listing reaches it."""
     dtype = analysis.factors.dtype
     rounded = np.asarray(level, dtype)
     return rounded if float(rounded) <= level else np.nextafter(rounded, np.asarray(-np.inf, dtype))
 
 
-def _ranks(problem: Problem) -> np.ndarray | None:
+def useful_ranks(problem: Problem) -> np.ndarray | None:
     """How many pairs of each prompt the oracle can use, padded like the source; None without quotas."""
     limits = problem.limits
     if not limits.has_quotas:

@@ -13,9 +13,18 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdesign.budget import OracleResult
-from jaxdesign.certify import Priced, certificate, certify, cold_level, listed_count, listing_limit
+from jaxdesign.certify import (
+    Priced,
+    certificate,
+    certify,
+    cold_level,
+    listed_count,
+    listing_limit,
+    rounded_down,
+    useful_ranks,
+)
 from jaxdesign.coupling import Prices, Program, completion_charges, dual_bound, linear_program, net, prompt_prices
-from jaxdesign.pricing.memory import Charges, PassResult, price, reaching_pairs
+from jaxdesign.pricing.memory import Charges, price, reaching_pairs
 from jaxdesign.problem import Analysis, Problem, exact_sensitivities
 
 ROUNDS = 8  # passes over the pool at most
@@ -101,23 +110,22 @@ def _listed(problem: Problem, analysis: Analysis, prices: Prices, average: float
     dtype = source.dtype
     of = np.zeros((source.slots, problem.pool.completions), dtype)
     of[:prompts] = completion_charges(coupling, prices)
-    cap = np.minimum(limits.per_pair, limits.total)
     always = np.zeros(source.slots, dtype)
-    always[:prompts] = np.ceil(coupling.least / cap)
-    charges = Charges(jnp.asarray(of), jnp.asarray(always))
-    ranks = None
-    if limits.has_quotas:
-        ranks = np.zeros(source.slots, dtype)
-        ranks[:prompts] = np.ceil(np.minimum(limits.per_prompt, limits.total) / cap)
+    always[:prompts] = _pairs_for_minima(limits)
+    charges, ranks = Charges(jnp.asarray(of), jnp.asarray(always)), useful_ranks(problem)
+
+    def priced(level):
+        return price(source, analysis.factors, rounded_down(level, analysis), ranks, charges)
+
     threshold = prices.label - BAND * average
-    result = _priced(source, analysis, threshold, ranks, charges)
+    result = priced(threshold)
     for _ in range(6):  # prices of a poor program list too much: a higher threshold, and a bound that is loose for now
         if listed_count(result) <= listing_limit(problem) + always.sum():
             break
         best = np.sort(np.asarray(result.best[..., 0]).ravel())[::-1]
         rank = min(int(listing_limit(problem) / 8), len(best) - 1)
         threshold = max(float(best[rank]), threshold + 0.5 * max(float(best[0]) - threshold, 0))
-        result = _priced(source, analysis, threshold, ranks, charges)
+        result = priced(threshold)
     pairs = reaching_pairs(result, problem.pool.completions)
     # charges are rounded to the working dtype, in which the threshold was compared
     rounding = 2 * np.abs(of[:prompts].astype(np.float64) - completion_charges(coupling, prices)).max(axis=1)
@@ -126,7 +134,7 @@ def _listed(problem: Problem, analysis: Analysis, prices: Prices, average: float
 
 def _with_minima(limits, pairs, nets, floor):
     """`floor`, lower in prompts with a minimum: as many of their best pairs as it may need are listed."""
-    wanted = np.ceil(limits.coupling.least / np.minimum(limits.per_pair, limits.total)).astype(int)
+    wanted = _pairs_for_minima(limits).astype(int)
     order = np.lexsort((-nets, pairs[:, 0]))
     owner, ranked = pairs[order, 0], nets[order]
     place = np.searchsorted(owner, np.arange(len(wanted))) + wanted - 1
@@ -137,11 +145,9 @@ def _with_minima(limits, pairs, nets, floor):
     return lower
 
 
-def _priced(source, analysis, threshold, ranks, charges) -> PassResult:
-    level = np.asarray(threshold, source.dtype)
-    if float(level) > threshold:
-        level = np.nextafter(level, np.asarray(-np.inf, source.dtype))
-    return price(source, analysis.factors, level, ranks, charges)
+def _pairs_for_minima(limits) -> Float[np.ndarray, " p"]:
+    """How many pairs of each prompt it takes to hold its minimum."""
+    return np.ceil(limits.coupling.least / np.minimum(limits.per_pair, limits.total))
 
 
 def _bound(problem, prices, columns, b, floor, priced_at) -> float:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdesign.coupling import linear_program, pair_costs
+from jaxdesign.coupling import linear_program, pair_costs, prompt_prices
 from jaxdesign.pricing.memory import MemorySource, map_chunks, open_pairs
 from jaxdesign.problem import Problem
 
@@ -75,7 +75,7 @@ def _cheapest(problem: Problem, number: int):
 def _complete(problem: Problem, found, following) -> bool:
     """Whether no pair left out can lower the cost: the next one of every prompt costs more than a label is worth."""
     coupling = problem.limits.coupling
-    worth = found.prices.label + found.prices.groups[coupling.groups.owner].sum(axis=0)
+    worth = found.prices.label + prompt_prices(coupling, found.prices)
     held = coupling.least > 0  # a minimum that binds is worth more than that
     return bool((following + worth >= -1e-12)[~held].all()) and not np.isfinite(following[held]).any()
 

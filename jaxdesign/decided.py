@@ -50,10 +50,8 @@ def without(decided: Decided, pairs: Int[np.ndarray, "s 3"], labels: Float[np.nd
     """An allocation less the required labels; pairs that it does not hold come out negative."""
     if not len(decided.pairs):
         return pairs, labels
-    every = np.concatenate([pairs, decided.pairs])
-    ordered, place = np.unique(every, axis=0, return_inverse=True)
-    left = np.bincount(place.ravel(), weights=np.concatenate([labels, -decided.labels]), minlength=len(ordered))
-    return ordered[left != 0].astype(np.int32), left[left != 0]
+    ordered, left = added_up(np.concatenate([pairs, decided.pairs]), np.concatenate([labels, -decided.labels]))
+    return ordered[left != 0], left[left != 0]
 
 
 def free_part(decided: Decided, pairs, labels, completions: int):
@@ -84,9 +82,7 @@ def _counted(pool: CompletionPool, pairs: Any, name: str):
         check_pairs(pool, pairs)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from error
-    ordered = np.concatenate([pairs[:, :1], np.sort(pairs[:, 1:], axis=1)], axis=1).astype(np.int32)
-    ordered, counts = np.unique(ordered, axis=0, return_counts=True)
-    return ordered, counts.astype(np.float64)
+    return added_up(upper_pairs(pairs), np.ones(len(pairs)))
 
 
 def _check_room(budget, pairs, labels, spent):
@@ -106,6 +102,19 @@ def _check_room(budget, pairs, labels, spent):
             k = int(np.argmax(found > limit))
             what = f"pair {tuple(int(v) for v in pairs[k])}" if name == "per_pair" else f"prompt {k}"
             raise ValueError(f"budget.required: {what} has {found[k]:g} labels, above budget.{name}={limit[k]:g}")
+
+
+def added_up(
+    pairs: Int[np.ndarray, "n 3"], labels: Float[np.ndarray, " n"]
+) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
+    """Every pair once and in order, with the sum of its labels."""
+    ordered, place = np.unique(pairs, axis=0, return_inverse=True)
+    return ordered.astype(np.int32), np.bincount(place.ravel(), weights=labels, minlength=len(ordered))
+
+
+def upper_pairs(pairs: Int[np.ndarray, "n 3"]) -> Int[np.ndarray, "n 3"]:
+    """Rows (p, j, i) turned round, so that i < j."""
+    return np.concatenate([pairs[:, :1], np.sort(pairs[:, 1:], axis=1)], axis=1).astype(np.int32)
 
 
 def pair_keys(pairs: Int[np.ndarray, "s 3"], completions: int) -> Int[np.ndarray, " s"]:

@@ -11,7 +11,7 @@ from jaxdesign.budget import Budget
 from jaxdesign.certify_coupled import certify_afresh
 from jaxdesign.coupling import check_coupling
 from jaxdesign.criteria import CriterionLike
-from jaxdesign.decided import pair_keys, with_required, without
+from jaxdesign.decided import added_up, pair_keys, upper_pairs, with_required, without
 from jaxdesign.design import Certificate, Design
 from jaxdesign.fitted_mixture import judged
 from jaxdesign.information import check_pairs
@@ -98,9 +98,7 @@ def ordered_allocation(problem: Problem, pairs: Any, labels: Any) -> tuple[np.nd
     if not (np.isfinite(labels) & (labels >= 0)).all():
         row = int(np.argmin(np.isfinite(labels) & (labels >= 0)))
         raise ValueError(f"labels: {labels[row]:g} at row {row}; labels must be finite and at least 0")
-    ordered = np.concatenate([pairs[:, :1], np.sort(pairs[:, 1:], axis=1)], axis=1).astype(np.int32)
-    ordered, inverse = np.unique(ordered, axis=0, return_inverse=True)
-    summed = np.bincount(inverse.ravel(), weights=labels, minlength=len(ordered))
+    ordered, summed = added_up(upper_pairs(pairs), labels)
     return ordered[summed > 0], summed[summed > 0]
 
 

@@ -17,7 +17,7 @@ from jaxdesign.design import Design
 from jaxdesign.evaluation import check_allowed
 from jaxdesign.problem import Problem, analyse, check_rank, singular, uniform_information, usable
 from jaxdesign.solvers.driver import Scored, SolverState
-from jaxdesign.solvers.matrix_atoms import Atom, Mixture, atom, matrix_of, mixed, pruned, with_atom
+from jaxdesign.solvers.matrix_atoms import Atom, Mixture, allocation_of, atom, matrix_of, mixed, pruned, with_atom
 
 DUST = 1e-12  # labels below this share of the mean are dropped
 
@@ -58,10 +58,7 @@ class CoupledAtoms(NamedTuple):
 
 def _state(problem: Problem, mixture: Mixture, passes: int) -> SolverState:
     """The mixture's allocation, which is allowed because every atom is."""
-    every = np.concatenate([a.pairs for a in mixture.atoms])
-    labels = np.concatenate([w * a.labels for w, a in zip(mixture.weights, mixture.atoms, strict=True)])
-    pairs, place = np.unique(every, axis=0, return_inverse=True)
-    labels = np.bincount(place.ravel(), weights=labels, minlength=len(pairs))
+    pairs, labels = allocation_of(mixture)
     keep = labels > DUST * problem.limits.total / len(labels)
     labels = labels[keep] * (problem.limits.total / labels[keep].sum())
     return SolverState(pairs[keep].astype(np.int32), labels, passes, mixture)

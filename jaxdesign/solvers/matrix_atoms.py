@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 from jaxdesign import _arrays
 from jaxdesign.budget import exact_total
 from jaxdesign.certify import pairs_needed
+from jaxdesign.decided import added_up
 from jaxdesign.design import Design
 from jaxdesign.problem import Problem, analyse, check_rank, information, usable
 from jaxdesign.solvers import barrier
@@ -140,12 +141,16 @@ def without_first(problem: Problem, mixture: Mixture) -> Mixture:
     return rest if analyse(problem, matrix_of(problem, rest)).value < even.value else mixture
 
 
-def mixture_state(problem: Problem, mixture: Mixture, passes: int, tol: float) -> SolverState:
-    """State of the mixture's allocation, less the smallest labels that together are tol / 20 of the total."""
+def allocation_of(mixture: Mixture) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
+    """Pairs in order with the labels of the mixture."""
     every = np.concatenate([a.pairs for a in mixture.atoms])
     labels = np.concatenate([w * a.labels for w, a in zip(mixture.weights, mixture.atoms, strict=True)])
-    pairs, index = np.unique(every, axis=0, return_inverse=True)
-    labels = np.bincount(index.ravel(), weights=labels, minlength=len(pairs))
+    return added_up(every, labels)
+
+
+def mixture_state(problem: Problem, mixture: Mixture, passes: int, tol: float) -> SolverState:
+    """State of the mixture's allocation, less the smallest labels that together are tol / 20 of the total."""
+    pairs, labels = allocation_of(mixture)
     keep = without_dust(problem, pairs, labels, min(tol, 1e-2) / 20)
     return solver_state(problem, pairs[keep], labels[keep], passes)._replace(memory=mixture)
 
