@@ -1,0 +1,30 @@
+"""The preference side: labels, annotators, losses, policies and rounds, from a design to a better policy and back.
+
+This file names what the package offers and nothing else; every file loads on first use, so that the parts that need
+flax, optax or orbax (the extra `preference`) cost nothing to those who do not touch them.
+"""
+
+import importlib
+
+_HOMES = {
+    "Labels": "labels",
+    "as_labels": "labels",
+    "check_labels": "labels",
+    "concatenated": "labels",
+    "counted": "labels",
+    "counted_by_annotator": "labels",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'jaxdesign.preference' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"jaxdesign.preference.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
