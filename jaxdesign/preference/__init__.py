@@ -7,12 +7,29 @@ flax, optax or orbax (the extra `preference`) cost nothing to those who do not t
 import importlib
 
 _HOMES = {
+    "LOSSES": "losses",
     "Labels": "labels",
     "as_labels": "labels",
     "check_labels": "labels",
     "concatenated": "labels",
+    "conservative_dpo_loss": "losses",
     "counted": "labels",
     "counted_by_annotator": "labels",
+    "dpo_loss": "losses",
+    "exo_loss": "losses",
+    "hinge_loss": "losses",
+    "implicit_reward": "losses",
+    "importance_weighted_dpo_loss": "losses",
+    "ipo_loss": "losses",
+    "log_ratio_gap": "losses",
+    "margin_dpo_loss": "losses",
+    "ramp_loss": "losses",
+    "robust_dpo_loss": "losses",
+    "rpo_loss": "losses",
+    "sigmoid_loss": "losses",
+    "slic_hf_loss": "losses",
+    "unhinged_loss": "losses",
+    "weighted_mean": "losses",
 }
 
 __all__ = sorted(_HOMES)
