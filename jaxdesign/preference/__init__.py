@@ -8,10 +8,15 @@ import importlib
 
 _HOMES = {
     "LOSSES": "losses",
+    "LabelRecord": "label_tasks",
+    "LabelStore": "label_store",
     "Labels": "labels",
     "SimulatedAnnotators": "simulated_annotators",
+    "Task": "label_tasks",
+    "answered": "label_tasks",
     "as_labels": "labels",
     "check_labels": "labels",
+    "check_tasks": "label_tasks",
     "choice_probabilities": "simulated_annotators",
     "concatenated": "labels",
     "conservative_dpo_loss": "losses",
@@ -25,15 +30,19 @@ _HOMES = {
     "ipo_loss": "losses",
     "log_ratio_gap": "losses",
     "make_annotators": "simulated_annotators",
+    "make_tasks": "label_tasks",
     "margin_dpo_loss": "losses",
     "ramp_loss": "losses",
+    "read_answers": "label_files",
     "robust_dpo_loss": "losses",
     "rpo_loss": "losses",
     "sigmoid_loss": "losses",
     "simulate_labels": "simulated_annotators",
     "slic_hf_loss": "losses",
+    "task_id": "label_tasks",
     "unhinged_loss": "losses",
     "weighted_mean": "losses",
+    "write_tasks": "label_files",
 }
 
 __all__ = sorted(_HOMES)
