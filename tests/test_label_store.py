@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ def test_an_unfinished_last_line_is_passed_over_and_cut_off_at_every_byte(tmp_pa
     file = tmp_path / "labels.jsonl"
     whole = file.read_bytes()
     start = whole.rfind(b"\n", 0, -1) + 1
-    tails = [whole[:cut] for cut in range(start, len(whole))] + [whole[:start] + b"\0" * 50]
+    tails = [whole[:cut] for cut in range(start, len(whole))] + [whole[:start] + b"\0" * 5000]
     for text in tails:
         file.write_bytes(text)
         reader = LabelStore(tmp_path)
@@ -210,6 +211,19 @@ def test_many_threads_store_each_label_once(tmp_path):
     for thread in threads:
         thread.join()
     assert sum(counts) == len(TASKS) == len(shared.records()) == len(LabelStore(tmp_path).records())
+
+
+def test_many_threads_take_in_each_label_once(tmp_path, monkeypatch):
+    shared, parsed = LabelStore(tmp_path), LabelStore._parsed
+    LabelStore(tmp_path).append([answered(task, FIRST) for task in TASKS])
+    # parsing lets the other threads in
+    monkeypatch.setattr(LabelStore, "_parsed", lambda store, line: (time.sleep(1e-3), parsed(store, line))[1])
+    threads = [threading.Thread(target=shared.records) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(shared.records()) == len(TASKS)
 
 
 @pytest.mark.slow
