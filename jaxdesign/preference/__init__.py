@@ -11,6 +11,7 @@ _HOMES = {
     "LabelRecord": "label_tasks",
     "LabelStore": "label_store",
     "Labels": "labels",
+    "Reliability": "reliability",
     "SimulatedAnnotators": "simulated_annotators",
     "Task": "label_tasks",
     "answered": "label_tasks",
@@ -23,7 +24,9 @@ _HOMES = {
     "counted": "labels",
     "counted_by_annotator": "labels",
     "dpo_loss": "losses",
+    "estimate_reliability": "reliability",
     "exo_loss": "losses",
+    "flip_of": "reliability",
     "hinge_loss": "losses",
     "implicit_reward": "losses",
     "importance_weighted_dpo_loss": "losses",
@@ -34,6 +37,7 @@ _HOMES = {
     "margin_dpo_loss": "losses",
     "ramp_loss": "losses",
     "read_answers": "label_files",
+    "reliable_annotators": "reliability",
     "robust_dpo_loss": "losses",
     "rpo_loss": "losses",
     "sigmoid_loss": "losses",
@@ -42,6 +46,7 @@ _HOMES = {
     "task_id": "label_tasks",
     "unhinged_loss": "losses",
     "weighted_mean": "losses",
+    "with_estimated_flip": "reliability",
     "write_tasks": "label_files",
 }
 
