@@ -50,7 +50,7 @@ def projected_gradients(
             `["*/lora_a", "layers/3/*"]`, `*` matching anything, `/` included; or a predicate on the path. Equals the
             projection of the whole gradient with all others set to 0.
         microbatch: whole gradients held at a time on each device.
-        mesh: spread the examples over all of its devices, params copied to each; None: that of examples sharded already.
+        mesh: spread the examples over all of its devices, params copied to each; None: that of examples on one.
 
     Returns:
         (n, D) float32, spread like the examples where mesh.size divides n.
@@ -131,7 +131,7 @@ def _selected(params: Any, parameters: Selection) -> tuple[int, ...]:
     paths = parameter_paths(params)
     floating = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in jax.tree.leaves(params)]
     if isinstance(parameters, str):
-        raise TypeError(f"parameters={parameters!r}: must be a list of patterns or a function of the path, not a string")
+        raise TypeError(f"parameters={parameters!r}: must be a list of patterns or a function of paths, not a string")
     if parameters is None:
         wanted = [True] * len(paths)
     elif callable(parameters):

@@ -38,14 +38,14 @@ def last_hidden_states(
         tokens: (n, T) prompt and completion of each example, padded on the right with anything.
         lengths: (n,) tokens of prompt and completion together, 1 to T.
         microbatch: examples in flight at a time on each device.
-        mesh: spread the examples over all of its devices; None: that of tokens sharded already.
+        mesh: spread the examples over all of its devices; None: that of tokens on one.
 
     Returns:
         (n, d) float32. States at padding, NaN included, do not reach it.
 
     Raises:
-        TypeError: tokens or lengths no integers. ValueError: wrong shapes, lengths outside of 1 to T (checked outside of
-            jit only), or hidden that does not return one row per token.
+        TypeError: tokens or lengths no integers. ValueError: wrong shapes, lengths outside of 1 to T (not checked
+            inside of jit), or hidden that does not return one row per token.
     """
     for name, value in (("tokens", tokens), ("lengths", lengths)):
         if not jnp.issubdtype(jnp.result_type(value), jnp.integer):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from jaxdesign import _arrays, _checks
+from jaxdesign import _arrays
 
 # Buckets per column. The fold adds 1/SPREAD to the variance of the dense projection; its cost does not depend on it.
 SPREAD = 16
@@ -27,8 +27,8 @@ def project(tree: Any, dimension: int, key: Key[Array, ""]) -> Float[Array, " d"
 
         E <phi(x), phi(y)> = <x, y>,   Var <phi(x), phi(y)> <= (1/D + 1/C + 3/(C D)) (|x|^2 |y|^2 + <x, y>^2),
 
-    against (1/D)(...) of a dense N x D sign matrix, which would cost 2 N D flops an example instead of 2 N + 2 C D: with
-    6 N T flops for the gradient of a sequence of T tokens, D / (3 T) times the gradient itself.
+    against (1/D)(...) of a dense N x D sign matrix, which would cost 2 N D flops an example instead of 2 N + 2 C D:
+    with 6 N T flops for the gradient of a sequence of T tokens, D / (3 T) times the gradient itself.
 
     Args:
         tree: arrays of any floating dtype, N numbers in all. Only shapes, the order of the leaves and `key` decide R.
@@ -54,7 +54,7 @@ def project(tree: Any, dimension: int, key: Key[Array, ""]) -> Float[Array, " d"
 
 
 def project_leaves(leaves: dict[int, Array], dimension: int, key: Key[Array, ""]) -> Float[Array, " d"]:
-    """`project` of a tree of which only some leaves are there: {index among all leaves: leaf}; the others count as 0."""
+    """`project` of a tree with some leaves only, {index among all leaves: leaf}; the others count as 0."""
     dimension = checked_dimension(dimension)
     buckets = SPREAD * dimension
     fold_key, mix_key = jax.random.split(key)
