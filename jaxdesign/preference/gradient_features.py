@@ -122,8 +122,11 @@ def _jitted_rows(shared, examples, log_probability, indices, dimension, microbat
 
 def parameter_paths(params: Any) -> list[str]:
     """Path of every leaf, such as `layers/0/kernel`, in the order of `jax.tree.leaves`: what selections match."""
-    found = jax.tree_util.tree_flatten_with_path(params)[0]
-    return [jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value") for path, _ in found]
+    found = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    inner = jax.tree_util.GetAttrKey("value")
+    if all(len(path) > 1 and path[-1] == inner for path in found):  # states of NNX: each leaf sits in a variable
+        found = [path[:-1] for path in found]
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path in found]
 
 
 def _selected(params: Any, parameters: Selection) -> tuple[int, ...]:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, UInt32
 
 from jaxdesign import _arrays
 
 # Buckets per column. The fold adds 1/SPREAD to the variance of the dense projection; its cost does not depend on it.
 SPREAD = 16
+CHUNK = 1024  # entries that move together; each leaf is padded to a multiple of it
 _DENSE_ROWS = 512  # rows of signs alive at a time in the dense stage
 
 
 def project(tree: Any, dimension: int, key: Key[Array, ""]) -> Float[Array, " d"]:
     """x -> R^T x with E <R^T x, R^T y> = <x, y>: random signs fold x into C buckets, a dense sign matrix mixes those.
 
-        fold   y = sum over chunks c of shift_{o_c}(s_c x_c),   s_c in {-1, +1}^C, o_c uniform on 0 ... C - 1
+        fold   y = sum over chunks c of shift_{o_c}(s_c x_c),   s_c random signs, o_c uniform on 0 ... C - 1
         mix    phi = D^(-1/2) M^T y,                            M in {-1, +1}^(C x D),   C = 16 D
 
-    The entries of all leaves, end to end, in chunks of at most C consecutive entries of one leaf; shift is cyclic. Two
-    entries of different chunks share a bucket with probability 1/C, two of one chunk never, so that over seeds
+    The entries of all leaves come in chunks of at most 1,024 consecutive entries of one leaf; shifts are cyclic on the
+    C buckets. Entries of different chunks share a bucket with probability 1/C, those of one chunk never: over seeds
 
         E <phi(x), phi(y)> = <x, y>,   Var <phi(x), phi(y)> <= (1/D + 1/C + 3/(C D)) (|x|^2 |y|^2 + <x, y>^2),
 
@@ -42,7 +46,7 @@ def project(tree: Any, dimension: int, key: Key[Array, ""]) -> Float[Array, " d"
         TypeError: dimension no integer. ValueError: dimension below 1, or a tree without arrays.
 
     Numerics: float32 sums whatever the dtype of the leaves.
-    Complexity: 2 N + 2 C D flops; scratch 2 C numbers, and 512 D signs at a time.
+    Complexity: 2 N + 2 C D flops; scratch 2 C numbers, 512 D signs at a time, and N / 8 bytes of packed signs.
     Source: folding with random signs is the count sketch (Charikar, Chen, Farach-Colton 2002), dense signs are
     Achlioptas (2003), both from memory; the variance of their composition is derived and checked by
     tests/test_projection.py.
@@ -55,35 +59,50 @@ def project(tree: Any, dimension: int, key: Key[Array, ""]) -> Float[Array, " d"
 
 def project_leaves(leaves: dict[int, Array], dimension: int, key: Key[Array, ""]) -> Float[Array, " d"]:
     """`project` of a tree with some leaves only, {index among all leaves: leaf}; the others count as 0."""
-    dimension = checked_dimension(dimension)
-    buckets = SPREAD * dimension
+    return _project_leaves(leaves, checked_dimension(dimension), key)
+
+
+@partial(jax.jit, static_argnums=1)  # called eagerly, its scans would be compiled on every call
+def _project_leaves(leaves, dimension, key):
     fold_key, mix_key = jax.random.split(key)
-    total = jnp.zeros(2 * buckets, jnp.float32)
-    for index, leaf in leaves.items():
-        total = _fold_leaf(total, jnp.ravel(leaf), jax.random.fold_in(fold_key, index))
-    return _mix(total[:buckets] + total[buckets:], dimension, mix_key)
+    buckets = SPREAD * dimension
+    width = min(CHUNK, buckets)
+    chunks = {index: -(-leaf.size // width) for index, leaf in leaves.items()}
+    # one buffer and one loop for all leaves: a loop for each would be most of the time it takes to compile
+    padded = [jnp.pad(jnp.ravel(leaf), (0, chunks[index] * width - leaf.size)) for index, leaf in leaves.items()]
+    folded = _fold(jnp.concatenate(padded), _chunk_words(fold_key, chunks, width), buckets)
+    return _mix(folded, dimension, mix_key)
 
 
-def _fold_leaf(total, entries, key):
-    """Add one flat leaf to the buckets, which lie twice in a row: a shifted chunk is one contiguous slice there."""
-    buckets = total.shape[0] // 2
-    whole = entries.shape[0] // buckets
-    shifts = jax.random.randint(jax.random.fold_in(key, 0), (whole + 1,), 0, buckets)
-    sign_key = jax.random.fold_in(key, 1)
+def _chunk_words(key, chunks, width):
+    """Random words of every chunk, one row each: a shift, then 32 signs a word; N / 8 bytes in all.
 
-    def add(total, chunk, number):
-        signed = chunk.astype(jnp.float32) * signs(jax.random.fold_in(sign_key, number), chunk.shape)
-        place = lax.dynamic_slice(total, (shifts[number],), chunk.shape)
-        return lax.dynamic_update_slice(total, place + signed, (shifts[number],))
+    The row of a chunk depends on its leaf's index and its place in the leaf, not on which other leaves there are.
+    """
+    leaf = np.repeat(np.array(list(chunks), np.uint32), list(chunks.values()))
+    place = np.concatenate([np.arange(count, dtype=np.uint32) for count in chunks.values()])
 
-    def step(total, number):
-        return add(total, lax.dynamic_slice(entries, (number * buckets,), (buckets,)), number), None
+    def row(leaf, place):
+        own = jax.random.fold_in(jax.random.fold_in(key, leaf), place)
+        return jax.random.bits(own, (1 + -(-width // 32),), jnp.uint32)
 
-    if whole:
-        total, _ = lax.scan(step, total, jnp.arange(whole))
-    if entries.shape[0] % buckets:
-        total = add(total, entries[whole * buckets :], whole)
-    return total
+    return jax.vmap(row)(leaf, place)
+
+
+def _fold(entries, words, buckets):
+    """(C,) sums of signed, shifted chunks. The buckets lie twice in a row: a shifted chunk is one slice of them."""
+    width = entries.shape[0] // words.shape[0]
+
+    def step(total, part):
+        number, shift, bits = part
+        chunk = lax.dynamic_slice(entries, (number * width,), (width,)).astype(jnp.float32)
+        place = lax.dynamic_slice(total, (shift,), (width,))
+        return lax.dynamic_update_slice(total, place + chunk * unpacked(bits)[:width], (shift,)), None
+
+    shifts = (words[:, 0] % buckets).astype(jnp.int32)
+    parts = jnp.arange(words.shape[0]), shifts, words[:, 1:]
+    total, _ = lax.scan(step, jnp.zeros(2 * buckets, jnp.float32), parts)
+    return total[:buckets] + total[buckets:]
 
 
 def _mix(folded, dimension, key):
@@ -106,13 +125,14 @@ def _mix(folded, dimension, key):
 
 def signs(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "*shape"]:
     """Independent fair signs -1.0 and +1.0, float32: 32 from each random word."""
-    count = 1
-    for size in shape:
-        count *= size
-    words = jax.random.bits(key, (-(-count // 32), 1), jnp.uint32)
-    top = (words << jnp.arange(32, dtype=jnp.uint32)) & jnp.uint32(0x80000000)
-    ones = jnp.uint32(0x3F800000)  # the bits of 1.0, to which the sign bit is added
-    return lax.bitcast_convert_type(top | ones, jnp.float32).ravel()[:count].reshape(shape)
+    count = math.prod(shape)
+    return unpacked(jax.random.bits(key, (-(-count // 32),), jnp.uint32))[:count].reshape(shape)
+
+
+def unpacked(words: UInt32[Array, " n"]) -> Float[Array, " m"]:
+    """The 32 bits of every word as signs: the sign bit of 1.0 is set where the bit is."""
+    top = (words[:, None] << jnp.arange(32, dtype=jnp.uint32)) & jnp.uint32(0x80000000)
+    return lax.bitcast_convert_type(top | jnp.uint32(0x3F800000), jnp.float32).ravel()
 
 
 def checked_dimension(dimension: Any) -> int:
