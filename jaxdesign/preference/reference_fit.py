@@ -24,7 +24,7 @@ from jaxdesign.pool import CompletionPool, centred_features, in_basis, second_mo
 class ReferenceFit(NamedTuple):
     """theta_0 and the map of features on which it lives; float64 NumPy."""
 
-    scale: Float[np.ndarray, " d"]  # standard deviation within prompts; 1 for columns that are constant there
+    scale: Float[np.ndarray, " d"]  # standard deviation within prompts; inf, so mapped to 0, for columns constant there
     components: Float[np.ndarray, "d k"]  # orthonormal, by descending variance
     theta: Float[np.ndarray, " k"]  # theta_0: log pi_ref ~ mapped phi . theta_0 within a prompt
     variance_kept: float  # share of the standardised variance within prompts that the components hold
@@ -75,9 +75,11 @@ def fit_reference(
         count = float(jnp.sum(pool.mask))
         slopes = np.asarray(_cross_moment(pool, jnp.asarray(targets))) / count
     scale = np.sqrt(np.diagonal(moment))
-    if not scale.any():
+    # what centring leaves of a constant column is float64 rounding; a difference of stored values is 6e-8 or more
+    constant = scale <= 1e-10 * np.asarray(jnp.max(jnp.abs(pool.features), axis=(0, 1)), np.float64)
+    if constant.all():
         raise ValueError("features: constant within every prompt; use features that tell completions apart")
-    scale = np.where(scale > 0, scale, 1.0)
+    scale = np.where(constant, np.inf, scale)
     spectrum, vectors = np.linalg.eigh(moment / np.outer(scale, scale))
     keep = np.flatnonzero(spectrum > 1e-10 * spectrum[-1])[::-1][:dimension]
     variances, components = spectrum[keep], np.ascontiguousarray(vectors[:, keep])
