@@ -35,8 +35,9 @@ def last_hidden_states(
         hidden: (params, tokens (T,)) -> (T, d), causal: what stands after a position has no influence on it. Compiled
             once per function object.
         params: pytree of the policy's parameters.
-        tokens: (n, T) prompt and completion of each example, padded on the right with anything.
-        lengths: (n,) tokens of prompt and completion together, 1 to T.
+        tokens: (n, T) prompt and completion of each example, padded on the right with anything. What stands on the
+            left, padding too, is for hidden to handle.
+        lengths: (n,) columns up to and including the last token that is no padding, 1 to T.
         microbatch: examples in flight at a time on each device.
         mesh: spread the examples over all of its devices; None: that of tokens on one.
 
