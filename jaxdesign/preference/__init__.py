@@ -7,12 +7,30 @@ flax, optax or orbax (the extra `preference`) cost nothing to those who do not t
 import importlib
 
 _HOMES = {
+    "DeploymentTarget": "policy_targets",
     "Labels": "labels",
+    "ReferenceFit": "reference_fit",
+    "SampledTarget": "policy_targets",
     "as_labels": "labels",
     "check_labels": "labels",
     "concatenated": "labels",
     "counted": "labels",
     "counted_by_annotator": "labels",
+    "deployment_target": "policy_targets",
+    "effective_sample_size": "policy_targets",
+    "fit_reference": "reference_fit",
+    "gradient_pool": "model_features",
+    "gradient_rows": "gradient_features",
+    "hidden_pool": "model_features",
+    "implicit_rewards": "policy_targets",
+    "last_hidden_states": "hidden_features",
+    "mapped": "reference_fit",
+    "parameter_paths": "gradient_features",
+    "project": "projection",
+    "projected_gradients": "gradient_features",
+    "reference_target": "reference_fit",
+    "sampled_target": "policy_targets",
+    "split_model": "nnx_policy",
 }
 
 __all__ = sorted(_HOMES)
