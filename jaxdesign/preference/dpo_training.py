@@ -93,6 +93,7 @@ def train_on_pairs(
     seed: int = 0,
     start: LanguageModel | None = None,
     optimiser_state: Any = None,
+    trainable: Any = nnx.Param,
     callback: Callable[[int, float], Any] | None = None,
 ) -> Trained:
     """Train a policy on labelled pairs; log-probabilities under the reference are computed once, before the first step.
@@ -109,6 +110,7 @@ def train_on_pairs(
         seed: of the order of the pairs.
         start: a policy to go on with.
         optimiser_state: to go on with; None starts afresh.
+        trainable: an NNX filter of the parameters to train; the others stay.
         callback: `ProgressBar(steps)`, or any function of step and loss.
 
     Returns:
@@ -121,8 +123,8 @@ def train_on_pairs(
     pairs = PreferredPairs(*(jnp.asarray(array) for array in pairs))
     data = _Referenced(
         pairs,
-        log_probabilities(reference, pairs.prompts, pairs.chosen),
-        log_probabilities(reference, pairs.prompts, pairs.rejected),
+        compiled_log_probability(reference, pairs.prompts, pairs.chosen),
+        compiled_log_probability(reference, pairs.prompts, pairs.rejected),
         {name: jnp.broadcast_to(jnp.asarray(value, jnp.float32), (size,)) for name, value in options.items()},
     )
     return train(
@@ -134,11 +136,12 @@ def train_on_pairs(
         batch_size=batch_size,
         seed=seed,
         optimiser_state=optimiser_state,
+        trainable=trainable,
         callback=callback,
     )
 
 
-def log_probabilities(
+def compiled_log_probability(
     model: LanguageModel, prompts: Int[Array, "n p"], completions: Int[Array, "n c"]
 ) -> Float[Array, " n"]:
     """`sequence_log_probability` of any number of sequences, compiled, a bounded number of them at a time."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
+from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxdesign.preference.language_model import LanguageModel, sequence_log_probability
@@ -42,6 +43,7 @@ def fine_tune(
     optimiser: optax.GradientTransformation | None = None,
     seed: int = 0,
     optimiser_state: Any = None,
+    trainable: Any = nnx.Param,
     callback: Callable[[int, float], Any] | None = None,
 ) -> Trained:
     """Train a policy on the log-likelihood of completions given prompts; prompts themselves are not learnt.
@@ -54,6 +56,7 @@ def fine_tune(
         optimiser: from optax; None for `fine_tuning_optimiser(3e-3, steps)`.
         seed: of the order of the examples.
         optimiser_state: to go on with; None starts afresh.
+        trainable: an NNX filter of the parameters to train; the others stay.
         callback: `ProgressBar(steps)`, or any function of step and loss.
 
     Returns:
@@ -71,5 +74,6 @@ def fine_tune(
         batch_size=batch_size,
         seed=seed,
         optimiser_state=optimiser_state,
+        trainable=trainable,
         callback=callback,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ def train(
     batch_size: int,
     seed: int = 0,
     optimiser_state: Any = None,
+    trainable: Any = nnx.Param,
     callback: Callable[[int, float], Any] | None = None,
 ) -> Trained:
     """Minimise the mean of an objective over minibatches of `data`; the model passed stays as it is.
@@ -50,6 +52,7 @@ def train(
         batch_size: examples of a minibatch, drawn by `batch_rows`.
         seed: of the order of the examples.
         optimiser_state: to go on with; None starts afresh.
+        trainable: an NNX filter of the parameters to train, such as `parameters_under("head")`; the others stay.
         callback: called after every step with its number, from 1, and its loss; a true result stops the training.
 
     Returns:
@@ -66,21 +69,25 @@ def train(
         raise ValueError(f"data: arrays of {sorted(sizes)} rows found; each must have one row per example")
     rows = batch_rows(sizes.pop(), batch_size, steps, seed)
     data = jax.tree.map(jnp.asarray, data)
-    definition, parameters = nnx.split(model)
+    definition, parameters, frozen = nnx.split(model, trainable, ...)
     state = optimiser.init(parameters) if optimiser_state is None else optimiser_state
     losses = []
     for number, row in enumerate(rows, 1):
-        parameters, state, loss = _step(definition, objective, optimiser, parameters, state, data, row)
+        parameters, state, loss = _step(definition, objective, optimiser, parameters, frozen, state, data, row)
         losses.append(loss)
         if callback is not None and callback(number, float(loss)):
             break
-    return Trained(nnx.merge(definition, parameters), state, np.asarray(jax.device_get(losses), np.float32))
+    return Trained(nnx.merge(definition, parameters, frozen), state, np.asarray(jax.device_get(losses), np.float32))
 
 
 @partial(jax.jit, static_argnames=("definition", "objective", "optimiser"))
-def _step(definition, objective, optimiser, parameters, state, data, row):
+def _step(definition, objective, optimiser, parameters, frozen, state, data, row):
     batch = jax.tree.map(lambda array: array[row], data)
-    loss, slope = jax.value_and_grad(lambda values: objective(nnx.merge(definition, values), batch))(parameters)
+
+    def of(values):
+        return objective(nnx.merge(definition, values, frozen), batch)
+
+    loss, slope = jax.value_and_grad(of)(parameters)
     change, state = optimiser.update(slope, state, parameters)
     return optax.apply_updates(parameters, change), state, loss
 
@@ -98,6 +105,22 @@ def batch_rows(size: int, batch_size: int, steps: int, seed: int) -> Int[np.ndar
     passes = -(-batch_size * steps // size)
     order = np.concatenate([rng.permutation(size) for _ in range(passes)])
     return order[: batch_size * steps].reshape(steps, batch_size).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class parameters_under:
+    """NNX filter: the parameters whose path begins with one of the names, "head" or "blocks/1/attention"."""
+
+    names: tuple[str, ...]
+
+    def __init__(self, *names: str):
+        object.__setattr__(self, "names", names)
+
+    def __call__(self, path, value) -> bool:
+        if not isinstance(value, nnx.Variable):
+            return False
+        full = "/".join(str(part) for part in path) + "/"
+        return any(full.startswith(f"{name}/") for name in self.names)
 
 
 class ProgressBar:
