@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -93,7 +93,7 @@ def train_on_pairs(
     seed: int = 0,
     start: LanguageModel | None = None,
     optimiser_state: Any = None,
-    trainable: Any = nnx.Param,
+    trainable: Sequence[str] | None = None,
     callback: Callable[[int, float], Any] | None = None,
 ) -> Trained:
     """Train a policy on labelled pairs; log-probabilities under the reference are computed once, before the first step.
@@ -110,7 +110,7 @@ def train_on_pairs(
         seed: of the order of the pairs.
         start: a policy to go on with.
         optimiser_state: to go on with; None starts afresh.
-        trainable: an NNX filter of the parameters to train; the others stay.
+        trainable: patterns on the paths of the parameters to train, such as ["head/*"]; None: all.
         callback: `ProgressBar(steps)`, or any function of step and loss.
 
     Returns:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxdesign.preference.language_model import LanguageModel, sequence_log_probability
@@ -43,7 +42,7 @@ def fine_tune(
     optimiser: optax.GradientTransformation | None = None,
     seed: int = 0,
     optimiser_state: Any = None,
-    trainable: Any = nnx.Param,
+    trainable: Sequence[str] | None = None,
     callback: Callable[[int, float], Any] | None = None,
 ) -> Trained:
     """Train a policy on the log-likelihood of completions given prompts; prompts themselves are not learnt.
@@ -56,7 +55,7 @@ def fine_tune(
         optimiser: from optax; None for `fine_tuning_optimiser(3e-3, steps)`.
         seed: of the order of the examples.
         optimiser_state: to go on with; None starts afresh.
-        trainable: an NNX filter of the parameters to train; the others stay.
+        trainable: patterns on the paths of the parameters to train, such as ["head/*"]; None: all.
         callback: `ProgressBar(steps)`, or any function of step and loss.
 
     Returns:

@@ -32,7 +32,7 @@ class HiddenReward:
     best_length: float
     length_cost: float
 
-    def __call__(self, texts: np.ndarray) -> Float[np.ndarray, "..."]:
+    def __call__(self, texts: np.ndarray) -> Float[np.ndarray, "*shape"]:
         """Rewards of texts of any shape, float64."""
         texts = np.asarray(texts, dtype=object)
         return np.array([self._of(text) for text in texts.reshape(-1)]).reshape(texts.shape)

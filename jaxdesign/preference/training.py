@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ def train(
     batch_size: int,
     seed: int = 0,
     optimiser_state: Any = None,
-    trainable: Any = nnx.Param,
+    trainable: Sequence[str] | None = None,
     callback: Callable[[int, float], Any] | None = None,
 ) -> Trained:
     """Minimise the mean of an objective over minibatches of `data`; the model passed stays as it is.
@@ -48,19 +49,20 @@ def train(
         data: pytree of arrays with one row per example.
         objective: (model, minibatch) -> scalar; hashable (a function, or a frozen dataclass with `__call__`).
         optimiser: from optax.
-        steps: number of minibatches; none is a full pass less.
+        steps: number of minibatches.
         batch_size: examples of a minibatch, drawn by `batch_rows`.
         seed: of the order of the examples.
         optimiser_state: to go on with; None starts afresh.
-        trainable: an NNX filter of the parameters to train, such as `parameters_under("head")`; the others stay.
+        trainable: patterns on the paths of the parameters to train, such as ["head/*"] or ["blocks/1/*", "norm/*"], as
+            for `gradient_features.projected_gradients`; the others stay. None: all.
         callback: called after every step with its number, from 1, and its loss; a true result stops the training.
 
     Returns:
         Trained: a new model, the optimiser's state, losses (steps,) float32.
 
     Raises:
-        TypeError: an objective that cannot be hashed.
-        ValueError: no data, steps or batch_size below 1.
+        TypeError: an objective that cannot be hashed, trainable no list.
+        ValueError: no data, steps or batch_size below 1, trainable that matches nothing.
     """
     if not isinstance(objective, Hashable):
         raise TypeError(f"objective: {type(objective).__name__} cannot be hashed; use a function or a frozen dataclass")
@@ -69,7 +71,9 @@ def train(
         raise ValueError(f"data: arrays of {sorted(sizes)} rows found; each must have one row per example")
     rows = batch_rows(sizes.pop(), batch_size, steps, seed)
     data = jax.tree.map(jnp.asarray, data)
-    definition, parameters, frozen = nnx.split(model, trainable, ...)
+    definition, parameters, frozen = nnx.split(model, filter_of(trainable), ...)
+    if not jax.tree.leaves(parameters):
+        raise ValueError(f"trainable: {trainable} matches no parameter; the first path is {_first_path(frozen)}")
     state = optimiser.init(parameters) if optimiser_state is None else optimiser_state
     losses = []
     for number, row in enumerate(rows, 1):
@@ -108,19 +112,26 @@ def batch_rows(size: int, batch_size: int, steps: int, seed: int) -> Int[np.ndar
 
 
 @dataclass(frozen=True)
-class parameters_under:
-    """NNX filter: the parameters whose path begins with one of the names, "head" or "blocks/1/attention"."""
+class _Named:
+    """NNX filter: variables whose path, "blocks/1/attention/read/kernel", matches one of the patterns."""
 
-    names: tuple[str, ...]
-
-    def __init__(self, *names: str):
-        object.__setattr__(self, "names", names)
+    patterns: tuple[str, ...]
 
     def __call__(self, path, value) -> bool:
-        if not isinstance(value, nnx.Variable):
-            return False
-        full = "/".join(str(part) for part in path) + "/"
-        return any(full.startswith(f"{name}/") for name in self.names)
+        return any(fnmatchcase("/".join(map(str, path)), pattern) for pattern in self.patterns)
+
+
+def filter_of(trainable: Sequence[str] | None) -> Any:
+    """The NNX filter of patterns on paths; None means every parameter. TypeError for a string."""
+    if trainable is None:
+        return nnx.Param
+    if isinstance(trainable, str):
+        raise TypeError(f"trainable={trainable!r}: must be a list of patterns, not a string")
+    return _Named(tuple(trainable))
+
+
+def _first_path(state: Any) -> str:
+    return "/".join(map(str, next(iter(nnx.to_flat_state(state)))[0]))
 
 
 class ProgressBar:
