@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from bench import batches, designs, kernels, selection
+from bench import batches, designs, features, kernels, selection
 from bench.measure import machine
 
 CASES = {
@@ -18,6 +18,7 @@ CASES = {
     "batches": batches.batches,
     "coupled": batches.coupled,
     "reference": designs.exact_reference,
+    "features": features.features,
     "import": designs.import_time,
 }
 

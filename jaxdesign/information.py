@@ -292,16 +292,28 @@ def policy_target(pool: CompletionPool, log_weights: Float[Array, "p k"] | None 
 
 @jax.jit
 def _policy_target(pool, log_weights):
-    features = centred_features(pool)  # centring first keeps the subtraction of mu well conditioned
+    alive = jnp.any(pool.mask, axis=1)
+    return mixed_covariance(pool, completion_shares(pool, log_weights), alive / jnp.sum(alive))
+
+
+def completion_shares(pool: CompletionPool, log_weights: Float[Array, "p k"]) -> Float[Array, "p k"]:
+    """softmax(log_weights) over the existing completions of each prompt; 0 in masked slots. Traceable."""
     alive = jnp.any(pool.mask, axis=1)
     logits = jnp.where(pool.mask, log_weights, -jnp.inf)
-    weights = jax.nn.softmax(jnp.where(alive[:, None], logits, 0), axis=1) * pool.mask
+    return jax.nn.softmax(jnp.where(alive[:, None], logits, 0), axis=1) * pool.mask
+
+
+def mixed_covariance(
+    pool: CompletionPool, shares: Float[Array, "p k"], prompt_weights: Float[Array, " p"]
+) -> Float[Array, "d d"]:
+    """sum_p v_p Cov_p[phi], Cov_p under the shares (they sum to 1) of the completions of a prompt. Traceable."""
+    features = centred_features(pool)  # centring first keeps the subtraction of the weighted mean well conditioned
 
     def chunk(part):
-        rows, share = part
+        rows, share, weight = part
         rows = rows - jnp.sum(share[..., None] * rows, axis=1, keepdims=True)
-        return _arrays.contract("pkd,pke->de", rows * share[..., None], rows)
+        return _arrays.contract("pkd,pke->de", rows * (share * weight[:, None])[..., None], rows)
 
-    total = _arrays.sum_chunks(chunk, (features, weights), _arrays.chunk_length(*features.shape))
-    total = total / jnp.sum(alive)
+    arrays = features, shares.astype(features.dtype), prompt_weights.astype(features.dtype)
+    total = _arrays.sum_chunks(chunk, arrays, _arrays.chunk_length(*features.shape))
     return (total + total.T) / 2

@@ -282,10 +282,22 @@ def restrict_to_range(pool: CompletionPool, rtol: float = 1e-10) -> tuple[Comple
     spectrum, vectors = np.linalg.eigh(second_moment(pool))
     keep = spectrum > rtol * spectrum[-1]
     basis = np.ascontiguousarray(vectors[:, keep][:, ::-1])
+    return in_basis(pool, basis), basis
+
+
+def in_basis(pool: CompletionPool, basis: Float[np.ndarray, "d r"]) -> CompletionPool:
+    """The pool with features (phi - prompt mean) B: differences z become B^T z, targets and priors B^T H B.
+
+    Products in float64, stored as float32 (float64 for float64 features). Completions with identical features stay
+    bit-identical. The basis need not be orthonormal.
+    """
+    basis = np.asarray(_checks.as_float_array(basis, "basis"), np.float64)
+    if basis.ndim != 2 or basis.shape[0] != pool.dim or not basis.shape[1]:
+        raise ValueError(f"basis: shape {basis.shape} found; expected ({pool.dim}, r), one row per feature dimension")
     dtype = _arrays.compute_dtype(pool.features.dtype)
     with _arrays.float64():
         projected = _project(pool.features, pool.mask, jnp.asarray(basis), dtype=dtype)
-    return CompletionPool.tree_unflatten(pool.ids, (projected, pool.scores, pool.mask, pool.flip)), basis
+    return CompletionPool.tree_unflatten(pool.ids, (projected, pool.scores, pool.mask, pool.flip))
 
 
 @jax.jit(static_argnames="dtype")
