@@ -37,12 +37,13 @@ _HOMES = {
     "select_pairs": "select",
     "with_uniform_floor": "exact.random_pairs",
 }
-_MODULES = ("baselines", "reference", "solvers")
+_MODULES = ("baselines", "preference", "reference", "solvers")
 
 __all__ = [*sorted(_HOMES), *_MODULES]
 
 if TYPE_CHECKING:
     from jaxdesign import baselines as baselines
+    from jaxdesign import preference as preference
     from jaxdesign import reference as reference
     from jaxdesign import solvers as solvers
     from jaxdesign.annotators import Annotators as Annotators

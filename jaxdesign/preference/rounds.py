@@ -1,0 +1,185 @@
+"""Rounds of design, labels and fit: each batch is chosen with what the labels before it have shown.
+
+    design  pairs that minimise E_w tr(H(w) A(w)^-1), w drawn from the posterior, A(w) = prior + labels held + new ones
+    label   outstanding tasks go to the caller's `label` function in small groups, each stored before the next is asked
+    fit     Laplace's approximation to the posterior of the reward parameter
+    stop    after the last round, or where the predicted gap tr(H A^-1) / (2 beta) is small enough
+
+State is on disk only (`LabelStore`): a batch is stored before its first label is asked for, so a run that is killed
+anywhere goes on where it was, asks again only for labels that were never stored, and repeats none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdesign import _checks
+from jaxdesign.budget import Budget
+from jaxdesign.criteria import Trace
+from jaxdesign.exact.random_pairs import with_uniform_floor
+from jaxdesign.information import held_information
+from jaxdesign.pool import CompletionPool
+from jaxdesign.preference.label_store import LabelStore
+from jaxdesign.preference.label_tasks import LabelRecord, Task, check_tasks, make_tasks
+from jaxdesign.preference.labels import counted
+from jaxdesign.preference.posterior import (
+    Posterior,
+    fit_posterior,
+    posterior_draws,
+    posterior_targets,
+    predicted_gap,
+    scored_pool,
+)
+from jaxdesign.select import select_pairs
+
+GROUP = 64  # labels asked for between two writes to the store
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """How many labels each round has and how it is designed.
+
+    Args:
+        totals: labels of each round, whole and positive; two rounds are the usual case.
+        prior: precision of the reward parameter before any label, (d, d) or a scalar ridge above 0.
+        beta: strength of the policy's KL term.
+        budget: limits that hold in every round; its total is not used, its per_pair must be 1 or None (over all
+            rounds: with 1 no pair is asked about twice).
+        draws: posterior draws over which later rounds average.
+        floor: share of each later round that is drawn at random, in [0, 1): a guard against wrong features.
+        stop_gap: rounds end where the predicted gap is at most this; None: after the last.
+    """
+
+    totals: tuple[int, ...]
+    prior: Any
+    beta: float = 1.0
+    budget: Budget = field(default_factory=lambda: Budget(1, per_pair=1))
+    draws: int = 4
+    floor: float = 0.1
+    stop_gap: float | None = None
+
+    def __post_init__(self):
+        if not self.totals or any(total != int(total) or total < 1 for total in self.totals):
+            raise ValueError(f"totals={self.totals}: expected one positive whole number of labels per round")
+        _checks.positive_finite(self.beta, "beta", "the strength of the policy's KL term")
+        if not 0 <= self.floor < 1:
+            raise ValueError(f"floor={self.floor:g}: must be at least 0 and below 1")
+        if self.draws < 1:
+            raise ValueError(f"draws={self.draws}: at least one is needed")
+        if self.budget.per_pair is not None and not (np.asarray(self.budget.per_pair) == 1).all():
+            raise ValueError(f"budget.per_pair={self.budget.per_pair}: rounds keep track of 1 or None only")
+
+
+class RoundsResult(NamedTuple):
+    """posterior: of all labels. gaps: predicted policy gap after each finished round. stopped: by stop_gap."""
+
+    posterior: Posterior
+    gaps: tuple[float, ...]
+    stopped: bool
+
+
+def run_rounds(
+    pool: CompletionPool,
+    label: Callable[[list[Task]], Iterable[LabelRecord]],
+    plan: RoundPlan,
+    store: LabelStore,
+    *,
+    deployment: CompletionPool | None = None,
+    reference: Any = None,
+    seed: int = 0,
+) -> RoundsResult:
+    """Design, label and fit, round after round; call it again with the same arguments after a kill.
+
+    Args:
+        pool: where pairs are chosen; its flips count, its scores do not.
+        label: gives labels for a list of tasks (`label_tasks.answered` makes the records). It may leave tasks out, for
+            instance those nobody has answered yet: then the round is not finished and the run ends there.
+        plan: totals, prior and so on.
+        store: where batches and labels are kept.
+        deployment: prompts that matter, for H; None: the pool's own.
+        reference: (P, K) of the deployment pool, as in `posterior_targets`.
+        seed: of the choices that draw at random.
+
+    Returns:
+        RoundsResult over the labels that are stored.
+
+    Raises:
+        ValueError: a store whose tasks are of another pool; and as `select_pairs`.
+    """
+    deployment = pool if deployment is None else deployment
+    gaps: list[float] = []
+    for round in range(len(plan.totals)):
+        if round not in store.rounds():
+            store.write_batch(round, _designed(pool, plan, store, round, deployment, reference, seed))
+        tasks = store.batch(round)
+        check_tasks(tasks, pool.ids)
+        if not _labelled(tasks, label, store):
+            break
+        posterior = fit_posterior(pool, store.labels(), plan.prior)
+        target = posterior_targets(deployment, posterior.parameter, plan.beta, reference)
+        gaps.append(predicted_gap(posterior, target, plan.beta))
+        if plan.stop_gap is not None and gaps[-1] <= plan.stop_gap:
+            break
+    stopped = bool(gaps) and plan.stop_gap is not None and gaps[-1] <= plan.stop_gap
+    return RoundsResult(fit_posterior(pool, store.labels(), plan.prior), tuple(gaps), stopped)
+
+
+def next_batch(
+    pool: CompletionPool,
+    budget: Budget,
+    labels: Any,
+    prior: Any,
+    beta: float,
+    *,
+    deployment: CompletionPool | None = None,
+    reference: Any = None,
+    draws: int = 4,
+    seed: int = 0,
+):
+    """The best whole-label batch given labels that are held: `select_pairs` for E_w tr(H(w) A(w)^-1).
+
+    The expectation is over `draws` draws of the posterior; with no label held the margins are 0 and H is that of the
+    reference policy (draws from a wide prior would say nothing about this reward and hide what the pool shows).
+
+    Returns:
+        Design, whole labels.
+    """
+    deployment = pool if deployment is None else deployment
+    ridge = np.asarray(prior, np.float64)
+    ridge = ridge * np.eye(pool.dim) if ridge.ndim == 0 else ridge
+    pairs, _, counts = counted(labels)
+    if not len(pairs):
+        target = posterior_targets(deployment, np.zeros(pool.dim), beta, reference)
+        return select_pairs(scored_pool(pool, np.zeros(pool.dim)), Trace(target), budget, prior=ridge, seed=seed)
+    drawn = posterior_draws(fit_posterior(pool, labels, prior), draws, seed)
+    scored = scored_pool(pool, drawn)
+    held = ridge + held_information(scored, pairs, counts)
+    return select_pairs(
+        scored, Trace(posterior_targets(deployment, drawn, beta, reference)), budget, prior=held, seed=seed
+    )
+
+
+def _designed(pool, plan, store, round, deployment, reference, seed) -> list[Task]:
+    earlier = [task for other in store.rounds() if other < round for task in store.batch(other)]
+    budget = replace(plan.budget, total=float(plan.totals[round]))
+    if budget.per_pair is not None and earlier:
+        asked = np.unique([task.pair for task in earlier], axis=0)
+        excluded = asked if budget.exclude is None else np.concatenate([np.asarray(budget.exclude), asked])
+        budget = replace(budget, exclude=excluded, required=None)  # required pairs were asked about in round 0
+    if plan.floor > 0 and round > 0:
+        budget = with_uniform_floor(pool, budget, plan.floor, seed=seed + round)
+    settings = {"deployment": deployment, "reference": reference, "draws": plan.draws, "seed": seed + round}
+    chosen = next_batch(pool, budget, store.labels(), plan.prior, plan.beta, **settings)
+    return make_tasks(round, chosen.pairs, chosen.labels, ids=pool.ids, earlier=earlier)
+
+
+def _labelled(tasks, label, store) -> bool:
+    """Ask for what is outstanding, group by group; whether everything is labelled now."""
+    waiting = store.outstanding(tasks)
+    for start in range(0, len(waiting), GROUP):
+        store.append(list(label(waiting[start : start + GROUP])))
+    return not store.outstanding(tasks)
