@@ -9,12 +9,12 @@ from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays, _checks
 from jaxdesign.pool import CompletionPool
+from jaxdesign.preference.label_tasks import CHOICES
 
 FIRST = 0  # completion i of the pair (p, i, j) was preferred
 SECOND = 1  # completion j was
 TIE = 2  # neither
 SKIP = 3  # the annotator gave no judgement
-CHOICES = ("first", "second", "tie", "skip")  # words of the codes above, in their order
 
 
 class Labels(NamedTuple):

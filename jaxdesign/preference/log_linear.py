@@ -1,0 +1,93 @@
+"""Policies that can be solved exactly: log-linear in the features of a finite set of completions, or free (tabular).
+
+pi_theta(k | p) = pi_ref(k | p) exp(phi_pk . theta) / Z_p over the existing completions of the prompt. A tabular policy
+is the one whose log-probabilities are free: `tabular_pool` writes it as a log-linear one.
+
+All functions take (P, K) log-probabilities, -inf (or anything) where no completion exists, and average over the prompts
+with at least one completion. Traceable; in the dtype of their arguments.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jaxdesign import _arrays, _checks
+from jaxdesign.pool import CompletionPool
+
+
+def log_policy(
+    pool: CompletionPool, theta: Float[Array, "*n d"], reference: Float[Array, "p k"] | None = None
+) -> Float[Array, "*n p k"]:
+    """log pi_theta = log pi_ref + phi . theta - log Z, (P, K); -inf where no completion exists.
+
+    Args:
+        pool: its features and mask; scores are not used.
+        theta: (d,), or (n, d) for n policies at once. With a reward parameter w pass w / beta.
+        reference: log pi_ref up to a constant per prompt, (P, K); None: the same for all completions.
+
+    Raises:
+        ValueError: theta or reference of another shape.
+    """
+    theta = jnp.asarray(theta)
+    _checks.same_shape(theta.shape[-1:], (pool.dim,), "theta", "in its last axis, one number per feature")
+    logits = _arrays.contract("pkd,...d->...pk", pool.features.astype(theta.dtype), theta)
+    return normalised(logits if reference is None else logits + _reference(pool, reference), pool.mask)
+
+
+def normalised(logits: Float[Array, "*n p k"], mask: Bool[Array, "p k"]) -> Float[Array, "*n p k"]:
+    """log softmax over the existing completions of each prompt; -inf elsewhere."""
+    logits = jnp.where(mask, logits, -jnp.inf)
+    alive = jnp.any(mask, axis=-1, keepdims=True)
+    return jnp.where(mask, jax.nn.log_softmax(jnp.where(alive, logits, 0), axis=-1), -jnp.inf)
+
+
+def optimal_policy(
+    rewards: Float[Array, "p k"], beta: float, mask: Bool[Array, "p k"], reference: Float[Array, "p k"] | None = None
+) -> Float[Array, "p k"]:
+    """log pi*, pi* prop. to pi_ref exp(r / beta): of all policies the one with the largest J."""
+    logits = jnp.asarray(rewards) / beta
+    return normalised(logits if reference is None else logits + reference, mask)
+
+
+def kl_divergence(log_p: Float[Array, "*n p k"], log_q: Float[Array, "*n p k"]) -> Float[Array, "*n"]:
+    """E_x KL(p(. | x) || q(. | x)), the mean over prompts with completions."""
+    exists = jnp.isfinite(log_p)
+    terms = jnp.where(exists, jnp.exp(log_p) * (jnp.where(exists, log_p, 0) - jnp.where(exists, log_q, 0)), 0)
+    return _mean(jnp.sum(terms, axis=-1), exists)
+
+
+def policy_value(
+    log_pi: Float[Array, "*n p k"], rewards: Float[Array, "p k"], beta: float, reference: Float[Array, "p k"]
+) -> Float[Array, "*n"]:
+    """J(pi) = E_x [sum_k pi_k r_k - beta KL(pi || pi_ref)], with normalised log-probabilities of both policies."""
+    exists = jnp.isfinite(log_pi)
+    reward = jnp.sum(jnp.where(exists, jnp.exp(log_pi) * jnp.where(exists, rewards, 0), 0), axis=-1)
+    return _mean(reward, exists) - beta * kl_divergence(log_pi, reference)
+
+
+def policy_gap(log_pi: Float[Array, "*n p k"], log_best: Float[Array, "p k"], beta: float) -> Float[Array, "*n"]:
+    """J(pi*) - J(pi) = beta E_x KL(pi || pi*): exact, with pi* of `optimal_policy` (arXiv 2606.19607)."""
+    return beta * kl_divergence(log_pi, log_best)
+
+
+def tabular_pool(prompts: int, completions: int) -> CompletionPool:
+    """Pool of a tabular policy: a basis vector for every completion, d = P K.
+
+    Constants per prompt are not identified (rank P (K - 1)): apply `restrict_to_range` before a design without prior.
+    """
+    rows = np.eye(prompts * completions, dtype=np.float32)
+    return CompletionPool(rows.reshape(prompts, completions, prompts * completions))
+
+
+def _mean(values: Float[Array, "*n p"], exists: Bool[Array, "*n p k"]) -> Float[Array, "*n"]:
+    return jnp.sum(values, axis=-1) / jnp.sum(jnp.any(exists, axis=-1), axis=-1)
+
+
+def _reference(pool: CompletionPool, reference: Any):
+    _checks.same_shape(jnp.shape(reference), pool.mask.shape, "reference", "(prompts, completions)")
+    return jnp.asarray(reference)

@@ -1,0 +1,290 @@
+"""Losses of preference training, each a pure function of log-probabilities, so that any stack can call them.
+
+Every loss takes log pi(y_chosen | x), log pi(y_rejected | x) and the same two under the reference policy, each (n,) and
+summed over tokens, and returns one loss per pair, (n,), which `weighted_mean` turns into one number. In the formulas
+
+    h = (log pi(y_c) - log pi_ref(y_c)) - (log pi(y_r) - log pi_ref(y_r))       the log-ratio gap
+    u = beta h                                                                  the margin: a difference of scores
+    l(u) = -log sigma(u)                                                        the logistic loss
+
+Common to all: the arrays have one shape (any; () under vmap), which is that of the result; float16 and bfloat16 are
+computed in float32, as h is a small difference of large sums. Parameters are numbers, or arrays (n,) where they differ
+by pair (a flip rate per annotator, an offset per rating gap). With finite log-probabilities every loss and every
+derivative is finite, at margins of any size. Integers are TypeErrors; ill-shaped arrays and parameters out of range
+are ValueErrors (parameters are not looked at where they are traced). (m): formula from memory of the paper.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxdesign import _arrays, _checks
+
+N = Float[Array, " n"]
+ALLOWED = {
+    "a number": np.isfinite,
+    "above 0": lambda v: v > 0,
+    "at least 0": lambda v: v >= 0,
+    "in [0, 1/2]": lambda v: (v >= 0) & (v <= 0.5),
+    "in [0, 1/2)": lambda v: (v >= 0) & (v < 0.5),
+    "in (0, 1/2]": lambda v: (v > 0) & (v <= 0.5),
+}
+
+
+def implicit_reward(log_prob: N, ref_log_prob: N, *, beta: Any) -> N:
+    """Score of a completion, u = beta (log pi(y|x) - log pi_ref(y|x)): reward up to a constant per prompt (2305.18290).
+
+    Args: log_prob, ref_log_prob (n,) summed over tokens; beta > 0.
+    Returns: (n,), in the unit of the reward.
+    Raises: ValueError as in the head of this file.
+    """
+    log_prob, ref_log_prob = _log_probs(log_prob=log_prob, ref_log_prob=ref_log_prob)
+    return _parameter(beta, "beta", "above 0") * (log_prob - ref_log_prob)
+
+
+def log_ratio_gap(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N) -> N:
+    """h, the log-ratio gap at the head of this file: a margin in units of 1 / beta.
+
+    Args: log-probabilities (n,) of both completions under the policy and under the reference.
+    Returns: (n,).
+    Raises: ValueError as in the head of this file.
+    """
+    chosen, rejected, ref_chosen, ref_rejected = _four(chosen, rejected, ref_chosen, ref_rejected)
+    return (chosen - ref_chosen) - (rejected - ref_rejected)
+
+
+def dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> N:
+    """DPO: l(u). Derivative -beta/2 in h at u = 0. Source: arXiv 2305.18290, equation 7.
+
+    Args: log-probabilities (n,); beta > 0, the price of KL.
+    Returns: (n,).
+    Raises: ValueError as in the head of this file.
+    """
+    return _logistic(_margin(chosen, rejected, ref_chosen, ref_rejected, beta))
+
+
+def conservative_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, flip: Any) -> N:
+    """Conservative DPO (label smoothing): (1 - eps) l(u) + eps l(-u), least at sigma(u) = 1 - eps.
+
+    eps = 0 is DPO, and eps = 1/2 the loss of a tie (half a label each way). Source: the authors' note on DPO with noisy
+    labels (m) (no arXiv id); analysed as cDPO in arXiv 2403.00409.
+
+    Args: log-probabilities (n,); beta > 0; flip = eps in [0, 1/2], the probability that a label is reversed.
+    Returns: (n,).
+    Raises: ValueError as in the head of this file.
+    """
+    margin, flip = _margin(chosen, rejected, ref_chosen, ref_rejected, beta), _parameter(flip, "flip", "in [0, 1/2]")
+    return (1 - flip) * _logistic(margin) + flip * _logistic(-margin)
+
+
+def robust_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, flip: Any) -> N:
+    """Robust DPO: [(1 - eps) l(u) - eps l(-u)] / (1 - 2 eps), whose mean over flips is the loss of the clean label.
+
+    Unlike the conservative loss it is unbiased, at the price of variance and, for eps > 0, of having no lower bound
+    (slope -eps / (1 - 2 eps) at large u). eps = 0 is DPO. Source: arXiv 2403.00409.
+
+    Args: log-probabilities (n,); beta > 0; flip = eps in [0, 1/2), the probability that a label is reversed.
+    Returns: (n,).
+    Raises: ValueError as in the head of this file.
+    """
+    margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
+    flip = _parameter(flip, "flip", "in [0, 1/2)")
+    return ((1 - flip) * _logistic(margin) - flip * _logistic(-margin)) / (1 - 2 * flip)
+
+
+def ipo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, tau: Any) -> N:
+    """IPO: (h - 1 / (2 tau))^2, least at the log-ratio gap 1 / (2 tau). Source: arXiv 2310.12036.
+
+    Log-probabilities are sums over tokens as in the paper; some trainers divide them by length first.
+
+    Args: log-probabilities (n,); tau > 0, the price of KL (called beta in TRL).
+    Returns: (n,).
+    Raises: ValueError as in the head of this file.
+    """
+    gap = log_ratio_gap(chosen, rejected, ref_chosen, ref_rejected)
+    return jnp.square(gap - 1 / (2 * _parameter(tau, "tau", "above 0")))
+
+
+def slic_hf_loss(
+    chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, delta: Any = 1.0, regularisation: Any = 0.0
+) -> N:
+    """SLiC-HF: max(0, delta - log pi(y_c) + log pi(y_r)) - lambda log pi(y_c). Source: arXiv 2305.10425 (m).
+
+    The reference does not enter (its arguments are checked and not used); the second term, the paper's regulariser with
+    the chosen completion as its target, takes its place. `hinge_loss` is the form with a reference.
+
+    Args: log-probabilities (n,); delta > 0, the wanted gap; regularisation = lambda >= 0.
+    Returns: (n,).
+    Raises: ValueError as in the head of this file.
+    """
+    chosen, rejected, _, _ = _four(chosen, rejected, ref_chosen, ref_rejected)
+    delta, weight = _parameter(delta, "delta", "above 0"), _parameter(regularisation, "regularisation", "at least 0")
+    return jax.nn.relu(delta - (chosen - rejected)) - weight * chosen
+
+
+def hinge_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> N:
+    """SLiC's hinge on the margin: max(0, 1 - u), below its kink the same as `unhinged_loss`.
+
+    Source: arXiv 2309.06657, "hinge-norm" (m).
+
+    Args: log-probabilities (n,); beta > 0, the inverse of the log-ratio gap at which the loss ends.
+    Returns: (n,).
+    Raises: ValueError as in the head of this file.
+    """
+    return jax.nn.relu(1 - _margin(chosen, rejected, ref_chosen, ref_rejected, beta))
+
+
+def exo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, smoothing: Any = 1e-3) -> N:
+    """EXO on pairs: KL((sigma(u), sigma(-u)) || (1 - eps, eps)), the reverse of the divergence that cDPO minimises.
+
+    = sigma(u) log[sigma(u) / (1 - eps)] + sigma(-u) log[sigma(-u) / eps]; 0 at sigma(u) = 1 - eps, derivative
+    sigma'(u) (u - log[(1 - eps) / eps]). Unlike cDPO's it saturates on both sides. Source: arXiv 2402.00856 (m).
+
+    Args: log-probabilities (n,); beta > 0; smoothing = eps in (0, 1/2], of the one-hot preference.
+    Returns: (n,).
+    Raises: ValueError as in the head of this file.
+    """
+    margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
+    eps = _parameter(smoothing, "smoothing", "in (0, 1/2]")
+    return jax.nn.sigmoid(margin) * (-_logistic(margin) - jnp.log1p(-eps)) + jax.nn.sigmoid(-margin) * (
+        -_logistic(-margin) - jnp.log(eps)
+    )
+
+
+def rpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, eta: Any) -> N:
+    """RPO, DPO with a supervised term: l(u) - eta beta log pi(y_c). Source: arXiv 2405.16436 (m).
+
+    Args: log-probabilities (n,); beta > 0; eta >= 0, weight of the supervised term (0 is DPO).
+    Returns: (n,).
+    Raises: ValueError as in the head of this file.
+    """
+    loss = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
+    weight = _parameter(eta, "eta", "at least 0") * _parameter(beta, "beta", "above 0")
+    return loss - weight * _log_probs(chosen=chosen)[0]
+
+
+def margin_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, offset: Any) -> N:
+    """Margin DPO: l(u - gamma): the chosen completion must lead by gamma, which grows with the strength of preference.
+
+    gamma = 0 is DPO. Sources: ODPO, arXiv 2402.10571 (m); RecPO's adaptive margin, arXiv 2506.02261 (m).
+
+    Args: log-probabilities (n,); beta > 0; offset = gamma, in the unit of the reward.
+    Returns: (n,).
+    Raises: ValueError as in the head of this file.
+    """
+    margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
+    return _logistic(margin - _parameter(offset, "offset", "a number"))
+
+
+def importance_weighted_dpo_loss(
+    chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, weights: Any
+) -> N:
+    """Importance-weighted DPO: (mu / q) l(u), mu the wanted law of pairs and q that of the design.
+
+    Its plain mean (`weighted_mean` without weights) has the expectation of DPO's under mu, so a design cannot move the
+    limit of a misspecified model; `weighted_mean(dpo_loss(...), mu / q)` is the self-normalised form (less variance,
+    bias of order 1/n). Derived from arXiv 2602.12180, where the law of sampling is part of the objective.
+
+    Args: log-probabilities (n,); beta > 0; weights = mu / q >= 0, (n,), not normalised.
+    Returns: (n,).
+    Raises: ValueError as in the head of this file.
+    """
+    weights = _parameter(weights, "weights", "at least 0")
+    return weights * dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
+
+
+def sigmoid_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> N:
+    """Symmetric loss sigma(-u): l(u) + l(-u) = 1, so a flip rate common to all labels leaves its minimiser alone.
+
+    Bounded, not convex. Source: arXiv 2505.24709 (m).
+
+    Args: log-probabilities (n,); beta > 0.
+    Returns: (n,).
+    Raises: ValueError as in the head of this file.
+    """
+    return jax.nn.sigmoid(-_margin(chosen, rejected, ref_chosen, ref_rejected, beta))
+
+
+def ramp_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> N:
+    """Symmetric loss clip((1 - u) / 2, 0, 1): l(u) + l(-u) = 1. Source: arXiv 2505.24709 (m).
+
+    Args: log-probabilities (n,); beta > 0.
+    Returns: (n,).
+    Raises: ValueError as in the head of this file.
+    """
+    return jnp.clip((1 - _margin(chosen, rejected, ref_chosen, ref_rejected, beta)) / 2, 0, 1)
+
+
+def unhinged_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> N:
+    """Symmetric loss 1 - u: l(u) + l(-u) = 2. Convex, without lower bound. Source: arXiv 2505.24709 (m).
+
+    Args: log-probabilities (n,); beta > 0.
+    Returns: (n,).
+    Raises: ValueError as in the head of this file.
+    """
+    return 1 - _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
+
+
+_ALL = (dpo_loss, conservative_dpo_loss, robust_dpo_loss, ipo_loss, slic_hf_loss, hinge_loss, exo_loss, rpo_loss)
+_ALL += (margin_dpo_loss, importance_weighted_dpo_loss, sigmoid_loss, ramp_loss, unhinged_loss)
+LOSSES = {loss.__name__.removesuffix("_loss"): loss for loss in _ALL}  # by name: "dpo", "ipo", ...
+
+
+def weighted_mean(losses: N, weights: N | None = None) -> Float[Array, ""]:
+    """sum_n w_n l_n / sum_n w_n: weights are normalised by their sum, so that their scale does not matter.
+
+    Padding has weight 0 and may hold any loss, NaN included. Total weight 0 is an error outside of jit; inside it gives
+    0 with gradient 0, so that an empty batch changes nothing.
+
+    Args: losses (n,); weights (n,) of at least 0, None for all 1.
+    Returns: scalar, accumulated in float32 (float64 for float64 losses).
+    Raises: ValueError for shapes that differ, negative or non-finite weights, and total weight 0.
+    """
+    (losses,) = _log_probs(losses=losses)
+    weights = jnp.ones_like(losses) if weights is None else jnp.asarray(weights, losses.dtype)
+    _checks.same_shape(weights.shape, losses.shape, "weights", "(n,), one per loss")
+    if not _arrays.is_traced(weights):
+        _parameter(weights, "weights", "at least 0")
+        if not np.asarray(weights).any():
+            raise ValueError(f"weights: all {weights.size} are 0; at least one pair needs a positive weight")
+    total = jnp.sum(weights)
+    summed = jnp.sum(weights * jnp.where(weights > 0, losses, 0))
+    return jnp.where(total > 0, summed / jnp.where(total > 0, total, 1), 0)
+
+
+def _logistic(margin):
+    return -jax.nn.log_sigmoid(margin)
+
+
+def _margin(chosen, rejected, ref_chosen, ref_rejected, beta):
+    return _parameter(beta, "beta", "above 0") * log_ratio_gap(chosen, rejected, ref_chosen, ref_rejected)
+
+
+def _four(chosen, rejected, ref_chosen, ref_rejected):
+    return _log_probs(chosen=chosen, rejected=rejected, ref_chosen=ref_chosen, ref_rejected=ref_rejected)
+
+
+def _log_probs(**arrays) -> list:
+    """The arrays in their computing dtype, all of one shape."""
+    out = {name: jnp.asarray(_checks.as_float_array(array, name)) for name, array in arrays.items()}
+    first = next(iter(out))
+    for name, array in out.items():
+        _checks.same_shape(array.shape, out[first].shape, name, f"as {first}: one per pair")
+    dtype = _arrays.compute_dtype(jnp.result_type(*out.values()))
+    return [array.astype(dtype) for array in out.values()]
+
+
+def _parameter(value, name, allowed):
+    """A parameter as it is; ValueError unless it is finite and as allowed, where its value can be seen."""
+    if _arrays.is_traced(value):
+        return value
+    seen = np.asarray(value, dtype=np.float64)
+    bad = ~(np.isfinite(seen) & ALLOWED[allowed](seen))
+    if bad.any():
+        raise ValueError(f"{name}={seen[bad].ravel()[0]:g}: must be {allowed} and finite")
+    return value

@@ -1,0 +1,344 @@
+"""The label store: nothing acknowledged is lost, nothing is stored twice, whatever kills the writer and wherever."""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxdesign.preference.label_store import LabelStore
+from jaxdesign.preference.label_tasks import Task, answered, check_tasks, make_tasks, task_id
+from jaxdesign.preference.labels import FIRST, SECOND, SKIP, TIE
+
+TASKS = make_tasks(0, [(p, 0, 1) for p in range(8)])
+
+
+def test_what_is_stored_comes_back(tmp_path):
+    store = LabelStore(tmp_path / "new" / "folder")
+    assert len(store.labels().choices) == 0 and store.rounds() == [] and store.records() == []
+    store.append(answered(TASKS[0], SECOND, 2, seconds=1.5, confidence=0.25))
+    assert store.append([answered(TASKS[1], TIE), answered(TASKS[0], SKIP, 1)]) == 2
+    for reader in (store, LabelStore(store.path)):
+        labels = reader.labels()
+        assert labels.pairs.tolist() == [[0, 0, 1], [1, 0, 1], [0, 0, 1]]
+        assert labels.choices.tolist() == [SECOND, TIE, SKIP] and labels.annotators.tolist() == [2, 0, 1]
+        assert reader.records()[0] == answered(TASKS[0], SECOND, 2, 1.5, 0.25)
+        assert reader.outstanding(TASKS) == TASKS[2:]
+        assert len(reader.labels(round=1).choices) == 0 and len(reader.labels(round=0).choices) == 3
+
+
+def test_numbers_of_any_kind_are_stored_as_numbers(tmp_path):
+    task = Task("x", np.int64(0), tuple(np.array([3, 0, 1], np.int32)), np.int32(0))
+    store = LabelStore(tmp_path)
+    store.append(answered(task, np.int8(1), np.int32(4), np.float32(0.5)))
+    assert LabelStore(tmp_path).records() == [answered(Task("x", 0, (3, 0, 1), 0), SECOND, 4, 0.5)]
+
+
+def test_one_line_per_label_in_plain_words(tmp_path):
+    store = LabelStore(tmp_path)
+    store.append([answered(task, FIRST) for task in TASKS[:2]])
+    lines = (tmp_path / "labels.jsonl").read_text().splitlines()
+    expected = {
+        "task_id": TASKS[1].task_id,
+        "round": 0,
+        "pair": [1, 0, 1],
+        "repeat": 0,
+        "choice": "first",
+        "annotator": 0,
+    }
+    assert len(lines) == 2 and json.loads(lines[1]) == expected
+
+
+def test_no_label_is_stored_twice(tmp_path):
+    store, other = LabelStore(tmp_path), LabelStore(tmp_path)
+    store.append(answered(TASKS[0], FIRST))
+    before = (tmp_path / "labels.jsonl").read_bytes()
+    for again in (
+        [answered(TASKS[0], FIRST)],
+        [answered(TASKS[1], FIRST), answered(TASKS[0], SECOND)],
+        [answered(TASKS[2], FIRST)] * 2,
+    ):
+        for writer in (store, other):
+            with pytest.raises(ValueError, match=r"annotator 0: stored already or given twice; nothing was stored"):
+                writer.append(again)
+    assert (tmp_path / "labels.jsonl").read_bytes() == before
+    other.append(answered(TASKS[0], SECOND, annotator=1))  # another annotator may
+    assert len(store.records()) == 2
+
+
+def test_a_file_of_labels_may_be_read_in_twice(tmp_path):
+    store = LabelStore(tmp_path)
+    given = [answered(task, FIRST) for task in TASKS[:3]]
+    store.append(given[:2])
+    assert store.not_held(given) == given[2:]
+    with pytest.raises(ValueError, match="'tie' found, 'first' stored"):
+        store.not_held([answered(TASKS[0], TIE)])
+
+
+def test_an_unfinished_last_line_is_passed_over_and_cut_off_at_every_byte(tmp_path):
+    store = LabelStore(tmp_path)
+    store.append([answered(task, FIRST) for task in TASKS[:3]])
+    file = tmp_path / "labels.jsonl"
+    whole = file.read_bytes()
+    start = whole.rfind(b"\n", 0, -1) + 1
+    tails = [whole[:cut] for cut in range(start, len(whole))] + [whole[:start] + b"\0" * 5000]
+    for text in tails:
+        file.write_bytes(text)
+        reader = LabelStore(tmp_path)
+        assert len(reader.records()) == 2 and reader.outstanding(TASKS) == TASKS[2:]
+        assert file.read_bytes() == text  # reading changes nothing
+        reader.append(answered(TASKS[2], FIRST))
+        assert file.read_bytes() == whole
+
+
+def test_a_broken_line_before_the_last_is_an_error_that_names_it(tmp_path):
+    LabelStore(tmp_path).append([answered(task, FIRST) for task in TASKS[:3]])
+    file = tmp_path / "labels.jsonl"
+    good = file.read_text().splitlines(keepends=True)
+    for bad in ("nonsense\n", "{}\n", "[1]\n", good[1].replace("first", "fist"), "\n"):
+        file.write_text(good[0] + bad + good[2])
+        with pytest.raises(ValueError, match=r"labels.jsonl, line 2: .* is no label"):
+            LabelStore(tmp_path)
+
+
+def test_a_file_that_became_shorter_is_an_error(tmp_path):
+    store = LabelStore(tmp_path)
+    store.append(answered(TASKS[0], FIRST))
+    (tmp_path / "labels.jsonl").write_bytes(b"")
+    with pytest.raises(ValueError, match="shorter than it was"):
+        store.labels()
+
+
+def test_a_full_disk_stores_nothing_and_the_label_can_be_stored_later(tmp_path, monkeypatch):
+    store = LabelStore(tmp_path)
+    store.append(answered(TASKS[0], FIRST))
+    before = (tmp_path / "labels.jsonl").read_bytes()
+    write, left = os.write, [150]
+
+    def until_full(descriptor, data):
+        if left[0] <= 0:
+            raise OSError(28, "No space left on device")
+        count = write(descriptor, data[: left[0]])
+        left[0] -= count
+        return count
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", until_full)
+        with pytest.raises(OSError, match="No space"):
+            store.append([answered(task, FIRST) for task in TASKS[1:4]])
+    assert (tmp_path / "labels.jsonl").read_bytes() == before
+    store.append([answered(task, FIRST) for task in TASKS[1:4]])
+    assert len(LabelStore(tmp_path).records()) == 4
+
+
+def test_the_label_is_forced_to_disk_before_append_returns(tmp_path, monkeypatch):
+    forced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda d: (forced.append(os.fstat(d).st_size), fsync(d)))
+    store = LabelStore(tmp_path)
+    store.append(answered(TASKS[0], FIRST))
+    assert (tmp_path / "labels.jsonl").stat().st_size in forced and len(forced) == 2  # the file, and its folder once
+    store.append(answered(TASKS[1], FIRST))
+    assert (tmp_path / "labels.jsonl").stat().st_size == forced[-1] and len(forced) == 3
+
+
+# ---- kills
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+def test_killed_writers_lose_and_repeat_nothing(tmp_path, seed):
+    """Writers killed after random times, over and over: every label that was acknowledged is there, once."""
+    rng = np.random.default_rng(seed)
+    lives = rng.uniform(0.0, 0.12, 25)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).parent / "killed_writer.py"), str(tmp_path)]
+    told, kills, unfinished, file = [], 0, 0, tmp_path / "labels.jsonl"
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as program:
+        for life in lives:
+            program.stdin.write(f"{life}\n")
+            program.stdin.flush()
+            while (line := program.stdout.readline().strip()) not in ("killed", "finished"):
+                assert line, "the writer itself failed"
+                told.append(line)
+            kills += line == "killed"
+            unfinished += file.exists() and not file.read_bytes().endswith(b"\n") and file.stat().st_size > 0
+            stored = [record.task_id for record in LabelStore(tmp_path).records()]
+            assert set(told) <= set(stored) and len(set(stored)) == len(stored)
+    assert kills == len(lives) and unfinished >= 3 and len(told) == len(set(told))
+    # a writer that lives stores what is left, and then every task has one label, the one it would have had
+    store = LabelStore(tmp_path)
+    wanted = {task: answered(task, sum(map(ord, task.task_id)) % 4, task.pair[0] % 3) for task in store.batch(0)}
+    store.append(wanted[task] for task in store.outstanding(wanted))
+    assert sorted(store.records()) == sorted(wanted.values())
+
+
+def _store_all(folder, order):
+    store, stored = LabelStore(folder), 0
+    for k in order:
+        try:
+            stored += store.append(answered(TASKS[k], FIRST))
+        except ValueError:
+            pass
+    return stored
+
+
+def test_many_threads_store_each_label_once(tmp_path):
+    shared, counts = LabelStore(tmp_path), []
+
+    def work(seed):
+        stored = 0
+        for k in np.random.default_rng(seed).permutation(len(TASKS)):
+            try:
+                stored += shared.append(answered(TASKS[k], FIRST))
+            except ValueError:
+                shared.labels()
+        counts.append(stored)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(counts) == len(TASKS) == len(shared.records()) == len(LabelStore(tmp_path).records())
+
+
+def test_many_threads_take_in_each_label_once(tmp_path, monkeypatch):
+    shared, parsed = LabelStore(tmp_path), LabelStore._parsed
+    LabelStore(tmp_path).append([answered(task, FIRST) for task in TASKS])
+    # parsing lets the other threads in
+    monkeypatch.setattr(LabelStore, "_parsed", lambda store, line: (time.sleep(1e-3), parsed(store, line))[1])
+    threads = [threading.Thread(target=shared.records) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(shared.records()) == len(TASKS)
+
+
+@pytest.mark.slow
+def test_many_processes_store_each_label_once(tmp_path):
+    with multiprocessing.get_context("spawn").Pool(3) as workers:
+        counts = workers.starmap(_store_all, [(tmp_path, np.random.default_rng(s).permutation(8)) for s in range(3)])
+    assert sum(counts) == len(TASKS) == len(LabelStore(tmp_path).records())
+
+
+def test_a_second_writer_waits_and_then_says_so(tmp_path):
+    store, hasty = LabelStore(tmp_path), LabelStore(tmp_path, wait=0.05)
+    with store._locked():
+        for call in (lambda: hasty.append(answered(TASKS[0], FIRST)), lambda: hasty.write_batch(0, TASKS)):
+            with pytest.raises(TimeoutError, match=r"another writer held the lock for 0.05 s"):
+                call()
+    hasty.append(answered(TASKS[0], FIRST))
+
+
+# ---- rounds
+
+
+def test_batches_come_back_in_order_with_their_notes(tmp_path):
+    store = LabelStore(tmp_path)
+    first = make_tasks(0, [(4, 0, 1), (2, 1, 3)], [2, 1], swap_seed=3, annotators=[1, None])
+    second = make_tasks(1, [(2, 1, 3)], earlier=first)
+    store.write_batch(1, second)
+    store.write_batch(0, first, notes={"predicted": 0.25, "seed": 3})
+    for reader in (store, LabelStore(tmp_path)):
+        assert reader.rounds() == [0, 1]
+        assert reader.batch(0) == first and reader.batch(1) == second
+        assert reader.notes(0) == {"predicted": 0.25, "seed": 3} and reader.notes(1) == {}
+    with pytest.raises(ValueError, match=r"round=2: not stored; found are \[0, 1\]"):
+        store.batch(2)
+
+
+def test_a_stored_batch_stays(tmp_path):
+    store = LabelStore(tmp_path)
+    store.write_batch(0, TASKS)
+    store.write_batch(0, TASKS)
+    for other, notes in ((TASKS[:3], None), (TASKS, {"x": 1})):
+        with pytest.raises(ValueError, match=r"another batch is stored in round-000000.json"):
+            store.write_batch(0, other, notes)
+    with pytest.raises(ValueError, match="occurs twice"):
+        store.write_batch(1, make_tasks(1, [(0, 0, 1)]))
+    with pytest.raises(ValueError, match="occurs twice"):
+        store.write_batch(1, [TASKS[0]._replace(round=1, task_id="y")] * 2)
+    for wrong in ([], TASKS):
+        with pytest.raises(ValueError, match="only of that round"):
+            store.write_batch(1, wrong)
+    assert store.rounds() == [0] and store.batch(0) == TASKS
+
+
+def test_a_batch_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    """Killed before the rename: no batch, and the next attempt writes over what was left."""
+    store = LabelStore(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.write_batch(0, TASKS)
+    assert LabelStore(tmp_path).rounds() == []
+    store.write_batch(0, TASKS[:2])
+    assert store.batch(0) == TASKS[:2] and sorted(f.name for f in tmp_path.iterdir()) == ["lock", "round-000000.json"]
+
+
+# ---- tasks
+
+
+def test_task_ids_are_stable():
+    assert task_id("prompt", 0, 3, 1) == "768fe38ec5ab82b1ed5e"
+    names = {task_id(p, i, j, r) for p in ("a", "b", 1, "1") for i in range(2) for j in range(2, 4) for r in range(2)}
+    assert len(names) == 32
+    assert task_id(np.int64(7), np.int32(0), 1, 0) == task_id(7, 0, 1, 0) and task_id(np.str_("a"), 0, 1, 0) == task_id(
+        "a", 0, 1, 0
+    )
+    with pytest.raises(TypeError, match="prompt: float"):
+        task_id(0.5, 0, 1, 0)
+
+
+def test_repeats_are_counted_on():
+    first = make_tasks(0, [(0, 0, 1), (1, 0, 1), (0, 0, 1)], [2, 0, 1])
+    second = make_tasks(1, [(1, 0, 1), (0, 0, 1)], earlier=first)
+    assert [task.repeat for task in first] == [0, 1, 2] and [task.repeat for task in second] == [0, 3]
+    assert len({task.task_id for task in first + second}) == 5
+
+
+def test_half_the_tasks_are_swapped_and_always_the_same():
+    pairs = [(p, 0, 1) for p in range(1000)]
+    swapped = np.array([task.swapped for task in make_tasks(0, pairs, swap_seed=1)])
+    assert abs(swapped.mean() - 0.5) < 0.07
+    later = np.array([task.swapped for task in make_tasks(5, pairs[::-1], swap_seed=1)])[::-1]
+    assert (swapped == later).all()
+    other = np.array([task.swapped for task in make_tasks(0, pairs, swap_seed=2)])
+    assert abs((swapped == other).mean() - 0.5) < 0.07
+
+
+def test_a_changed_pool_is_noticed():
+    ids = ["x", "y", "z"]
+    tasks = make_tasks(0, [(0, 0, 1), (2, 0, 1)], ids=ids)
+    check_tasks(tasks, ids)
+    with pytest.raises(ValueError, match="the pool has changed"):
+        check_tasks(tasks, ["x", "z", "y"])
+    with pytest.raises(ValueError, match="there are 2 prompts now"):
+        check_tasks(tasks, ["x", "y"])
+    check_tasks(TASKS)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: make_tasks(0, [(0, 1, 0)]), r"pairs: \[0, 1, 0\]"),
+        (lambda: make_tasks(0, [(0, 0, 1)], [1.5]), "1.5 found; whole numbers"),
+        (lambda: make_tasks(0, [(0, 0, 1)], [1, 2]), "one each"),
+        (lambda: answered(TASKS[0], 4), r"choice=4: allowed are 0 \(first\)"),
+    ],
+)
+def test_what_is_no_task_is_refused(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
