@@ -59,8 +59,6 @@ def save_checkpoint(
         TypeError: no LanguageModel, a step that is no integer.
         ImportError: orbax is not installed.
     """
-    import orbax.checkpoint
-
     if not isinstance(model, LanguageModel):
         raise TypeError(f"model: expected a LanguageModel, found {type(model).__name__}")
     if isinstance(step, bool) or not isinstance(step, int | np.integer):
@@ -72,19 +70,25 @@ def save_checkpoint(
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
+    try:
+        _write(fresh, model, optimiser_state, int(step))
+        _take_name(fresh, path)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return path
+
+
+def _write(folder: Path, model: LanguageModel, optimiser_state: Any, step: int) -> None:
+    import orbax.checkpoint
+
     arrays = {PARAMETERS: nnx.split(model)[1]}
     if optimiser_state is not None:
         arrays[OPTIMISER] = optimiser_state
-    facts = {
-        "config": asdict(model.config),
-        "step": int(step),
-        "arrays": {name: _kinds(part) for name, part in arrays.items()},
-    }
-    (fresh / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    kinds = {name: _kinds(part) for name, part in arrays.items()}
+    facts = {"config": asdict(model.config), "step": step, "arrays": kinds}
+    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     with orbax.checkpoint.StandardCheckpointer() as writer:
-        writer.save(fresh / ARRAYS, _numbered(arrays))
-    _take_name(fresh, path)
-    return path
+        writer.save(folder / ARRAYS, _numbered(arrays))
 
 
 def restore_checkpoint(
