@@ -29,7 +29,7 @@ class BradleyTerryFit(NamedTuple):
     parameter: w (d,), so that a completion's score is phi . w. information: prior + sum_s n_s c(u_s) z_s z_s^T at w,
     (d, d). log_likelihood: of the labels, without the prior. converged: whether the last step moved no margin by more
     than the tolerance; False where labels can be separated (then no finite maximum exists without a prior) or where
-    the information is singular (then parameter holds NaN).
+    the information is singular to working precision (then w is not the only maximum, or NaN).
     """
 
     parameter: Float[Array, " d"]
@@ -141,12 +141,15 @@ def _fit(differences, wins, counts, prior, flip, start, tol, max_steps) -> Bradl
 
     first = _State(start, differences @ start, jnp.asarray(jnp.inf, differences.dtype), jnp.asarray(0))
     last = lax.while_loop(more, newton, first)
+    final = information(last.margins)
+    pivots = jnp.square(jnp.diagonal(cholesky_and_inverse(final)[0]))
+    regular = jnp.min(pivots) > 16 * final.shape[0] * jnp.finfo(final.dtype).eps * jnp.max(jnp.diagonal(final))
     return BradleyTerryFit(
         last.parameter,
-        information(last.margins),
+        final,
         _log_likelihood(last.margins, wins, counts, flip),
         last.steps,
-        last.change <= tol,
+        (last.change <= tol) & regular,
     )
 
 
