@@ -33,7 +33,7 @@ from jaxdesign.preference.model_features import gradient_pool
 
 TOKENISER = pref.Tokeniser(ALPHABET)
 PROMPT_COLUMNS, COMPLETION_COLUMNS = 11, 27
-ARMS = ("random", "first_two", "largest_distance", "logdet", "trace")
+ARMS = ("random", "random_distinct", "first_two", "largest_distance", "logdet", "trace")
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,27 @@ def make_world(seed: int, setting: Setting) -> World:
 
 
 def choose(arm: str, world: World, number: int, setting: Setting, seed: int) -> jd.Design:
-    """`number` pairs to label, once each, chosen by one arm."""
+    """`number` pairs to label, once each, chosen by one arm.
+
+    "random" draws from all pairs of completions, as is usual; "random_distinct" from pairs of different texts, as
+    someone would who drops repeated completions first; the others are selectors of jaxdesign.
+    """
     prior = setting.ridge * number / 4 * float(np.trace(world.target)) / world.pool.dim
     budget = jd.Budget(number, per_pair=1)
     trace = jd.Trace(world.target)
     if arm in ("trace", "logdet"):
         crit = trace if arm == "trace" else jd.LogDet()
         return jd.select_pairs(world.pool, crit, budget, prior=prior, seed=seed)
+    if arm == "random_distinct":
+        distinct = jd.CompletionPool(world.pool.features, mask=first_of_its_kind(world.completions))
+        return jd.baselines.random(distinct, trace, budget, prior=prior, seed=seed)
     return jd.baselines.SELECTORS[arm](world.pool, trace, budget, prior=prior, seed=seed)
+
+
+def first_of_its_kind(completions: np.ndarray) -> np.ndarray:
+    """(P, K) True where a completion has not come before among those of its prompt; completions (P, K, c)."""
+    same = (completions[:, :, None] == completions[:, None, :]).all(axis=-1)
+    return np.argmax(same, axis=2) == np.arange(completions.shape[1])
 
 
 def value_of(policy: pref.LanguageModel, world: World, setting: Setting, seed: int) -> pref.PolicyValue:
