@@ -7,7 +7,6 @@ from small_policy import every_completion, perturbed, tiny_model
 
 from jaxdesign.preference.dpo_training import compiled_log_probability
 from jaxdesign.preference.sampled_value import sampled_policy_value, sequence_divergence
-from jaxdesign.preference.sampling import sample_completions
 
 REFERENCE, TOKENISER = tiny_model("ab", seed=3)
 MODEL = perturbed(REFERENCE, 1, size=0.1)
@@ -31,12 +30,12 @@ def test_values_are_those_of_sums_over_all_completions():
     kl = (np.exp(own) * (own - other)).sum(axis=1).mean()
     reward = (np.exp(own) * rewards_of(EVERY)).sum(axis=1).mean()
     found = sampled_policy_value(
-        MODEL, REFERENCE, PROMPTS, rewards_of, 0.7, jax.random.key(0), completions=6_000, length=LENGTH
+        MODEL, REFERENCE, PROMPTS, rewards_of, 0.7, jax.random.key(0), completions=2_000, length=LENGTH
     )
     assert kl > 0.05
     assert found.value == pytest.approx(reward - 0.7 * kl, abs=4 * found.standard_error)
-    assert found.standard_error < 0.02
-    assert found.kl == pytest.approx(kl, rel=0.05)
+    assert found.standard_error < 0.03
+    assert found.kl == pytest.approx(kl, rel=0.1)
     assert found.value == pytest.approx(found.reward - 0.7 * found.kl)
 
 
@@ -63,8 +62,7 @@ def test_near_the_reference_the_divergence_varies_less_than_the_log_ratio():
 
 
 def test_a_policy_does_not_diverge_from_itself():
-    tokens = sample_completions(MODEL, PROMPTS, jax.random.key(1), completions=2, length=LENGTH).tokens
-    rows = np.repeat(PROMPTS, 2, axis=0), np.asarray(tokens).reshape(-1, LENGTH)
+    rows = np.repeat(PROMPTS, len(EVERY), axis=0), np.tile(EVERY, (3, 1))
     assert np.abs(sequence_divergence(MODEL, MODEL, *rows)).max() == 0
 
 

@@ -1,0 +1,324 @@
+"""A small transformer, end to end: which pairs are labelled decides how good the policy becomes.
+
+    python -m bench.experiments.language_model --seeds 12 --labels 100 200 400 --json FILE --plot FILE
+
+For every seed: a new corpus and hidden reward; supervised fine-tuning of a new transformer; K completions of each
+prompt of a pool, sampled from it; features (projected gradients of the log-probability by the parameters that will be
+trained); for every way of choosing n pairs: simulated Bradley-Terry labels, DPO, and the value J = E r - beta
+KL(pi || pi_sft) of the trained policy from fresh samples on other prompts. All arms share everything but the choice of
+pairs: labels (a pair chosen by two arms gets the same label), optimiser, steps, order, evaluation seeds. Learning rate
+and steps were tuned for random pairs, on seeds from 1,000 on (`--tune`), which are not reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from scipy import stats
+
+import jaxdesign as jd
+from bench.measure import machine
+from jaxdesign import preference as pref
+from jaxdesign.preference.corpus import ALPHABET
+from jaxdesign.preference.model_features import gradient_pool
+
+TOKENISER = pref.Tokeniser(ALPHABET)
+PROMPT_COLUMNS, COMPLETION_COLUMNS = 11, 27
+ARMS = ("random", "random_distinct", "first_two", "largest_distance", "logdet", "trace")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything that an arm does not choose.
+
+    `shares` of the kinds of prompts: names and colours have one right answer, notes a usual one, tales and odes are
+    free. `scale` is the standard deviation of a word's hidden value, `ridge` the prior of every design as a part of
+    what n average labels tell; `trainable` the parameters that DPO trains and by which features differentiate.
+    """
+
+    corpus: int = 4_000
+    pool: int = 300
+    completions: int = 8
+    held_back: int = 256
+    samples: int = 8
+    fine_tuning_steps: int = 600
+    shares: tuple[tuple[str, float], ...] = (("name", 0.2), ("hue", 0.2), ("note", 0.2), ("tale", 0.2), ("ode", 0.2))
+    scale: float = 1.0
+    beta: float = 0.5
+    dimension: int = 64
+    ridge: float = 0.01
+    trainable: tuple[str, ...] = ("head/*",)
+    learning_rate: float = 1e-3
+    steps: int = 30
+    batch_size: int = 64
+
+
+SHORT = Setting(corpus=400, pool=40, held_back=32, samples=4, fine_tuning_steps=40, dimension=16, steps=5)
+
+
+class World(NamedTuple):
+    """What a seed decides: the fine-tuned policy, its completions, their features and rewards, held-back prompts."""
+
+    policy: pref.LanguageModel
+    prompts: np.ndarray
+    completions: np.ndarray
+    rewards: np.ndarray
+    pool: jd.CompletionPool
+    target: np.ndarray
+    held_back: np.ndarray
+    reward: pref.HiddenReward
+    facts: dict[str, Any]
+
+
+def make_world(seed: int, setting: Setting) -> World:
+    """Corpus, supervised fine-tuning, completions of the pool's prompts, features and target."""
+    total = setting.corpus + setting.pool + setting.held_back
+    corpus = pref.grammar_corpus(total, seed=seed, shares=dict(setting.shares))
+    prompts = TOKENISER.encode_prompts(corpus.prompts, PROMPT_COLUMNS)
+    learnt, asked, held_back = np.split(prompts, np.cumsum([setting.corpus, setting.pool]))
+    texts = corpus.draw(range(setting.corpus), seed)
+    examples = pref.Examples(learnt, TOKENISER.encode_completions(texts, COMPLETION_COLUMNS))
+    seconds = {}
+    start = time.perf_counter()
+    config = pref.LanguageModelConfig(
+        TOKENISER.characters, max_length=PROMPT_COLUMNS + COMPLETION_COLUMNS, width=64, tied=False
+    )
+    blank = pref.LanguageModel(config, rngs=nnx.Rngs(seed))
+    tuned = pref.fine_tune(blank, examples, steps=setting.fine_tuning_steps, seed=seed)
+    seconds["fine_tuning"] = time.perf_counter() - start
+    start = time.perf_counter()
+    samples = pref.sample_completions(
+        tuned.model, asked, jax.random.key(seed), completions=setting.completions, length=COMPLETION_COLUMNS
+    )
+    completions = np.asarray(samples.tokens)
+    seconds["sampling"] = time.perf_counter() - start
+    start = time.perf_counter()
+    pool = gradient_pool(
+        tuned.model,
+        asked,
+        completions,
+        dimension=setting.dimension,
+        key=jax.random.key(seed),
+        parameters=setting.trainable,
+    )
+    target = np.asarray(jd.policy_target(pool), np.float64)
+    seconds["features"] = time.perf_counter() - start
+    reward = pref.random_reward(seed, scale=setting.scale)
+    rewards = reward(TOKENISER.decode_all(completions))
+    facts = {
+        "loss": float(tuned.losses[-50:].mean()),
+        "entropy": float(corpus.entropies()[: setting.corpus].mean()),
+        "distinct": float(np.mean([len(np.unique(rows, axis=0)) for rows in completions])),
+        "reward_sd": float(np.sqrt(rewards.var(axis=1).mean())),
+        "seconds": seconds,
+    }
+    return World(tuned.model, asked, completions, rewards, pool, target, held_back, reward, facts)
+
+
+def choose(arm: str, world: World, number: int, setting: Setting, seed: int) -> jd.Design:
+    """`number` pairs to label, once each, chosen by one arm.
+
+    "random" draws from all pairs of completions, as is usual; "random_distinct" from pairs of different texts, as
+    someone would who drops repeated completions first; the others are selectors of jaxdesign.
+    """
+    prior = setting.ridge * number / 4 * float(np.trace(world.target)) / world.pool.dim
+    budget = jd.Budget(number, per_pair=1)
+    trace = jd.Trace(world.target)
+    if arm in ("trace", "logdet"):
+        crit = trace if arm == "trace" else jd.LogDet()
+        return jd.select_pairs(world.pool, crit, budget, prior=prior, seed=seed)
+    if arm == "random_distinct":
+        distinct = jd.CompletionPool(world.pool.features, mask=first_of_its_kind(world.completions))
+        return jd.baselines.random(distinct, trace, budget, prior=prior, seed=seed)
+    return jd.baselines.SELECTORS[arm](world.pool, trace, budget, prior=prior, seed=seed)
+
+
+def first_of_its_kind(completions: np.ndarray) -> np.ndarray:
+    """(P, K) True where a completion has not come before among those of its prompt; completions (P, K, c)."""
+    same = (completions[:, :, None] == completions[:, None, :]).all(axis=-1)
+    return np.argmax(same, axis=2) == np.arange(completions.shape[1])
+
+
+def value_of(policy: pref.LanguageModel, world: World, setting: Setting, seed: int) -> pref.PolicyValue:
+    """J of a policy on the held-back prompts, from fresh samples; the same seed for all policies of a world."""
+    return pref.sampled_policy_value(
+        policy,
+        world.policy,
+        world.held_back,
+        lambda tokens: world.reward(TOKENISER.decode_all(tokens)),
+        setting.beta,
+        jax.random.key(10_000 + seed),
+        completions=setting.samples,
+        length=COMPLETION_COLUMNS,
+    )
+
+
+def train_policy(world: World, pairs: np.ndarray, setting: Setting, seed: int, optimiser: Any) -> pref.LanguageModel:
+    """Simulated labels of the pairs, and DPO on them."""
+    labels = pref.simulate_labels(jax.random.key(20_000 + seed), world.rewards, pairs)
+    return pref.train_on_pairs(
+        world.policy,
+        pref.preferred_pairs(world.prompts, world.completions, labels),
+        pref.dpo_loss,
+        {"beta": setting.beta},
+        optimiser=optimiser,
+        steps=setting.steps,
+        batch_size=setting.batch_size,
+        seed=seed,
+        trainable=setting.trainable,
+    ).model
+
+
+def one_seed(seed: int, setting: Setting, counts: Sequence[int], arms: Sequence[str], optimiser: Any) -> dict[str, Any]:
+    """Every arm at every number of labels in the world of one seed."""
+    start = time.perf_counter()
+    world = make_world(seed, setting)
+    before = value_of(world.policy, world, setting, seed)
+    rows = []
+    for number in counts:
+        for arm in arms:
+            begun = time.perf_counter()
+            design = choose(arm, world, number, setting, seed)
+            chosen = time.perf_counter()
+            pairs = np.repeat(design.pairs, design.labels.astype(int), axis=0)
+            policy = train_policy(world, pairs, setting, seed, optimiser)
+            trained = time.perf_counter()
+            after = value_of(policy, world, setting, seed)
+            p, i, j = pairs.T
+            same = (world.completions[p, i] == world.completions[p, j]).all(axis=1)
+            rows.append(
+                {
+                    "labels": number,
+                    "arm": arm,
+                    "gain": after.value - before.value,
+                    "value": after.value,
+                    "reward": after.reward,
+                    "kl": after.kl,
+                    "criterion": float(design.certificate.value),
+                    "identical": float(same.mean()),
+                    "reward_gap": float(np.abs(world.rewards[p, i] - world.rewards[p, j]).mean()),
+                    "seconds": [chosen - begun, trained - chosen, time.perf_counter() - trained],
+                }
+            )
+    return {
+        "seed": seed,
+        "before": before.value,
+        "facts": world.facts,
+        "arms": rows,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def summary(results: Sequence[dict], against: str = "random") -> list[dict[str, Any]]:
+    """For each number of labels and arm: mean gain in J, and the paired difference to `against`, 95% interval."""
+    gains = {}
+    for result in results:
+        for row in result["arms"]:
+            gains.setdefault((row["labels"], row["arm"]), []).append(row["gain"])
+    rows = []
+    for (number, arm), values in gains.items():
+        row = {"labels": number, "arm": arm, "gain": float(np.mean(values)), "seeds": len(values)}
+        if arm != against and (number, against) in gains and len(values) > 1:
+            difference = np.subtract(values, gains[number, against])
+            half = stats.t.ppf(0.975, len(values) - 1) * difference.std(ddof=1) / len(values) ** 0.5
+            row["difference"] = float(difference.mean())
+            row["interval"] = [float(difference.mean() - half), float(difference.mean() + half)]
+            row["better_in"] = int((difference > 0).sum())
+        rows.append(row)
+    return rows
+
+
+def tune(setting: Setting, counts: Sequence[int], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Mean gain of random pairs for every learning rate and number of steps: how the setting's own were chosen."""
+    rows = []
+    for seed in seeds:
+        world = make_world(seed, setting)
+        before = value_of(world.policy, world, setting, seed).value
+        for number in counts:
+            pairs = choose("random", world, number, setting, seed).pairs
+            for rate in (5e-4, 1e-3, 2e-3):
+                optimiser = optimiser_of(rate)
+                for steps in (15, 30, 60):
+                    policy = train_policy(world, pairs, replace(setting, steps=steps), seed, optimiser)
+                    gain = value_of(policy, world, setting, seed).value - before
+                    rows.append({"seed": seed, "labels": number, "rate": rate, "steps": steps, "gain": gain})
+    return rows
+
+
+def optimiser_of(rate: float) -> optax.GradientTransformation:
+    """Adam with clipped gradients."""
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+
+
+def plot(results: dict[str, Any], file: str) -> None:
+    """Gain in J against the number of labels, with standard errors over seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4))
+    for arm in results["arms"]:
+        gains = {}
+        for result in results["seeds"]:
+            for row in result["arms"]:
+                if row["arm"] == arm:
+                    gains.setdefault(row["labels"], []).append(row["gain"])
+        counts = sorted(gains)
+        errors = [np.std(gains[n], ddof=1) / len(gains[n]) ** 0.5 if len(gains[n]) > 1 else 0 for n in counts]
+        axes.errorbar(counts, [np.mean(gains[n]) for n in counts], errors, label=arm, marker="o", capsize=3)
+    axes.set(xscale="log", xlabel="labels", ylabel="gain in reward minus beta KL over the fine-tuned policy")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(file, dpi=150)
+    pyplot.close(figure)
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(prog="python -m bench.experiments.language_model", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=12, help="how many, from 0 (--tune: from 1,000)")
+    parser.add_argument("--labels", type=int, nargs="+", default=[100, 200, 400])
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), help=f"of {', '.join(ARMS)} and jaxdesign.baselines")
+    parser.add_argument("--short", action="store_true", help="a small setting that only shows that everything runs")
+    parser.add_argument("--tune", action="store_true", help="learning rates and steps for random pairs instead")
+    parser.add_argument("--json", metavar="FILE", help="write the results here")
+    parser.add_argument("--plot", metavar="FILE", help="draw the gains here")
+    chosen = parser.parse_args(arguments)
+    setting = SHORT if chosen.short else Setting()
+    results = {"machine": machine(), "setting": asdict(setting), "arms": chosen.arms}
+    if chosen.tune:
+        results["tuning"] = tune(setting, chosen.labels, range(1_000, 1_000 + chosen.seeds))
+    else:
+        optimiser, results["seeds"] = optimiser_of(setting.learning_rate), []
+        for seed in range(chosen.seeds):
+            results["seeds"].append(one_seed(seed, setting, chosen.labels, chosen.arms, optimiser))
+            results["summary"] = summary(results["seeds"])
+            print(json.dumps(results["seeds"][-1]), flush=True)
+            save(results, chosen.json)
+        for row in results["summary"]:
+            print(json.dumps(row))
+        if chosen.plot:
+            plot(results, chosen.plot)
+    save(results, chosen.json)
+    return results
+
+
+def save(results: dict[str, Any], file: str | None) -> None:
+    """Write what there is so far: a run of hours should not be lost with its last seed."""
+    if file:
+        with open(file, "w", encoding="utf-8") as stream:
+            json.dump(results, stream, indent=1)
+            stream.write("\n")
+
+
+if __name__ == "__main__":
+    main()
