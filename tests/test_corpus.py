@@ -62,7 +62,14 @@ def test_rewards_add_up():
 
 def test_rewards_vary_with_words_length_and_style():
     reward = random_reward(0, scale=2.0)
-    texts = ["shy fox runs.", "old fox runs.", "shy fox naps.", "shy fox runs!", "oh, shy fox runs.", "shy fox runs soon."]
+    texts = [
+        "shy fox runs.",
+        "old fox runs.",
+        "shy fox naps.",
+        "shy fox runs!",
+        "oh, shy fox runs.",
+        "shy fox runs soon.",
+    ]
     assert len(np.unique(reward(np.array(texts, dtype=object)))) == 6
     assert 1 < np.std(list(reward.values.values())) < 3
     assert random_reward(0).values != random_reward(1).values

@@ -21,9 +21,7 @@ TEMPERATURE = 0.7
 
 @pytest.fixture(scope="module")
 def samples():
-    return sample_completions(
-        MODEL, PROMPTS, jax.random.key(3), completions=7, length=LENGTH, temperature=TEMPERATURE
-    )
+    return sample_completions(MODEL, PROMPTS, jax.random.key(3), completions=7, length=LENGTH, temperature=TEMPERATURE)
 
 
 def flat(samples):

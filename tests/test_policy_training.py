@@ -82,9 +82,7 @@ def margins(model):
 
 
 def test_training_raises_the_margins_of_preferred_completions():
-    trained = train_on_pairs(
-        MODEL, PAIRS, dpo_loss, {"beta": 0.5}, optimiser=optax.adam(3e-3), steps=30, batch_size=5
-    )
+    trained = train_on_pairs(MODEL, PAIRS, dpo_loss, {"beta": 0.5}, optimiser=optax.adam(3e-3), steps=30, batch_size=5)
     gained = 0.5 * (margins(trained.model) - margins(MODEL))
     assert trained.losses[0] == pytest.approx(np.log(2), abs=1e-5)  # the policy is the reference: every margin is 0
     assert (gained > 0.1).all()

@@ -137,9 +137,7 @@ def _fit(differences, wins, counts, prior, flip, start, tol, max_steps) -> Bradl
         length = lengths[jnp.argmax(gains)]
         change = jnp.max(jnp.where(counts > 0, jnp.abs(along), 0))
         change = jnp.where(jnp.isfinite(change), change, jnp.nan)  # NaN ends the loop, not converged
-        return _State(
-            state.parameter + length * step, state.margins + length * along, length * change, state.steps + 1
-        )
+        return _State(state.parameter + length * step, state.margins + length * along, length * change, state.steps + 1)
 
     first = _State(start, differences @ start, jnp.asarray(jnp.inf, differences.dtype), jnp.asarray(0))
     last = lax.while_loop(more, newton, first)
