@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from jaxdesign import Budget, CompletionPool, LogDet, label_information, pair_differences, select_pairs
+from jaxdesign import Budget, CompletionPool, LogDet, label_information, select_pairs
 from jaxdesign.preference.bradley_terry import fit_bradley_terry
 from jaxdesign.preference.labels import FIRST, SECOND, SKIP, TIE, Labels, as_labels, concatenated, counted
 from jaxdesign.preference.reliability import estimate_reliability, flip_of, reliable_annotators, with_estimated_flip
@@ -34,13 +34,18 @@ def judged(pool, truth, eta, repeats, seed=0, **options):
     return simulate_labels(jax.random.key(seed), rewards, rows, crew, who=who)
 
 
+def differences(pool, pairs):
+    features, (p, i, j) = np.asarray(pool.features, np.float64), np.asarray(pairs).T
+    return features[p, i] - features[p, j]
+
+
 def log_likelihood(pool, labels, w, eta):
     """Written out label by label; a tie is half a clean label each way."""
-    u = np.asarray(pair_differences(pool, labels.pairs), np.float64) @ w
+    u = differences(pool, labels.pairs) @ w
     p = 1 / (1 + np.exp(-u))
     q = eta[labels.annotators] * p + (1 - eta[labels.annotators]) * (1 - p)
     each = {FIRST: np.log(q), SECOND: np.log(1 - q), TIE: (np.log(p) + np.log(1 - p)) / 2, SKIP: 0 * p}
-    return sum(each[code][k] for k, code in enumerate(labels.choices.tolist()))
+    return sum(each[code][labels.choices == code].sum() for code in each)
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +64,16 @@ def test_true_reliabilities_are_recovered(crowd):
     error = found.parameter - truth
     assert error @ found.information @ error < 20  # chi-square of 4 degrees of freedom
     # who is weighed as reliable gives a better reward than everybody alike
-    plain = fit_bradley_terry(np.asarray(pair_differences(pool, counted(labels)[0])), *counted(labels)[1:]).parameter
+    plain = fit_bradley_terry(differences(pool, counted(labels)[0]), *counted(labels)[1:]).parameter
     assert np.linalg.norm(error) < 0.5 * np.linalg.norm(np.asarray(plain) - truth)
 
 
 def test_errors_are_as_large_as_stated():
-    """Standardised errors of 20 crowds x 4 annotators, 1,800 labels each: mean square 1 +- 0.16."""
+    """Standardised errors of 12 crowds x 4 annotators, 1,800 labels each: mean square 1 +- 0.2."""
     pool, eta = a_pool(1), [0.9, 0.8, 0.7, 0.6]
-    found = [estimate_reliability(pool, judged(pool, a_truth(pool, 1), eta, 10, seed=seed)) for seed in range(20)]
+    found = [estimate_reliability(pool, judged(pool, a_truth(pool, 1), eta, 10, seed=seed)) for seed in range(12)]
     squares = [((one.eta - eta) / one.standard_error) ** 2 for one in found]
-    assert abs(np.mean(squares) - 1) < 3 * 0.16
+    assert abs(np.mean(squares) - 1) < 3 * 0.2
 
 
 def test_the_likelihood_never_falls(crowd):
@@ -128,7 +133,7 @@ def test_taken_as_perfect_the_fit_is_bradley_terry():
     labels = judged(pool, a_truth(pool, 4), [0.9, 0.8, 0.8, 0.8], 2, tie=0.4)
     found = estimate_reliability(pool, labels, start=1.0, prior=0.3)
     pairs, wins, counts = counted(labels)
-    plain = fit_bradley_terry(np.asarray(pair_differences(pool, pairs)), wins, counts, prior=0.3)
+    plain = fit_bradley_terry(differences(pool, pairs), wins, counts, prior=0.3)
     np.testing.assert_allclose(found.parameter, plain.parameter, atol=1e-6)
     np.testing.assert_allclose(found.information, plain.information, rtol=1e-5, atol=1e-7)
     assert (
@@ -191,7 +196,7 @@ def test_responsibilities_tell_reversed_labels_from_straight_ones():
     truth = a_truth(pool, 7, size=6.0)
     labels = judged(pool, truth, [0.8] * 4, 1)
     found = estimate_reliability(pool, labels)
-    u = np.asarray(pair_differences(pool, labels.pairs)) @ truth
+    u = differences(pool, labels.pairs) @ truth
     clear = np.abs(u) > 4
     straight = (labels.choices == FIRST) == (u > 0)
     assert (

@@ -227,21 +227,19 @@ def _em(z, row_pair, row_who, seen, prior, pseudo, start, ema, tol, *, max_itera
 
     def step(carry):
         state, trace = carry
-        parameter, eta = refit(state.parameter, state.eta)
+        begin = state.steps < 0  # the first fit of w takes the labels as they are; one program serves it too
+        parameter, eta = refit(state.parameter, jnp.where(begin, 1.0, state.eta))
+        eta = jnp.where(begin, start, eta)
         moved = jnp.max(jnp.abs(z @ (parameter - state.parameter)))
-        change = jnp.maximum(moved, jnp.max(jnp.abs(eta - state.eta)))
+        change = jnp.where(begin, jnp.inf, jnp.maximum(moved, jnp.max(jnp.abs(eta - state.eta))))
         steps = state.steps + 1
         return _State(eta, parameter, change, steps), trace.at[steps].set(objective(parameter, eta))
 
     def more(carry):
         return (carry[0].change > tol) & (carry[0].steps < max_iterations)  # NaN ends the loop, not converged
 
-    parameter = fit_bradley_terry(
-        z, jnp.zeros(len(z)).at[row_pair].add(first + ties / 2), counts, prior=prior
-    ).parameter
-    state = _State(start, parameter, jnp.asarray(jnp.inf), jnp.asarray(0))
-    trace = jnp.zeros(max_iterations + 1).at[0].set(objective(parameter, start))
-    return jax.lax.while_loop(more, step, (state, trace))
+    state = _State(start, jnp.zeros(z.shape[1]), jnp.asarray(jnp.inf), jnp.asarray(-1))
+    return jax.lax.while_loop(more, step, (state, jnp.zeros(max_iterations + 1)))
 
 
 def _right(margin, eta):
