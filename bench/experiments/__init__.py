@@ -1,0 +1,1 @@
+"""Experiments that follow a design to the policy trained on its labels: `python -m bench.experiments.NAME`."""
