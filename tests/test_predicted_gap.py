@@ -1,0 +1,63 @@
+"""The gap predicted by (beta/2) tr(H F^-1) is the mean gap of simulated training, for every kind of design."""
+
+import numpy as np
+import pytest
+
+import jaxdesign as jd
+from bench.experiments import simulated_gap as sim
+from bench.experiments.log_linear import log_linear, scaled
+from jaxdesign._arrays import float64
+
+LABELS = 60_000
+REPEATS = 3000  # the gap is about a chi-square of 4: its mean is then known to sqrt(2/4/3000) = 1.3 per cent
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return log_linear(prompts=12, completions=4, dim=4, spread=0.8, seed=3)
+
+
+@pytest.fixture(scope="module")
+def designs(truth):
+    H = truth.target(np.zeros(4))
+    with float64():
+        informed = jd.CompletionPool(truth.pool.features, truth.scores())
+        return {
+            "trace at the reference": jd.optimize(truth.pool, jd.Trace(H), jd.Budget(30)),
+            "trace at the truth": jd.optimize(informed, jd.Trace(truth.target()), jd.Budget(30)),
+            "log det": jd.optimize(truth.pool, jd.LogDet(), jd.Budget(30)),
+            "random": jd.baselines.random(truth.pool, jd.LogDet(), jd.Budget(30, per_pair=1)),
+        }
+
+
+@pytest.mark.parametrize("name", ["trace at the reference", "trace at the truth", "log det", "random"])
+def test_prediction_is_the_mean_gap_of_maximum_likelihood_policies(truth, designs, name):
+    design = designs[name]
+    labels = scaled((design.pairs, design.labels / 30), LABELS)
+    predicted = sim.predicted_gap(truth, labels)
+    gaps = sim.simulated_gaps(truth, labels, REPEATS, seed=0)
+    assert np.isfinite(gaps).all()  # a maximum exists in every repeat
+    error = gaps.std(ddof=1) / np.sqrt(REPEATS)
+    assert abs(gaps.mean() - predicted) < 4 * error
+    for wrong in (0.8, 1.2):  # so that the comparison above has the power to tell a prediction 20 per cent off
+        assert abs(gaps.mean() - wrong * predicted) > 4 * error
+
+
+def test_prediction_matches_the_formula_written_out_pair_by_pair(truth, designs):
+    design = designs["random"]
+    features, w, beta = np.asarray(truth.pool.features), truth.parameter, truth.beta
+    F = np.zeros((4, 4))
+    for p, i, j in design.pairs:
+        z = features[p, i] - features[p, j]
+        chance = 1 / (1 + np.exp(-z @ w))
+        F += beta**2 * 2 * chance * (1 - chance) * np.outer(z, z)  # two labels a pair
+    H = np.zeros((4, 4))
+    for rows, reference in zip(features, truth.log_reference, strict=True):
+        pi = np.exp(reference + rows @ w / beta)
+        H += np.cov(rows.T, aweights=pi / pi.sum(), ddof=0) / len(features)
+    labels = scaled((design.pairs, design.labels / 30), 60)
+    assert np.isclose(sim.predicted_gap(truth, labels), beta / 2 * np.trace(H @ np.linalg.inv(F)), rtol=1e-10)
+
+
+def test_labels_that_leave_a_direction_open_predict_an_infinite_gap(truth):
+    assert sim.predicted_gap(truth, sim.collect(np.array([[0, 0, 1], [1, 0, 1]]), [500, 500])) == np.inf
