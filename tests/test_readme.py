@@ -17,9 +17,11 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def test_its_python_runs(capsys):
+def test_its_python_runs(capsys, tmp_path, monkeypatch):
+    text = blocks("python")
+    monkeypatch.chdir(tmp_path)  # what it stores
     names = {}  # later blocks go on where earlier ones stopped
-    for code in blocks("python"):
+    for code in text:
         exec(compile(code, "README.md", "exec"), names)
     efficiency, *pairs = capsys.readouterr().out.split("\n", 1)
     assert 0.5 < float(efficiency) <= 1 and pairs
