@@ -1,10 +1,12 @@
 """Policies that are solved exactly: predicted against simulated gap for every design, and labels saved against random.
 
-`python -m bench.experiments.log_linear --json FILE`. Problems: one softmax over d completions (tabular), and log-linear
-policies of many prompts whose features have a Student-t scale for each completion, the truth near the reference policy
-(log_linear) or far from it (log_linear_far), where the plug-in, which sees every label information as 1/4, loses. A
-design fixes the shares of its pairs, which are scaled to every number of labels n; the trained policy is unregularised
-maximum likelihood.
+`python -m bench.experiments.log_linear --json FILE`.
+
+Problems: one softmax over d completions (tabular), and log-linear policies of many prompts whose features have a
+Student-t scale for each completion, the truth near the reference policy (log_linear) or far from it (log_linear_far),
+where the plug-in, which takes the label information of every pair for 1/4, can lose to random. A design fixes the
+shares of its pairs, which are scaled to every number of labels n; the trained policy is unregularised maximum
+likelihood.
 
 Designs: trace_plug_in knows the reference policy only; trace_two_rounds spends a fifth of n on it, fits, and designs
 the rest at the posterior; trace_oracle knows the truth; the rest are log det and the selectors of
