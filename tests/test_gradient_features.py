@@ -64,6 +64,7 @@ def test_two_devices_give_what_one_gives(count, kind):
         assert len(found.sharding.device_set) == 2
 
 
+@pytest.mark.slow
 def test_four_devices_give_what_one_gives():
     script = """
 import jax, numpy as np

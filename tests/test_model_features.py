@@ -41,6 +41,7 @@ def test_hidden_pools_hold_the_state_at_the_last_token():
         np.testing.assert_allclose(pool.features[p, k], MODEL(tokens[None]).hidden[0, -1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_padding_on_the_left_of_prompts_changes_nothing():
     wide = np.concatenate([np.full((2, 1), CONFIG.pad, np.int32), PROMPTS], axis=1)
     for make in (hidden_pool, lambda *arrays: gradient_pool(*arrays, dimension=6, key=KEY)):
