@@ -1,0 +1,91 @@
+"""The ways of choosing pairs that experiments compare, by name, and rounds in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+import jaxdesign as jd
+from jaxdesign import preference as pref
+from jaxdesign._arrays import float64
+
+NEED_SCORES = ("closest_call", "largest_score_gap")  # rank pairs by their margin: given the true ones
+NEED_WEIGHTS = ("square_root", "t_pilaf")  # given those of the reference policy
+SEEDED = ("random", "first_two", *NEED_WEIGHTS)
+PILOT = 0.25  # share of the labels spent before the second round
+FLOOR = 0.25  # share of the labels that trace_floor draws at random
+
+SHORT_CUT = (
+    "best_set",
+)  # whole labels of designs made anew for every truth: no exchange, which would gain a few per cent
+
+ONE_ROUND = ("trace", "trace_floor", "trace_oracle", "logdet", *jd.baselines.SELECTORS)
+
+
+class Problem(NamedTuple):
+    """What the choice of pairs may know: a pool, the prompts that matter, how labels will be fitted.
+
+    scores: (P, K) true rewards of the pool, which only selectors that ask for scores and the oracle see.
+    parameter: the true reward parameter, or the best linear one; seen by the oracle alone, for its H.
+    """
+
+    pool: jd.CompletionPool
+    deployment: jd.CompletionPool
+    prior: float
+    beta: float
+    scores: Float[np.ndarray, "p k"] | None = None
+    parameter: Float[np.ndarray, " d"] | None = None
+
+    def target(self, parameter=None) -> Float[np.ndarray, "d d"]:
+        """H of the deployment prompts under the policy of a reward parameter; by default the reference policy."""
+        parameter = np.zeros(self.pool.dim) if parameter is None else parameter
+        return pref.posterior_targets(self.deployment, parameter, self.beta)
+
+
+def choose(arm: str, problem: Problem, budget: jd.Budget, seed: int) -> Int[np.ndarray, "n 3"]:
+    """Pairs to label, once each, by one of ONE_ROUND.
+
+    trace is the design of the reference policy (plug-in), trace_floor the same around pairs drawn at random,
+    trace_oracle the one that knows the true rewards.
+    """
+    pool, prior = problem.pool, problem.prior
+    short_cut = {"prior": prior, "methods": SHORT_CUT}
+    if arm == "trace_oracle":
+        informed = with_scores(pool, problem.scores)
+        return jd.select_pairs(informed, jd.Trace(problem.target(problem.parameter)), budget, **short_cut).pairs
+    trace = jd.Trace(problem.target())
+    if arm == "trace_floor":
+        budget = jd.with_uniform_floor(pool, budget, FLOOR, seed=seed)
+        return jd.select_pairs(pool, trace, budget, **short_cut).pairs
+    if arm in ("trace", "logdet"):
+        return jd.select_pairs(pool, trace if arm == "trace" else jd.LogDet(), budget, prior=prior).pairs
+    if arm in NEED_SCORES:
+        pool = with_scores(pool, problem.scores)
+    extra = {"log_weights": np.zeros(pool.mask.shape)} if arm in NEED_WEIGHTS else {}
+    return jd.baselines.SELECTORS[arm](pool, trace, budget, prior=prior, seed=seed, **extra).pairs
+
+
+def with_scores(pool: jd.CompletionPool, scores: Float[np.ndarray, "p k"]) -> jd.CompletionPool:
+    """The pool with these scores."""
+    with float64():
+        return jd.CompletionPool(pool.features, np.asarray(scores, np.float32), np.asarray(pool.mask))
+
+
+def two_rounds(
+    problem: Problem, pilot: Int[np.ndarray, "m 3"], ask: Callable, budget: jd.Budget, seed: int, draws: int = 4
+) -> pref.Labels:
+    """A pilot, its labels, and the rest of the budget at their posterior: `preference.next_batch` with SHORT_CUT."""
+    held = pref.as_labels(pilot, ask(pilot))
+    drawn = pref.posterior_draws(pref.fit_posterior(problem.pool, held, problem.prior), draws, seed)
+    scored = pref.scored_pool(problem.pool, drawn)
+    _, _, counts = pref.counted(held)
+    prior = problem.prior * np.eye(problem.pool.dim) + jd.held_information(scored, pilot, counts)
+    taken = pilot if budget.exclude is None else np.concatenate([np.asarray(budget.exclude), pilot])
+    rest = replace(budget, total=budget.total - len(pilot), exclude=taken)
+    second = jd.select_pairs(scored, jd.Trace(problem.target(drawn)), rest, prior=prior, methods=SHORT_CUT).pairs
+    pairs = np.concatenate([pilot, second])
+    return pref.as_labels(pairs, np.concatenate([held.choices, ask(second)]))

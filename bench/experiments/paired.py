@@ -1,0 +1,53 @@
+"""Statistics of arms that share their seeds: paired ratios and differences with intervals, and labels saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
+    """Mean, lower and upper limit by Student's t over seeds; NaN limits for fewer than two values."""
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        return float(values.mean()), float("nan"), float("nan")
+    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
+def labels_saved(counts: Sequence[int], own: Sequence[float], other: Sequence[float]) -> list[float]:
+    """At each count, labels the other arm needs for this arm's gap, over that count.
+
+    log gap is taken as linear in log labels between the counts tried, and as falling at the rate 1/n beyond the last
+    one, the fastest that is possible in the long run, which favours the other arm; NaN where the other arm does better
+    at the smallest count already.
+    """
+    logs, own, other = np.log(np.asarray(counts, float)), np.log(own), np.log(other)
+    if len(other) > 1:
+        other = np.minimum.accumulate(other)  # a gap reached once stays reached: noise must not make a curve rise
+    needed = np.interp(-own, -other, logs) + np.maximum(0, other[-1] - own)
+    return [float(x) for x in np.where(own > other[0], np.nan, np.exp(needed - logs))]
+
+
+def compared(gaps: Mapping[int, Mapping[str, Sequence[float]]], against: str = "random") -> dict[str, dict]:
+    """{arm: {"gap": mean by count, "standard_error": ..., "ratio": [mean, low, high] by count, "labels_saved": ...}}.
+
+    Args:
+        gaps: {labels: {arm: one gap a seed}}, seeds in the same order for all arms.
+        against: the arm that ratios and savings are relative to. The ratio is the mean over seeds of gap / its gap.
+    """
+    counts = sorted(gaps)
+    found: dict[str, dict] = {}
+    other = [float(np.mean(gaps[n][against])) for n in counts]
+    for arm in gaps[counts[0]]:
+        means = [float(np.mean(gaps[n][arm])) for n in counts]
+        ratios = [mean_interval(np.divide(gaps[n][arm], gaps[n][against])) for n in counts]
+        found[arm] = {
+            "gap": dict(zip(counts, means, strict=True)),
+            "standard_error": {n: float(np.std(gaps[n][arm], ddof=1) / len(gaps[n][arm]) ** 0.5) for n in counts},
+            "ratio": dict(zip(counts, ratios, strict=True)),
+            "labels_saved": dict(zip(counts, labels_saved(counts, means, other), strict=True)),
+        }
+    return found
