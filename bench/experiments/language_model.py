@@ -28,6 +28,7 @@ from flax import nnx
 from scipy import stats
 
 import jaxdesign as jd
+from bench.experiments.files import write_json
 from bench.measure import machine
 from jaxdesign import preference as pref
 from jaxdesign.preference.corpus import ALPHABET
@@ -305,21 +306,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             results["seeds"].append(one_seed(seed, setting, chosen.labels, chosen.arms, optimiser))
             results["summary"] = summary(results["seeds"])
             print(json.dumps(results["seeds"][-1]), flush=True)
-            save(results, chosen.json)
+            write_json(results, chosen.json)
         for row in results["summary"]:
             print(json.dumps(row))
         if chosen.plot:
             plot(results, chosen.plot)
-    save(results, chosen.json)
+    write_json(results, chosen.json)
     return results
-
-
-def save(results: dict[str, Any], file: str | None) -> None:
-    """Write what there is so far: a run of hours should not be lost with its last seed."""
-    if file:
-        with open(file, "w", encoding="utf-8") as stream:
-            json.dump(results, stream, indent=1)
-            stream.write("\n")
 
 
 if __name__ == "__main__":

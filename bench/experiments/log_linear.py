@@ -26,6 +26,7 @@ import numpy as np
 
 import jaxdesign as jd
 from bench.experiments import simulated_gap as sim
+from bench.experiments.files import write_json
 from bench.measure import machine
 from jaxdesign._arrays import float64
 from jaxdesign.preference import fit_bradley_terry, tabular_pool
@@ -218,10 +219,7 @@ def main() -> None:
         results[name] = experiment(*problems[name], sizes, repeats, seeds)
         results[name]["seconds"] = time.perf_counter() - began
         print(json.dumps({k: v for k, v in results[name].items() if k != "rows"}, indent=1), flush=True)
-    if given.json:
-        with open(given.json, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=1)
-            file.write("\n")
+    write_json(results, given.json)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,11 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
+def share_right(truth: np.ndarray, guess: np.ndarray) -> float:
+    """Share of nonzero margins whose sign is guessed; a guess of zero is half right."""
+    return float(np.mean((1 + np.sign(truth) * np.sign(guess)) / 2))
+
+
 def labels_saved(counts: Sequence[int], own: Sequence[float], other: Sequence[float]) -> list[float]:
     """At each count, labels the other arm needs for this arm's gap, over that count.
 
@@ -25,9 +30,10 @@ def labels_saved(counts: Sequence[int], own: Sequence[float], other: Sequence[fl
     at the smallest count already.
     """
     logs, own, other = np.log(np.asarray(counts, float)), np.log(own), np.log(other)
-    if len(other) > 1:
-        other = np.minimum.accumulate(other)  # a gap reached once stays reached: noise must not make a curve rise
-    needed = np.interp(-own, -other, logs) + np.maximum(0, other[-1] - own)
+    other = np.minimum.accumulate(other)  # a gap reached once stays reached: noise must not make a curve rise
+    first = np.append(True, np.diff(other) < 0)
+    needed = np.interp(-own, -other[first], logs[first])
+    needed = np.where(own < other[-1], logs[-1] + other[-1] - own, needed)
     return [float(x) for x in np.where(own > other[0], np.nan, np.exp(needed - logs))]
 
 

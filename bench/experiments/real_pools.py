@@ -19,7 +19,6 @@ Where r is not linear no linear policy has gap zero: `limit` is the gap of label
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from jaxtyping import Float, Int
 
 import jaxdesign as jd
 from bench.experiments import arms, paired
+from bench.experiments.files import write_json
 from bench.experiments.plots import plot_gaps
 from bench.measure import machine
 from bench.pools import DATA_VARIABLE
@@ -77,8 +77,8 @@ class Truth(NamedTuple):
         scores = np.asarray(self.problem.deployment.features, np.float64) @ parameter
         i, j = np.triu_indices(scores.shape[1], 1)
         truth, guess = self.held_back[:, i] - self.held_back[:, j], scores[:, i] - scores[:, j]
-        decided = (truth != 0) & (guess != 0)
-        return float(np.mean((truth > 0)[decided] == (guess > 0)[decided]))
+        decided = truth != 0
+        return paired.share_right(truth[decided], guess[decided])
 
 
 def load(case: str) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
@@ -219,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     data = {case: load(case) for case in given.cases}
     if given.tune:
         results["cases"] = {case: tune(case, data[case], given) for case in given.cases}
-        write(results, given.json)
+        write_json(results, given.json)
         return results
     seeds: dict[str, list] = {case: [] for case in given.cases}
     for seed in range(given.seeds):
@@ -231,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             seeds[case].append(one_seed(case, data[case], given, ridge, seed, shared))
             results["cases"][case] = summary(seeds[case])
         print(f"seed {seed}: {time.perf_counter() - began:.0f} s", flush=True)
-        write(results, given.json)
+        write_json(results, given.json)
     for case, found in results["cases"].items():
         print(case, found["ends"])
         for arm, row in found["arms"].items():
@@ -240,14 +240,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if given.plot:
         plot_gaps(results["cases"], given.plot)
     return results
-
-
-def write(results: dict[str, Any], file: str | None) -> None:
-    """What there is so far: a run of an hour should not be lost with its last seed."""
-    if file:
-        part = Path(file).with_suffix(".part")
-        part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        part.replace(file)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,13 @@
+"""Results on disk: written to a temporary name and renamed, so that a run of an hour is not lost with its last seed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def write_json(results: dict[str, Any], file: str | None) -> None:
+    """Write what there is so far; nothing where no file was asked for."""
+    if file:
+        part = Path(file).with_suffix(".part")
+        part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        part.replace(file)
