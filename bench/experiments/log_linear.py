@@ -8,10 +8,12 @@ where the plug-in, which takes the label information of every pair for 1/4, can 
 shares of its pairs, which are scaled to every number of labels n; the trained policy is unregularised maximum
 likelihood.
 
-Designs: trace_plug_in knows the reference policy only; trace_two_rounds spends a fifth of n on it, fits, and designs
-the rest at the posterior; trace_oracle knows the truth; the rest are log det and the selectors of
-`jaxdesign.baselines`, without repeats, of which those that need scores (closest_call, largest_score_gap) are given the
-true ones. Labels saved: how many random needs for the same gap, over how many the design does.
+Designs: trace_plug_in knows the reference policy only; trace_averaged also how large rewards are, and averages over
+draws of such rewards; trace_floor is the plug-in around a quarter of random labels; trace_two_rounds spends a fifth of
+n on the plug-in, fits, and designs the rest at the posterior; trace_oracle knows the truth; the rest are log det and the
+selectors of `jaxdesign.baselines`, without repeats, of which those that need scores (closest_call, largest_score_gap)
+are given the true ones. random draws n pairs anew for every n, all different as far as the pool allows. Labels saved:
+how many random needs for the same gap, over how many the design does.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from jaxdesign._arrays import float64
 from jaxdesign.preference import fit_bradley_terry, tabular_pool
 
 NEED_SCORES = ("closest_call", "largest_score_gap")
-SEEDED = ("random", "first_two", "square_root", "t_pilaf")
+SEEDED = ("first_two", "square_root", "t_pilaf")
+FLOOR = 0.25  # share of the labels that trace_floor draws at random
 PILOT = 0.2  # share of the labels spent before the second round
 DRAWS = 8  # of the posterior, for the second round
 RIDGE = 0.1  # precision of the prior of the pilot's fit; the final fit has none
@@ -74,11 +77,19 @@ def shapes(truth: sim.Truth, base: int, seeds: int) -> dict[str, list[Shape]]:
             "trace_oracle": [jd.optimize(informed, jd.Trace(truth.target()), budget)],
             "log_det": [jd.optimize(truth.pool, jd.LogDet(), budget)],
         }
+        drawn = np.random.default_rng(0).standard_normal((DRAWS, truth.pool.dim))
+        drawn *= np.linalg.norm(truth.parameter) / np.sqrt(truth.pool.dim)
+        likely = jd.CompletionPool(truth.pool.features, truth.scores(drawn))
+        averaged = jd.Trace(np.stack([truth.target(w) for w in drawn]))
+        designs["trace_averaged"] = [jd.optimize(likely, averaged, budget)]
+        floors = [jd.with_uniform_floor(truth.pool, budget, FLOOR, seed=seed) for seed in range(seeds)]
+        designs["trace_floor"] = [jd.optimize(truth.pool, jd.Trace(H), floor) for floor in floors]
         once = jd.Budget(base, per_pair=1)
-        for name, select in jd.baselines.SELECTORS.items():
+        for name in [name for name in jd.baselines.SELECTORS if name != "random"]:
             pool = informed if name in NEED_SCORES else truth.pool
             extra = {"log_weights": truth.log_reference} if name in ("square_root", "t_pilaf") else {}
             runs = seeds if name in SEEDED else 1
+            select = jd.baselines.SELECTORS[name]
             designs[name] = [select(pool, jd.Trace(H), once, seed=seed, **extra) for seed in range(runs)]
     return {name: [(d.pairs, d.labels / d.labels.sum()) for d in made] for name, made in designs.items()}
 
@@ -91,6 +102,16 @@ def scaled(shape: Shape, labels: int) -> sim.Collected:
     short = labels - int(whole.sum())
     whole[np.argsort(whole - real, kind="stable")[:short]] += 1
     return sim.collect(pairs, whole)
+
+
+def random_labels(truth: sim.Truth, labels: int, seed: int) -> sim.Collected:
+    """`labels` random pairs, none of them more than once oftener than another."""
+    completions = np.asarray(truth.pool.mask).sum(axis=1)
+    pairs = int((completions * (completions - 1) // 2).sum())
+    budget = jd.Budget(labels, per_pair=-(-labels // pairs))
+    with float64():
+        design = jd.baselines.random(truth.pool, jd.LogDet(), budget, seed=seed)
+    return sim.collect(design.pairs, design.labels)
 
 
 def two_rounds(truth: sim.Truth, pilot_shape: Shape, labels: int, seed: int) -> sim.Collected:
@@ -171,11 +192,13 @@ def experiment(truth: sim.Truth, base: int, sizes: list[int], repeats: int, seed
     """Every design at every n: {"rows": {design: {n: row}}, "skipped": [...], "labels_saved": {...}}."""
     rows: dict[str, dict[int, Any]] = {}
     made = shapes(truth, base, seeds)
-    for name in ["random", "trace_two_rounds", *(n for n in made if n != "random")]:
+    for name in ["random", "trace_two_rounds", *made]:
         rows[name] = {}
         for size in sizes:
             if name == "trace_two_rounds":
                 allocations = [two_rounds(truth, made["trace_plug_in"][0], size, seed) for seed in range(2 * seeds)]
+            elif name == "random":
+                allocations = [random_labels(truth, size, seed) for seed in range(2 * seeds)]
             else:
                 allocations = [scaled(shape, size) for shape in made[name]]
             rows[name][size] = measured(truth, allocations, repeats)
