@@ -7,9 +7,9 @@ prompt of a pool, sampled from it; features (projected gradients of the log-prob
 trained); for every way of choosing n pairs: simulated Bradley-Terry labels, DPO, and the value J = E r - beta
 KL(pi || pi_sft) of the trained policy from fresh samples on other prompts. All arms share everything but the choice of
 pairs: labels (a pair chosen by two arms gets the same label), optimiser, steps, order, evaluation seeds. Learning rate
-and steps were tuned for random pairs, on seeds from 1,000 on (`--tune`), which are not reported; on the same seeds the
-features' dimension (64, 256, 512) and the designs' ridge (0.01 to 10) were tried: the few steps of training hold the
-policy back like a strong prior.
+and epochs were tuned for random pairs, on seeds from 1,000 on (`--tune`), which are not reported; on the same seeds the
+features' dimension (64, 256, 512) and the designs' prior were tried: the few steps of training hold the policy back
+like a strong one.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ class Setting:
     """Everything that an arm does not choose.
 
     `shares` of the kinds of prompts: names and colours have one right answer, notes a usual one, tales and odes are
-    free. `scale` is the standard deviation of a word's hidden value, `ridge` the prior of every design as a part of
-    what n average labels tell; `trainable` the parameters that DPO trains and by which features differentiate.
+    free. `scale` is the standard deviation of a word's hidden value, `prior_labels` how many average labels the prior
+    of every design is worth, `epochs` how often DPO sees every label, `trainable` the parameters that it trains and by
+    which features differentiate.
     """
 
     corpus: int = 4_000
@@ -58,14 +59,14 @@ class Setting:
     scale: float = 1.0
     beta: float = 0.5
     dimension: int = 256
-    ridge: float = 1.0
+    prior_labels: float = 100.0
     trainable: tuple[str, ...] = ("head/*",)
     learning_rate: float = 1e-3
-    steps: int = 30
+    epochs: int = 16
     batch_size: int = 64
 
 
-SHORT = Setting(corpus=400, pool=40, held_back=32, samples=4, fine_tuning_steps=40, dimension=16, steps=5)
+SHORT = Setting(corpus=400, pool=40, held_back=32, samples=4, fine_tuning_steps=40, dimension=16, epochs=8)
 
 
 class World(NamedTuple):
@@ -133,7 +134,7 @@ def choose(arm: str, world: World, number: int, setting: Setting, seed: int) -> 
     "random" draws from all pairs of completions, as is usual; "random_distinct" from pairs of different texts, as
     someone would who drops repeated completions first; the others are selectors of jaxdesign.
     """
-    prior = setting.ridge * number / 4 * float(np.trace(world.target)) / world.pool.dim
+    prior = setting.prior_labels / 4 * float(np.trace(world.target)) / world.pool.dim
     budget = jd.Budget(number, per_pair=1)
     trace = jd.Trace(world.target)
     if arm in ("trace", "logdet"):
@@ -174,7 +175,7 @@ def train_policy(world: World, pairs: np.ndarray, setting: Setting, seed: int, o
         pref.dpo_loss,
         {"beta": setting.beta},
         optimiser=optimiser,
-        steps=setting.steps,
+        steps=max(1, round(setting.epochs * len(pairs) / setting.batch_size)),
         batch_size=setting.batch_size,
         seed=seed,
         trainable=setting.trainable,
@@ -241,7 +242,7 @@ def summary(results: Sequence[dict], against: str = "random") -> list[dict[str, 
 
 
 def tune(setting: Setting, counts: Sequence[int], seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """Mean gain of random pairs for every learning rate and number of steps: how the setting's own were chosen."""
+    """Gain of random pairs for every learning rate and number of epochs: how the setting's own were chosen."""
     rows = []
     for seed in seeds:
         world = make_world(seed, setting)
@@ -250,10 +251,10 @@ def tune(setting: Setting, counts: Sequence[int], seeds: Sequence[int]) -> list[
             pairs = choose("random", world, number, setting, seed).pairs
             for rate in (5e-4, 1e-3, 2e-3):
                 optimiser = optimiser_of(rate)
-                for steps in (15, 30, 60):
-                    policy = train_policy(world, pairs, replace(setting, steps=steps), seed, optimiser)
+                for epochs in (8, 16, 32):
+                    policy = train_policy(world, pairs, replace(setting, epochs=epochs), seed, optimiser)
                     gain = value_of(policy, world, setting, seed).value - before
-                    rows.append({"seed": seed, "labels": number, "rate": rate, "steps": steps, "gain": gain})
+                    rows.append({"seed": seed, "labels": number, "rate": rate, "epochs": epochs, "gain": gain})
     return rows
 
 

@@ -10,7 +10,7 @@ likelihood.
 
 Designs: trace_plug_in knows the reference policy only; trace_averaged also how large rewards are, and averages over
 draws of such rewards; trace_floor is the plug-in around a quarter of random labels; trace_two_rounds spends a fifth of
-n on the plug-in, fits, and designs the rest at the posterior; trace_oracle knows the truth; the rest are log det and the
+n on the plug-in, fits, and designs the rest at the posterior; trace_oracle knows the truth; the rest: log det and the
 selectors of `jaxdesign.baselines`, without repeats, of which those that need scores (closest_call, largest_score_gap)
 are given the true ones. random draws n pairs anew for every n, all different as far as the pool allows. Labels saved:
 how many random needs for the same gap, over how many the design does.
