@@ -17,7 +17,7 @@ def test_differences_are_paired_by_seed():
     """Random gains 0, 1, 2 and trace 0.5 more, give or take 0.1: the spread of seeds must not enter."""
     results = [result_of({"random": k, "trace": k + 0.5 + 0.1 * (k - 1)}) for k in range(3)]
     random, trace = experiment.summary(results)
-    assert random == {"labels": 10, "arm": "random", "gain": 1.0, "seeds": 3}
+    assert random == {"labels": 10, "arm": "random", "gain": 1.0, "seeds": 3, "standard_error": 1 / np.sqrt(3)}
     assert trace["gain"] == pytest.approx(1.5) and trace["difference"] == pytest.approx(0.5)
     half = 4.302653 * 0.1 / np.sqrt(3)  # Student's t with 2 degrees of freedom
     assert trace["interval"] == pytest.approx([0.5 - half, 0.5 + half], abs=1e-6)

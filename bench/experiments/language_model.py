@@ -25,10 +25,11 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
-from scipy import stats
 
 import jaxdesign as jd
+from bench.experiments import paired
 from bench.experiments.files import write_json
+from bench.experiments.plots import plot_gains
 from bench.measure import machine
 from jaxdesign import preference as pref
 from jaxdesign.preference.corpus import ALPHABET
@@ -231,11 +232,10 @@ def summary(results: Sequence[dict], against: str = "random") -> list[dict[str, 
     rows = []
     for (number, arm), values in gains.items():
         row = {"labels": number, "arm": arm, "gain": float(np.mean(values)), "seeds": len(values)}
+        row["standard_error"] = float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
         if arm != against and (number, against) in gains and len(values) > 1:
             difference = np.subtract(values, gains[number, against])
-            half = stats.t.ppf(0.975, len(values) - 1) * difference.std(ddof=1) / len(values) ** 0.5
-            row["difference"] = float(difference.mean())
-            row["interval"] = [float(difference.mean() - half), float(difference.mean() + half)]
+            row["difference"], *row["interval"] = paired.mean_interval(difference)
             row["better_in"] = int((difference > 0).sum())
         rows.append(row)
     return rows
@@ -263,30 +263,6 @@ def optimiser_of(rate: float) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
 
 
-def plot(results: dict[str, Any], file: str) -> None:
-    """Gain in J against the number of labels, with standard errors over seeds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 4))
-    for arm in results["arms"]:
-        gains = {}
-        for result in results["seeds"]:
-            for row in result["arms"]:
-                if row["arm"] == arm:
-                    gains.setdefault(row["labels"], []).append(row["gain"])
-        counts = sorted(gains)
-        errors = [np.std(gains[n], ddof=1) / len(gains[n]) ** 0.5 if len(gains[n]) > 1 else 0 for n in counts]
-        axes.errorbar(counts, [np.mean(gains[n]) for n in counts], errors, label=arm, marker="o", capsize=3)
-    axes.set(xscale="log", xlabel="labels", ylabel="gain in reward minus beta KL over the fine-tuned policy")
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(file, dpi=150)
-    pyplot.close(figure)
-
-
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="python -m bench.experiments.language_model", description=__doc__)
     parser.add_argument("--seeds", type=int, default=12, help="how many, from 0 (--tune: from 1,000)")
@@ -311,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         for row in results["summary"]:
             print(json.dumps(row))
         if chosen.plot:
-            plot(results, chosen.plot)
+            plot_gains(results, chosen.plot)
     write_json(results, chosen.json)
     return results
 

@@ -1,6 +1,6 @@
 """Policies that are solved exactly: predicted against simulated gap for every design, and labels saved against random.
 
-`python -m bench.experiments.log_linear --json FILE`.
+`python -m bench.experiments.log_linear --json FILE --plot FILE`.
 
 Problems: one softmax over d completions (tabular), and log-linear policies of many prompts whose features have a
 Student-t scale for each completion, the truth near the reference policy (log_linear) or far from it (log_linear_far),
@@ -29,6 +29,7 @@ import numpy as np
 import jaxdesign as jd
 from bench.experiments import simulated_gap as sim
 from bench.experiments.files import write_json
+from bench.experiments.plots import plot_predictions
 from bench.measure import machine
 from jaxdesign._arrays import float64
 from jaxdesign.preference import fit_bradley_terry, tabular_pool
@@ -222,6 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.experiments.log_linear", description=__doc__)
     parser.add_argument("problems", nargs="*", help="tabular, log_linear, log_linear_far; default all")
     parser.add_argument("--json", metavar="FILE", help="write the results here as well")
+    parser.add_argument("--plot", metavar="FILE", help="draw predicted against simulated gaps and labels saved here")
     parser.add_argument("--quick", action="store_true", help="smaller problems, fewer label counts and repeats")
     parser.add_argument("--seed", type=int, default=0, help="of the problems' features and parameters")
     given = parser.parse_args()
@@ -233,16 +235,18 @@ def main() -> None:
         "log_linear": (log_linear(seed=given.seed, spread=0.6, **small), 250 if given.quick else 500),
         "log_linear_far": (log_linear(seed=given.seed, spread=1.5, **small), 250 if given.quick else 500),
     }
-    results: dict[str, Any] = {"machine": machine(), "seed": given.seed}
+    results: dict[str, Any] = {"machine": machine(), "seed": given.seed, "problems": {}}
     for name in given.problems or problems:
         if name not in problems:
             parser.error(f"unknown problem {name}; choose of {', '.join(problems)}")
         print(name, flush=True)
         began = time.perf_counter()
-        results[name] = experiment(*problems[name], sizes, repeats, seeds)
-        results[name]["seconds"] = time.perf_counter() - began
-        print(json.dumps({k: v for k, v in results[name].items() if k != "rows"}, indent=1), flush=True)
-    write_json(results, given.json)
+        found = experiment(*problems[name], sizes, repeats, seeds)
+        results["problems"][name] = found | {"seconds": time.perf_counter() - began}
+        print(json.dumps({k: v for k, v in found.items() if k != "rows"}, indent=1), flush=True)
+        write_json(results, given.json)
+    if given.plot:
+        plot_predictions(results["problems"], given.plot)
 
 
 if __name__ == "__main__":
