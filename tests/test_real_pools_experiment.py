@@ -24,9 +24,9 @@ def test_prompts_are_split_without_overlap_and_the_truth_is_linear_in_what_is_ke
     truth = truth_of("well_specified")
     seen, unseen = np.asarray(truth.problem.pool.features), np.asarray(truth.problem.deployment.features)
     assert len(seen) + len(unseen) == 24 and seen.shape[2] == 4
-    np.testing.assert_allclose(seen @ truth.problem.parameter, truth.rewards, atol=1e-4)
-    assert truth.gap(truth.problem.parameter) == pytest.approx(0, abs=1e-9)
-    assert truth.gap(np.zeros(4)) > 0 and truth.accuracy(truth.problem.parameter) == 1
+    np.testing.assert_allclose(seen @ truth.parameter, truth.rewards, atol=1e-4)
+    assert truth.gap(truth.parameter) == pytest.approx(0, abs=1e-9)
+    assert truth.gap(np.zeros(4)) > 0 and truth.accuracy(truth.parameter) == 1
 
 
 def test_labels_repeat_and_follow_the_reward():
@@ -50,7 +50,7 @@ def test_verdicts_are_the_better_score_and_ties_are_ties():
 
 def test_the_best_linear_parameter_beats_the_reference_policy():
     truth = truth_of("human", components=10)
-    assert truth.gap(truth.problem.parameter) < truth.gap(np.zeros(10))
+    assert truth.gap(truth.parameter) < truth.gap(np.zeros(10))
 
 
 def test_two_rounds_spend_the_budget_on_different_pairs():

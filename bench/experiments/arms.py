@@ -30,7 +30,7 @@ class Problem(NamedTuple):
     """What the choice of pairs may know: a pool, the prompts that matter, how labels will be fitted.
 
     scores: (P, K) true rewards of the pool, which only selectors that ask for scores and the oracle see.
-    parameter: the true reward parameter, or the best linear one; seen by the oracle alone, for its H.
+    true_target: H under the best policy for the true rewards; seen by the oracle alone.
     """
 
     pool: jd.CompletionPool
@@ -38,12 +38,12 @@ class Problem(NamedTuple):
     prior: float
     beta: float
     scores: Float[np.ndarray, "p k"] | None = None
-    parameter: Float[np.ndarray, " d"] | None = None
+    true_target: Float[np.ndarray, "d d"] | None = None
 
-    def target(self, parameter=None) -> Float[np.ndarray, "d d"]:
-        """H of the deployment prompts under the policy of a reward parameter; by default the reference policy."""
-        parameter = np.zeros(self.pool.dim) if parameter is None else parameter
-        return pref.posterior_targets(self.deployment, parameter, self.beta)
+    def target(self, parameters=0.0) -> Float[np.ndarray, "*r d d"]:
+        """H of the deployment prompts under the policies of reward parameters (d,) or (R, d); 0 is the reference."""
+        parameters = np.zeros(self.pool.dim) if np.ndim(parameters) == 0 else parameters
+        return pref.posterior_targets(self.deployment, parameters, self.beta)
 
 
 def choose(arm: str, problem: Problem, budget: jd.Budget, seed: int) -> Int[np.ndarray, "n 3"]:
@@ -56,7 +56,7 @@ def choose(arm: str, problem: Problem, budget: jd.Budget, seed: int) -> Int[np.n
     short_cut = {"prior": prior, "methods": SHORT_CUT}
     if arm == "trace_oracle":
         informed = with_scores(pool, problem.scores)
-        return jd.select_pairs(informed, jd.Trace(problem.target(problem.parameter)), budget, **short_cut).pairs
+        return jd.select_pairs(informed, jd.Trace(problem.true_target), budget, **short_cut).pairs
     trace = jd.Trace(problem.target())
     if arm == "trace_floor":
         budget = jd.with_uniform_floor(pool, budget, FLOOR, seed=seed)

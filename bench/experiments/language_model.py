@@ -27,7 +27,7 @@ import optax
 from flax import nnx
 
 import jaxdesign as jd
-from bench.experiments import paired
+from bench.experiments import arms, paired
 from bench.experiments.files import write_json
 from bench.experiments.plots import plot_gains
 from bench.measure import machine
@@ -37,7 +37,13 @@ from jaxdesign.preference.model_features import gradient_pool
 
 TOKENISER = pref.Tokeniser(ALPHABET)
 PROMPT_COLUMNS, COMPLETION_COLUMNS = 11, 27
-ARMS = ("random", "random_distinct", "first_two", "largest_distance", "logdet", "trace")
+ARMS = (
+    "random",
+    "random_distinct",
+    "trace",
+    "trace_two_rounds",
+    *(a for a in arms.ONE_ROUND if a not in ("random", "trace")),
+)
 
 
 @dataclass(frozen=True)
@@ -129,22 +135,26 @@ def make_world(seed: int, setting: Setting) -> World:
     return World(tuned.model, asked, completions, rewards, pool, target, held_back, reward, facts)
 
 
-def choose(arm: str, world: World, number: int, setting: Setting, seed: int) -> jd.Design:
-    """`number` pairs to label, once each, chosen by one arm.
+def collected(arm: str, world: World, number: int, setting: Setting, seed: int) -> pref.Labels:
+    """`number` labels of pairs chosen by one arm, once each.
 
     "random" draws from all pairs of completions, as is usual; "random_distinct" from pairs of different texts, as
-    someone would who drops repeated completions first; the others are selectors of jaxdesign.
+    someone would who drops repeated completions first; the others are those of `arms`.
     """
+    key = jax.random.key(20_000 + seed)
     prior = setting.prior_labels / 4 * float(np.trace(world.target)) / world.pool.dim
+    best = np.asarray(jd.policy_target(world.pool, world.rewards / setting.beta), np.float64)
+    problem = arms.Problem(world.pool, world.pool, prior, setting.beta, world.rewards, best)
     budget = jd.Budget(number, per_pair=1)
-    trace = jd.Trace(world.target)
-    if arm in ("trace", "logdet"):
-        crit = trace if arm == "trace" else jd.LogDet()
-        return jd.select_pairs(world.pool, crit, budget, prior=prior, seed=seed)
+    if arm == "trace_two_rounds":
+        pilot = arms.choose("trace", problem, jd.Budget(round(arms.PILOT * number), per_pair=1), seed)
+        return arms.two_rounds(
+            problem, pilot, lambda pairs: pref.simulate_labels(key, world.rewards, pairs).choices, budget, seed
+        )
     if arm == "random_distinct":
         distinct = jd.CompletionPool(world.pool.features, mask=first_of_its_kind(world.completions))
-        return jd.baselines.random(distinct, trace, budget, prior=prior, seed=seed)
-    return jd.baselines.SELECTORS[arm](world.pool, trace, budget, prior=prior, seed=seed)
+        arm, problem = "random", problem._replace(pool=distinct)
+    return pref.simulate_labels(key, world.rewards, arms.choose(arm, problem, budget, seed))
 
 
 def first_of_its_kind(completions: np.ndarray) -> np.ndarray:
@@ -167,16 +177,15 @@ def value_of(policy: pref.LanguageModel, world: World, setting: Setting, seed: i
     )
 
 
-def train_policy(world: World, pairs: np.ndarray, setting: Setting, seed: int, optimiser: Any) -> pref.LanguageModel:
-    """Simulated labels of the pairs, and DPO on them."""
-    labels = pref.simulate_labels(jax.random.key(20_000 + seed), world.rewards, pairs)
+def train_policy(world: World, labels: pref.Labels, setting: Setting, seed: int, optimiser: Any) -> pref.LanguageModel:
+    """DPO on the labels."""
     return pref.train_on_pairs(
         world.policy,
         pref.preferred_pairs(world.prompts, world.completions, labels),
         pref.dpo_loss,
         {"beta": setting.beta},
         optimiser=optimiser,
-        steps=max(1, round(setting.epochs * len(pairs) / setting.batch_size)),
+        steps=max(1, round(setting.epochs * len(labels.pairs) / setting.batch_size)),
         batch_size=setting.batch_size,
         seed=seed,
         trainable=setting.trainable,
@@ -192,13 +201,12 @@ def one_seed(seed: int, setting: Setting, counts: Sequence[int], arms: Sequence[
     for number in counts:
         for arm in arms:
             begun = time.perf_counter()
-            design = choose(arm, world, number, setting, seed)
+            labels = collected(arm, world, number, setting, seed)
             chosen = time.perf_counter()
-            pairs = np.repeat(design.pairs, design.labels.astype(int), axis=0)
-            policy = train_policy(world, pairs, setting, seed, optimiser)
+            policy = train_policy(world, labels, setting, seed, optimiser)
             trained = time.perf_counter()
             after = value_of(policy, world, setting, seed)
-            p, i, j = pairs.T
+            p, i, j = np.asarray(labels.pairs).T
             same = (world.completions[p, i] == world.completions[p, j]).all(axis=1)
             rows.append(
                 {
@@ -208,7 +216,6 @@ def one_seed(seed: int, setting: Setting, counts: Sequence[int], arms: Sequence[
                     "value": after.value,
                     "reward": after.reward,
                     "kl": after.kl,
-                    "criterion": float(design.certificate.value),
                     "identical": float(same.mean()),
                     "reward_gap": float(np.abs(world.rewards[p, i] - world.rewards[p, j]).mean()),
                     "seconds": [chosen - begun, trained - chosen, time.perf_counter() - trained],
@@ -248,11 +255,11 @@ def tune(setting: Setting, counts: Sequence[int], seeds: Sequence[int]) -> list[
         world = make_world(seed, setting)
         before = value_of(world.policy, world, setting, seed).value
         for number in counts:
-            pairs = choose("random", world, number, setting, seed).pairs
+            labels = collected("random", world, number, setting, seed)
             for rate in (5e-4, 1e-3, 2e-3):
                 optimiser = optimiser_of(rate)
                 for epochs in (8, 16, 32):
-                    policy = train_policy(world, pairs, replace(setting, epochs=epochs), seed, optimiser)
+                    policy = train_policy(world, labels, replace(setting, epochs=epochs), seed, optimiser)
                     gain = value_of(policy, world, setting, seed).value - before
                     rows.append({"seed": seed, "labels": number, "rate": rate, "epochs": epochs, "gain": gain})
     return rows
@@ -267,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="python -m bench.experiments.language_model", description=__doc__)
     parser.add_argument("--seeds", type=int, default=12, help="how many, from 0 (--tune: from 1,000)")
     parser.add_argument("--labels", type=int, nargs="+", default=[100, 200, 400])
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), help=f"of {', '.join(ARMS)} and jaxdesign.baselines")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), help=f"of {', '.join(ARMS)}")
     parser.add_argument("--short", action="store_true", help="a small setting that only shows that everything runs")
     parser.add_argument("--tune", action="store_true", help="learning rates and steps for random pairs instead")
     parser.add_argument("--json", metavar="FILE", help="write the results here")

@@ -47,7 +47,7 @@ def plot_gains(results: dict[str, Any], file: str) -> None:
     """Gain in J of `language_model`, standard errors over seeds, and the difference to random pairs, 95% limits."""
     pyplot = _pyplot()
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4))
-    for place, arm in enumerate(results["arms"]):
+    for place, arm in enumerate(arm for arm in LOOK if arm in results["arms"]):
         rows = [row for row in results["summary"] if row["arm"] == arm]
         counts = [row["labels"] * 1.02**place for row in rows]
         left.errorbar(

@@ -54,6 +54,7 @@ class Truth(NamedTuple):
     held_back: Float[np.ndarray, "q k"]
     luck: Float[np.ndarray, "p k k"]  # uniform numbers, one for every pair
     verdict: bool  # labels are the better reward, instead of Bradley-Terry draws
+    parameter: Float[np.ndarray, " d"]  # of the reward, or what the labels of all pairs lead to
 
     def ask(self, pairs: Int[np.ndarray, "n 3"]) -> Int[np.ndarray, " n"]:
         """The label of each pair."""
@@ -104,16 +105,18 @@ def make_truth(case: str, data, components: int, beta: float, ridge: float, seed
     _, vectors = np.linalg.eigh(np.einsum("pkd,pke->de", centred, centred, optimize=True))
     basis = vectors[:, ::-1][:, :components]
     pool, deployment = ((features[part] @ basis).astype(np.float32) for part in (training, held_back))
-    parameter = None
-    if theta is not None:
-        parameter = basis.T @ theta
-        seen, unseen = (part.astype(np.float64) @ parameter for part in (pool, deployment))
-    else:
+    if theta is None:
         seen, unseen = rewards[training], rewards[held_back]
-    problem = arms.Problem(jd.CompletionPool(pool), jd.CompletionPool(deployment), ridge, beta, seen, parameter)
+    else:
+        seen, unseen = (part.astype(np.float64) @ (basis.T @ theta) for part in (pool, deployment))
+    problem = arms.Problem(jd.CompletionPool(pool), jd.CompletionPool(deployment), ridge, beta, seen)
     luck = rng.random((len(training), features.shape[1], features.shape[1]), np.float32)
-    truth = Truth(problem, seen, unseen, luck, case == "human")
-    return truth if parameter is not None else truth._replace(problem=problem._replace(parameter=limit(truth, seed)))
+    truth = Truth(problem, seen, unseen, luck, case == "human", np.zeros(components))
+    parameter = limit(truth, seed) if theta is None else basis.T @ theta
+    return truth._replace(
+        problem=problem._replace(true_target=problem.target(parameter)),
+        parameter=parameter,
+    )
 
 
 def limit(truth: Truth, seed: int) -> Float[np.ndarray, " d"]:
@@ -163,7 +166,7 @@ def one_seed(case: str, data, given, ridge: float, seed: int, designs: dict) -> 
                 continue  # nothing linear is the truth
             found = fitted(truth, labels_of(arm, truth, number, seed, designs), ridge)
             rows.append({"labels": number, "arm": arm, "gap": truth.gap(found), "accuracy": truth.accuracy(found)})
-    best = truth.problem.parameter
+    best = truth.parameter
     ends = {"reference": truth.gap(np.zeros_like(best)), "limit": truth.gap(best), "accuracy": truth.accuracy(best)}
     return {"seed": seed, "rows": rows, **ends}
 
