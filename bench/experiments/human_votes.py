@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 
 import jaxdesign as jd
 from bench.experiments import arms, paired
-from bench.experiments.files import write_json
+from bench.experiments.files import settings, write_json
 from bench.experiments.paired import share_right
 from bench.measure import machine
 from bench.pools import DATA_VARIABLE
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--components", type=int, default=32)
-    parser.add_argument("--ridge", type=float, nargs="+", default=[1.0], help="of fits and designs, one or several")
+    parser.add_argument("--ridge", type=float, nargs="+", default=[2.0], help="of fits and designs, one or several")
     parser.add_argument("--json", metavar="FILE", help="write the results here")
     given = parser.parse_args(arguments)
     votes = load()
@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         one_seed(votes, given.labels, given.components, given.ridge, given.arms, seed)
         for seed in range(given.first_seed, given.first_seed + given.seeds)
     ]
-    results = {"machine": machine(), "settings": vars(given), "table": summary(seeds), "seeds": seeds}
+    results = {"machine": machine(), "settings": settings(given), "table": summary(seeds), "seeds": seeds}
     for line in results["table"]:
         print(json.dumps(line))
     write_json(results, given.json)

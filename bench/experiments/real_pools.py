@@ -31,7 +31,7 @@ from jaxtyping import Float, Int
 
 import jaxdesign as jd
 from bench.experiments import arms, paired
-from bench.experiments.files import write_json
+from bench.experiments.files import settings, write_json
 from bench.experiments.plots import plot_gaps
 from bench.measure import machine
 from bench.pools import DATA_VARIABLE
@@ -218,7 +218,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     given = parse(arguments)
-    results: dict[str, Any] = {"machine": machine(), "settings": vars(given) | {"ridges": RIDGE}, "cases": {}}
+    results: dict[str, Any] = {"machine": machine(), "settings": settings(given) | {"ridges": RIDGE}, "cases": {}}
     data = {case: load(case) for case in given.cases}
     if given.tune:
         results["cases"] = {case: tune(case, data[case], given) for case in given.cases}
