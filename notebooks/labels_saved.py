@@ -189,7 +189,7 @@ figure.tight_layout()
 # %%
 sizes = [100, 200] if SHORT else [100, 200, 400, 800, 1600]
 rules = {
-    "random": lambda n: jd.baselines.random(pool, jd.LogDet(), jd.Budget(n, per_pair=1), prior=1e-6),
+    "random": lambda n: jd.baselines.random(pool, jd.LogDet(), jd.Budget(n, per_pair=1), prior=1e-6, seed=n),
     "log det": lambda n: jd.select_pairs(pool, jd.LogDet(), jd.Budget(n, per_pair=1), prior=1e-6, methods=["best_set"]),
     "trace": lambda n: jd.select_pairs(
         pool, jd.Trace(target), jd.Budget(n, per_pair=1), prior=1e-6, methods=["best_set"]

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,17 @@ def write_json(results: dict[str, Any], file: str | None) -> None:
     """Write what there is so far; nothing where no file was asked for."""
     if file:
         part = Path(file).with_suffix(".part")
-        part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(_plain(results), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         part.replace(file)
+
+
+def _plain(value: Any) -> Any:
+    """NaN and inf, which JSON does not know, as null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def settings(given: argparse.Namespace) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def random_labels(truth: sim.Truth, labels: int, seed: int) -> sim.Collected:
     pairs = int((completions * (completions - 1) // 2).sum())
     budget = jd.Budget(labels, per_pair=-(-labels // pairs))
     with float64():
-        design = jd.baselines.random(truth.pool, jd.LogDet(), budget, seed=seed)
+        design = jd.baselines.random(truth.pool, jd.LogDet(), budget, seed=1000 * labels + seed)
     return sim.collect(design.pairs, design.labels)
 
 

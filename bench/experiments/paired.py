@@ -25,15 +25,15 @@ def share_right(truth: np.ndarray, guess: np.ndarray) -> float:
 def labels_saved(counts: Sequence[int], own: Sequence[float], other: Sequence[float]) -> list[float]:
     """At each count, labels the other arm needs for this arm's gap, over that count.
 
-    log gap is taken as linear in log labels between the counts tried, and as falling at the rate 1/n beyond the last
-    one, the fastest that is possible in the long run, which favours the other arm; NaN where the other arm does better
-    at the smallest count already.
+    log gap is taken as linear in log labels between the counts tried, and as falling at the rate 1/n beyond the count
+    of the smallest gap, the fastest that is possible in the long run, which favours the other arm; NaN where the other
+    arm does better at the smallest count already.
     """
     logs, own, other = np.log(np.asarray(counts, float)), np.log(own), np.log(other)
     other = np.minimum.accumulate(other)  # a gap reached once stays reached: noise must not make a curve rise
     first = np.append(True, np.diff(other) < 0)
     needed = np.interp(-own, -other[first], logs[first])
-    needed = np.where(own < other[-1], logs[-1] + other[-1] - own, needed)
+    needed = np.where(own < other[-1], logs[first][-1] + other[-1] - own, needed)
     return [float(x) for x in np.where(own > other[0], np.nan, np.exp(needed - logs))]
 
 

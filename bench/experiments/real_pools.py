@@ -3,7 +3,9 @@
     python -m bench.experiments.real_pools --seeds 20 --json FILE --plot FILE
 
 Features: principal components of the within-prompt features of the training prompts (`--components`, 64). Every seed
-splits the prompts anew, 3 to 1; all arms of a seed share it, and a pair that two arms choose gets the same label.
+splits the prompts anew, 77% to choose pairs from, the rest held back; all arms of a seed share it, and a pair that two
+arms choose gets the same label. H is that of the held-back prompts, whose features (not rewards) all arms may see, as
+those of a deployment pool would be.
 Every arm's labels are fitted alike: posterior mode with one ridge (tuned for random pairs, `--tune`, on seeds from
 1,000 on that are not reported). The policy is log-linear, the reference the uniform policy over the completions.
 
@@ -183,7 +185,7 @@ def summary(seeds: Sequence[dict]) -> dict[str, Any]:
     for arm, by_count in right.items():
         found[arm]["accuracy"] = {n: float(np.mean(values)) for n, values in by_count.items()}
     ends = {name: float(np.mean([one[name] for one in seeds])) for name in ("reference", "limit", "accuracy")}
-    return {"arms": found, "ends": ends, "seeds": len(seeds)}
+    return {"arms": found, "ends": ends, "seeds": len(seeds), "by_seed": list(seeds)}
 
 
 def tune(case: str, data, given) -> list[dict[str, float]]:
@@ -236,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         print(f"seed {seed}: {time.perf_counter() - began:.0f} s", flush=True)
         write_json(results, given.json)
     for case, found in results["cases"].items():
-        print(case, found["ends"])
+        print(case, found["ends"], flush=True)
         for arm, row in found["arms"].items():
             ratios = " ".join(f"{n}: {r[0]:.3f} [{r[1]:.3f}, {r[2]:.3f}]" for n, r in row["ratio"].items())
             print(f"  {arm:18s}", ratios, " saved", [round(x, 2) for x in row["labels_saved"].values()])

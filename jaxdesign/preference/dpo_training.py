@@ -120,6 +120,9 @@ def train_on_pairs(
         TypeError, ValueError: as `train`, `sequence_log_probability` and the loss.
     """
     size = len(pairs.weights)
+    if not size:
+        raise ValueError("pairs: none found; every label was a skip, or there are no labels")
+    loss(*jnp.zeros((4, size)), **options)  # inside the compiled step its parameters could not be checked
     pairs = PreferredPairs(*(jnp.asarray(array) for array in pairs))
     data = _Referenced(
         pairs,

@@ -104,7 +104,7 @@ def make_tasks(
         List of Task, with task ids that differ.
 
     Raises:
-        ValueError: rows that are no pair, numbers of labels that are not whole, lengths that differ.
+        ValueError: rows that are no pair, numbers of labels that are not whole, lengths that differ, ids that repeat.
     """
     pairs = np.asarray(pairs).reshape(-1, 3)
     counts = np.ones(len(pairs)) if labels is None else np.asarray(labels, dtype=np.float64)
@@ -115,6 +115,9 @@ def make_tasks(
         raise ValueError(
             f"labels: {counts[(counts != np.round(counts)) | (counts < 0)][0]:g} found; whole numbers only"
         )
+    if ids is not None and len(set(map(str, ids))) < len(ids):
+        name, times = Counter(map(str, ids)).most_common(1)[0]
+        raise ValueError(f"ids: {name} found {times} times; tasks are named by the prompt's id, so ids must differ")
     used = Counter(task.pair for task in earlier)
     tasks = []
     for row, count, annotator in zip(pairs.tolist(), counts.astype(int), who, strict=True):

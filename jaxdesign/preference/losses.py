@@ -238,7 +238,8 @@ LOSSES = {loss.__name__.removesuffix("_loss"): loss for loss in _ALL}  # by name
 def weighted_mean(losses: N, weights: N | None = None) -> Float[Array, ""]:
     """sum_n w_n l_n / sum_n w_n: weights are normalised by their sum, so that their scale does not matter.
 
-    Padding has weight 0 and may hold any loss, NaN included. Total weight 0 is an error outside of jit; inside it gives
+    Padding has weight 0; a loss of NaN there does not change the value, but it does change gradients, so give padding
+    finite log-probabilities (0 will do). Total weight 0 is an error outside of jit; inside it gives
     0 with gradient 0, so that an empty batch changes nothing.
 
     Args: losses (n,); weights (n,) of at least 0, None for all 1.
@@ -280,7 +281,9 @@ def _log_probs(**arrays) -> list:
 
 
 def _parameter(value, name, allowed):
-    """A parameter as it is; ValueError unless it is finite and as allowed, where its value can be seen."""
+    """A parameter as it is; ValueError unless a number or (n,), finite and as allowed, where its value can be seen."""
+    if np.ndim(value) > 1:
+        raise ValueError(f"{name}: shape {np.shape(value)} found; pass a number, or (n,) with one per pair")
     if _arrays.is_traced(value):
         return value
     seen = np.asarray(value, dtype=np.float64)

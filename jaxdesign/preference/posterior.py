@@ -95,14 +95,17 @@ def posterior_targets(
     parameters = np.asarray(parameters, np.float64)
     with _arrays.float64():
         logs = np.asarray(log_policy(deployment, parameters / beta, reference))
-    logs = np.where(np.isfinite(logs), logs, 0.0)
+    logs = np.where(np.asarray(deployment.mask), logs, 0.0)
     found = [np.asarray(policy_target(deployment, one), np.float64) for one in logs.reshape(-1, *logs.shape[-2:])]
     return np.stack(found).reshape(*parameters.shape[:-1], *found[0].shape)
 
 
 def predicted_gap(posterior: Posterior, target: Float[np.ndarray, "d d"], beta: float) -> float:
-    """tr(H A^-1) / (2 beta): expected policy gap of the policy at the posterior mode, to second order (2606.19607)."""
-    try:
-        return float(np.trace(np.linalg.solve(posterior.information, target)) / (2 * beta))
-    except np.linalg.LinAlgError:
+    """tr(H A^-1) / (2 beta): expected policy gap of the policy at the posterior mode, to second order (2606.19607).
+
+    inf where the information A is singular to working precision (condition above 1e12).
+    """
+    spectrum = np.linalg.eigvalsh(posterior.information)
+    if not spectrum[0] > 1e-12 * spectrum[-1]:
         return float("inf")
+    return float(np.trace(np.linalg.solve(posterior.information, target)) / (2 * beta))

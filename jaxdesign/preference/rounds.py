@@ -63,13 +63,28 @@ class RoundPlan:
     stop_gap: float | None = None
 
     def __post_init__(self):
-        if not self.totals or any(total != int(total) or total < 1 for total in self.totals):
-            raise ValueError(f"totals={self.totals}: expected one positive whole number of labels per round")
+        totals = np.asarray(self.totals, np.float64)
+        if totals.ndim != 1 or not totals.size or not ((totals >= 1) & (totals == np.round(totals))).all():
+            raise ValueError(
+                f"totals={self.totals}: expected one positive whole number of labels per round, as (100, 300)"
+            )
+        prior = np.asarray(self.prior, np.float64)
+        if not (prior > 0 if prior.ndim == 0 else np.linalg.eigvalsh(prior)[0] > 0):
+            found = (
+                f"{float(prior):g}" if prior.ndim == 0 else f"smallest eigenvalue {np.linalg.eigvalsh(prior)[0]:.3g}"
+            )
+            raise ValueError(
+                f"prior: {found} found; must be positive definite, so that few labels give a posterior at all"
+            )
         _checks.positive_finite(self.beta, "beta", "the strength of the policy's KL term")
         if not 0 <= self.floor < 1:
             raise ValueError(f"floor={self.floor:g}: must be at least 0 and below 1")
-        if self.draws < 1:
-            raise ValueError(f"draws={self.draws}: at least one is needed")
+        if self.draws != int(self.draws) or self.draws < 1:
+            raise ValueError(f"draws={self.draws}: expected a whole number of at least 1")
+        if self.stop_gap is not None:
+            _checks.positive_finite(
+                self.stop_gap, "stop_gap", "the predicted gap that is small enough; None: no such rule"
+            )
         if self.budget.per_pair is not None and not (np.asarray(self.budget.per_pair) == 1).all():
             raise ValueError(f"budget.per_pair={self.budget.per_pair}: rounds keep track of 1 or None only")
 
@@ -96,8 +111,10 @@ def run_rounds(
 
     Args:
         pool: where pairs are chosen; its flips count, its scores do not.
-        label: gives labels for a list of tasks (`label_tasks.answered` makes the records). It may leave tasks out, for
-            instance those nobody has answered yet: then the round is not finished and the run ends there.
+        label: gives labels for a list of tasks (`label_tasks.answered` makes the records). A generator's labels are
+            stored one by one as it yields them, a list's together when it is returned, so a kill loses what was not
+            returned yet. It may leave tasks out, for instance those nobody has answered yet: then the round is not
+            finished and the run ends there.
         plan: totals, prior and so on.
         store: where batches and labels are kept.
         deployment: prompts that matter, for H; None: the pool's own.
@@ -181,5 +198,10 @@ def _labelled(tasks, label, store) -> bool:
     """Ask for what is outstanding, group by group; whether everything is labelled now."""
     waiting = store.outstanding(tasks)
     for start in range(0, len(waiting), GROUP):
-        store.append(list(label(waiting[start : start + GROUP])))
+        found = label(waiting[start : start + GROUP])
+        if isinstance(found, list | tuple):
+            store.append(list(found))
+        else:
+            for record in found:  # on disk before the next is asked for
+                store.append([record])
     return not store.outstanding(tasks)

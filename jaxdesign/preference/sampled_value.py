@@ -80,12 +80,17 @@ def sequence_divergence(
     prefixes are sampled (derived, checked by tests; far from the reference this can fail for a prompt).
 
     Args:
-        model, reference: of the same shape.
+        model, reference: of the same configuration.
         prompts, completions: tokens; completions drawn from `model`.
 
     Returns:
         (n,) float32, nats.
+
+    Raises:
+        ValueError: configurations that differ.
     """
+    if model.config != reference.config:
+        raise ValueError(f"reference: {reference.config} found; model has {model.config}, and they must agree")
     definition, parameters = nnx.split(model)
     arrays = jnp.asarray(prompts), jnp.asarray(completions)
     return _divergence(definition, parameters, nnx.split(reference)[1], *arrays)
