@@ -342,3 +342,8 @@ def test_a_changed_pool_is_noticed():
 def test_what_is_no_task_is_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_prompts_of_the_same_name_are_refused():
+    with pytest.raises(ValueError, match="ids: a found 2 times"):
+        make_tasks(0, [(0, 0, 1)], ids=("a", "a", "b"))

@@ -376,3 +376,12 @@ def test_weighting_by_importance_recovers_the_mean_under_the_wanted_law():
 def test_bad_input_is_refused(call, error, words):
     with pytest.raises(error, match=words):
         call(log_probs(9, 3))
+
+
+@pytest.mark.parametrize("option", ["beta", "weights"])
+def test_parameters_with_two_axes_are_refused(option):
+    """They would broadcast n losses to n x n."""
+    loss = losses.importance_weighted_dpo_loss if option == "weights" else losses.dpo_loss
+    options = {"beta": 0.1} | {option: np.ones((3, 1))}
+    with pytest.raises(ValueError, match=rf"{option}: shape \(3, 1\)"):
+        loss(*np.zeros((4, 3), np.float32), **options)

@@ -97,7 +97,8 @@ def test_a_step_is_compiled_once():
     traces = []
 
     def counted_loss(*arrays, beta):
-        traces.append(beta)
+        if isinstance(beta, jax.core.Tracer):  # the check of parameters before training is not compiled
+            traces.append(beta)
         return dpo_loss(*arrays, beta=beta)
 
     optimiser = optax.adam(1e-3)
@@ -213,3 +214,16 @@ def test_bad_input_is_named(change, error, words):
     given = {"data": np.ones(2), "objective": mean_square, "steps": 1, "batch_size": 1} | change
     with pytest.raises(error, match=words):
         train(MODEL, given.pop("data"), given.pop("objective"), optax.sgd(0.1), **given)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "options", "words"),
+    [
+        (PAIRS, {"beta": -0.1}, "beta=-0.1: must be above 0"),
+        (preferred_pairs(PROMPTS, COMPLETIONS, as_labels([[0, 0, 2]], [3])), {"beta": 0.1}, "pairs: none found"),
+    ],
+)
+def test_training_on_pairs_names_what_is_wrong_before_it_starts(pairs, options, words):
+    """Inside the compiled step the loss could not look at its parameters."""
+    with pytest.raises(ValueError, match=words):
+        train_on_pairs(MODEL, pairs, dpo_loss, options, optimiser=optax.sgd(0.1), steps=1)

@@ -5,7 +5,7 @@ import pytest
 
 import jaxdesign as jd
 from bench.experiments import simulated_gap as sim
-from bench.experiments.log_linear import log_linear, scaled
+from bench.experiments.log_linear import experiment, log_linear, scaled, tabular
 from jaxdesign._arrays import float64
 
 LABELS = 60_000
@@ -61,3 +61,17 @@ def test_prediction_matches_the_formula_written_out_pair_by_pair(truth, designs)
 
 def test_labels_that_leave_a_direction_open_predict_an_infinite_gap(truth):
     assert sim.predicted_gap(truth, sim.collect(np.array([[0, 0, 1], [1, 0, 1]]), [500, 500])) == np.inf
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("problem", ["log_linear", "tabular"])
+def test_every_design_of_the_experiment_agrees_with_its_prediction(problem):
+    """All selectors, floor, averaging and two rounds: within 10 per cent or three standard errors at a large n."""
+    small = log_linear(prompts=20, completions=5, dim=5, spread=0.6, seed=1)
+    truth = small if problem == "log_linear" else tabular(completions=8, spread=0.5, seed=1)
+    found = experiment(truth, 28, [4_000, 40_000, 200_000], repeats=300, seeds=2, tell=lambda *_, **__: None)
+    assert set(found["rows"]) > {"random", "trace_two_rounds", "trace_floor", "trace_averaged", *jd.baselines.SELECTORS}
+    assert found["disagree_at_largest_n"] == []
+    assert len(found["skipped_singular"]) < 4
+    saved = found["labels_saved_simulated"]
+    assert saved["trace_oracle"] > 1 and saved["trace_two_rounds"] > 1

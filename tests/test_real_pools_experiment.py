@@ -8,6 +8,7 @@ import pytest
 
 import jaxdesign as jd
 from bench.experiments import arms, human_votes, real_pools
+from bench.experiments.files import settings, write_json
 from jaxdesign.preference.labels import FIRST, SECOND, TIE
 
 RNG = np.random.default_rng(0)
@@ -99,3 +100,39 @@ def test_pairs_without_votes_are_closed():
         np.zeros((1, 3, 1)), np.ones((1, 3), bool), np.array([[0, 0, 2]]), np.zeros((1, 3), np.int8)
     )
     assert human_votes.without_votes(votes).tolist() == [[0, 0, 1], [0, 1, 2]]
+
+
+def test_votes_on_human_pairs_are_read_the_right_way_round(tmp_path, monkeypatch):
+    """Rows 3 and 1 are of one prompt: the pair (3, 1) is stored as (1, 3), and its votes change sides."""
+    folder = tmp_path / "pandalm"
+    folder.mkdir()
+    np.save(folder / "features.npy", np.arange(4.0)[:, None].astype(np.float16))
+    np.save(folder / "prompt_index.npy", np.array([7, 9, 7, 9]))
+    np.save(folder / "pairs.npy", np.array([[0, 2], [3, 1]]))
+    np.save(folder / "votes.npy", np.array([[1, 2, 0], [1, 1, 0]], np.int8))
+    monkeypatch.setenv("JAXDESIGN_DATA", str(tmp_path))
+    votes = human_votes.load()
+    assert votes.features[..., 0].tolist() == [[0, 2], [1, 3]] and votes.pairs.tolist() == [[0, 0, 1], [1, 0, 1]]
+    assert votes.choices.tolist() == [[FIRST, SECOND, TIE], [SECOND, SECOND, TIE]]
+
+
+def test_human_votes_of_chosen_pairs_are_fitted_and_judged():
+    rng = np.random.default_rng(1)
+    features = rng.standard_normal((20, 3, 4))
+    pairs = np.array([(p, i, j) for p in range(20) for i, j in ((0, 1), (0, 2), (1, 2)) if (p + i + j) % 4])
+    margin = features[pairs[:, 0], pairs[:, 1], 0] - features[pairs[:, 0], pairs[:, 2], 0]
+    choices = np.repeat(np.where(margin > 0, FIRST, SECOND)[:, None], 3, axis=1)
+    votes = human_votes.Votes(features, np.ones((20, 3), bool), pairs, choices)
+    seeds = [human_votes.one_seed(votes, [12], 3, [0.3], ["random", "trace"], seed) for seed in (0, 1)]
+    table = {line["arm"]: line for line in human_votes.summary(seeds)}
+    assert set(table) == {"every_vote", "random", "trace"} and table["random"]["difference"] == (0, 0, 0)
+    assert table["every_vote"]["loss"] < table["random"]["loss"] < np.log(2)  # votes follow one feature
+    assert table["every_vote"]["labels"] == "all" and table["trace"]["labels"] == 12
+
+
+def test_results_are_json_without_nan_and_without_paths(tmp_path):
+    file = str(tmp_path / "results.json")
+    write_json({"a": [1.0, float("nan")], "b": {"c": (float("inf"), "x")}}, file)
+    assert json.loads((tmp_path / "results.json").read_text()) == {"a": [1.0, None], "b": {"c": [None, "x"]}}
+    given = real_pools.parse(["--json", file, "--plot", file, "--seeds", "3"])
+    assert settings(given)["seeds"] == 3 and file not in settings(given).values()

@@ -8,7 +8,14 @@ import jaxdesign as jd
 from jaxdesign.preference.label_store import LabelStore
 from jaxdesign.preference.label_tasks import answered
 from jaxdesign.preference.labels import as_labels
-from jaxdesign.preference.posterior import fit_posterior, posterior_draws, posterior_targets, predicted_gap, scored_pool
+from jaxdesign.preference.posterior import (
+    Posterior,
+    fit_posterior,
+    posterior_draws,
+    posterior_targets,
+    predicted_gap,
+    scored_pool,
+)
 from jaxdesign.preference.rounds import RoundPlan, run_rounds
 from jaxdesign.preference.simulated_annotators import simulate_labels
 
@@ -69,6 +76,23 @@ def test_a_killed_run_goes_on_to_the_same_labels(whole, tmp_path, monkeypatch, d
     np.testing.assert_array_equal(result.posterior.parameter, whole[0].posterior.parameter)
 
 
+def test_what_a_generator_yielded_is_kept(tmp_path, whole):
+    """Killed in the middle of a group, after three labels were handed over: these are stored and not asked again."""
+    full, _ = labeller()
+
+    def dying(tasks):
+        yield from full(tasks)[:3]
+        raise Killed
+
+    with pytest.raises(Killed):
+        run_rounds(POOL, dying, PLAN, LabelStore(tmp_path), seed=3)
+    kept = [record.task_id for record in LabelStore(tmp_path).records()]
+    label, asked = labeller()
+    run_rounds(POOL, label, PLAN, LabelStore(tmp_path), seed=3)
+    assert len(kept) == 3 and not set(kept) & set(asked)
+    assert LabelStore(tmp_path).records() == whole[1].records()
+
+
 def test_unanswered_tasks_end_the_run_before_the_next_round(tmp_path):
     store = LabelStore(tmp_path)
     full, _ = labeller()
@@ -93,6 +117,18 @@ def test_posterior_is_the_prior_without_labels_and_draws_have_its_covariance():
     np.testing.assert_allclose(np.cov(draws.T), np.linalg.inv(skew.information), atol=0.03)
 
 
+def test_completions_the_reference_never_gives_do_not_count():
+    pool = jd.CompletionPool(np.array([[[0.0], [1.0], [5.0]]], np.float32))
+    reference = np.log(np.array([[0.5, 0.5, 1.0]])) + np.array([[0, 0, -np.inf]])
+    assert posterior_targets(pool, np.zeros(1), 1.0, reference)[0, 0] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_singular_information_predicts_no_gap_that_could_stop_the_rounds(seed):
+    rows = np.random.default_rng(seed).standard_normal((2, 3))
+    assert predicted_gap(Posterior(np.zeros(3), rows.T @ rows, True), np.eye(3), 1.0) == np.inf
+
+
 def test_targets_and_gap_by_hand():
     weights = np.exp(np.asarray(POOL.features, np.float64) @ TRUTH / 0.7)
     weights /= weights.sum(1, keepdims=True)
@@ -114,11 +150,17 @@ def test_targets_and_gap_by_hand():
         ({"totals": ()}, "totals"),
         ({"totals": (2.5,)}, "totals"),
         ({"totals": (5,), "floor": 1.0}, "floor"),
+        ({"totals": 5}, "totals"),
+        ({"totals": (float("nan"),)}, "totals"),
         ({"totals": (5,), "draws": 0}, "draws"),
+        ({"totals": (5,), "draws": 1.5}, "draws"),
+        ({"totals": (5,), "stop_gap": -1.0}, "stop_gap"),
+        ({"totals": (5,), "prior": 0.0}, "prior: 0 found"),
+        ({"totals": (5,), "prior": np.diag([1.0, 0.0])}, "prior: smallest eigenvalue 0"),
         ({"totals": (5,), "beta": 0.0}, "beta"),
         ({"totals": (5,), "budget": jd.Budget(1, per_pair=2)}, "per_pair"),
     ],
 )
 def test_plans_that_make_no_sense_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
-        RoundPlan(prior=1.0, **given)
+        RoundPlan(**{"prior": 1.0} | given)

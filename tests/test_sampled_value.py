@@ -1,5 +1,7 @@
 """Values of policies from samples, against sums over all completions."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -71,3 +73,10 @@ def test_a_price_is_positive():
         sampled_policy_value(
             MODEL, REFERENCE, PROMPTS, rewards_of, 0.0, jax.random.key(0), completions=2, length=LENGTH
         )
+
+
+def test_policies_of_different_configuration_are_refused():
+    other = perturbed(REFERENCE, 1, size=0.1)
+    other.config = replace(other.config, heads=2 * other.config.heads)
+    with pytest.raises(ValueError, match="reference"):
+        sequence_divergence(MODEL, other, PROMPTS, PROMPTS)
