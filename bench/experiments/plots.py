@@ -79,7 +79,7 @@ def plot_predictions(problems: dict[str, Any], file: str) -> None:
         bottom.barh(list(saved), list(saved.values()), color=["C3" if "trace" in name else "C0" for name in saved])
         bottom.axvline(1, color="black", linewidth=0.8)
         bottom.set(xlabel="labels random pairs need for the same gap / labels")
-    axes[0, -1].legend(fontsize=6)
+    axes[0, -1].legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
     _saved(figure, file)
 
 
