@@ -1,6 +1,6 @@
 """A small transformer, end to end: which pairs are labelled decides how good the policy becomes.
 
-    python -m bench.experiments.language_model --seeds 12 --labels 100 200 400 --json FILE --plot FILE
+    python -m bench.experiments.language_model --seeds 12 --labels 100 400 --json FILE --plot FILE
 
 For every seed: a new corpus and hidden reward; supervised fine-tuning of a new transformer; K completions of each
 prompt of a pool, sampled from it; features (projected gradients of the log-probability by the parameters that will be
@@ -65,7 +65,7 @@ class Setting:
     shares: tuple[tuple[str, float], ...] = (("name", 0.2), ("hue", 0.2), ("note", 0.2), ("tale", 0.2), ("ode", 0.2))
     scale: float = 1.0
     beta: float = 0.5
-    dimension: int = 256
+    dimension: int = 128
     prior_labels: float = 100.0
     trainable: tuple[str, ...] = ("head/*",)
     learning_rate: float = 1e-3
@@ -273,7 +273,7 @@ def optimiser_of(rate: float) -> optax.GradientTransformation:
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="python -m bench.experiments.language_model", description=__doc__)
     parser.add_argument("--seeds", type=int, default=12, help="how many, from 0 (--tune: from 1,000)")
-    parser.add_argument("--labels", type=int, nargs="+", default=[100, 200, 400])
+    parser.add_argument("--labels", type=int, nargs="+", default=[100, 400])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), help=f"of {', '.join(ARMS)}")
     parser.add_argument("--short", action="store_true", help="a small setting that only shows that everything runs")
     parser.add_argument("--tune", action="store_true", help="learning rates and steps for random pairs instead")
