@@ -3,12 +3,18 @@
 On a CPU, LAPACK's own threads keep spinning for a while after every large call and take the cores from XLA's: a loop
 that alternates d x d factorisations with products over pairs ran 1.7 times slower than its parts (d = 381, two cores).
 Small calls stay on one thread, so a matrix is split into blocks; what is left is matrix products.
+
+A batch is factorised one matrix after the other there: jaxlib shares a batched call among XLA's threads and waits for
+them on one of them, so that as many such calls at a time as there are threads wait for ever (jaxlib 0.10; two batches
+of four 96 x 96 matrices on two cores hang at once).
 """
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
 
 from jaxdesign._arrays import HIGHEST
@@ -47,8 +53,18 @@ def _leaf(matrix):
     eye = jnp.broadcast_to(jnp.eye(size, dtype=dtype), matrix.shape)
     large = jnp.finfo(dtype).max / 4 * eye
     rows = [jnp.concatenate(blocks, axis=-1) for blocks in ((matrix, eye), (eye, large))]
-    factor = lax.linalg.cholesky(jnp.concatenate(rows, axis=-2))
+    whole = jnp.concatenate(rows, axis=-2)
+    factor = lax.platform_dependent(whole, cpu=_one_by_one, default=lax.linalg.cholesky)
     return factor[..., :size, :size], jnp.swapaxes(factor[..., size:, :size], -1, -2)
+
+
+def _one_by_one(matrix):
+    if matrix.ndim == 2:
+        return _alone(matrix)
+    return jax.vmap(_one_by_one)(matrix)
+
+
+_alone = sequential_vmap(lax.linalg.cholesky)
 
 
 def _lower(first, below, last):

@@ -255,39 +255,62 @@ for strength in (0.6, 3.0) if SHORT else (0.6, 1.5, 3.0):
         print(f"sd of u {strength:3.1f} {total:12d} {gaps[0]:8.3f} {gaps[1]:6.3f} {gaps[2]:9.3f}")
 
 # %% [markdown]
-# ## Real completions, and a transformer
+# ## Real completions, people, and a transformer
 #
-# The experiments in `bench/experiments` ask the same of real features and of a transformer that is trained end to end;
-# their recorded results are read here where the file is at hand. `well_specified`: features of real chat completions
-# and a reward linear in them. `judge`: the reward of a language-model judge, which is not linear. `human`: scores of
-# professional translators, of which these features see next to nothing; there no choice of pairs helps much, nor does
-# any label.
+# The experiments in `bench/experiments` ask the same of real features, of human votes and of a transformer that is
+# trained end to end. Their recorded results are read here from `bench/results`, which a checkout has.
+#
+# `well_specified`: features of real chat completions and a reward linear in them. `judge_4`, `judge_1`: the reward of a
+# language-model judge at two temperatures, which is not linear. `human`: scores of professional translators, of which
+# these features see next to nothing; there no choice of pairs helps much, nor does any number of labels.
+
 
 # %%
-results = Path("../bench/results/real-pools.json")
-if results.is_file():
-    cases = json.loads(results.read_text())["cases"]
+def recorded(name):
+    """A file of bench/results, or None."""
+    file = Path("../bench/results") / name
+    if not file.is_file():
+        print(f"{file} is not here: run this page from a checkout")
+        return None
+    return json.loads(file.read_text())
+
+
+results = recorded("real-pools.json")
+if results:
+    cases = results["cases"]
     figure, axes = plt.subplots(1, len(cases), figsize=(3.4 * len(cases), 3.4))
     for axis, (case, found) in zip(axes, cases.items(), strict=True):
         for arm in ("random", "trace", "trace_two_rounds", "logdet", "largest_distance"):
-            gap = found["arms"][arm]["gap"]
-            axis.plot(
-                [int(n) for n in gap], list(gap.values()), "k--" if arm == "random" else "o-", markersize=3, label=arm
-            )
+            row = found["arms"][arm]["ratio"]
+            mean, low, high = np.array(list(row.values())).T
+            style = "k--" if arm == "random" else "o-"
+            axis.errorbar([int(n) for n in row], mean, (mean - low, high - mean), fmt=style, markersize=3, label=arm)
         axis.set(xscale="log", title=case, xlabel="labels")
-    axes[0].set_ylabel("policy gap, held-back prompts")
-    axes[0].legend(fontsize=7)
+    axes[0].set_ylabel("policy gap / that of random pairs")
+    axes[-1].legend(fontsize=7)
     figure.tight_layout()
 
+# %% [markdown]
+# Votes of people on pairs of the `pandalm` pool, none of them simulated: loss of the votes on other prompts (0.693
+# without any label).
+
 # %%
-results = Path("../bench/results/language-model.json")
-if results.is_file():
-    print("labels, way of choosing, gain in J of DPO, difference to random with 95% limits")
-    for row in json.loads(results.read_text())["summary"]:
-        limits = row.get("interval")
-        print(
-            row["labels"],
-            row["arm"],
-            round(row["gain"], 3),
-            limits and [round(x, 3) for x in (row["difference"], *limits)],
-        )
+results = recorded("human-votes.json")
+if results:
+    for row in results["table"]:
+        if row["arm"] in ("random", "trace", "logdet", "every_vote"):
+            print(
+                f"{row['labels']!s:>4} labels  {row['arm']:11s} loss {row['loss']:.4f}, accuracy {row['accuracy']:.3f}"
+            )
+
+# %% [markdown]
+# The transformer: completions sampled from it, pairs chosen, DPO, and J = reward - beta KL on prompts without labels.
+# `random_distinct` are random pairs of different texts: where completions repeat, leaving those out is half the gain.
+
+# %%
+results = recorded("language-model.json")
+if results:
+    print("labels  arm                gain in J  difference to random, 95% limits")
+    for row in results["summary"]:
+        limits = "[{:+.3f}, {:+.3f}]".format(*row["interval"]) if "interval" in row else ""
+        print(f"{row['labels']:6d}  {row['arm']:17s} {row['gain']:9.3f}  {row.get('difference', 0):+.3f} {limits}")

@@ -1,5 +1,8 @@
 """Cholesky factors with their inverses: against NumPy, in blocks and in batches, badly conditioned, indefinite."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,3 +61,26 @@ def test_indefinite_matrices_give_nan(where):
     matrix[where, where] = -1
     L, X = factorise(jnp.asarray(matrix, jnp.float32))
     assert np.isnan(np.diagonal(L)).any() and np.isnan(X).any()
+
+
+ALONGSIDE = """
+import jax, jax.numpy as jnp, numpy as np
+from jaxdesign._cholesky import cholesky_and_inverse
+
+@jax.jit
+def run(batches):
+    def step(_, total):
+        moved = [batch + 1e-9 * total * jnp.eye(96) for batch in batches]
+        batched = sum(cholesky_and_inverse(batch)[0].sum() for batch in moved)
+        return batched + sum(jax.vmap(cholesky_and_inverse)(batch)[1].sum() for batch in moved)
+    return jax.lax.fori_loop(0, 300, step, 0.0)
+
+rows = np.random.default_rng(0).standard_normal((4, 4, 96, 96)).astype(np.float32)
+batches = list(jnp.asarray(rows @ rows.swapaxes(-1, -2) + 96 * np.eye(96, dtype=np.float32)))
+assert np.isfinite(float(run(batches)))
+"""
+
+
+def test_batches_side_by_side_do_not_wait_for_each_other_for_ever():
+    """LAPACK calls on batches, as jaxlib makes them, hang here on machines of few cores."""
+    subprocess.run([sys.executable, "-c", ALONGSIDE], check=True, timeout=300)

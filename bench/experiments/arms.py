@@ -17,8 +17,9 @@ NEED_SCORES = ("closest_call", "largest_score_gap")  # rank pairs by their margi
 NEED_WEIGHTS = ("square_root", "t_pilaf")  # given those of the reference policy
 SEEDED = ("random", "first_two", *NEED_WEIGHTS)
 PILOT = 0.25  # share of the labels spent before the second round
-FLOOR = 0.25  # share of the labels that trace_floor draws at random
+FLOOR = 0.25  # share of the labels that trace_floor and rounds draw at random
 
+DRAWS = 4  # of the posterior, for the second round
 SHORT_CUT = (
     "best_set",
 )  # whole labels of designs made anew for every truth: no exchange, which would gain a few per cent
@@ -76,16 +77,21 @@ def with_scores(pool: jd.CompletionPool, scores: Float[np.ndarray, "p k"]) -> jd
 
 
 def two_rounds(
-    problem: Problem, pilot: Int[np.ndarray, "m 3"], ask: Callable, budget: jd.Budget, seed: int, draws: int = 4
+    problem: Problem, pilot: Int[np.ndarray, "m 3"], ask: Callable, budget: jd.Budget, seed: int, floor: float = 0.0
 ) -> pref.Labels:
-    """A pilot, its labels, and the rest of the budget at their posterior: `preference.next_batch` with SHORT_CUT."""
+    """A pilot, its labels, and the rest of the budget at their posterior: `preference.run_rounds` with SHORT_CUT.
+
+    floor: share of the rest that is drawn at random.
+    """
     held = pref.as_labels(pilot, ask(pilot))
-    drawn = pref.posterior_draws(pref.fit_posterior(problem.pool, held, problem.prior), draws, seed)
+    drawn = pref.posterior_draws(pref.fit_posterior(problem.pool, held, problem.prior), DRAWS, seed)
     scored = pref.scored_pool(problem.pool, drawn)
     _, _, counts = pref.counted(held)
     prior = problem.prior * np.eye(problem.pool.dim) + jd.held_information(scored, pilot, counts)
     taken = pilot if budget.exclude is None else np.concatenate([np.asarray(budget.exclude), pilot])
     rest = replace(budget, total=budget.total - len(pilot), exclude=taken)
+    if floor:
+        rest = jd.with_uniform_floor(problem.pool, rest, floor, seed=seed + 1)
     second = jd.select_pairs(scored, jd.Trace(problem.target(drawn)), rest, prior=prior, methods=SHORT_CUT).pairs
     pairs = np.concatenate([pilot, second])
     return pref.as_labels(pairs, np.concatenate([held.choices, ask(second)]))

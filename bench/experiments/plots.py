@@ -9,6 +9,7 @@ LOOK = {  # the arms that are drawn where there are many, in this order
     "random_distinct": {"color": "grey", "linestyle": "--"},
     "trace": {"color": "C3", "linewidth": 2},
     "trace_two_rounds": {"color": "C1", "linewidth": 2},
+    "rounds": {"color": "C6", "linewidth": 2},
     "logdet": {"color": "C0"},
     "adpo": {"color": "C4"},
     "first_two": {"color": "C5"},

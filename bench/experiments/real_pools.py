@@ -15,6 +15,9 @@ Cases, where r is the reward that labels are drawn from and the gap is measured 
     judge_1         the same at temperature 1: labels nearly always follow the judge
     human           wmt21_ted_zhen, r = score of professional raters; the label is the better score, ties are ties
 
+Arms: those of `arms.choose`; trace_two_rounds, a pilot of a quarter of the labels and then the design at its posterior;
+and rounds, the same with a quarter of either part drawn at random, the default of `preference.RoundPlan`.
+
 Where r is not linear no linear policy has gap zero: `limit` is the gap of labels of all pairs, 50,000 of them drawn.
 """
 
@@ -43,7 +46,8 @@ from jaxdesign.preference.labels import FIRST, SECOND, TIE
 
 CASES = ("well_specified", "judge_4", "judge_1", "human")
 RIDGE = {"well_specified": 0.1, "judge_4": 0.1, "judge_1": 0.02, "human": 0.5}
-ARMS = ("random", "trace", "trace_two_rounds", *(a for a in arms.ONE_ROUND if a not in ("random", "trace")))
+ROUNDS = {"trace_two_rounds": ("trace", 0.0), "rounds": ("trace_floor", arms.FLOOR)}  # pilot, and floor of the rest
+ARMS = ("random", "trace", *ROUNDS, *(a for a in arms.ONE_ROUND if a not in ("random", "trace")))
 LIMIT_PAIRS = 50_000
 TRIED = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # ridges
 
@@ -141,10 +145,11 @@ def labels_of(arm: str, truth: Truth, number: int, seed: int, pilots: dict) -> p
     """What one arm has after `number` labels. pilots: keeps designs that several cases share."""
     budget = jd.Budget(number, per_pair=1)
     problem = truth.problem
-    if arm == "trace_two_rounds":
+    if arm in ROUNDS:
+        first, floor = ROUNDS[arm]
         pilot = jd.Budget(round(arms.PILOT * number), per_pair=1)
-        chosen = _once(pilots, ("trace", pilot.total), lambda: arms.choose("trace", problem, pilot, seed))
-        return arms.two_rounds(problem, chosen, truth.ask, budget, seed)
+        chosen = _once(pilots, (first, pilot.total), lambda: arms.choose(first, problem, pilot, seed))
+        return arms.two_rounds(problem, chosen, truth.ask, budget, seed, floor)
     if arm in (*arms.NEED_SCORES, "trace_oracle"):
         pairs = arms.choose(arm, problem, budget, seed)
     else:

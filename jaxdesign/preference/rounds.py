@@ -50,7 +50,8 @@ class RoundPlan:
         budget: limits that hold in every round; its total is not used, its per_pair must be 1 or None (over all
             rounds: with 1 no pair is asked about twice).
         draws: posterior draws over which later rounds average.
-        floor: share of each later round that is drawn at random, in [0, 1): a guard against wrong features.
+        floor: share of each round that is drawn at random, in [0, 1): a guard against features and rewards that do not
+            fit (where rewards are linear in the features, 0 saves a few labels more).
         stop_gap: rounds end where the predicted gap is at most this; None: after the last.
     """
 
@@ -59,7 +60,7 @@ class RoundPlan:
     beta: float = 1.0
     budget: Budget = field(default_factory=lambda: Budget(1, per_pair=1))
     draws: int = 4
-    floor: float = 0.1
+    floor: float = 0.25
     stop_gap: float | None = None
 
     def __post_init__(self):
@@ -187,7 +188,7 @@ def _designed(pool, plan, store, round, deployment, reference, seed) -> list[Tas
         asked = np.unique([task.pair for task in earlier], axis=0)
         excluded = asked if budget.exclude is None else np.concatenate([np.asarray(budget.exclude), asked])
         budget = replace(budget, exclude=excluded, required=None)  # required pairs were asked about in round 0
-    if plan.floor > 0 and round > 0:
+    if plan.floor > 0:
         budget = with_uniform_floor(pool, budget, plan.floor, seed=seed + round)
     settings = {"deployment": deployment, "reference": reference, "draws": plan.draws, "seed": seed + round}
     chosen = next_batch(pool, budget, store.labels(), plan.prior, plan.beta, **settings)
