@@ -211,7 +211,7 @@ for n, gap in zip(sizes, curves["trace"], strict=True):
         print(f"trace with {n} labels is as good as random pairs with {needed:.0f}: {needed / n:.1f} times as many")
 
 # %% [markdown]
-# ## Where it loses: far from the reference policy
+# ## Where one round is not enough: far from the reference policy
 #
 # The design above supposes that nothing is known of $w$: every pair tells $c = 1/4$. With strong rewards the long pairs
 # it likes have labels that are all but certain, and tell little. The remedy is a pilot: a quarter of the labels, a fit,

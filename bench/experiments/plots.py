@@ -104,5 +104,5 @@ def _plain_numbers(axis) -> None:
 
 def _saved(figure, file: str) -> None:
     figure.tight_layout()
-    figure.savefig(file, dpi=150)
+    figure.savefig(file, dpi=100)
     _pyplot().close(figure)
