@@ -25,6 +25,7 @@ def test_worse_than_the_first_count_is_nan():
 
 def test_a_curve_that_rises_by_noise_counts_from_where_it_was_reached():
     assert paired.labels_saved([1, 2, 4], [9.0, 2.0, 9.0], [4.0, 2.0, 2.5])[1] == pytest.approx(1)
+    assert paired.labels_saved([1, 2, 4], [9.0, 1.0, 9.0], [4.0, 2.0, 2.5])[1] == pytest.approx(2)  # not 4
 
 
 def test_ratios_are_paired_by_seed():

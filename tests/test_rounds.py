@@ -164,3 +164,15 @@ def test_targets_and_gap_by_hand():
 def test_plans_that_make_no_sense_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
         RoundPlan(**{"prior": 1.0} | given)
+
+
+def test_every_round_holds_its_share_of_random_pairs(tmp_path):
+    plan = RoundPlan((15, 12), prior=0.5, draws=2, floor=0.4)
+    store = LabelStore(tmp_path)
+    run_rounds(POOL, labeller()[0], plan, store, seed=3)
+    first, second = ([task.pair for task in store.batch(round)] for round in (0, 1))
+    drawn = jd.with_uniform_floor(POOL, jd.Budget(15, per_pair=1), 0.4, seed=3).required
+    assert len(drawn) == 6 and {tuple(pair) for pair in drawn} <= set(first)
+    rest = jd.Budget(12, per_pair=1, exclude=np.unique(first, axis=0))
+    drawn = jd.with_uniform_floor(POOL, rest, 0.4, seed=4).required
+    assert {tuple(pair) for pair in drawn} <= set(second)
