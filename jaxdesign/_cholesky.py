@@ -23,6 +23,7 @@ LEAF = 48  # OpenBLAS factorises 96 x 96, what a leaf needs, on one thread; 128 
 LEAVES = 16  # at most: the program grows with their number
 
 
+@jax.jit  # called outside of jit, loops and branches would be compiled anew every time
 def cholesky_and_inverse(matrix: Float[Array, "*r d d"]) -> tuple[Float[Array, "*r d d"], Float[Array, "*r d d"]]:
     """L and L^-1 with L L^T = A, lower triangular; NaN where A is not positive definite. Traceable.
 

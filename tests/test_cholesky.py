@@ -85,3 +85,13 @@ assert np.isfinite(float(run(list(jnp.asarray(rows @ rows.swapaxes(-1, -2) + 96 
 def test_batches_side_by_side_do_not_wait_for_each_other_for_ever():
     """LAPACK calls on batches, as jaxlib makes them, hang here on machines of few cores."""
     subprocess.run([sys.executable, "-c", ALONGSIDE], check=True, timeout=300)
+
+
+def test_calls_outside_of_jit_are_compiled_once():
+    """Else its loops would be compiled at every call, which is slow and in the end kills the process."""
+    batch = jnp.asarray(np.stack([np.eye(7), 2 * np.eye(7)]))
+    cholesky_and_inverse(batch)
+    before = cholesky_and_inverse._cache_size()
+    for shift in range(5):
+        cholesky_and_inverse(batch + shift)
+    assert cholesky_and_inverse._cache_size() == before

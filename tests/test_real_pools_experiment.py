@@ -54,6 +54,7 @@ def test_the_best_linear_parameter_beats_the_reference_policy():
     assert truth.gap(truth.parameter) < truth.gap(np.zeros(10))
 
 
+@pytest.mark.slow
 def test_two_rounds_spend_the_budget_on_different_pairs():
     truth = truth_of("well_specified")
     labels = real_pools.labels_of("trace_two_rounds", truth, 40, 0, {})
