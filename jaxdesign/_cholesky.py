@@ -24,17 +24,30 @@ LEAVES = 16  # at most: the program grows with their number
 
 
 @jax.jit  # called outside of jit, loops and branches would be compiled anew every time
+@jax.custom_jvp  # of matrix products only, and the one-by-one rule has no reverse mode
 def cholesky_and_inverse(matrix: Float[Array, "*r d d"]) -> tuple[Float[Array, "*r d d"], Float[Array, "*r d d"]]:
     """L and L^-1 with L L^T = A, lower triangular; NaN where A is not positive definite. Traceable.
 
         L = | L1             |      L^-1 = | X1              |      L1, X1 of A11;  L2, X2 of A22 - B B^T;  B = A21 X1^T
             | B       L2     |             | -X2 B X1    X2  |
 
+    Derivatives, of any order: dL = L P and dX = -P X with P = X dA X^T, its diagonal halved and the part above it 0.
+
     Numerics: in the dtype of A; as accurate as a Cholesky factorisation followed by a triangular inverse.
     Complexity: about 4/3 d^3 floating-point operations.
     """
     size = matrix.shape[-1]
     return _blocked(matrix, max(LEAF, -(-size // LEAVES)))
+
+
+@cholesky_and_inverse.__wrapped__.defjvp
+def _derivative(primals, tangents):
+    factor, inverse = cholesky_and_inverse(*primals)
+    (change,) = tangents
+    change = (change + jnp.swapaxes(change, -1, -2)) / 2
+    part = jnp.tril(_product(inverse, _product(change, jnp.swapaxes(inverse, -1, -2))))
+    part = part - part * jnp.eye(part.shape[-1], dtype=part.dtype) / 2
+    return (factor, inverse), (_product(factor, part), -_product(part, inverse))
 
 
 def _blocked(matrix, leaf):

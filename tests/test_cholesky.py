@@ -95,3 +95,27 @@ def test_calls_outside_of_jit_are_compiled_once():
     for shift in range(5):
         cholesky_and_inverse(batch + shift)
     assert cholesky_and_inverse._cache_size() == before
+
+
+@pytest.mark.parametrize("size", [5, 60])
+def test_derivatives_are_those_of_lapack_factors(size):
+    """First order both ways, second order as a Hessian-vector product, alone and in a batch."""
+    with _arrays.float64():
+        rows = np.random.default_rng(0).standard_normal((3, size, size))
+        batch = jnp.asarray(rows @ rows.swapaxes(-1, -2) + size * np.eye(size))
+        weights = jnp.asarray(np.random.default_rng(1).standard_normal((2, size, size)))
+        change = batch[::-1] / size
+
+        def ours(matrix):
+            factor, inverse = cholesky_and_inverse(matrix)
+            return jnp.sum(weights[0] * jnp.sin(factor) + weights[1] * inverse)
+
+        def theirs(matrix):
+            factor = jnp.linalg.cholesky(matrix)
+            return jnp.sum(weights[0] * jnp.sin(factor) + weights[1] * jnp.linalg.inv(factor))
+
+        for map_over in (lambda f: f(batch[0], change[0]), lambda f: jax.vmap(f)(batch, change)):
+            own, other = (map_over(lambda a, v, f=f: jax.jvp(jax.grad(f), (a,), (v,))) for f in (ours, theirs))
+            for mine, his in zip(own, other, strict=True):
+                both = [(g + jnp.swapaxes(g, -1, -2)) / 2 for g in (mine, his)]
+                np.testing.assert_allclose(*both, rtol=1e-7, atol=1e-9)
