@@ -1,5 +1,7 @@
 """Settings of every test: derandomised properties, warnings as errors, two CPU devices."""
 
+from pathlib import Path
+
 import jax
 import pytest
 from hypothesis import settings
@@ -20,3 +22,12 @@ def float64_scope():
     """JAX as a user with x64 switched on sees it."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_memory_maps():
+    """Compiled programs each hold memory maps; a process that has too many of them (65,530 on Linux) is killed."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.is_file() and maps.read_text().count("\n") > 25_000:
+        jax.clear_caches()
