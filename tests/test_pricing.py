@@ -12,7 +12,15 @@ from jaxdesign import _arrays
 from jaxdesign.budget import Budget
 from jaxdesign.criteria import LogDet, Trace
 from jaxdesign.pool import CompletionPool
-from jaxdesign.pricing.memory import PassResult, best_pairs, memory_source, price, reaching_pairs
+from jaxdesign.pricing.memory import (
+    PassResult,
+    best_pairs,
+    map_chunks,
+    memory_source,
+    open_pairs,
+    price,
+    reaching_pairs,
+)
 from jaxdesign.problem import analyse, exact_sensitivities, make_problem, uniform_information
 
 PROMPTS, COMPLETIONS, DIM, DRAWS = 12, 8, 5, 2
@@ -206,3 +214,22 @@ def test_short_floats_are_priced_in_float32(dtype):
     pool = CompletionPool(jnp.asarray(stretched(1, 1, 3, True), dtype))
     assert memory_source(pool).dtype == jnp.float32
     assert error_ratio(pool, LogDet()) < 0.5
+
+
+# ---- closed pairs
+
+
+@pytest.mark.parametrize("prompts, completions", [(1, 2), (1, 8), (2, 4), (3, 8), (2, 31), (1, 32), (2, 33), (1, 65)])
+def test_closed_pairs_are_no_candidates(prompts, completions):
+    """Words of bits of every length; eight bytes of them, one prompt of eight completions, once ended the process."""
+    rng = np.random.default_rng(completions)
+    pool = CompletionPool(rng.standard_normal((prompts, completions, 2)))
+    expected = np.triu(np.ones((prompts, completions, completions), bool), 1)
+    pairs = np.argwhere(expected)
+    closed = pairs[rng.random(len(pairs)) < 0.5]
+    closed = closed if len(closed) else pairs[:1]
+    expected[tuple(closed.T)] = False
+    for some, want in ((closed, expected), (closed[:0], np.triu(np.ones_like(expected), 1))):
+        source = memory_source(pool, closed=some)
+        found = jax.jit(lambda source: map_chunks(lambda chunk, _: open_pairs(chunk), source))(source)
+        assert np.array_equal(np.asarray(found).reshape(-1, completions, completions)[:prompts], want)

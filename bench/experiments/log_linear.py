@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 import jaxdesign as jd
+from bench.experiments import paired
 from bench.experiments import simulated_gap as sim
 from bench.experiments.files import write_json
 from bench.experiments.plots import plot_predictions
@@ -163,34 +164,23 @@ def measured(truth: sim.Truth, made: list[sim.Collected], repeats: int) -> dict[
     }
 
 
-def labels_saved(rows: dict[str, Any], key: str) -> dict[str, float]:
-    """Labels that random needs for the gap of the design at its middle n (log gap linear in log n), over that n.
-
-    Gaps between those of random are interpolated; smaller ones are extrapolated at the rate 1/n. Rows where some
-    repeat had no maximum are left out.
-    """
-
-    def curve(name):
-        found = [
-            (int(n), row[key]) for n, row in rows[name].items() if row and row.get("simulated") and row["fitted"] == 1
-        ]
-        return np.log(np.array(found, float)).reshape(-1, 2).T
-
-    log_n, log_gap = curve("random")
+def labels_saved(rows: dict[str, Any], key: str) -> dict[str, dict[int, float]]:
+    """`paired.labels_saved` against random of every design, at the counts where every repeat of both had a maximum."""
+    curves = {
+        name: {int(n): row[key] for n, row in found.items() if row and row["simulated"] and row["fitted"] == 1}
+        for name, found in rows.items()
+    }
     saved = {}
-    for name in rows:
-        own_n, own_gap = curve(name)
-        if name == "random" or not len(own_n) or not len(log_n):
-            continue
-        middle = len(own_n) // 2
-        needed = np.interp(-own_gap[middle], -log_gap, log_n)
-        needed += max(0.0, log_gap[-1] - own_gap[middle]) - max(0.0, own_gap[middle] - log_gap[0])
-        saved[name] = float(np.exp(needed - own_n[middle]))
+    for name in curves:
+        counts = sorted(curves[name].keys() & curves["random"].keys())
+        if name != "random" and counts:
+            own, other = ([curves[arm][n] for n in counts] for arm in (name, "random"))
+            saved[name] = dict(zip(counts, paired.labels_saved(counts, own, other), strict=True))
     return saved
 
 
 def experiment(truth: sim.Truth, base: int, sizes: list[int], repeats: int, seeds: int, tell: Callable = print) -> dict:
-    """Every design at every n: {"rows": {design: {n: row}}, "skipped": [...], "labels_saved": {...}}."""
+    """Every design at every n: {"rows": {design: {n: row}}, "labels_saved_simulated": {design: {n: ...}}, ...}."""
     rows: dict[str, dict[int, Any]] = {}
     made = shapes(truth, base, seeds)
     for name in ["random", "trace_two_rounds", *made]:

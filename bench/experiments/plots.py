@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 LOOK = {  # the arms that are drawn where there are many, in this order
@@ -76,10 +77,14 @@ def plot_predictions(problems: dict[str, Any], file: str) -> None:
                 top.plot(*zip(*points, strict=True), "o-", markersize=3, linewidth=0.6, label=design)
         top.axline((1e-3, 1e-3), (1e-2, 1e-2), color="grey", linewidth=0.8)
         top.set(xscale="log", yscale="log", title=problem, xlabel="predicted gap", ylabel="simulated gap")
-        saved = dict(sorted(found["labels_saved_simulated"].items(), key=lambda item: item[1]))
+        counts = sorted(int(n) for n in found["rows"]["random"])
+        middle = counts[len(counts) // 2]
+        every = found["labels_saved_simulated"].items()
+        known = [(x, name) for name, row in every for n, x in row.items() if int(n) == middle and x and isfinite(x)]
+        saved = {name: x for x, name in sorted(known)}
         bottom.barh(list(saved), list(saved.values()), color=["C3" if "trace" in name else "C0" for name in saved])
         bottom.axvline(1, color="black", linewidth=0.8)
-        bottom.set(xlabel="labels random pairs need for the same gap / labels")
+        bottom.set(xlabel=f"labels random pairs need for the gap of {middle:,} / {middle:,}")
     axes[0, -1].legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
     _saved(figure, file)
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from jaxdesign import _arrays
 from jaxdesign.information import gram_sensitivities, prompt_label_information, prompt_major
@@ -23,6 +23,7 @@ from jaxdesign.pool import CompletionPool, candidate_pairs, first_copies, prompt
 # Rounding error of a priced sensitivity over the bound of `_rounding_error`: measured at most 0.7 / ERROR_MARGIN over
 # random pools of condition number 1 to 1e10, d = 3 to 128; the certificate relies on it being at most 1.
 ERROR_MARGIN = 2.0
+WORD = 32  # bits of closed pairs that are kept together: on a CPU with AVX-512, LLVM cannot compile reads of 8 bytes
 
 
 class MemorySource(NamedTuple):
@@ -37,7 +38,7 @@ class MemorySource(NamedTuple):
     scores: Float[Array, "n c *r k"] | None
     copies: Int[Array, "n c k"]  # `first_copies`, -1 where masked
     flip: Float[Array, "n c"] | Float[Array, "n c k k"] | None = None  # as in the pool
-    closed: UInt8[Array, "n c k b"] | None = None  # bit j of row i: pair (i, j), i < j, may not be used
+    closed: UInt32[Array, "n c k w"] | None = None  # bit j of row i: pair (i, j), i < j, may not be used
 
     @property
     def slots(self) -> int:
@@ -62,7 +63,7 @@ class Chunk(NamedTuple):
     scores: Float[Array, "c *r k"] | None
     copies: Int[Array, "c k"]
     flip: Float[Array, " c"] | Float[Array, "c k k"] | None
-    closed: UInt8[Array, "c k b"] | None
+    closed: UInt32[Array, "c k w"] | None
 
 
 class Charges(NamedTuple):
@@ -97,10 +98,10 @@ def _closed_bits(closed, chunks, completions) -> Array | None:
     if closed is None or not len(closed):
         return None
     prompts, row = np.unique(closed[:, 0], return_inverse=True)
-    rows = np.zeros((len(prompts), completions, completions), bool)
+    rows = np.zeros((len(prompts), completions, -(-completions // WORD) * WORD), bool)
     rows[row, closed[:, 1], closed[:, 2]] = True
-    bits = np.zeros((chunks[0] * chunks[1], completions, -(-completions // 8)), np.uint8)
-    bits[prompts] = np.packbits(rows, axis=-1)
+    bits = np.zeros((chunks[0] * chunks[1], completions, rows.shape[-1] // WORD), np.uint32)
+    bits[prompts] = np.packbits(rows, axis=-1, bitorder="little").view("<u4")
     return jnp.asarray(bits.reshape(*chunks, *bits.shape[1:]))
 
 
@@ -149,7 +150,8 @@ def open_pairs(chunk: Chunk) -> Bool[Array, "c k k"]:
     candidates = candidate_pairs(chunk.copies)
     if chunk.closed is None:
         return candidates
-    return candidates & ~jnp.unpackbits(chunk.closed, axis=-1, count=chunk.copies.shape[-1]).astype(bool)
+    bits = (chunk.closed[..., None] >> jnp.arange(WORD, dtype=jnp.uint32)) & 1
+    return candidates & (bits.reshape(*candidates.shape[:-1], -1)[..., : candidates.shape[-1]] == 0)
 
 
 @jax.jit
