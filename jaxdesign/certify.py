@@ -92,7 +92,8 @@ def cold_level(problem: Problem, analysis: Analysis) -> float:
     """A level at which the listing holds all the oracle's pairs and not many more, found without a guess."""
     limits, dtype = problem.limits, analysis.factors.dtype
     result = price(problem.source, analysis.factors, np.asarray(np.inf, dtype), useful_ranks(problem))
-    best = np.sort(np.asarray(result.best[..., 0] - result.error[:, None]).ravel())[::-1].astype(np.float64)
+    best = np.asarray(result.best)[..., 0] - np.asarray(result.error)[:, None]  # in NumPy: nothing to compile
+    best = np.sort(best.ravel())[::-1].astype(np.float64)
     if not limits.has_caps and not limits.has_quotas:
         return float(best[0])
     # a pair is the best of at most two completions, so 2 k values above a level mean k pairs or more

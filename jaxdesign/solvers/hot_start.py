@@ -67,7 +67,7 @@ def _leading_prompts(problem: Problem, count: int) -> Int[np.ndarray, " q"]:
     """The prompts with the largest sensitivity at the even allocation, in order; more if they cannot hold the total."""
     analysis = analyse(problem, uniform_information(problem))
     result = price(problem.source, analysis.factors, np.asarray(np.inf, analysis.factors.dtype))
-    order = np.argsort(-np.asarray(jnp.max(result.best[..., 0], axis=1)), kind="stable")
+    order = np.argsort(-np.asarray(result.best)[..., 0].max(axis=1), kind="stable")
     kept = order[order < problem.pool.num_prompts][:count]
     counts = np.zeros(problem.pool.num_prompts)
     counts[kept] = problem.pair_counts[kept]
