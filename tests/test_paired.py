@@ -11,21 +11,28 @@ def test_interval_is_students():
     assert mean == 2 and high - mean == pytest.approx(4.302653 / np.sqrt(3), abs=1e-6) and mean - low == high - mean
 
 
+RANDOM = {100: 4.0, 200: 2.0, 400: 1.0}
+
+
 def test_half_the_gap_at_rate_one_over_n_saves_half_the_labels():
-    counts = [100, 200, 400]
-    random = [4.0, 2.0, 1.0]
-    assert paired.labels_saved(counts, [2.0, 1.0, 0.5], random) == pytest.approx([2, 2, 2])  # the last extrapolated
-    assert paired.labels_saved(counts, random, random) == pytest.approx([1, 1, 1])
-    assert paired.labels_saved(counts, [8.0, 2.0, 2.0], random)[1:] == pytest.approx([1, 0.5])
+    half = {100: 2.0, 200: 1.0, 400: 0.5}
+    assert paired.labels_saved(half, RANDOM) == pytest.approx({100: 2, 200: 2, 400: 2})  # the last extrapolated
+    assert paired.labels_saved(RANDOM, RANDOM) == pytest.approx({100: 1, 200: 1, 400: 1})
+    assert paired.labels_saved({200: 2.0, 400: 2.0}, RANDOM) == pytest.approx({200: 1, 400: 0.5})
+
+
+def test_counts_may_differ():
+    assert paired.labels_saved({50: 2.0, 1000: 2.0}, RANDOM) == pytest.approx({50: 4, 1000: 0.2})
 
 
 def test_worse_than_the_first_count_is_nan():
-    assert np.isnan(paired.labels_saved([100, 200], [5.0, 1.0], [4.0, 2.0])[0])
+    assert np.isnan(paired.labels_saved({100: 5.0, 200: 1.0}, RANDOM)[100])
 
 
 def test_a_curve_that_rises_by_noise_counts_from_where_it_was_reached():
-    assert paired.labels_saved([1, 2, 4], [9.0, 2.0, 9.0], [4.0, 2.0, 2.5])[1] == pytest.approx(1)
-    assert paired.labels_saved([1, 2, 4], [9.0, 1.0, 9.0], [4.0, 2.0, 2.5])[1] == pytest.approx(2)  # not 4
+    noisy = {1: 4.0, 2: 2.0, 4: 2.5}
+    assert paired.labels_saved({2: 2.0}, noisy)[2] == pytest.approx(1)
+    assert paired.labels_saved({2: 1.0}, noisy)[2] == pytest.approx(2)  # not 4
 
 
 def test_ratios_are_paired_by_seed():

@@ -165,18 +165,13 @@ def measured(truth: sim.Truth, made: list[sim.Collected], repeats: int) -> dict[
 
 
 def labels_saved(rows: dict[str, Any], key: str) -> dict[str, dict[int, float]]:
-    """`paired.labels_saved` against random of every design, at the counts where every repeat of both had a maximum."""
+    """`paired.labels_saved` of every design against random, from the counts where every repeat had a maximum."""
     curves = {
         name: {int(n): row[key] for n, row in found.items() if row and row["simulated"] and row["fitted"] == 1}
         for name, found in rows.items()
     }
-    saved = {}
-    for name in curves:
-        counts = sorted(curves[name].keys() & curves["random"].keys())
-        if name != "random" and counts:
-            own, other = ([curves[arm][n] for n in counts] for arm in (name, "random"))
-            saved[name] = dict(zip(counts, paired.labels_saved(counts, own, other), strict=True))
-    return saved
+    random = curves.pop("random")
+    return {name: paired.labels_saved(own, random) for name, own in curves.items() if own and random}
 
 
 def experiment(truth: sim.Truth, base: int, sizes: list[int], repeats: int, seeds: int, tell: Callable = print) -> dict:

@@ -22,19 +22,22 @@ def share_right(truth: np.ndarray, guess: np.ndarray) -> float:
     return float(np.mean((1 + np.sign(truth) * np.sign(guess)) / 2))
 
 
-def labels_saved(counts: Sequence[int], own: Sequence[float], other: Sequence[float]) -> list[float]:
-    """At each count, labels the other arm needs for this arm's gap, over that count.
+def labels_saved(own: Mapping[int, float], other: Mapping[int, float]) -> dict[int, float]:
+    """At each of this arm's counts, labels the other arm needs for this arm's gap, over that count; gaps by count.
 
     log gap is taken as linear in log labels between the counts tried, and as falling at the rate 1/n beyond the count
     of the smallest gap, the fastest that is possible in the long run, which favours the other arm; NaN where the other
     arm does better at the smallest count already.
     """
-    logs, own, other = np.log(np.asarray(counts, float)), np.log(own), np.log(other)
-    other = np.minimum.accumulate(other)  # a gap reached once stays reached: noise must not make a curve rise
-    first = np.append(True, np.diff(other) < 0)
-    needed = np.interp(-own, -other[first], logs[first])
-    needed = np.where(own < other[-1], logs[first][-1] + other[-1] - own, needed)
-    return [float(x) for x in np.where(own > other[0], np.nan, np.exp(needed - logs))]
+    counts = sorted(other)
+    logs, gaps = np.log(np.array(counts, float)), np.log([other[n] for n in counts])
+    gaps = np.minimum.accumulate(gaps)  # a gap reached once stays reached: noise must not make a curve rise
+    first = np.append(True, np.diff(gaps) < 0)
+    wanted = np.log([own[n] for n in own])
+    needed = np.interp(-wanted, -gaps[first], logs[first])
+    needed = np.where(wanted < gaps[-1], logs[first][-1] + gaps[-1] - wanted, needed)
+    saved = np.where(wanted > gaps[0], np.nan, np.exp(needed - np.log(np.array(list(own), float))))
+    return dict(zip(own, saved.tolist(), strict=True))
 
 
 def compared(gaps: Mapping[int, Mapping[str, Sequence[float]]], against: str = "random") -> dict[str, dict]:
@@ -46,14 +49,14 @@ def compared(gaps: Mapping[int, Mapping[str, Sequence[float]]], against: str = "
     """
     counts = sorted(gaps)
     found: dict[str, dict] = {}
-    other = [float(np.mean(gaps[n][against])) for n in counts]
+    other = {n: float(np.mean(gaps[n][against])) for n in counts}
     for arm in gaps[counts[0]]:
-        means = [float(np.mean(gaps[n][arm])) for n in counts]
+        means = {n: float(np.mean(gaps[n][arm])) for n in counts}
         ratios = [mean_interval(np.divide(gaps[n][arm], gaps[n][against])) for n in counts]
         found[arm] = {
-            "gap": dict(zip(counts, means, strict=True)),
+            "gap": means,
             "standard_error": {n: float(np.std(gaps[n][arm], ddof=1) / len(gaps[n][arm]) ** 0.5) for n in counts},
             "ratio": dict(zip(counts, ratios, strict=True)),
-            "labels_saved": dict(zip(counts, labels_saved(counts, means, other), strict=True)),
+            "labels_saved": labels_saved(means, other),
         }
     return found
