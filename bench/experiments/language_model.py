@@ -94,7 +94,9 @@ def make_world(seed: int, setting: Setting) -> World:
     """Corpus, supervised fine-tuning, completions of the pool's prompts, features and target."""
     corpus = pref.grammar_corpus(setting.corpus, seed=seed, shares=dict(setting.shares))
     learnt = TOKENISER.encode_prompts(corpus.prompts, PROMPT_COLUMNS)
-    different = np.random.default_rng(seed).permutation(sorted(set(corpus.prompts)))[: setting.pool + setting.held_back]
+    different = np.random.default_rng([seed, 5]).permutation(sorted(set(corpus.prompts)))
+    different = different[: setting.pool + setting.held_back]
+    initialise, sample, project = jax.random.split(jax.random.key(seed), 3)
     asked, held_back = np.split(TOKENISER.encode_prompts(different.tolist(), PROMPT_COLUMNS), [setting.pool])
     texts = corpus.draw(range(setting.corpus), seed)
     examples = pref.Examples(learnt, TOKENISER.encode_completions(texts, COMPLETION_COLUMNS))
@@ -103,12 +105,12 @@ def make_world(seed: int, setting: Setting) -> World:
     config = pref.LanguageModelConfig(
         TOKENISER.characters, max_length=PROMPT_COLUMNS + COMPLETION_COLUMNS, width=64, tied=False
     )
-    blank = pref.LanguageModel(config, rngs=nnx.Rngs(seed))
+    blank = pref.LanguageModel(config, rngs=nnx.Rngs(initialise))
     tuned = pref.fine_tune(blank, examples, steps=setting.fine_tuning_steps, seed=seed)
     seconds["fine_tuning"] = time.perf_counter() - start
     start = time.perf_counter()
     samples = pref.sample_completions(
-        tuned.model, asked, jax.random.key(seed), completions=setting.completions, length=COMPLETION_COLUMNS
+        tuned.model, asked, sample, completions=setting.completions, length=COMPLETION_COLUMNS
     )
     completions = np.asarray(samples.tokens)
     seconds["sampling"] = time.perf_counter() - start
@@ -118,7 +120,7 @@ def make_world(seed: int, setting: Setting) -> World:
         asked,
         completions,
         dimension=setting.dimension,
-        key=jax.random.key(seed),
+        key=project,
         parameters=setting.trainable,
     )
     target = np.asarray(jd.policy_target(pool), np.float64)

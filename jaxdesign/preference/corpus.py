@@ -56,7 +56,7 @@ class Corpus:
 
     def draw(self, rows: Sequence[int], seed: int) -> list[str]:
         """One completion of each prompt in `rows` (repeat a row for several)."""
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng([seed, 3])
         return [
             "".join(law.words[rng.choice(len(law.words), p=law.probabilities)] for law in self.laws[row])
             for row in rows
@@ -97,9 +97,9 @@ def grammar_corpus(prompts: int, *, seed: int = 0, shares: Mapping[str, float] =
     if prompts < 1:
         raise ValueError(f"prompts={prompts}: must be at least 1")
     weights = np.array([positive_finite(share, "shares", "a part of the prompts") for share in shares.values()])
-    habits = np.random.default_rng([seed, 0])
+    habits = np.random.default_rng([seed, 1])  # [seed, 0] would be the stream of `seed` itself
     laws = {topic: _laws_of(topic, habits) for topic in TOPICS}
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng([seed, 2])
     kinds = rng.choice(list(shares), size=prompts, p=weights / weights.sum())
     topics = rng.choice(TOPICS, size=prompts)
     return Corpus(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ def negative_log_likelihood(model: LanguageModel, examples: Examples) -> Float[A
     return -jnp.mean(sequence_log_probability(model, examples.prompts, examples.completions))
 
 
+@cache  # the same object for the same numbers, for which a step is compiled once
 def fine_tuning_optimiser(
     learning_rate: float, steps: int, *, warm_up: float = 0.05, weight_decay: float = 0.0
 ) -> optax.GradientTransformation:

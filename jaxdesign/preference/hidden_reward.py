@@ -46,7 +46,7 @@ def random_reward(seed: int = 0, *, scale: float = 1.0) -> HiddenReward:
     """Normal values for every content word, style word and mark, and a best length between 10 and 25 characters.
 
     Args:
-        seed: of NumPy's default generator.
+        seed: may be that of a corpus: what is drawn here is independent of it.
         scale: standard deviation of a word's value, in units in which an annotator prefers the better of two texts
             that differ by 1 with probability sigma(1) = 0.73.
 
@@ -57,7 +57,7 @@ def random_reward(seed: int = 0, *, scale: float = 1.0) -> HiddenReward:
         TypeError, ValueError: a scale that is no positive number.
     """
     scale = positive_finite(scale, "scale", "the standard deviation of a word's value")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 4])  # a stream that `grammar_corpus` does not use
     places = [word for place in PLACES for word in place.split()]
     words = sorted({*ADJECTIVES, *VERBS, *places, *COLOURS, *STYLE, *ENDINGS})
     values = dict(zip(words, (scale * rng.normal(size=len(words))).tolist(), strict=True))
