@@ -73,6 +73,7 @@ def test_a_killed_run_goes_on_to_the_same_labels(whole, tmp_path, monkeypatch, d
     result = run_rounds(POOL, label, PLAN, LabelStore(tmp_path), seed=3)
     assert len(asked) == sum(PLAN.totals) - kept
     assert LabelStore(tmp_path).records() == whole[1].records()
+    assert result.gaps == whole[0].gaps
     np.testing.assert_array_equal(result.posterior.parameter, whole[0].posterior.parameter)
 
 
@@ -171,8 +172,109 @@ def test_every_round_holds_its_share_of_random_pairs(tmp_path):
     store = LabelStore(tmp_path)
     run_rounds(POOL, labeller()[0], plan, store, seed=3)
     first, second = ([task.pair for task in store.batch(round)] for round in (0, 1))
-    drawn = jd.with_uniform_floor(POOL, jd.Budget(15, per_pair=1), 0.4, seed=3).required
+    seeds = [int(np.random.SeedSequence([3, round]).generate_state(2)[0]) for round in (0, 1)]
+    drawn = jd.with_uniform_floor(POOL, jd.Budget(15, per_pair=1), 0.4, seed=seeds[0]).required
     assert len(drawn) == 6 and {tuple(pair) for pair in drawn} <= set(first)
     rest = jd.Budget(12, per_pair=1, exclude=np.unique(first, axis=0))
-    drawn = jd.with_uniform_floor(POOL, rest, 0.4, seed=4).required
+    drawn = jd.with_uniform_floor(POOL, rest, 0.4, seed=seeds[1]).required
     assert {tuple(pair) for pair in drawn} <= set(second)
+
+
+def test_gaps_of_a_finished_store_are_those_of_its_rounds(whole):
+    """Called again, nothing is asked and round 0's gap is still that of its own labels."""
+    result, store = whole
+    label, asked = labeller()
+    again = run_rounds(POOL, label, PLAN, store, seed=3)
+    assert again.gaps == result.gaps and not asked
+
+
+def test_a_stop_between_the_gaps_stops_a_resumed_run_where_it_stopped_the_first(whole, tmp_path):
+    """With labels of a later round in the store, the gap of an earlier one must not look smaller than it was."""
+    first, second = whole[0].gaps
+    with pytest.raises(Killed):
+        run_rounds(POOL, labeller(die_after=26)[0], PLAN, LabelStore(tmp_path), seed=3)
+    plan = RoundPlan(PLAN.totals, PLAN.prior, draws=2, floor=0.25, stop_gap=(first + second) / 2)
+    result = run_rounds(POOL, labeller()[0], plan, LabelStore(tmp_path), seed=3)
+    assert result.gaps == whole[0].gaps and len(LabelStore(tmp_path).records()) == sum(PLAN.totals)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"features": np.asarray(POOL.features)[:, ::-1]},
+        {"features": np.asarray(POOL.features) * 2},
+        {"flip": 0.1},
+        {"mask": np.arange(4) < np.array([[3]] + [[4]] * 11)},
+    ],
+    ids=["order", "scale", "flip", "mask"],
+)
+def test_a_store_of_another_pool_is_refused(whole, change):
+    other = jd.CompletionPool(**{"features": POOL.features} | change)
+    with pytest.raises(ValueError, match="another pool"):
+        run_rounds(other, labeller()[0], PLAN, whole[1], seed=3)
+
+
+def test_a_store_of_other_totals_is_refused_and_more_rounds_are_not(whole, tmp_path):
+    with pytest.raises(ValueError, match="begun with"):
+        run_rounds(POOL, labeller()[0], RoundPlan((15, 14), prior=0.5, draws=2), whole[1], seed=3)
+    store = LabelStore(tmp_path)
+    run_rounds(POOL, labeller()[0], RoundPlan((6,), prior=0.5), store)
+    assert len(run_rounds(POOL, labeller()[0], RoundPlan((6, 5), prior=0.5, draws=2), store).gaps) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong, error",
+    [
+        (lambda tasks: answered(tasks[0], 0), TypeError),
+        (lambda tasks: None, TypeError),
+        (lambda tasks: [tuple(answered(tasks[0], 0))], TypeError),
+        (lambda tasks: [answered(tasks[0], 0)._replace(task_id="x", pair=(99, 0, 1))], ValueError),
+        (lambda tasks: [answered(tasks[0], 0)._replace(pair=(0, 2, 1))], ValueError),
+        (lambda tasks: [answered(tasks[0], 0)._replace(choice=7)], ValueError),
+        (lambda tasks: (answered(task, 0)._replace(choice=-1) for task in tasks), ValueError),
+    ],
+)
+def test_what_is_no_label_of_a_task_is_never_stored(tmp_path, wrong, error):
+    store = LabelStore(tmp_path)
+    with pytest.raises(error, match=r"label|record"):
+        run_rounds(POOL, wrong, PLAN, store, seed=3)
+    assert not store.records()
+    assert len(run_rounds(POOL, labeller()[0], PLAN, store, seed=3).gaps) == 2  # and nothing stands in the way
+
+
+def test_more_labels_than_pairs_are_refused_before_the_first(tmp_path):
+    label, asked = labeller()
+    with pytest.raises(ValueError, match=r"totals=\(40, 40\): 80 labels, but only 71"):
+        budget = jd.Budget(1, per_pair=1, exclude=[(0, 0, 1)])
+        run_rounds(POOL, label, RoundPlan((40, 40), prior=0.5, budget=budget), LabelStore(tmp_path))
+    assert not asked
+
+
+def test_required_pairs_are_asked_about_in_the_first_round_only(tmp_path):
+    features = np.asarray(POOL.features)
+    i, j = np.triu_indices(4, 1)
+    lengths = np.linalg.norm(features[:, i] - features[:, j], axis=-1)
+    p, number = np.unravel_index(np.argmin(lengths), lengths.shape)
+    shortest = (int(p), int(i[number]), int(j[number]))  # which no design would choose
+    budget = jd.Budget(1, per_pair=None, required=[shortest])
+    store = LabelStore(tmp_path)
+    run_rounds(POOL, labeller()[0], RoundPlan((4, 4), prior=0.5, draws=2, floor=0.0, budget=budget), store)
+    assert shortest in [task.pair for task in store.batch(0)]
+    assert shortest not in [task.pair for task in store.batch(1)]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        RoundPlan((1,), prior=1.0),
+        RoundPlan((8,), prior=1.0, budget=jd.Budget(1, per_pair=1, quotas=[jd.Quota(list("abcd") * 3, at_most=3)])),
+        RoundPlan(
+            (4,), prior=1.0, floor=0.9, budget=jd.Budget(1, per_pair=1, required=[(0, 0, 1), (1, 0, 1), (2, 0, 1)])
+        ),
+    ],
+    ids=["one label", "quotas", "required"],
+)
+def test_a_floor_leaves_feasible_plans_feasible(tmp_path, plan):
+    store = LabelStore(tmp_path)
+    run_rounds(POOL, labeller()[0], plan, store)
+    assert len(store.records()) == plan.totals[0]

@@ -58,8 +58,8 @@ def with_uniform_floor(pool: CompletionPool, budget: Budget, share: float, *, se
 
     Args:
         pool: the pool.
-        budget: a whole total. The share is drawn under its caps, and under the same share of its quotas and spend
-            limit, rounded down, so that the rest can still be chosen.
+        budget: a whole total. The share is drawn under its caps, and under the same share of its spend limit and, to
+            the next whole label, of its quotas, so that the rest can still be chosen.
         share: of the total, in (0, 1); the number of labels is rounded to a whole one, at least 1.
         seed: of NumPy's default generator.
 
@@ -77,7 +77,7 @@ def with_uniform_floor(pool: CompletionPool, budget: Budget, share: float, *, se
     quotas = []
     for quota in budget.quotas:
         groups = quota.groups()
-        most = dict(zip(np.unique(quota.of).tolist(), np.floor(share * groups.high).tolist(), strict=True))
+        most = dict(zip(np.unique(quota.of).tolist(), np.ceil(share * groups.high).tolist(), strict=True))
         quotas.append(Quota(quota.of, at_most=most, name=quota.name))
     part = replace(
         budget,

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxdesign.preference.label_tasks import CHOICES, LabelRecord, Task
+from jaxdesign.preference.label_tasks import CHOICES, LabelRecord, Task, check_record
 
 if TYPE_CHECKING:
     from jaxdesign.preference.labels import Labels
@@ -65,10 +65,13 @@ class LabelStore:
             Number of labels stored.
 
         Raises:
-            ValueError: a label of the same task by the same annotator is stored already or comes twice; see `not_held`.
+            TypeError, ValueError: something that is no label (`check_record`); a label of the same task by the same
+                annotator that is stored already or comes twice; see `not_held`.
             TimeoutError: another writer held the lock for longer than `wait`.
         """
         records = [records] if isinstance(records, LabelRecord) else list(records)
+        for record in records:
+            check_record(record)
         lines = "".join(_line(record) for record in records).encode()
         with self._locked():
             self._refresh()

@@ -106,15 +106,19 @@ def make_tasks(
     Raises:
         ValueError: rows that are no pair, numbers of labels that are not whole, lengths that differ, ids that repeat.
     """
-    pairs = np.asarray(pairs).reshape(-1, 3)
+    pairs = np.asarray(pairs)
+    pairs = pairs.reshape(0, 3).astype(int) if pairs.size == 0 else pairs
+    if pairs.ndim != 2 or pairs.shape[1] != 3 or not np.issubdtype(pairs.dtype, np.integer):
+        raise ValueError(f"pairs: shape {pairs.shape} of {pairs.dtype} found; expected (s, 3) integers (p, i, j)")
     counts = np.ones(len(pairs)) if labels is None else np.asarray(labels, dtype=np.float64)
     who = [None] * len(pairs) if annotators is None else np.asarray(annotators).tolist()
     if counts.shape != (len(pairs),) or len(who) != len(pairs):
         raise ValueError(f"labels: {counts.shape} and {len(who)} annotators found for {len(pairs)} pairs; one each")
-    if (counts != np.round(counts)).any() or (counts < 0).any():
-        raise ValueError(
-            f"labels: {counts[(counts != np.round(counts)) | (counts < 0)][0]:g} found; whole numbers only"
-        )
+    bad = ~np.isfinite(counts) | (counts != np.round(counts)) | (counts < 0)
+    if bad.any():
+        raise ValueError(f"labels: {counts[bad][0]:g} found; whole numbers only")
+    if ids is not None and len(pairs) and pairs[:, 0].max() >= len(ids):
+        raise ValueError(f"pairs: prompt {pairs[:, 0].max()} found; there are {len(ids)} ids")
     if ids is not None and len(set(map(str, ids))) < len(ids):
         name, times = Counter(map(str, ids)).most_common(1)[0]
         raise ValueError(f"ids: {name} found {times} times; tasks are named by the prompt's id, so ids must differ")
@@ -155,6 +159,21 @@ def answered(
     annotator = task.annotator if annotator is None else annotator
     who = 0 if annotator is None else int(annotator)
     return LabelRecord(task.task_id, task.round, task.pair, task.repeat, choice, who, seconds, confidence)
+
+
+def check_record(record: LabelRecord) -> None:
+    """TypeError or ValueError for what is no label: what is stored stays, so it is looked at before."""
+    if not isinstance(record, LabelRecord):
+        raise TypeError(f"record: {type(record).__name__} found; expected LabelRecord (`answered` makes them)")
+    numbers = (record.round, *record.pair, record.repeat, record.choice, record.annotator)
+    if len(record.pair) != 3 or not all(isinstance(number, int | np.integer) for number in numbers):
+        raise TypeError(f"record: {record} has something that is no integer where one is expected")
+    _, i, j = record.pair
+    if min(numbers) < 0 or i >= j:
+        raise ValueError(f"record: {record} is of no pair (p, i, j), 0 <= p, 0 <= i < j, or has a negative number")
+    if record.choice >= len(CHOICES):
+        allowed = ", ".join(f"{k} ({word})" for k, word in enumerate(CHOICES))
+        raise ValueError(f"record.choice={record.choice}: allowed are {allowed}")
 
 
 def check_tasks(tasks: Iterable[Task], ids: Sequence | None = None) -> None:

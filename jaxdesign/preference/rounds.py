@@ -11,6 +11,7 @@ anywhere goes on where it was, asks again only for labels that were never stored
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -22,10 +23,10 @@ from jaxdesign.budget import Budget
 from jaxdesign.criteria import Trace
 from jaxdesign.exact.random_pairs import with_uniform_floor
 from jaxdesign.information import held_information
-from jaxdesign.pool import CompletionPool
+from jaxdesign.pool import CompletionPool, candidate_counts, first_copies
 from jaxdesign.preference.label_store import LabelStore
 from jaxdesign.preference.label_tasks import LabelRecord, Task, check_tasks, make_tasks
-from jaxdesign.preference.labels import counted
+from jaxdesign.preference.labels import concatenated, counted
 from jaxdesign.preference.posterior import (
     Posterior,
     fit_posterior,
@@ -70,6 +71,10 @@ class RoundPlan:
                 f"totals={self.totals}: expected one positive whole number of labels per round, as (100, 300)"
             )
         prior = np.asarray(self.prior, np.float64)
+        if prior.ndim:
+            prior = _checks.symmetric_psd(prior, len(prior), "prior")
+        elif not np.isfinite(prior):
+            raise ValueError(f"prior={prior:g}: must be finite and above 0")
         if not (prior > 0 if prior.ndim == 0 else np.linalg.eigvalsh(prior)[0] > 0):
             found = (
                 f"{float(prior):g}" if prior.ndim == 0 else f"smallest eigenvalue {np.linalg.eigvalsh(prior)[0]:.3g}"
@@ -91,7 +96,8 @@ class RoundPlan:
 
 
 class RoundsResult(NamedTuple):
-    """posterior: of all labels. gaps: predicted policy gap after each finished round. stopped: by stop_gap."""
+    """posterior: of all labels. gaps: predicted policy gap with the labels up to each finished round. stopped: by
+    stop_gap."""
 
     posterior: Posterior
     gaps: tuple[float, ...]
@@ -115,7 +121,7 @@ def run_rounds(
         label: gives labels for a list of tasks (`label_tasks.answered` makes the records). A generator's labels are
             stored one by one as it yields them, a list's together when it is returned, so a kill loses what was not
             returned yet. It may leave tasks out, for instance those nobody has answered yet: then the round is not
-            finished and the run ends there.
+            finished and the run ends there. Records must be of the tasks asked about; nothing else is stored.
         plan: totals, prior and so on.
         store: where batches and labels are kept.
         deployment: prompts that matter, for H; None: the pool's own.
@@ -126,18 +132,24 @@ def run_rounds(
         RoundsResult over the labels that are stored.
 
     Raises:
-        ValueError: a store whose tasks are of another pool; and as `select_pairs`.
+        TypeError: `label` gives something else than records.
+        ValueError: a store of another pool (its features, mask, flips or ids differ) or of other totals; more labels
+            than pairs that may be asked about; records of other tasks; and as `select_pairs`.
     """
     deployment = pool if deployment is None else deployment
+    _check_room(pool, plan)
+    notes = {"pool": _fingerprint(pool), "totals": [int(total) for total in plan.totals]}
     gaps: list[float] = []
     for round in range(len(plan.totals)):
         if round not in store.rounds():
-            store.write_batch(round, _designed(pool, plan, store, round, deployment, reference, seed))
+            store.write_batch(round, _designed(pool, plan, store, round, deployment, reference, seed), notes)
+        _check_notes(store, round, notes)
         tasks = store.batch(round)
         check_tasks(tasks, pool.ids)
         if not _labelled(tasks, label, store):
             break
-        posterior = fit_posterior(pool, store.labels(), plan.prior)
+        held = concatenated(*(store.labels(number) for number in range(round + 1)))
+        posterior = fit_posterior(pool, held, plan.prior)
         target = posterior_targets(deployment, posterior.parameter, plan.beta, reference)
         gaps.append(predicted_gap(posterior, target, plan.beta))
         if plan.stop_gap is not None and gaps[-1] <= plan.stop_gap:
@@ -184,13 +196,19 @@ def next_batch(
 def _designed(pool, plan, store, round, deployment, reference, seed) -> list[Task]:
     earlier = [task for other in store.rounds() if other < round for task in store.batch(other)]
     budget = replace(plan.budget, total=float(plan.totals[round]))
-    if budget.per_pair is not None and earlier:
+    if earlier:
+        budget = replace(budget, required=None)  # required pairs were asked about in round 0
+    if earlier and budget.per_pair is not None:
         asked = np.unique([task.pair for task in earlier], axis=0)
         excluded = asked if budget.exclude is None else np.concatenate([np.asarray(budget.exclude), asked])
-        budget = replace(budget, exclude=excluded, required=None)  # required pairs were asked about in round 0
-    if plan.floor > 0:
-        budget = with_uniform_floor(pool, budget, plan.floor, seed=seed + round)
-    settings = {"deployment": deployment, "reference": reference, "draws": plan.draws, "seed": seed + round}
+        budget = replace(budget, exclude=excluded)
+    # streams of their own: rounds of runs with neighbouring seeds share none
+    at_random, by_design = (int(word) for word in np.random.SeedSequence([seed, round]).generate_state(2))
+    required = 0 if budget.required is None else len(budget.required)
+    number = min(int(plan.floor * budget.total + 0.5), int(budget.total) - required - 1)
+    if number > 0:
+        budget = with_uniform_floor(pool, budget, number / budget.total, seed=at_random)
+    settings = {"deployment": deployment, "reference": reference, "draws": plan.draws, "seed": by_design}
     chosen = next_batch(pool, budget, store.labels(), plan.prior, plan.beta, **settings)
     return make_tasks(round, chosen.pairs, chosen.labels, ids=pool.ids, earlier=earlier)
 
@@ -199,10 +217,62 @@ def _labelled(tasks, label, store) -> bool:
     """Ask for what is outstanding, group by group; whether everything is labelled now."""
     waiting = store.outstanding(tasks)
     for start in range(0, len(waiting), GROUP):
-        found = label(waiting[start : start + GROUP])
+        group = waiting[start : start + GROUP]
+        asked = {task.task_id: task for task in group}
+        found = label(group)
+        if not isinstance(found, Iterable) or isinstance(found, LabelRecord | str | bytes):
+            raise TypeError(f"label: returned {type(found).__name__}; expected several LabelRecord (`answered`)")
         if isinstance(found, list | tuple):
-            store.append(list(found))
+            store.append([_of_a_task(record, asked) for record in found])
         else:
             for record in found:  # on disk before the next is asked for
-                store.append([record])
+                store.append([_of_a_task(record, asked)])
     return not store.outstanding(tasks)
+
+
+def _of_a_task(record, asked) -> LabelRecord:
+    """The record, if it answers one of the tasks; what is stored stays, so nothing else may be."""
+    if not isinstance(record, LabelRecord):
+        raise TypeError(f"label: gave {type(record).__name__}; expected LabelRecord (`answered`)")
+    task = asked.get(record.task_id)
+    if task is None or (tuple(record.pair), record.round, record.repeat) != (task.pair, task.round, task.repeat):
+        raise ValueError(f"label: gave a record of pair {tuple(record.pair)}, which is not among the tasks asked about")
+    return record
+
+
+def _check_room(pool, plan) -> None:
+    """With one label a pair, all rounds together must fit: found out before the first label is paid for."""
+    if plan.budget.per_pair is None:
+        return
+    excluded = 0 if plan.budget.exclude is None else len(np.unique(np.asarray(plan.budget.exclude), axis=0))
+    free, wanted = int(candidate_counts(first_copies(pool)).sum()) - excluded, int(sum(plan.totals))
+    if wanted > free:
+        raise ValueError(
+            f"plan.totals={tuple(plan.totals)}: {wanted} labels, but only {free} pairs of different completions may be "
+            "asked about, once each (budget.per_pair=1); ask for fewer, or pass per_pair=None"
+        )
+
+
+def _fingerprint(pool) -> str:
+    """Of what tasks and fits depend on."""
+    digest = hashlib.sha256()
+    for array in (pool.features, pool.mask, pool.flip):
+        array = np.ascontiguousarray(0 if array is None else array)
+        digest.update(f"{array.shape} {array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _check_notes(store, round, notes) -> None:
+    """Refuse a store that was begun with another pool or plan; one whose notes say nothing is taken as it is."""
+    held = store.notes(round)
+    if held.get("pool", notes["pool"]) != notes["pool"]:
+        raise ValueError(
+            f"store: round {round} in {store.path} was made for another pool (features, mask or flips differ); pass "
+            "that of the first call, or a new store"
+        )
+    if held.get("totals", notes["totals"])[: round + 1] != notes["totals"][: round + 1]:
+        raise ValueError(
+            f"plan.totals={tuple(notes['totals'])}: {store.path} was begun with {tuple(held['totals'])}; rounds that "
+            "are stored keep their totals"
+        )
