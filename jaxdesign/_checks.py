@@ -50,7 +50,7 @@ def finite(value: Any, name: str, where: Any = None, axes: tuple[str, ...] = ())
 @jax.jit
 def _all_finite(value, where):
     # the largest size is NaN or inf if any entry is; a reduction over isfinite would hold a boolean of the pool's size
-    return jnp.isfinite(jnp.max(jnp.abs(value if where is None else jnp.where(where, value, 0))))
+    return jnp.isfinite(jnp.max(jnp.abs(value if where is None else jnp.where(where, value, 0)), initial=0))
 
 
 def flips(value: Any, where: Any) -> None:

@@ -110,3 +110,20 @@ def test_bad_input_is_named(change, message):
     given = {"differences": [[1.0, 0.0]], "wins": [1.0], "counts": [1.0]} | change
     with pytest.raises(ValueError, match=message):
         fit_bradley_terry(**given)
+
+
+def test_float32_inside_of_jit_converges():
+    rng = np.random.default_rng(0)
+    z, w = rng.standard_normal((1000, 16)).astype(np.float32), rng.standard_normal(16)
+    wins = (rng.random(1000) < 1 / (1 + np.exp(-z @ w))).astype(np.float32)
+    found = jax.jit(lambda wins: fit_bradley_terry(z, wins, np.ones(1000), prior=0.1))(wins)
+    exact = fit_bradley_terry(z.astype(np.float64), wins, np.ones(1000), prior=0.1)
+    assert found.parameter.dtype == np.float32 and found.converged and found.steps < 12
+    np.testing.assert_allclose(found.parameter, exact.parameter, atol=2e-5)
+
+
+def test_without_rows_the_fit_is_the_prior():
+    found = fit_bradley_terry(np.zeros((0, 3)), [], [], prior=2.0)
+    assert found.converged
+    np.testing.assert_array_equal(found.parameter, 0)
+    np.testing.assert_allclose(found.information, 2 * np.eye(3))

@@ -1,5 +1,7 @@
 """Checkpoints: what is written comes back to the last bit, nothing is overwritten or left half done."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import optax
@@ -8,6 +10,7 @@ from flax import nnx
 from small_policy import tiny_model
 
 from jaxdesign.preference.checkpoints import restore_checkpoint, save_checkpoint
+from jaxdesign.preference.training import filter_of
 
 MODEL, _ = tiny_model("abc", seed=5)
 OPTIMISER = optax.adam(1e-3)
@@ -85,3 +88,26 @@ def test_bad_input_is_named(tmp_path):
         save_checkpoint(tmp_path / "x", 3)
     with pytest.raises(TypeError, match="step: expected an integer, found float"):
         save_checkpoint(tmp_path / "x", MODEL, step=1.5)
+
+
+def test_a_state_of_other_parameters_of_the_same_shapes_is_refused(tmp_path):
+    """The two attention blocks have the same shapes: only names tell them apart."""
+    save_checkpoint(tmp_path / "one", MODEL, state_of(filter_of(["blocks/0/attention/*"])))
+    assert restore_checkpoint(tmp_path / "one", OPTIMISER, trainable=["blocks/0/attention/*"]).optimiser_state
+    with pytest.raises(ValueError, match="other names or shapes"):
+        restore_checkpoint(tmp_path / "one", OPTIMISER, trainable=["blocks/1/attention/*"])
+
+
+def test_where_the_new_one_cannot_take_the_name_the_old_one_keeps_it(tmp_path, monkeypatch):
+    path = save_checkpoint(tmp_path / "one", MODEL, step=1)
+    rename = Path.rename
+
+    def failing(self, target):
+        if self.name.endswith(".new"):
+            raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="no"):
+        save_checkpoint(path, MODEL, step=2, overwrite=True)
+    assert restore_checkpoint(path).step == 1

@@ -168,3 +168,29 @@ def test_criteria_pass_through_jit():
 def test_a_traced_pool_is_refused_where_the_loop_runs_on_the_host():
     with pytest.raises(TypeError, match="pool: is traced"):
         jax.jit(lambda pool: solve(pool, LogDet(), Budget(50)).labels)(medium_pool(0))
+
+
+# ---- fits
+
+
+def test_a_fit_of_a_few_more_labels_compiles_nothing():
+    """Services refit after every label: numbers of pairs are filled up to powers of two."""
+    preference = pytest.importorskip("jaxdesign.preference")
+    pool = medium_pool(0)
+    mask = np.asarray(pool.mask)
+    pairs = np.argwhere(np.triu(mask[:, :, None] & mask[:, None, :], 1))
+    choices = np.random.default_rng(0).integers(0, 4, len(pairs))  # skips too
+    who = np.arange(len(pairs)) % 2
+
+    def fits(number):
+        labels = preference.as_labels(pairs[:number], choices[:number], who[:number])
+        preference.fit_posterior(pool, labels, 1.0)
+        return preference.estimate_reliability(pool, labels, annotators=2, prior=1.0, max_iterations=5)
+
+    def compiled(number):
+        with counting() as counts:
+            fits(number)
+        return counts["compiled"]
+
+    assert compiled(25) > 0  # between 17 and 32 pairs with a judgement
+    assert [compiled(number) for number in (26, 27, 28)] == [0, 0, 0]

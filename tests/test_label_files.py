@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
 from jaxdesign.preference.label_files import read_answers, write_tasks
@@ -118,3 +119,17 @@ def test_only_known_suffixes_and_texts(tmp_path):
     with pytest.raises(ValueError, match="there is no text for prompt 29"):
         write_tasks(tmp_path / "x.csv", TASKS, PROMPTS[:29], COMPLETIONS)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("pairs", "options", "words"),
+    [
+        ([[0, 1], [2, 3], [4, 5]], {}, "pairs: shape"),
+        ([[0, 1.7, 2.2]], {}, "pairs: shape"),
+        ([[0, 0, 1]], {"labels": [np.inf]}, "labels: inf"),
+        ([[5, 0, 1]], {"ids": ["a"]}, "pairs: prompt 5"),
+    ],
+)
+def test_tasks_are_of_rows_of_three_integers(pairs, options, words):
+    with pytest.raises(ValueError, match=words):
+        make_tasks(0, pairs, **options)

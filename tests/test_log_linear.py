@@ -87,3 +87,12 @@ def test_shapes_are_checked():
         log_policy(pool, np.zeros(2))
     with pytest.raises(ValueError, match="reference"):
         log_policy(pool, np.zeros(3), np.zeros((4, 4)))
+
+
+def test_completions_that_do_not_exist_count_nothing_and_nan_stays_nan():
+    logs, other = np.log([[0.5, 0.5, 1.0]]), np.log([[0.9, 0.1, 0.3]])
+    logs[0, 2] = -np.inf
+    expected = 0.5 * np.log(0.5 / 0.9) + 0.5 * np.log(0.5 / 0.1)
+    assert float(kl_divergence(logs, other)) == pytest.approx(expected, rel=1e-6)
+    logs[0, 0] = np.nan
+    assert np.isnan(kl_divergence(logs, other))

@@ -100,3 +100,32 @@ def test_completions_follow_the_law(temperature):
 def test_bad_input_is_named(change, words):
     with pytest.raises(ValueError, match=words):
         sample_completions(MODEL, PROMPTS, jax.random.key(0), **({"completions": 2, "length": 4} | change))
+
+
+def test_any_small_temperature_takes_the_most_probable_token():
+    greedy = sample_completions(MODEL, PROMPTS, jax.random.key(0), completions=2, length=LENGTH, temperature=1e-3)
+    for temperature in (1e-20, 1e-30):
+        found = sample_completions(
+            MODEL, PROMPTS, jax.random.key(1), completions=2, length=LENGTH, temperature=temperature
+        )
+        np.testing.assert_array_equal(found.tokens, greedy.tokens)
+        np.testing.assert_array_equal(found.tempered_log_probability, 0)
+
+
+def test_raw_keys_are_keys():
+    given = {"completions": np.int64(2), "length": LENGTH}
+    typed = sample_completions(MODEL, PROMPTS, jax.random.key(4), **given)
+    raw = sample_completions(MODEL, PROMPTS, jax.random.PRNGKey(4), **given)
+    np.testing.assert_array_equal(typed.tokens, raw.tokens)
+
+
+@pytest.mark.parametrize("token", [-1, 77])
+def test_tokens_that_are_none_of_the_models_are_refused(token):
+    wrong = PROMPTS.copy()
+    wrong[0, -1] = token
+    with pytest.raises(ValueError, match=rf"prompts: \[{token}\] found"):
+        sample_completions(MODEL, wrong, jax.random.key(0), completions=2, length=LENGTH)
+    with pytest.raises(ValueError, match=rf"prompts: \[{token}\] found"):
+        compiled_log_probability(MODEL, wrong, wrong)
+    with pytest.raises(ValueError, match="prompts: no rows found"):
+        compiled_log_probability(MODEL, wrong[:0], wrong[:0])

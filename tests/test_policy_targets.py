@@ -153,6 +153,8 @@ def test_deployment_targets_in_the_basis_of_the_labelled_pool():
     assert found.effective.shape == (9,)
     stretched = deployment_target(deployment, 3 * basis @ np.array([[1.0, 1.0], [0.0, 1.0]]))
     assert stretched.outside == pytest.approx(found.outside)  # a share of the span, whatever the basis of it
+    repeated = np.concatenate([basis, basis[:, :1]], axis=1)
+    assert deployment_target(deployment, repeated).outside == pytest.approx(found.outside)
     np.testing.assert_array_equal(deployment_target(deployment).matrix, whole)
     with pytest.raises(ValueError, match=r"basis: shape \(2, 2\) found; expected \(3, r\)"):
         deployment_target(deployment, np.eye(2))

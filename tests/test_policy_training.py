@@ -76,6 +76,12 @@ def test_labels_become_pairs():
         np.testing.assert_array_equal(pairs.rejected[k], COMPLETIONS[p, rejected])
 
 
+def test_labels_of_another_pool_are_refused():
+    for pair in ([4, 0, 1], [0, 0, 3]):
+        with pytest.raises(ValueError, match=r"labels\.pairs: .* found for 4 prompts"):
+            preferred_pairs(PROMPTS, COMPLETIONS, as_labels([pair], [0]))
+
+
 def margins(model):
     gap = [compiled_log_probability(model, PAIRS.prompts, each) for each in (PAIRS.chosen, PAIRS.rejected)]
     return np.asarray(gap[0] - gap[1])
@@ -108,6 +114,7 @@ def test_a_step_is_compiled_once():
     others = PAIRS._replace(chosen=PAIRS.rejected, rejected=PAIRS.chosen)
     train_on_pairs(MODEL, others, counted_loss, {"beta": 2.0}, steps=5, seed=3, start=first.model, **options)
     assert len(traces) == 1
+    assert fine_tuning_optimiser(1e-2, 150) is fine_tuning_optimiser(1e-2, 150)  # or `fine_tune` would compile anew
 
 
 def test_weights_and_options_belong_to_pairs():
@@ -192,11 +199,23 @@ def test_callbacks_see_every_step_and_may_stop(capsys):
 
 
 def test_training_goes_on_where_it_stopped():
-    data, optimiser = np.ones(2, np.float32), optax.adam(1e-2)
+    """In the order of examples too: two parts of a pass see what one pass sees."""
+    data, optimiser, seen = np.arange(7, dtype=np.float32), optax.adam(1e-2), []
     whole = train(MODEL, data, mean_square, optimiser, steps=6, batch_size=2)
     half = train(MODEL, data, mean_square, optimiser, steps=3, batch_size=2)
-    rest = train(half.model, data, mean_square, optimiser, steps=3, batch_size=2, optimiser_state=half.optimiser_state)
+    rest = train(
+        half.model,
+        data,
+        mean_square,
+        optimiser,
+        steps=3,
+        batch_size=2,
+        optimiser_state=half.optimiser_state,
+        first_step=3,
+        callback=lambda step, loss: seen.append(step),
+    )
     np.testing.assert_array_equal(np.concatenate([half.losses, rest.losses]), whole.losses)
+    assert seen == [4, 5, 6]
 
 
 @pytest.mark.parametrize(
@@ -205,6 +224,9 @@ def test_training_goes_on_where_it_stopped():
         ({"steps": 0}, ValueError, "steps=0: must be at least 1"),
         ({"batch_size": 0}, ValueError, "batch_size=0: must be at least 1"),
         ({"trainable": ["tail/*"]}, ValueError, "trainable: .* matches no parameter"),
+        ({"trainable": ["head/*", "haed/*"]}, ValueError, "trainable: 'haed/.' matches no parameter"),
+        ({"trainable": []}, ValueError, "trainable: no pattern"),
+        ({"first_step": -1}, ValueError, "first_step=-1"),
         ({"trainable": "head/*"}, TypeError, "must be a list of patterns, not a string"),
         ({"objective": [mean_square]}, TypeError, "objective: list cannot be hashed"),
         ({"data": (np.ones(2), np.ones(3))}, ValueError, r"data: arrays of \[2, 3\] rows"),

@@ -251,6 +251,7 @@ def test_information_is_that_of_the_noisy_labels(crowd):
         ({"ema": 0.0}, "ema=0"),
         ({"pseudo_labels": (1.0, -1.0)}, "pseudo_labels"),
         ({"annotators": 1}, "labels.annotators: 1"),
+        ({"start": [0.9, 0.8, 0.7]}, "start: shape"),
         ({"prior": -1.0}, "prior"),
     ],
 )

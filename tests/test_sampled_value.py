@@ -80,3 +80,19 @@ def test_policies_of_different_configuration_are_refused():
     other.config = replace(other.config, heads=2 * other.config.heads)
     with pytest.raises(ValueError, match="reference"):
         sequence_divergence(MODEL, other, PROMPTS, PROMPTS)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_rewards_have_one_number_per_sample(shape):
+    """With as many prompts as completions, (P,) would broadcast to a wrong value."""
+    with pytest.raises(ValueError, match="rewards_of"):
+        sampled_policy_value(
+            MODEL,
+            REFERENCE,
+            PROMPTS,
+            lambda tokens: np.ones(shape),
+            0.7,
+            jax.random.key(0),
+            completions=3,
+            length=LENGTH,
+        )

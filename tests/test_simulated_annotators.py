@@ -187,3 +187,9 @@ def test_what_cannot_be_labelled_is_refused(pairs, options, words):
     truth[5, 3] = np.nan
     with pytest.raises(ValueError, match=words):
         simulate_labels(jax.random.key(0), truth, pairs, CREW, **options)
+
+
+@pytest.mark.parametrize("pairs", [[[0, 1], [2, 3], [4, 5]], [[0, 1.9, 2.9]], [0, 1, 2]])
+def test_pairs_are_rows_of_three_integers(pairs):
+    with pytest.raises(ValueError, match=r"pairs: shape .* found"):
+        simulate_labels(jax.random.key(0), np.zeros((6, 6)), pairs)

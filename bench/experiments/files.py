@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 def write_json(results: dict[str, Any], file: str | None) -> None:
     """Write what there is so far; nothing where no file was asked for."""
@@ -16,11 +18,12 @@ def write_json(results: dict[str, Any], file: str | None) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """NaN and inf, which JSON does not know, as null."""
+    """NumPy's numbers as Python's; NaN and inf, which JSON does not know, as null."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

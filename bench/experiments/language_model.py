@@ -276,12 +276,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="python -m bench.experiments.language_model", description=__doc__)
     parser.add_argument("--seeds", type=int, default=12, help="how many, from 0 (--tune: from 1,000)")
     parser.add_argument("--labels", type=int, nargs="+", default=[100, 400])
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), help=f"of {', '.join(ARMS)}")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--short", action="store_true", help="a small setting that only shows that everything runs")
     parser.add_argument("--tune", action="store_true", help="learning rates and steps for random pairs instead")
     parser.add_argument("--json", metavar="FILE", help="write the results here")
     parser.add_argument("--plot", metavar="FILE", help="draw the gains here")
     chosen = parser.parse_args(arguments)
+    if chosen.seeds < 1:
+        parser.error(f"--seeds {chosen.seeds}: at least 1")
     setting = SHORT if chosen.short else Setting()
     results = {"machine": machine(), "setting": asdict(setting), "arms": chosen.arms}
     if chosen.tune:

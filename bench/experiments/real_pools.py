@@ -220,7 +220,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tune", action="store_true", help="gaps of random pairs by ridge instead")
     parser.add_argument("--json", metavar="FILE", help="write the results here")
     parser.add_argument("--plot", metavar="FILE", help="draw the gaps here")
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    if "random" not in given.arms and not given.tune:
+        parser.error("--arms: random must be among them; the others are compared with it")
+    if given.seeds < 1:
+        parser.error(f"--seeds {given.seeds}: at least 1")
+    return given
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:

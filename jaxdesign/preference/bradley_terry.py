@@ -62,7 +62,7 @@ def fit_bradley_terry(
         prior: precision of a normal prior around w = 0 in the units of A: (d, d), or a scalar ridge.
         flip: eps, scalar or (S,), at least 0 and below 1/2.
         start: w to start from; None: 0.
-        tol: largest change of a margin by the last step.
+        tol: largest change of a margin by the last step, or what rounding moves margins by where that is more.
         max_steps: Newton steps at most.
 
     Returns:
@@ -91,6 +91,12 @@ def fit_bradley_terry(
     if not ((flip >= 0) & (flip < 0.5)).all():
         raise ValueError(f"flip: {flip.ravel()[np.argmin((flip >= 0) & (flip < 0.5))]:g} found; must be in [0, 1/2)")
     dim = differences.shape[1]
+    if flip.ndim:
+        _checks.same_shape(flip.shape, differences.shape[:1], "flip", "a number, or one per row of differences")
+    if start is not None:
+        start = np.asarray(start, np.float64)
+        _checks.same_shape(start.shape, (dim,), "start", "(d,)")
+        _checks.finite(start, "start")
     prior = np.asarray(prior, np.float64)
     prior = float(prior) * np.eye(dim) if prior.ndim == 0 else prior
     prior = _checks.symmetric_psd(prior, dim, "prior")
@@ -121,8 +127,12 @@ def _fit(differences, wins, counts, prior, flip, start, tol, max_steps) -> Bradl
     def information(margins):
         return prior + sparse_information(differences, counts * margin_information(margins, flip))
 
+    def reached(state):  # rounding moves margins by this much whatever the step
+        rounding = 8 * jnp.finfo(differences.dtype).eps * (1 + jnp.max(jnp.abs(state.margins), initial=0))
+        return state.change <= jnp.maximum(tol, rounding)
+
     def more(state):
-        return (state.change > tol) & (state.steps < max_steps)
+        return ~reached(state) & ~jnp.isnan(state.change) & (state.steps < max_steps)
 
     def newton(state):
         slope = _slope(state.margins, wins, counts, flip)
@@ -135,7 +145,7 @@ def _fit(differences, wins, counts, prior, flip, start, tol, max_steps) -> Bradl
         gains = jax.vmap(lambda t: _log_likelihood(state.margins + t * along, wins, counts, flip))(lengths)
         gains = gains - lengths * straight - lengths**2 * bent / 2
         length = lengths[jnp.argmax(gains)]
-        change = jnp.max(jnp.where(counts > 0, jnp.abs(along), 0))
+        change = jnp.max(jnp.where(counts > 0, jnp.abs(along), 0), initial=0)
         change = jnp.where(jnp.isfinite(change), change, jnp.nan)  # NaN ends the loop, not converged
         return _State(state.parameter + length * step, state.margins + length * along, length * change, state.steps + 1)
 
@@ -149,7 +159,7 @@ def _fit(differences, wins, counts, prior, flip, start, tol, max_steps) -> Bradl
         final,
         _log_likelihood(last.margins, wins, counts, flip),
         last.steps,
-        (last.change <= tol) & regular,
+        reached(last) & regular,
     )
 
 

@@ -109,7 +109,8 @@ def restore_checkpoint(
 
     Raises:
         FileNotFoundError: no checkpoint there.
-        ValueError: no optimiser's state was saved, or that of another optimiser or of other parameters.
+        ValueError: no optimiser's state was saved, or one with other arrays (of other parameters, or of an optimiser
+            that keeps others; two that keep the same, such as Adam at two rates, cannot be told apart).
         ImportError: orbax is not installed.
     """
     import orbax.checkpoint
@@ -129,7 +130,7 @@ def restore_checkpoint(
     for name, part in wanted.items():
         if _kinds(part) != facts["arrays"][name]:
             raise ValueError(
-                f"{name}: {path} holds {len(facts['arrays'][name])} arrays of other shapes than the "
+                f"{name}: {path} holds {len(facts['arrays'][name])} arrays of other names or shapes than the "
                 f"{len(_kinds(part))} expected; pass the optimiser and trainable it was saved with"
             )
     # all that is there is named, because orbax wants to be told the whole of what it reads
@@ -150,12 +151,13 @@ def _numbered(arrays: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _kinds(part: Any) -> list[list]:
-    """Shape and dtype of every leaf, as JSON has them."""
-    return [[list(leaf.shape), str(leaf.dtype)] for leaf in jax.tree.leaves(part)]
+    """Path, shape and dtype of every leaf, as JSON has them."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(part)
+    return [[jax.tree_util.keystr(path), list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves]
 
 
 def _empty(kind: list) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(tuple(kind[0]), kind[1])
+    return jax.ShapeDtypeStruct(tuple(kind[1]), kind[2])
 
 
 def _take_name(fresh: Path, path: Path) -> None:
@@ -164,5 +166,10 @@ def _take_name(fresh: Path, path: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     if path.exists():
         path.rename(aside)
-    fresh.rename(path)
+    try:
+        fresh.rename(path)
+    except BaseException:
+        if aside.exists():
+            aside.rename(path)
+        raise
     shutil.rmtree(aside, ignore_errors=True)

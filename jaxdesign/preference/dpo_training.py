@@ -15,8 +15,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxdesign._arrays import map_chunks
-from jaxdesign.preference.labels import FIRST, SECOND, TIE, Labels
-from jaxdesign.preference.language_model import LanguageModel, sequence_log_probability
+from jaxdesign.preference.labels import FIRST, SECOND, TIE, Labels, check_labels
+from jaxdesign.preference.language_model import LanguageModel, check_tokens, sequence_log_probability
 from jaxdesign.preference.training import Trained, train
 
 ROWS = 1_024  # sequences whose log-probability is computed side by side
@@ -67,8 +67,18 @@ def preferred_pairs(prompts: Int[Array, "p columns"], completions: Int[Array, "p
 
     Returns:
         PreferredPairs, in the order of the labels, the second halves of ties at the end.
+
+    Raises:
+        ValueError: labels that are none, or of prompts or completions that are not there.
     """
     prompts, completions = np.asarray(prompts), np.asarray(completions)
+    check_labels(labels)
+    beyond = np.asarray(labels.pairs) >= np.array([len(prompts), completions.shape[1], completions.shape[1]])
+    if len(prompts) != len(completions) or beyond.any():
+        found = np.asarray(labels.pairs)[beyond.any(axis=1)][:1].tolist() or "pairs"
+        raise ValueError(
+            f"labels.pairs: {found} found for {len(prompts)} prompts and completions of shape {completions.shape[:2]}"
+        )
     p, first, second = np.asarray(labels.pairs).T
     choices = np.asarray(labels.choices)
     tied = choices == TIE
@@ -93,6 +103,7 @@ def train_on_pairs(
     seed: int = 0,
     start: LanguageModel | None = None,
     optimiser_state: Any = None,
+    first_step: int = 0,
     trainable: Sequence[str] | None = None,
     callback: Callable[[int, float], Any] | None = None,
 ) -> Trained:
@@ -110,6 +121,7 @@ def train_on_pairs(
         seed: of the order of the pairs.
         start: a policy to go on with.
         optimiser_state: to go on with; None starts afresh.
+        first_step: steps taken before with this seed, as in `train`.
         trainable: patterns on the paths of the parameters to train, such as ["head/*"]; None: all.
         callback: `ProgressBar(steps)`, or any function of step and loss.
 
@@ -139,6 +151,7 @@ def train_on_pairs(
         batch_size=batch_size,
         seed=seed,
         optimiser_state=optimiser_state,
+        first_step=first_step,
         trainable=trainable,
         callback=callback,
     )
@@ -147,9 +160,15 @@ def train_on_pairs(
 def compiled_log_probability(
     model: LanguageModel, prompts: Int[Array, "n p"], completions: Int[Array, "n c"]
 ) -> Float[Array, " n"]:
-    """`sequence_log_probability` of any number of sequences, compiled, a bounded number of them at a time."""
+    """`sequence_log_probability` of any number of sequences, compiled, a bounded number of them at a time.
+
+    ValueError for no sequences, or tokens that are none of the model's.
+    """
+    prompts, completions = jnp.asarray(prompts), jnp.asarray(completions)
+    check_tokens(model.config, prompts, "prompts")
+    check_tokens(model.config, completions, "completions")
     definition, parameters = nnx.split(model)
-    return _log_probabilities(definition, parameters, jnp.asarray(prompts), jnp.asarray(completions))
+    return _log_probabilities(definition, parameters, prompts, completions)
 
 
 @partial(jax.jit, static_argnames="definition")

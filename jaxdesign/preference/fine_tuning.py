@@ -44,6 +44,7 @@ def fine_tune(
     optimiser: optax.GradientTransformation | None = None,
     seed: int = 0,
     optimiser_state: Any = None,
+    first_step: int = 0,
     trainable: Sequence[str] | None = None,
     callback: Callable[[int, float], Any] | None = None,
 ) -> Trained:
@@ -57,6 +58,7 @@ def fine_tune(
         optimiser: from optax; None for `fine_tuning_optimiser(3e-3, steps)`.
         seed: of the order of the examples.
         optimiser_state: to go on with; None starts afresh.
+        first_step: steps taken before with this seed, as in `train`.
         trainable: patterns on the paths of the parameters to train, such as ["head/*"]; None: all.
         callback: `ProgressBar(steps)`, or any function of step and loss.
 
@@ -75,6 +77,7 @@ def fine_tune(
         batch_size=batch_size,
         seed=seed,
         optimiser_state=optimiser_state,
+        first_step=first_step,
         trainable=trainable,
         callback=callback,
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxdesign._arrays import HIGHEST, contract
+from jaxdesign._arrays import HIGHEST, contract, is_traced
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,18 @@ def _check_length(model, prompts, completions):
             "one prompt per completion; flatten K completions of a prompt and repeat the prompt"
         )
     check_columns(model.config, prompts.shape[1], completions.shape[1])
+
+
+def check_tokens(config: LanguageModelConfig, tokens: Any, name: str) -> None:
+    """ValueError for no rows at all, or for a token that is none of the model's, which would be read as another."""
+    if not tokens.shape[0]:
+        raise ValueError(f"{name}: no rows found; at least one is needed")
+    if is_traced(tokens):
+        return
+    seen = np.asarray(tokens)
+    if not np.issubdtype(seen.dtype, np.integer) or ((seen < 0) | (seen > config.pad)).any():
+        found = seen[(seen < 0) | (seen > config.pad)][:1].tolist() or seen.dtype
+        raise ValueError(f"{name}: {found} found; expected integers from 0 to {config.pad}, as of a Tokeniser")
 
 
 def check_columns(config: LanguageModelConfig, prompt: int, completion: int) -> None:

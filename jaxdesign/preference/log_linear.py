@@ -3,8 +3,8 @@
 pi_theta(k | p) = pi_ref(k | p) exp(phi_pk . theta) / Z_p over the existing completions of the prompt. A tabular policy
 is the one whose log-probabilities are free: `tabular_pool` writes it as a log-linear one.
 
-All functions take (P, K) log-probabilities, -inf (or anything) where no completion exists, and average over the prompts
-with at least one completion. Traceable; in the dtype of their arguments.
+All functions take (P, K) log-probabilities, -inf where no completion exists, and average over the prompts with at least
+one completion; NaN stays NaN. Traceable; in the dtype of their arguments.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def optimal_policy(
 
 def kl_divergence(log_p: Float[Array, "*n p k"], log_q: Float[Array, "*n p k"]) -> Float[Array, "*n"]:
     """E_x KL(p(. | x) || q(. | x)), the mean over prompts with completions."""
-    exists = jnp.isfinite(log_p)
+    exists = log_p != -jnp.inf
     terms = jnp.where(exists, jnp.exp(log_p) * (jnp.where(exists, log_p, 0) - jnp.where(exists, log_q, 0)), 0)
     return _mean(jnp.sum(terms, axis=-1), exists)
 
@@ -65,7 +65,7 @@ def policy_value(
     log_pi: Float[Array, "*n p k"], rewards: Float[Array, "p k"], beta: float, reference: Float[Array, "p k"]
 ) -> Float[Array, "*n"]:
     """J(pi) = E_x [sum_k pi_k r_k - beta KL(pi || pi_ref)], with normalised log-probabilities of both policies."""
-    exists = jnp.isfinite(log_pi)
+    exists = log_pi != -jnp.inf
     reward = jnp.sum(jnp.where(exists, jnp.exp(log_pi) * jnp.where(exists, rewards, 0), 0), axis=-1)
     return _mean(reward, exists) - beta * kl_divergence(log_pi, reference)
 

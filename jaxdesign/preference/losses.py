@@ -10,8 +10,9 @@ summed over tokens, and returns one loss per pair, (n,), which `weighted_mean` t
 Common to all: the arrays have one shape (any; () under vmap), which is that of the result; float16 and bfloat16 are
 computed in float32, as h is a small difference of large sums. Parameters are numbers, or arrays (n,) where they differ
 by pair (a flip rate per annotator, an offset per rating gap). With finite log-probabilities every loss and every
-derivative is finite, at margins of any size. Integers are TypeErrors; ill-shaped arrays and parameters out of range
-are ValueErrors (parameters are not looked at where they are traced). (m): formula from memory of the paper.
+derivative is finite, at margins of any size (IPO, which squares them, up to 1e19 in float32). Integers are TypeErrors;
+ill-shaped arrays and parameters out of range are ValueErrors (parameters are not looked at where they are traced). (m):
+formula from memory of the paper.
 """
 
 from __future__ import annotations

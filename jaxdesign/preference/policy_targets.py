@@ -170,7 +170,8 @@ def deployment_target(
             f"basis: shape {basis.shape} found; expected ({deployment.dim}, r), one row per feature of the deployment "
             "pool; take the features of both pools by the same function"
         )
-    inside = np.linalg.qr(basis)[0]
+    directions, spread, _ = np.linalg.svd(basis, full_matrices=False)
+    inside = directions[:, spread > 1e-10 * spread[0]]  # of a basis that is none, what it spans
     whole = np.trace(target.matrix)
     outside = 1 - np.trace(inside.T @ target.matrix @ inside) / whole if whole > 0 else 0.0
     return DeploymentTarget(basis.T @ target.matrix @ basis, target.effective, float(np.clip(outside, 0.0, 1.0)))

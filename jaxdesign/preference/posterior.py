@@ -46,6 +46,9 @@ def fit_posterior(pool: CompletionPool, labels: Labels, prior: Any) -> Posterior
     pairs, wins, counts = counted(labels)
     if not len(pairs):
         return Posterior(np.zeros(pool.dim), prior, True)
+    room = (1 << (len(pairs) - 1).bit_length()) - len(pairs)  # to a power of two: few shapes, few compilations
+    pairs = np.concatenate([pairs, np.repeat(pairs[:1], room, axis=0)])
+    wins, counts = np.pad(wins, (0, room)), np.pad(counts, (0, room))
     with _arrays.float64():
         differences = np.asarray(pair_differences(pool, pairs))
         flip = pair_flips(pool, pairs)
@@ -93,6 +96,7 @@ def posterior_targets(
     """
     beta = _checks.positive_finite(beta, "beta", "the strength of the policy's KL term")
     parameters = np.asarray(parameters, np.float64)
+    _checks.finite(parameters, "parameters")
     with _arrays.float64():
         logs = np.asarray(log_policy(deployment, parameters / beta, reference))
     logs = np.where(np.asarray(deployment.mask), logs, 0.0)
@@ -105,6 +109,7 @@ def predicted_gap(posterior: Posterior, target: Float[np.ndarray, "d d"], beta: 
 
     inf where the information A is singular to working precision (condition above 1e12).
     """
+    beta = _checks.positive_finite(beta, "beta", "the strength of the policy's KL term")
     spectrum = np.linalg.eigvalsh(posterior.information)
     if not spectrum[0] > 1e-12 * spectrum[-1]:
         return float("inf")

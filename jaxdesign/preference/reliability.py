@@ -95,7 +95,9 @@ def estimate_reliability(
     pairs, choices, who = (np.asarray(a) for a in labels)
     if not (choices != SKIP).any():
         raise ValueError("labels: none is a judgement (all are skips, or there are none); reliability needs some")
-    count = int(who.max()) + 1 if annotators is None else annotators
+    if annotators is not None and (isinstance(annotators, bool) or not isinstance(annotators, int | np.integer)):
+        raise TypeError(f"annotators={annotators!r}: must be an integer, how many there are")
+    count = int(who.max()) + 1 if annotators is None else int(annotators)
     start, pseudo = _checked(start, pseudo_labels, ema, count)
     rows, place = np.unique(np.column_stack([pairs, who]), axis=0, return_inverse=True)
     place = place.ravel()
@@ -103,17 +105,26 @@ def estimate_reliability(
     unique, row_pair = np.unique(rows[:, :3], axis=0, return_inverse=True)
     prior = np.asarray(prior, np.float64)
     prior = _checks.symmetric_psd(prior if prior.ndim else prior * np.eye(pool.dim), pool.dim, "prior")
-    z = np.asarray(pair_differences(pool, unique.astype(np.int32)), np.float64)
+    filled = np.pad(unique.astype(np.int32), ((0, _room(len(unique))), (0, 0)), mode="edge")
+    z = np.asarray(pair_differences(pool, filled), np.float64)
     with _arrays.float64():
-        given = (jnp.asarray(z), row_pair.ravel(), rows[:, 3], seen.astype(np.float64), prior, pseudo, start)
+        rest = _room(len(rows))
+        given = (
+            jnp.asarray(z),
+            *(np.pad(a, (0, rest)) for a in (row_pair.ravel(), rows[:, 3])),
+            np.pad(seen.astype(np.float64), ((0, rest), (0, 0))),  # padding is nobody's label
+            prior,
+            pseudo,
+            start,
+        )
         last, trace = _em(*given, ema, tol, max_iterations=max_iterations)
-        eta, margins = np.asarray(last.eta), z[row_pair.ravel()] @ np.asarray(last.parameter)
-        flips, judged = 1 - eta[rows[:, 3]], seen[:, :2].sum(axis=1)
-        c = np.asarray(margin_information(jnp.asarray(margins), jnp.asarray(flips))) * judged
-        c = c + np.asarray(margin_information(jnp.asarray(margins))) * seen[:, 2]
-        weights = np.bincount(row_pair.ravel(), c, len(unique))
-        info = prior + np.asarray(sparse_information(jnp.asarray(z), jnp.asarray(weights)))
-        right = np.asarray(_right(jnp.asarray(margins[place] * np.where(choices == SECOND, -1, 1)), eta[who]))
+        info = prior + np.asarray(_information(*given[:4], last.eta, last.parameter))
+        eta, z = np.asarray(last.eta), z[: len(unique)]
+    margins = z[row_pair.ravel()] @ np.asarray(last.parameter)
+    flips, judged = 1 - eta[rows[:, 3]], seen[:, :2].sum(axis=1)
+    with np.errstate(divide="ignore", over="ignore"):  # eta = 1
+        odds = margins[place] * np.where(choices == SECOND, -1, 1) + np.log(eta[who]) - np.log1p(-eta[who])
+        right = 1 / (1 + np.exp(-odds))
     held = np.bincount(who[choices < TIE], minlength=count) > 0
     error = _standard_errors(z[row_pair.ravel()], margins, flips, judged, rows[:, 3], info, held)
     steps = int(last.steps)
@@ -127,6 +138,11 @@ def estimate_reliability(
         steps,
         float(last.change) <= tol,
     )
+
+
+def _room(size: int) -> int:
+    """What is missing to a power of two: few shapes, few compilations."""
+    return (1 << (size - 1).bit_length()) - size
 
 
 def flip_of(eta: Any, largest: float = LARGEST_FLIP) -> Float[np.ndarray, " a"]:
@@ -242,6 +258,15 @@ def _em(z, row_pair, row_who, seen, prior, pseudo, start, ema, tol, *, max_itera
     return jax.lax.while_loop(more, step, (state, jnp.zeros(max_iterations + 1)))
 
 
+@jax.jit
+def _information(z, row_pair, row_who, seen, eta, parameter):
+    """Of labels with the flips 1 - eta; ties have none."""
+    margins = (z @ parameter)[row_pair]
+    c = margin_information(margins, 1 - eta[row_who]) * (seen[:, 0] + seen[:, 1])
+    c = c + margin_information(margins) * seen[:, 2]
+    return sparse_information(z, jnp.zeros(len(z)).at[row_pair].add(c))
+
+
 def _right(margin, eta):
     """w = p eta / (p eta + (1 - p)(1 - eta)) with p = sigma(margin), margin in the direction of the label."""
     return jax.nn.sigmoid(margin + jnp.log(eta) - jnp.log1p(-eta))
@@ -269,7 +294,10 @@ def _standard_errors(z, margins, flips, judged, who, info, held):
 
 
 def _checked(start, pseudo_labels, ema, count):
-    start = np.broadcast_to(np.asarray(start, np.float64), (count,))
+    start = np.asarray(start, np.float64)
+    if start.ndim:
+        _checks.same_shape(start.shape, (count,), "start", "a number, or one per annotator")
+    start = np.broadcast_to(start, (count,))
     if not ((start > 0) & (start <= 1)).all():
         raise ValueError(f"start: {start[np.argmin((start > 0) & (start <= 1))]:g} found; must be in (0, 1]")
     pseudo = np.asarray(pseudo_labels, np.float64)

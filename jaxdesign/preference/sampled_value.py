@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxdesign._arrays import map_chunks
-from jaxdesign._checks import positive_finite
+from jaxdesign._checks import finite, positive_finite, same_shape
 from jaxdesign.preference.language_model import LanguageModel, token_logits
 from jaxdesign.preference.sampling import sample_completions
 
@@ -56,7 +56,7 @@ def sampled_policy_value(
         PolicyValue of floats; the standard error is that over samples within prompts, the prompts being given.
 
     Raises:
-        TypeError, ValueError: beta not positive, and as `sample_completions`.
+        TypeError, ValueError: beta not positive, rewards of another shape or not finite, and as `sample_completions`.
     """
     beta = positive_finite(beta, "beta", "the price of KL")
     tokens = sample_completions(model, prompts, key, completions=completions, length=length).tokens
@@ -64,6 +64,8 @@ def sampled_policy_value(
     kl = sequence_divergence(model, reference, repeated, tokens.reshape(-1, length))
     kl = np.asarray(kl, np.float64).reshape(tokens.shape[:2])
     rewards = np.asarray(rewards_of(np.asarray(tokens)), np.float64)
+    same_shape(rewards.shape, kl.shape, "rewards_of", "(prompts, completions), one reward per sample")
+    finite(rewards, "rewards_of", axes=("prompt", "completion"))
     each = rewards - beta * kl
     spread = each.var(axis=1, ddof=1) if completions > 1 else np.full(len(each), np.nan)
     error = np.sqrt(spread.sum() / completions) / len(each)

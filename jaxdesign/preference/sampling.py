@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxdesign._arrays import map_chunks
 from jaxdesign._checks import positive_finite
-from jaxdesign.preference.language_model import LanguageModel, check_columns
+from jaxdesign.preference.language_model import LanguageModel, check_columns, check_tokens
 from jaxdesign.preference.tokens import END
 
 ROWS = 2_048  # sequences decoded side by side: bounds the memory of the cache, and fills a matrix product
@@ -55,32 +56,38 @@ def sample_completions(
     Args:
         model: the policy.
         prompts: (P, columns) tokens, padded on the left; prompts of different lengths in one array.
-        key: JAX random key. What is drawn for a prompt depends on the key and the prompt's row alone, not on how many
-            prompts there are or how they are cut into chunks, up to rounding.
+        key: JAX random key, used for nothing else. What is drawn for a prompt depends on it and the prompt's row alone,
+            not on how many prompts there are or how they are cut into chunks, up to rounding.
         completions: K.
         length: columns of a completion, END included; one that has not ended by then is cut off.
-        temperature: T, above 0.
+        temperature: T, at least 1e-30.
 
     Returns:
         Samples: tokens (P, K, length) int32, lengths (P, K), log-probabilities (P, K) float32 at temperature 1 and T.
 
     Raises:
-        TypeError, ValueError: a temperature, K or length that is not positive; more columns than the model's positions.
+        TypeError, ValueError: a temperature, K or length that is not positive; no prompts, or tokens that are none of
+            the model's; more columns than its positions.
 
     Numerics: log-probabilities equal `sequence_log_probability` up to float32 rounding, about 1e-6 per token.
     Complexity: one pass over each prompt, then one token of all K completions a step until all have ended; the cache
         holds 2 depth width floats a column for `ROWS` sequences.
     """
     temperature = positive_finite(temperature, "temperature", "what logits are divided by")
+    if temperature < 1e-30:
+        raise ValueError(f"temperature={temperature:g}: below 1e-30, which float32 cannot divide by; 1e-30 is greedy")
     for name, value in (("completions", completions), ("length", length)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
             raise ValueError(f"{name}={value!r}: must be an integer of at least 1")
     prompts = jnp.asarray(prompts)
     if prompts.ndim != 2:
         raise ValueError(f"prompts: shape {prompts.shape} found; expected (prompts, columns)")
+    check_tokens(model.config, prompts, "prompts")
     check_columns(model.config, prompts.shape[1], length)
+    if not jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(jnp.asarray(key))  # a raw uint32 key
     definition, parameters = nnx.split(model)
-    return _sample(definition, parameters, prompts, key, jnp.float32(temperature), completions, length)
+    return _sample(definition, parameters, prompts, key, jnp.float32(temperature), int(completions), int(length))
 
 
 @partial(jax.jit, static_argnames=("definition", "completions", "length"))
@@ -110,7 +117,8 @@ def _decode(model, prompts, keys, temperature, completions, length):
     def draw(state):
         step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, state.step)
         law = jax.nn.log_softmax(state.logits, axis=-1)
-        tempered_law = jax.nn.log_softmax(state.logits / temperature, axis=-1)
+        below = state.logits - jnp.max(state.logits, axis=-1, keepdims=True)  # the largest stays 0 at any T
+        tempered_law = jax.nn.log_softmax(below / temperature, axis=-1)
         drawn = jax.vmap(jax.random.categorical)(step_keys, tempered_law).astype(jnp.int32)
 
         def of(values):

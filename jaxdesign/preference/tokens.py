@@ -77,6 +77,7 @@ class Tokeniser:
         Raises:
             ValueError: a prompt that does not fit, a character outside of the alphabet.
         """
+        _must_be_several(texts)
         rows = np.full((len(texts), length), self.pad, np.int32)
         for row, text in zip(rows, texts, strict=True):
             tokens = [self.begin, *self.encode(text)]
@@ -97,6 +98,7 @@ class Tokeniser:
         Raises:
             ValueError: a completion that does not fit, a character outside of the alphabet.
         """
+        _must_be_several(texts)
         rows = np.full((len(texts), length), self.pad, np.int32)
         for row, text in zip(rows, texts, strict=True):
             tokens = [*self.encode(text), END]
@@ -123,6 +125,11 @@ class Tokeniser:
         distinct, place = np.unique(rows, axis=0, return_inverse=True)  # samples repeat themselves: decode each once
         texts = np.array([self.decode(row) for row in distinct], dtype=object)
         return texts[place.reshape(-1)].reshape(tokens.shape[:-1])
+
+
+def _must_be_several(texts) -> None:
+    if isinstance(texts, str):
+        raise TypeError(f"texts: one string found, {texts[:20]!r}; expected a list of texts")
 
 
 def _must_fit(text: str, needed: int, length: int) -> None:

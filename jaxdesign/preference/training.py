@@ -36,6 +36,7 @@ def train(
     batch_size: int,
     seed: int = 0,
     optimiser_state: Any = None,
+    first_step: int = 0,
     trainable: Sequence[str] | None = None,
     callback: Callable[[int, float], Any] | None = None,
 ) -> Trained:
@@ -53,30 +54,33 @@ def train(
         batch_size: examples of a minibatch, drawn by `batch_rows`.
         seed: of the order of the examples.
         optimiser_state: to go on with; None starts afresh.
+        first_step: steps that were taken before with this seed (`Checkpoint.step`): the examples go on from there, and
+            training in two parts is training in one.
         trainable: patterns on the paths of the parameters to train, such as ["head/*"] or ["blocks/1/*", "norm/*"], as
             for `gradient_features.projected_gradients`; the others stay. None: all.
-        callback: called after every step with its number, from 1, and its loss; a true result stops the training.
+        callback: called after every step with its number, from first_step + 1, and its loss; a true result stops.
 
     Returns:
         Trained: a new model, the optimiser's state, losses (steps,) float32.
 
     Raises:
         TypeError: an objective that cannot be hashed, trainable no list.
-        ValueError: no data, steps or batch_size below 1, trainable that matches nothing.
+        ValueError: no data, steps or batch_size below 1, first_step below 0, a pattern that matches no parameter.
     """
     if not isinstance(objective, Hashable):
         raise TypeError(f"objective: {type(objective).__name__} cannot be hashed; use a function or a frozen dataclass")
     sizes = {leaf.shape[0] for leaf in jax.tree.leaves(data)}
     if len(sizes) != 1:
         raise ValueError(f"data: arrays of {sorted(sizes)} rows found; each must have one row per example")
-    rows = batch_rows(sizes.pop(), batch_size, steps, seed)
+    if isinstance(first_step, bool) or int(first_step) != first_step or first_step < 0:
+        raise ValueError(f"first_step={first_step}: must be a whole number of at least 0")
+    rows = batch_rows(sizes.pop(), batch_size, first_step + steps if steps >= 1 else steps, seed)[first_step:]
     data = jax.tree.map(jnp.asarray, data)
     definition, parameters, frozen = nnx.split(model, filter_of(trainable), ...)
-    if not jax.tree.leaves(parameters):
-        raise ValueError(f"trainable: {trainable} matches no parameter; the first path is {_first_path(frozen)}")
+    _check_patterns(trainable, model)
     state = optimiser.init(parameters) if optimiser_state is None else optimiser_state
     losses = []
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(rows, first_step + 1):
         parameters, state, loss = _step(definition, objective, optimiser, parameters, frozen, state, data, row)
         losses.append(loss)
         if callback is not None and callback(number, float(loss)):
@@ -130,8 +134,14 @@ def filter_of(trainable: Sequence[str] | None) -> Any:
     return _Named(tuple(trainable))
 
 
-def _first_path(state: Any) -> str:
-    return "/".join(map(str, next(iter(nnx.to_flat_state(state)))[0]))
+def _check_patterns(trainable: Sequence[str] | None, model: LanguageModel) -> None:
+    """ValueError for a pattern that matches nothing: a misspelt one would silently leave its parameters as they are."""
+    paths = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.split(model)[1])]
+    for pattern in [] if trainable is None else trainable:
+        if not any(fnmatchcase(path, pattern) for path in paths):
+            raise ValueError(f"trainable: {pattern!r} matches no parameter; the first path is {paths[0]}")
+    if trainable is not None and not len(trainable):
+        raise ValueError(f"trainable: no pattern found, so nothing to train; the first path is {paths[0]}")
 
 
 class ProgressBar:
