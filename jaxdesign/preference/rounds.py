@@ -21,9 +21,10 @@ import numpy as np
 from jaxdesign import _checks
 from jaxdesign.budget import Budget
 from jaxdesign.criteria import Trace
+from jaxdesign.decided import decided_pairs
 from jaxdesign.exact.random_pairs import with_uniform_floor
 from jaxdesign.information import held_information
-from jaxdesign.pool import CompletionPool, candidate_counts, first_copies
+from jaxdesign.pool import CompletionPool
 from jaxdesign.preference.label_store import LabelStore
 from jaxdesign.preference.label_tasks import LabelRecord, Task, check_tasks, make_tasks
 from jaxdesign.preference.labels import concatenated, counted
@@ -35,6 +36,7 @@ from jaxdesign.preference.posterior import (
     predicted_gap,
     scored_pool,
 )
+from jaxdesign.pricing.memory import memory_source, open_counts
 from jaxdesign.select import select_pairs
 
 GROUP = 64  # labels asked for between two writes to the store
@@ -244,8 +246,8 @@ def _check_room(pool, plan) -> None:
     """With one label a pair, all rounds together must fit: found out before the first label is paid for."""
     if plan.budget.per_pair is None:
         return
-    excluded = 0 if plan.budget.exclude is None else len(np.unique(np.asarray(plan.budget.exclude), axis=0))
-    free, wanted = int(candidate_counts(first_copies(pool)).sum()) - excluded, int(sum(plan.totals))
+    closed = decided_pairs(pool, replace(plan.budget, required=None)).closed
+    free, wanted = int(open_counts(memory_source(pool, closed=closed)).sum()), int(sum(plan.totals))
     if wanted > free:
         raise ValueError(
             f"plan.totals={tuple(plan.totals)}: {wanted} labels, but only {free} pairs of different completions may be "
