@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import jaxdesign as jd
+from jaxdesign.preference.bradley_terry import fit_bradley_terry
 from jaxdesign.preference.label_store import LabelStore
 from jaxdesign.preference.label_tasks import answered
 from jaxdesign.preference.labels import as_labels
@@ -278,3 +279,16 @@ def test_a_floor_leaves_feasible_plans_feasible(tmp_path, plan):
     store = LabelStore(tmp_path)
     run_rounds(POOL, labeller()[0], plan, store)
     assert len(store.records()) == plan.totals[0]
+
+
+def test_a_posterior_is_the_fit_of_its_labels_and_of_nothing_else():
+    labels = as_labels([[0, 0, 1], [1, 0, 2], [2, 1, 3], [3, 0, 1], [3, 0, 1]], [0, 1, 2, 0, 3])
+    rows = np.asarray(jd.pair_differences(POOL, np.array([[0, 0, 1], [1, 0, 2], [2, 1, 3], [3, 0, 1]])))
+    expected = fit_bradley_terry(rows, [1.0, 0.0, 0.5, 1.0], np.ones(4), prior=0.5)
+    found = fit_posterior(POOL, labels, 0.5)
+    np.testing.assert_allclose(found.parameter, expected.parameter, atol=1e-6)
+    np.testing.assert_allclose(found.information, expected.information, atol=1e-6)
+    five = as_labels([[p, 0, 1] for p in range(5)], [0] * 5)  # five pairs are filled up to eight
+    rows = np.asarray(jd.pair_differences(POOL, np.asarray(five.pairs)))
+    expected = fit_bradley_terry(rows, np.ones(5), np.ones(5), prior=0.5)
+    np.testing.assert_allclose(fit_posterior(POOL, five, 0.5).information, expected.information, atol=1e-6)
