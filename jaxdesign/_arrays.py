@@ -34,6 +34,11 @@ def contract(subscripts: str, *operands, dtype: Any = None) -> jax.Array:
     return jnp.einsum(subscripts, *operands, precision=HIGHEST, preferred_element_type=dtype)
 
 
+def power_of_two(number: int) -> int:
+    """The smallest that is at least `number`: what arrays are filled up to, so that few shapes are ever compiled."""
+    return 1 << max(number - 1, 0).bit_length()
+
+
 def is_traced(*trees: Any) -> bool:
     """Whether any leaf is a tracer, so that values cannot be looked at."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))

@@ -156,7 +156,7 @@ def _exchanged(problem: Problem, batch: _Batch, least: float, max_swaps: float, 
 
 def _search(problem: Problem, batch: _Batch, source: MemorySource, least: float, *, complete: bool) -> _Searched:
     number = len(batch.pairs)
-    size = max(_power_of_two(number), swap_search.BLOCK)  # so that few shapes are ever compiled
+    size = max(_arrays.power_of_two(number), swap_search.BLOCK)  # so that few shapes are ever compiled
     padded = np.zeros((size, 3), np.int32)
     padded[:number] = batch.pairs
     z, c = swaps.gather(problem.pool, padded)
@@ -267,8 +267,8 @@ def _swap_among(
 def _working_set(problem: Problem, batch: _Batch, pairs) -> swap_rounds.WorkingSet:
     """The pairs with their labels, padded to a size that depends on the pool's shape and the power of two of labels."""
     pool = problem.pool
-    most = min(_power_of_two(len(batch.pairs)), swap_rounds.LABELLED)
-    most += min(_power_of_two(2 * pool.num_prompts * pool.completions), OTHERS)
+    most = min(_arrays.power_of_two(len(batch.pairs)), swap_rounds.LABELLED)
+    most += min(_arrays.power_of_two(2 * pool.num_prompts * pool.completions), OTHERS)
     size = _arrays.round_up(most, swap_rounds.BLOCK)
     places = _places(problem, pairs, batch.pairs)
     padded, labels, cap = np.zeros((size, 3), np.int32), np.zeros(size), np.zeros(size)
@@ -288,7 +288,3 @@ def _places(problem: Problem, pairs, among) -> Int[np.ndarray, " s"]:
     wanted, listed = (np.ravel_multi_index(tuple(p.T), shape) for p in (pairs.astype(np.int64), among.astype(np.int64)))
     place = np.minimum(np.searchsorted(listed, wanted), len(listed) - 1)
     return np.where(listed[place] == wanted, place, -1)
-
-
-def _power_of_two(number: int) -> int:
-    return 1 << (number - 1).bit_length()

@@ -104,7 +104,7 @@ def myopic_allocation(
 
 def _allocation(choose, pool, crit, limits, prior, closed):
     total = int(limits.total)
-    rows = 1 << (total - 1).bit_length()  # one compilation for totals up to a power of two
+    rows = _arrays.power_of_two(total)
     bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask, pool.flip))
     with _arrays.float64():
         shut = None if closed is None or not len(closed) else _padded(closed)
@@ -114,8 +114,8 @@ def _allocation(choose, pool, crit, limits, prior, closed):
 
 
 def _padded(pairs):
-    """Pairs with repetitions of the first, up to a power of two: few shapes are ever compiled."""
-    size = 1 << (len(pairs) - 1).bit_length()
+    """Pairs with repetitions of the first, up to a power of two."""
+    size = _arrays.power_of_two(len(pairs))
     return np.concatenate([pairs, np.broadcast_to(pairs[:1], (size - len(pairs), 3))])
 
 

@@ -106,10 +106,7 @@ def make_tasks(
     Raises:
         ValueError: rows that are no pair, numbers of labels that are not whole, lengths that differ, ids that repeat.
     """
-    pairs = np.asarray(pairs)
-    pairs = pairs.reshape(0, 3).astype(int) if pairs.size == 0 else pairs
-    if pairs.ndim != 2 or pairs.shape[1] != 3 or not np.issubdtype(pairs.dtype, np.integer):
-        raise ValueError(f"pairs: shape {pairs.shape} of {pairs.dtype} found; expected (s, 3) integers (p, i, j)")
+    pairs = np.asarray(pair_rows(pairs))
     counts = np.ones(len(pairs)) if labels is None else np.asarray(labels, dtype=np.float64)
     who = [None] * len(pairs) if annotators is None else np.asarray(annotators).tolist()
     if counts.shape != (len(pairs),) or len(who) != len(pairs):
@@ -159,6 +156,16 @@ def answered(
     annotator = task.annotator if annotator is None else annotator
     who = 0 if annotator is None else int(annotator)
     return LabelRecord(task.task_id, task.round, task.pair, task.repeat, choice, who, seconds, confidence)
+
+
+def pair_rows(pairs: Any) -> Any:
+    """Pairs as (n, 3) int32, traced or not; ValueError for others: rows cut or rounded would be other pairs."""
+    pairs = pairs if hasattr(pairs, "dtype") else np.asarray(pairs)
+    if pairs.size == 0:
+        return np.zeros((0, 3), np.int32)
+    if pairs.ndim != 2 or pairs.shape[1] != 3 or not np.issubdtype(pairs.dtype, np.integer):
+        raise ValueError(f"pairs: shape {pairs.shape} of {pairs.dtype} found; expected (n, 3) integers (p, i, j)")
+    return pairs.astype(np.int32)
 
 
 def check_record(record: LabelRecord) -> None:

@@ -251,8 +251,9 @@ def check_tokens(config: LanguageModelConfig, tokens: Any, name: str) -> None:
     if is_traced(tokens):
         return
     seen = np.asarray(tokens)
-    if not np.issubdtype(seen.dtype, np.integer) or ((seen < 0) | (seen > config.pad)).any():
-        found = seen[(seen < 0) | (seen > config.pad)][:1].tolist() or seen.dtype
+    strange = (seen < 0) | (seen > config.pad)
+    if not np.issubdtype(seen.dtype, np.integer) or strange.any():
+        found = seen[strange][:1].tolist() or seen.dtype
         raise ValueError(f"{name}: {found} found; expected integers from 0 to {config.pad}, as of a Tokeniser")
 
 

@@ -46,7 +46,7 @@ def fit_posterior(pool: CompletionPool, labels: Labels, prior: Any) -> Posterior
     pairs, wins, counts = counted(labels)
     if not len(pairs):
         return Posterior(np.zeros(pool.dim), prior, True)
-    room = (1 << (len(pairs) - 1).bit_length()) - len(pairs)  # to a power of two: few shapes, few compilations
+    room = _arrays.power_of_two(len(pairs)) - len(pairs)
     pairs = np.concatenate([pairs, np.repeat(pairs[:1], room, axis=0)])
     wins, counts = np.pad(wins, (0, room)), np.pad(counts, (0, room))
     with _arrays.float64():

@@ -105,10 +105,10 @@ def estimate_reliability(
     unique, row_pair = np.unique(rows[:, :3], axis=0, return_inverse=True)
     prior = np.asarray(prior, np.float64)
     prior = _checks.symmetric_psd(prior if prior.ndim else prior * np.eye(pool.dim), pool.dim, "prior")
-    filled = np.pad(unique.astype(np.int32), ((0, _room(len(unique))), (0, 0)), mode="edge")
+    room, rest = (_arrays.power_of_two(len(a)) - len(a) for a in (unique, rows))
+    filled = np.pad(unique.astype(np.int32), ((0, room), (0, 0)), mode="edge")
     z = np.asarray(pair_differences(pool, filled), np.float64)
     with _arrays.float64():
-        rest = _room(len(rows))
         given = (
             jnp.asarray(z),
             *(np.pad(a, (0, rest)) for a in (row_pair.ravel(), rows[:, 3])),
@@ -118,13 +118,11 @@ def estimate_reliability(
             start,
         )
         last, trace = _em(*given, ema, tol, max_iterations=max_iterations)
-        info = prior + np.asarray(_information(*given[:4], last.eta, last.parameter))
-        eta, z = np.asarray(last.eta), z[: len(unique)]
-    margins = z[row_pair.ravel()] @ np.asarray(last.parameter)
+        info, *by_row = (np.asarray(a) for a in _summary(*given[:4], last.eta, last.parameter))
+        info, eta = prior + info, np.asarray(last.eta)
+    margins, up, down = (a[: len(rows)] for a in by_row)
     flips, judged = 1 - eta[rows[:, 3]], seen[:, :2].sum(axis=1)
-    with np.errstate(divide="ignore", over="ignore"):  # eta = 1
-        odds = margins[place] * np.where(choices == SECOND, -1, 1) + np.log(eta[who]) - np.log1p(-eta[who])
-        right = 1 / (1 + np.exp(-odds))
+    right = np.where(choices == SECOND, down[place], up[place])
     held = np.bincount(who[choices < TIE], minlength=count) > 0
     error = _standard_errors(z[row_pair.ravel()], margins, flips, judged, rows[:, 3], info, held)
     steps = int(last.steps)
@@ -138,11 +136,6 @@ def estimate_reliability(
         steps,
         float(last.change) <= tol,
     )
-
-
-def _room(size: int) -> int:
-    """What is missing to a power of two: few shapes, few compilations."""
-    return (1 << (size - 1).bit_length()) - size
 
 
 def flip_of(eta: Any, largest: float = LARGEST_FLIP) -> Float[np.ndarray, " a"]:
@@ -259,12 +252,13 @@ def _em(z, row_pair, row_who, seen, prior, pseudo, start, ema, tol, *, max_itera
 
 
 @jax.jit
-def _information(z, row_pair, row_who, seen, eta, parameter):
-    """Of labels with the flips 1 - eta; ties have none."""
+def _summary(z, row_pair, row_who, seen, eta, parameter):
+    """Information of labels with the flips 1 - eta (ties have none); of each row the margin and w, for both choices."""
     margins = (z @ parameter)[row_pair]
     c = margin_information(margins, 1 - eta[row_who]) * (seen[:, 0] + seen[:, 1])
     c = c + margin_information(margins) * seen[:, 2]
-    return sparse_information(z, jnp.zeros(len(z)).at[row_pair].add(c))
+    info = sparse_information(z, jnp.zeros(len(z)).at[row_pair].add(c))
+    return info, margins, _right(margins, eta[row_who]), _right(-margins, eta[row_who])
 
 
 def _right(margin, eta):

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays, _checks
+from jaxdesign.preference.label_tasks import pair_rows
 from jaxdesign.preference.labels import FIRST, SECOND, SKIP, TIE, Labels, check_labels
 
 WHO = 0x57_48_4F  # keeps the draw of the annotator apart from the draws of the labels
@@ -145,7 +146,7 @@ def simulate_labels(
     _checks.rank(rewards, (2,), "rewards", "(prompts P, completions K)")
     concrete = not _arrays.is_traced(key, rewards, pairs, annotators, who, shares, repeats)
     xp = np if concrete else jnp
-    pairs, size = _integer_rows(pairs, xp), len(pairs)
+    pairs, size = xp.asarray(pair_rows(pairs)), len(pairs)
     who = None if who is None else xp.broadcast_to(xp.asarray(who, np.int32), (size,))
     shares = _checked_shares(shares, who, len(annotators.flip))
     if concrete:
@@ -158,19 +159,9 @@ def simulate_labels(
     rows = (rewards[p, i] - rewards[p, j], pairs, xp.asarray(repeats, np.int32), who)
     if not concrete:
         return _draw(key, annotators, shares, *rows)
-    filled = 1 << max(size - 1, 0).bit_length()  # a power of two, so that batches of all sizes share few programs
+    filled = _arrays.power_of_two(size)
     drawn = _draw(key, annotators, shares, *(None if a is None else _padded(a, filled) for a in rows))
     return Labels(*(np.asarray(a)[:size] for a in drawn))
-
-
-def _integer_rows(pairs, xp):
-    """(n, 3) int32; rows that are cut or rounded would be other pairs."""
-    pairs = xp.asarray(pairs)
-    if pairs.size == 0:
-        return xp.zeros((0, 3), np.int32)
-    if pairs.ndim != 2 or pairs.shape[1] != 3 or not np.issubdtype(pairs.dtype, np.integer):
-        raise ValueError(f"pairs: shape {pairs.shape} of {pairs.dtype} found; expected (n, 3) integers (p, i, j)")
-    return pairs.astype(np.int32)
 
 
 def _checked_shares(shares, who, count):

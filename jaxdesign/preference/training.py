@@ -74,7 +74,7 @@ def train(
         raise ValueError(f"data: arrays of {sorted(sizes)} rows found; each must have one row per example")
     if isinstance(first_step, bool) or int(first_step) != first_step or first_step < 0:
         raise ValueError(f"first_step={first_step}: must be a whole number of at least 0")
-    rows = batch_rows(sizes.pop(), batch_size, first_step + steps if steps >= 1 else steps, seed)[first_step:]
+    rows = batch_rows(sizes.pop(), batch_size, steps, seed, first_step)
     data = jax.tree.map(jnp.asarray, data)
     definition, parameters, frozen = nnx.split(model, filter_of(trainable), ...)
     _check_patterns(trainable, model)
@@ -100,8 +100,10 @@ def _step(definition, objective, optimiser, parameters, frozen, state, data, row
     return optax.apply_updates(parameters, change), state, loss
 
 
-def batch_rows(size: int, batch_size: int, steps: int, seed: int) -> Int[np.ndarray, "steps batch"]:
-    """Rows of every minibatch: permutations of all examples one after the other, cut into pieces of equal size.
+def batch_rows(
+    size: int, batch_size: int, steps: int, seed: int, first_step: int = 0
+) -> Int[np.ndarray, "steps batch"]:
+    """Rows of every minibatch from first_step on: permutations of all examples in turn, cut into pieces of equal size.
 
     Every example has been used k or k + 1 times at any moment, and no piece is smaller than the others, whatever the
     number of examples: a remainder would be a shape of its own, and so a compilation.
@@ -110,9 +112,10 @@ def batch_rows(size: int, batch_size: int, steps: int, seed: int) -> Int[np.ndar
         if value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
     rng = np.random.default_rng(seed)
-    passes = -(-batch_size * steps // size)
+    until = batch_size * (first_step + steps)
+    passes = -(-until // size)
     order = np.concatenate([rng.permutation(size) for _ in range(passes)])
-    return order[: batch_size * steps].reshape(steps, batch_size).astype(np.int32)
+    return order[batch_size * first_step : until].reshape(steps, batch_size).astype(np.int32)
 
 
 @dataclass(frozen=True)
