@@ -6,7 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdesign import _arrays
+
 FLOAT_NAMES = ("float16", "bfloat16", "float32", "float64")
+
+
+def concrete(function: str, *arguments: Any) -> None:
+    """TypeError where arguments are traced: the function runs on the host."""
+    if _arrays.is_traced(*arguments):
+        raise TypeError(
+            f"pool: is traced; jaxdesign.{function} runs on the host and gives NumPy arrays; call it outside of jit "
+            "and vmap, and pass its result in"
+        )
 
 
 def as_float_array(value: Any, name: str) -> Any:
@@ -49,8 +60,26 @@ def finite(value: Any, name: str, where: Any = None, axes: tuple[str, ...] = ())
 
 @jax.jit
 def _all_finite(value, where):
-    # the largest size is NaN or inf if any entry is; a reduction over isfinite would hold a boolean of the pool's size
-    return jnp.isfinite(jnp.max(jnp.abs(value if where is None else jnp.where(where, value, 0)), initial=0))
+    """Whether no entry is NaN or inf, chunk by chunk of the leading axis, so that no boolean of its size is made.
+
+    `isfinite` itself is reduced: XLA's vectorised maximum drops NaN on CPUs (4,096 entries and more), so that a largest
+    size says nothing.
+    """
+    if value.size == 0:
+        return jnp.ones((), bool)
+    rows = value.shape[0] if value.ndim else 1
+    length = max(1, min(rows, _arrays.CHUNK_ENTRIES // (value.size // rows)))
+
+    def check(index, fine):
+        # past the end a slice is moved back: some rows are seen twice
+        part = jax.lax.dynamic_slice_in_dim(value, index * length, length) if value.ndim else value
+        finite = jnp.isfinite(part)
+        if where is not None:
+            lead = where.shape[0] == rows and where.ndim == value.ndim
+            finite |= ~(jax.lax.dynamic_slice_in_dim(where, index * length, length) if lead else where)
+        return fine & jnp.all(finite)
+
+    return jax.lax.fori_loop(0, -(-rows // length), check, jnp.ones((), bool))
 
 
 def flips(value: Any, where: Any) -> None:
