@@ -43,7 +43,7 @@ def real_pool(name):
     path = Path(root) / name / "features.npy"
     if not path.is_file():
         return RealPool(None, None, f"{DATA_VARIABLE} holds no {name}/features.npy")
-    features = np.load(path).astype(np.float32)
+    features = np.load(path)  # float16 as it is: what its last bit leaves of a dead column is no dimension
     if features.ndim == 3:
         return RealPool(features, np.ones(features.shape[:2], bool), "")
     return RealPool(*_padded(features, np.load(path.with_name("prompt_index.npy"))), "")

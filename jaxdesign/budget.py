@@ -103,6 +103,10 @@ def whole_budget(budget: Budget) -> Budget:
             f"budget.total={budget.total:g}: whole labels are chosen here, so it must be a whole number such as "
             f"{below}; jaxdesign.optimize takes any real total"
         )
+    if budget.total > 2**53:
+        raise ValueError(
+            f"budget.total={budget.total:g}: whole labels are counted in float64, so at most 2^53 = 9.007e15"
+        )
     caps = {name: getattr(budget, name) for name in ("per_pair", "per_prompt")}
     found = {name: None if cap is None else np.floor(cap) for name, cap in caps.items()}
     found["per_prompt_min"] = None if budget.per_prompt_min is None else np.ceil(budget.per_prompt_min)

@@ -1,10 +1,20 @@
-"""Certificates in float64 that survive float32 pricing.
+"""Certificates that survive every rounding on the way to them.
 
 A pass in the pool's working dtype finds which pairs can matter; those are priced again in float64 from the stored
-features. Pairs that were not listed have, in float64, a sensitivity below the level `floor` of the listing, because
-the pass adds a bound on its own rounding error before it compares. The linear oracle over the listed pairs, with
-`floor` for everything else, is then an upper bound S on the oracle over all pairs: never a certificate better than the
-truth, whatever the listing missed.
+features. Pairs that were not listed have, in exact arithmetic, a sensitivity below the level `floor` of the listing,
+because the pass adds a bound on its own rounding error before it compares. The linear oracle over the listed pairs,
+with `floor` for everything else, is then an upper bound S on the oracle over all pairs: never a certificate better than
+the truth, whatever the listing missed.
+
+What is counted, and how well it is known:
+
+- that A^-1 and the factors F are inexact: not at all, bounds hold for F as computed (`criteria`). Proven.
+- b of listed pairs in float64: `problem.sensitivity_bounds`. Proven.
+- t = tr(F F^T prior), sums of S and the anchor: units in the last place times sums of absolute values. Proven.
+- b of unlisted pairs in float32: `pricing.memory._rounding_error`, under independent roundings, its constant measured.
+  A prompt in which something is not finite is listed whole; where nothing can be listed, nothing is proven.
+- the value of the given allocation, whose A is itself a rounded sum: `problem.value_rounding`. Measured.
+- for a user's own criterion the gradient is taken as exact.
 """
 
 from __future__ import annotations
@@ -17,8 +27,8 @@ from jaxtyping import Float, Int
 
 from jaxdesign.budget import OracleResult, capacity, linear_oracle
 from jaxdesign.design import Certificate
-from jaxdesign.pricing.memory import PassResult, price, reaching_pairs
-from jaxdesign.problem import Analysis, Problem, exact_sensitivities
+from jaxdesign.pricing.memory import Charges, PassResult, price, reaching_pairs
+from jaxdesign.problem import Analysis, Problem, sensitivity_bounds
 
 
 class Priced(NamedTuple):
@@ -41,33 +51,62 @@ def certify(problem: Problem, matrix: Float[np.ndarray, "r d d"], analysis: Anal
         level: pairs are listed down to this sensitivity. A guess is enough: too low lists more pairs, too high loosens
             the certificate, neither makes it false.
     """
-    limits = problem.limits
-    result = price(problem.source, analysis.factors, rounded_down(level, analysis), useful_ranks(problem))
-    ceiling = float(jnp.max(result.best[..., 0] + result.error[:, None]))
-    ceiling = float(np.nextafter(np.float64(ceiling), np.inf))
+    result = price_at(problem, analysis, level)
+    ceiling = float(np.max(np.asarray(result.best)[..., 0].max(axis=1).astype(np.float64) + np.asarray(result.error)))
+    ceiling = float(np.nextafter(ceiling * result.unit, np.inf))
     if listed_count(result) > listing_limit(problem):
         pairs, floor = np.zeros((0, 3), np.int32), ceiling
     else:
         pairs, floor = reaching_pairs(result, problem.pool.completions), min(level, ceiling)
-    sensitivities = exact_sensitivities(problem, pairs, analysis.G)
-    oracle = linear_oracle(limits, pairs, sensitivities, floor)
+    sensitivities, bounds = sensitivity_bounds(problem, pairs, analysis.factors)
+    oracle = linear_oracle(problem.limits, pairs, bounds, floor)
     return Priced(certificate(problem, matrix, analysis, oracle.value), result, pairs, sensitivities, oracle, floor)
+
+
+def price_at(problem: Problem, analysis: Analysis, level: float, charges: Charges | None = None) -> PassResult:
+    """A pass over the pool at `analysis`; level and charges in units of sensitivities."""
+    unit = analysis.unit
+    if charges is not None:
+        charges = charges._replace(of=jnp.asarray(charges.of / unit, analysis.scaled.dtype))
+    threshold = rounded_down(level / unit, analysis.scaled.dtype)
+    result = price(problem.source, analysis.scaled, threshold, useful_ranks(problem), charges)
+    return result._replace(unit=unit)
 
 
 def certificate(problem: Problem, matrix, analysis: Analysis, oracle_value: float) -> Certificate:
     """Certificate of A from S, an upper bound on the linear oracle (see `criteria` for the formulas)."""
+    eps = np.finfo(np.float64).eps
     constant = float(np.mean(np.sum(analysis.G * problem.prior, axis=(1, 2))))
-    current = float(np.mean(np.sum(analysis.G * matrix, axis=(1, 2))))
-    linear = constant + oracle_value
-    bound = float(problem.criterion.lower_bound(analysis.value, linear, current, problem.dim))
-    return from_bound(problem, analysis.value, bound)
+    size = np.sqrt(np.diagonal(analysis.G, axis1=1, axis2=2))
+    terms = size[:, :, None] * size[:, None, :] * np.abs(problem.prior)
+    constant += (problem.dim + 10) * eps * float(np.mean(np.sum(terms, axis=(1, 2))))
+    linear = (constant + oracle_value) * (1 + 64 * eps)  # sums over pairs are pairwise, or of a few terms
+    current = analysis.anchor  # tr(F^T K) where the bound starts from it, as tr(G A) in exact arithmetic
+    if not hasattr(problem.criterion, "anchor"):
+        current = float(np.mean(np.sum(analysis.G * matrix, axis=(1, 2))))
+    if not np.isfinite(linear):
+        return from_bound(problem, analysis.value, -np.inf)
+    bound = float(problem.criterion.lower_bound(analysis.anchor, linear, current, problem.dim))
+    return from_bound(problem, analysis.value, bound - analysis.rounding)
 
 
 def from_bound(problem: Problem, value: float, lower_bound: float) -> Certificate:
-    """Certificate of an allocation with this value, from any valid lower bound (bounds of other passes are)."""
-    bound = min(lower_bound, value)
+    """Certificate of an allocation with this value, from any valid lower bound (bounds of other passes are).
+
+    Where nothing is proven the bound is -inf and the efficiency 0; NaN is for criteria that have no such formula.
+    """
+    declared = np.isfinite(problem.criterion.efficiency(1.0, 0.5, problem.dim))
+    if not (np.isfinite(value) and np.isfinite(lower_bound)):
+        bound = float(lower_bound) if np.isfinite(lower_bound) else -np.inf
+        return Certificate(float(value), bound, float("inf"), 0.0 if declared else float("nan"))
+    bound = float(min(lower_bound, value))
     efficiency = float(problem.criterion.efficiency(value, bound, problem.dim))
-    return Certificate(value, bound, value - bound, efficiency)
+    return Certificate(float(value), bound, float(value) - bound, float(np.clip(efficiency, 0, 1)))
+
+
+def blurred(problem: Problem, analysis: Analysis) -> float:
+    """The relative gap that the rounding of the value alone leaves, however good an allocation is."""
+    return from_bound(problem, analysis.value, analysis.value - analysis.rounding).relative_gap()
 
 
 def pairs_needed(problem: Problem) -> float:
@@ -90,24 +129,24 @@ def listed_count(result: PassResult) -> int:
 
 def cold_level(problem: Problem, analysis: Analysis) -> float:
     """A level at which the listing holds all the oracle's pairs and not many more, found without a guess."""
-    limits, dtype = problem.limits, analysis.factors.dtype
-    result = price(problem.source, analysis.factors, np.asarray(np.inf, dtype), useful_ranks(problem))
+    limits = problem.limits
+    result = price_at(problem, analysis, np.inf)
     best = np.asarray(result.best)[..., 0] - np.asarray(result.error)[:, None]  # in NumPy: nothing to compile
-    best = np.sort(best.ravel())[::-1].astype(np.float64)
+    best = np.sort(best.ravel())[::-1].astype(np.float64) * result.unit
     if not limits.has_caps and not limits.has_quotas:
         return float(best[0])
     # a pair is the best of at most two completions, so 2 k values above a level mean k pairs or more
     place = 2 * int(pairs_needed(problem)) - 1
     low, high = float(max(best[place], 0.0)) if place < len(best) else 0.0, float(best[0])
     for _ in range(16):  # `low` lists enough, or is on its way down; `high` lists too few
-        result = price(problem.source, analysis.factors, rounded_down(low, analysis), useful_ranks(problem))
+        result = price_at(problem, analysis, low)
         if not _holds_total(problem, result):
             low, high = (low / 2 if low > 1e-9 * best[0] else 0.0), low
             continue
         if listed_count(result) <= 0.5 * listing_limit(problem):
             break
-        middle = np.sqrt(max(low, 1e-9 * high) * high)
-        result = price(problem.source, analysis.factors, rounded_down(middle, analysis), useful_ranks(problem))
+        middle = np.sqrt(max(low, 1e-9 * high)) * np.sqrt(high)
+        result = price_at(problem, analysis, middle)
         low, high = (middle, high) if _holds_total(problem, result) else (low, middle)
     return low
 
@@ -117,10 +156,10 @@ def _holds_total(problem: Problem, result: PassResult) -> bool:
     return capacity(problem.limits, counts.astype(np.float64)) >= problem.limits.total
 
 
-def rounded_down(level: float, analysis: Analysis) -> np.ndarray:
-    """`level` in the pricing dtype, rounded down, so that the listing reaches it."""
-    dtype = analysis.factors.dtype
-    rounded = np.asarray(level, dtype)
+def rounded_down(level: float, dtype: np.dtype) -> np.ndarray:
+    """`level` in a pricing dtype, rounded down, so that the listing reaches it."""
+    with np.errstate(over="ignore"):
+        rounded = np.asarray(level, dtype)
     return rounded if float(rounded) <= level else np.nextafter(rounded, np.asarray(-np.inf, dtype))
 
 

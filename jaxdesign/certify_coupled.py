@@ -20,12 +20,11 @@ from jaxdesign.certify import (
     cold_level,
     listed_count,
     listing_limit,
-    rounded_down,
-    useful_ranks,
+    price_at,
 )
 from jaxdesign.coupling import Prices, Program, completion_charges, dual_bound, linear_program, net, prompt_prices
-from jaxdesign.pricing.memory import Charges, price, reaching_pairs
-from jaxdesign.problem import Analysis, Problem, exact_sensitivities
+from jaxdesign.pricing.memory import Charges, reaching_pairs
+from jaxdesign.problem import Analysis, Problem, sensitivity_bounds
 
 ROUNDS = 8  # passes over the pool at most
 SHARE = 0.1  # of the gap that the oracle may be off by
@@ -45,7 +44,7 @@ def certify_coupled(
     the price of a label as its level; `passes` says how many passes it took.
     """
     limits = problem.limits
-    columns, b = pairs, exact_sensitivities(problem, pairs, analysis.G)
+    columns, (b, upper) = pairs, sensitivity_bounds(problem, pairs, analysis.factors)
     current, bound = float(b @ labels), np.inf
     program, passes = _program(limits, columns, b, labels), 0
     while True:
@@ -53,14 +52,14 @@ def certify_coupled(
         listed, floor, result = _listed(problem, analysis, prices, current / limits.total)
         columns, first = np.unique(np.concatenate([columns, listed]), axis=0, return_index=True)
         known = first < len(b)
-        fresh = np.zeros(len(columns))
-        fresh[known] = b[first[known]]
-        fresh[~known] = exact_sensitivities(problem, columns[~known], analysis.G)
-        b = fresh
+        fresh = np.zeros((2, len(columns)))
+        fresh[:, known] = np.stack([b, upper])[:, first[known]]
+        fresh[:, ~known] = sensitivity_bounds(problem, columns[~known], analysis.factors)
+        b, upper = fresh
         floor = _with_minima(limits, columns, net(limits.coupling, prices, columns, b), floor)
         program = linear_program(limits, columns, b) or program
         for trial in (prices, program.prices):
-            bound = min(bound, _bound(problem, trial, columns, b, floor, prices))
+            bound = min(bound, _bound(problem, trial, columns, upper, floor, prices))
         slack = max(SHARE * (bound - current), 1e-10 * abs(bound))
         if bound - program.value <= slack or passes == ROUNDS:
             break
@@ -107,28 +106,24 @@ def _listed(problem: Problem, analysis: Analysis, prices: Prices, average: float
     others, prompt by prompt; the pass."""
     source, limits = problem.source, problem.limits
     coupling, prompts = limits.coupling, problem.pool.num_prompts
-    dtype = source.dtype
-    of = np.zeros((source.slots, problem.pool.completions), dtype)
+    of = np.zeros((source.slots, problem.pool.completions))
     of[:prompts] = completion_charges(coupling, prices)
-    always = np.zeros(source.slots, dtype)
+    always = np.zeros(source.slots, source.dtype)
     always[:prompts] = _pairs_for_minima(limits)
-    charges, ranks = Charges(jnp.asarray(of), jnp.asarray(always)), useful_ranks(problem)
-
-    def priced(level):
-        return price(source, analysis.factors, rounded_down(level, analysis), ranks, charges)
+    charges = Charges(of, jnp.asarray(always))
 
     threshold = prices.label - BAND * average
-    result = priced(threshold)
+    result = price_at(problem, analysis, threshold, charges)
     for _ in range(6):  # prices of a poor program list too much: a higher threshold, and a bound that is loose for now
         if listed_count(result) <= listing_limit(problem) + always.sum():
             break
-        best = np.sort(np.asarray(result.best)[..., 0].ravel())[::-1]
+        best = np.sort(np.asarray(result.best)[..., 0].ravel())[::-1] * result.unit
         rank = min(int(listing_limit(problem) / 8), len(best) - 1)
         threshold = max(float(best[rank]), threshold + 0.5 * max(float(best[0]) - threshold, 0))
-        result = priced(threshold)
+        result = price_at(problem, analysis, threshold, charges)
     pairs = reaching_pairs(result, problem.pool.completions)
     # charges are rounded to the working dtype, in which the threshold was compared
-    rounding = 2 * np.abs(of[:prompts].astype(np.float64) - completion_charges(coupling, prices)).max(axis=1)
+    rounding = 2 * float(np.finfo(source.dtype).eps) * np.abs(of[:prompts]).max(axis=1)
     return pairs, threshold - prices.label + rounding, result
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxdesign.annotators import Annotators, repeated_budget, repeated_pairs, repeated_pool, with_annotators
 from jaxdesign.budget import Budget
+from jaxdesign.certify import blurred
 from jaxdesign.certify_coupled import certify_afresh
 from jaxdesign.coupling import check_coupling
 from jaxdesign.criteria import CriterionLike
@@ -19,6 +20,10 @@ from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import Problem, analyse, information, make_problem, singular, usable
 from jaxdesign.status import Status
 from jaxdesign.worst_case import WorstCase
+
+BLURRED = (
+    1e-4  # relative gap by rounding alone above which `evaluate` says so: condition numbers of about 1e11 and more
+)
 
 
 def evaluate(
@@ -75,6 +80,8 @@ def evaluated(problem: Problem, pairs: np.ndarray, labels: np.ndarray, status: S
         certificate, fields["report"] = judged(problem, pairs, labels, matrix)
     else:
         certificate = certify_afresh(problem, matrix, analysis, pairs, labels).certificate
+    if status is Status.EVALUATED and np.isfinite(certificate.value) and blurred(problem, analysis) > BLURRED:
+        status = Status.ILL_CONDITIONED
     every = with_required(problem.decided, pairs, labels)
     return Design(*every, certificate, status, skipped_prompts=problem.skipped_prompts, **fields)
 

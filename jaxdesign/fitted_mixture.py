@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign.certify_coupled import certify_afresh
-from jaxdesign.criteria import inverse
+from jaxdesign.criteria import inverse, semidefinite
 from jaxdesign.design import Certificate
 from jaxdesign.problem import Problem, analyse, exact_sensitivities, information
 from jaxdesign.worst_case import target_report
@@ -74,7 +74,7 @@ def fitted_mixture(
     held = np.bincount(prompts, labels, len(limits.per_prompt)) >= limits.per_prompt * (1 - 1e-6)
     level = np.where(held[prompts], prompts + 1, 0)  # pairs that must have the same b: a quota has a level of its own
     mass = np.maximum(np.bincount(level, free), 1e-300)
-    b = np.stack([exact_sensitivities(problem, pairs, inv @ H @ inv) for H in np.asarray(criterion.H)])
+    b = np.stack([exact_sensitivities(problem, pairs, inv @ semidefinite(H)[1]) for H in np.asarray(criterion.H)])
     b = b * (labels.sum() / largest)
     b = b - np.stack([np.bincount(level, row * free) / mass for row in b])[:, level]
     spread = (b * free) @ b.T / free.sum()

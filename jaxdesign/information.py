@@ -45,14 +45,17 @@ def prompt_label_information(
 ) -> Float[Array, "*n #k #k"] | Float[Array, ""]:
     """c_ij = sigma'(u_i - u_j) for all completions of each prompt, less by `flip` noise; 1/4 at most.
 
-    Without scores the constant 1/4, or (n, 1, 1) or (n, k, k) with flips.
+    Margins are taken in the dtype of the scores (at least `dtype`) and cast then: where scores form far clusters, a
+    cast, or a mean taken off, before the difference would round margins within a cluster away. Without scores the
+    constant 1/4, or (n, 1, 1) or (n, k, k) with flips.
     """
     if flip is not None:
         flip = flip.astype(jnp.promote_types(flip.dtype, dtype)).reshape(*flip.shape, *(1, 1)[: 3 - flip.ndim])
     if scores is None:
         return jnp.asarray(0.25, dtype) if flip is None else ((1 - 2 * flip) ** 2 / 4).astype(dtype)
-    scores = scores.astype(dtype)
-    return margin_information(scores[..., :, None] - scores[..., None, :], 0.0 if flip is None else flip)
+    scores = scores.astype(jnp.promote_types(scores.dtype, dtype))
+    margins = (scores[..., :, None] - scores[..., None, :]).astype(dtype)
+    return margin_information(margins, 0.0 if flip is None else flip)
 
 
 def gram_sensitivities(rows: Float[Array, "p k d"], others: Float[Array, "p k d"]) -> Float[Array, "p k k"]:
@@ -240,6 +243,8 @@ def sparse_information(differences: Float[Array, "s d"], weights: Float[Array, "
 def held_information(pool: CompletionPool, pairs: Any, labels: Any = None) -> Float[np.ndarray, "*r d d"]:
     """Information of labels that are already there: sum_e n_e c_e z_e z_e^T, to be passed as `prior` (plus a ridge).
 
+    Runs on the host; inside of jit use `pair_information` with the labels as weights.
+
     Args:
         pool: the pool; its scores and flips give c.
         pairs: (S, 3) rows (p, i, j) labelled so far; a row for each label, or
@@ -249,8 +254,10 @@ def held_information(pool: CompletionPool, pairs: Any, labels: Any = None) -> Fl
         (d, d) float64 NumPy, or (R, d, d) for scores with R draws.
 
     Raises:
+        TypeError: a traced pool, pairs or labels.
         ValueError: pairs outside of the pool, labels of another length, negative or not finite.
     """
+    _checks.concrete("held_information", pool, pairs, labels)
     pairs = np.asarray(pairs)
     check_pairs(pool, pairs)
     labels = np.ones(len(pairs)) if labels is None else np.asarray(labels, dtype=np.float64)
@@ -279,15 +286,22 @@ def policy_target(pool: CompletionPool, log_weights: Float[Array, "p k"] | None 
         (d, d), float32 (float64 for float64 features).
 
     Raises:
-        ValueError: log_weights of another shape.
+        ValueError: log_weights of another shape; outside of jit also NaN or inf in one of an existing completion (-inf,
+            a weight of 0, is allowed).
 
+    Numerics: accumulated in units of the largest centred feature, so that only the result has to be in the range of its
+    dtype: float32 ends at entries of 1.2e-38, below which they are 0, and 3.4e38. `second_moment` has no such end.
     Source: arXiv 2606.19607; the expected policy gap is (beta/2) tr(H F^-1).
     """
     shape = (pool.num_prompts, pool.completions)
     if log_weights is None:
         log_weights = jnp.zeros(shape)
     _checks.same_shape(jnp.shape(log_weights), shape, "log_weights", "(prompts, completions)")
-    return _policy_target(pool, jnp.asarray(log_weights, _arrays.compute_dtype(pool.features.dtype)))
+    log_weights = jnp.asarray(log_weights, _arrays.compute_dtype(pool.features.dtype))
+    if not _arrays.is_traced(pool, log_weights):
+        never = jnp.isneginf(log_weights)
+        _checks.finite(jnp.where(never, 0, log_weights), "log_weights", pool.mask, ("prompt", "completion"))
+    return _policy_target(pool, log_weights)
 
 
 @jax.jit
@@ -308,6 +322,8 @@ def mixed_covariance(
 ) -> Float[Array, "d d"]:
     """sum_p v_p Cov_p[phi], Cov_p under the shares (they sum to 1) of the completions of a prompt. Traceable."""
     features = centred_features(pool)  # centring first keeps the subtraction of the weighted mean well conditioned
+    exponent = jnp.frexp(jnp.max(jnp.abs(features)))[1]  # in units of the largest, squares stay in range
+    features = jnp.ldexp(features, -exponent)
 
     def chunk(part):
         rows, share, weight = part
@@ -316,4 +332,4 @@ def mixed_covariance(
 
     arrays = features, shares.astype(features.dtype), prompt_weights.astype(features.dtype)
     total = _arrays.sum_chunks(chunk, arrays, _arrays.chunk_length(*features.shape))
-    return (total + total.T) / 2
+    return jnp.ldexp(jnp.ldexp((total + total.T) / 2, exponent), exponent)

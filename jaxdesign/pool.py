@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign import _arrays, _checks
 from jaxdesign._flips import as_flips
+from jaxdesign.ranks import unit_diagonal
 
 LEAVES = ("features", "scores", "mask", "flip")
 
@@ -29,7 +30,8 @@ class CompletionPool:
     """Features of up to K completions for each of P prompts: a pytree that passes through jit, vmap and sharding.
 
     Args:
-        features: (P, K, d) float16, bfloat16, float32 or float64. Float64 becomes float32 where x64 is off.
+        features: (P, K, d) float16, bfloat16, float32 or float64. Float64 becomes float32 where x64 is off: NumPy
+            arrays less an offset common to the completions of a prompt, which no pair sees, where digits would be lost.
         scores: implicit rewards u = beta log(pi / pi_ref), shape (P, K), or (R, P, K) for R parameter draws: then
             information matrices have a leading axis R and criteria average over it. None: every margin is 0.
         mask: (P, K), True where the completion exists. Masked slots may hold anything and are zeroed.
@@ -89,7 +91,7 @@ class CompletionPool:
                 "mask: no prompt has two completions, so there is no pair to compare; sample at least two per prompt"
             )
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which is refused below
-            features = _on_device(features)
+            features = _on_device(_rounded_late(features, mask))
             scores = None if scores is None else _on_device(scores)
         if not traced:
             axes = ("prompt", "completion", "dimension")
@@ -141,6 +143,32 @@ class CompletionPool:
 def _on_device(array: Any) -> Array:
     """The array on the device. A NumPy array is copied once, so that later changes to it do not reach the pool."""
     return array if isinstance(array, jax.Array) else jax.device_put(array, may_alias=False)
+
+
+def _rounded_late(features: Any, mask: Any) -> Any:
+    """Float64 NumPy features that will become float32: less a common offset of each prompt, where float32 lacks digits.
+
+    The offset of a column is the (lower) median over existing completions, so that one far completion does not cost the
+    others their digits, and lattices stay lattices. Prompts whose features are float32 numbers stay as they are. Other
+    arrays are returned as they are.
+    """
+    if not isinstance(features, np.ndarray) or features.dtype != np.float64 or jnp.result_type(float) == jnp.float64:
+        return features
+    exists = np.ones(features.shape[:2], bool) if mask is None or _arrays.is_traced(mask) else np.asarray(mask)
+    rounded = np.empty(features.shape, np.float32)
+    length = max(1, _arrays.CHUNK_ENTRIES // (features.shape[1] * features.shape[2]))
+    for start in range(0, len(features), length):
+        part, there = features[start : start + length], exists[start : start + length, :, None]
+        cast = part.astype(np.float32)
+        lossy = (there & np.isfinite(part) & (cast != part)).any(axis=(1, 2))
+        lossy &= (np.isfinite(part) | ~there).all(axis=(1, 2))
+        if lossy.any():
+            rows, there = part[lossy], there[lossy]
+            middle = np.maximum(there.sum(axis=1, keepdims=True) - 1, 0) // 2
+            offset = np.take_along_axis(np.sort(np.where(there, rows, np.inf), axis=1), middle, axis=1)
+            cast[lossy] = np.where(there, rows - np.where(np.isfinite(offset), offset, 0), 0)
+        rounded[start : start + length] = cast
+    return rounded
 
 
 def centred_features(pool: CompletionPool, dtype: Any = None) -> Float[Array, "p k d"]:
@@ -233,7 +261,11 @@ def second_moment(pool: CompletionPool) -> Float[np.ndarray, "d d"]:
     """C = mean over existing completions of phi phi^T, phi centred within the prompt; float64 on the host.
 
     For pools without masked slots it equals `policy_target(pool)`. Accumulated in float64 whatever the stored dtype.
+
+    Raises:
+        TypeError: a traced pool: the result is a NumPy array.
     """
+    _checks.concrete("second_moment", pool)
     with _arrays.float64():
         return np.asarray(_second_moment(pool.features, pool.mask))
 
@@ -259,11 +291,13 @@ def restrict_to_range(pool: CompletionPool, rtol: float = 1e-10) -> tuple[Comple
 
     Real features are often rank-deficient (dead dimensions), and then every information matrix without a prior is
     singular. The new features are (phi - prompt mean) B, so every difference becomes B^T z with the same norm; carry a
-    target or prior over as B^T H B. Eigenvectors with eigenvalue at most rtol times the largest are dropped.
+    target or prior over as B^T H B. Directions are dropped in which C, scaled to a unit diagonal, has an eigenvalue of
+    at most rtol times the largest: a column in small units is not missing, and is kept. A column that differs within
+    prompts by less than its dtype resolves is missing: what is left of it is rounding.
 
     Args:
         pool: the pool, concrete (not inside jit: the rank is a shape).
-        rtol: relative threshold on the eigenvalues of C, which are computed in float64.
+        rtol: relative threshold on the eigenvalues of the scaled C, which are computed in float64.
 
     Returns:
         The restricted pool (float32, or float64 where the features are), and B, (d, r) float64, columns by descending
@@ -272,6 +306,7 @@ def restrict_to_range(pool: CompletionPool, rtol: float = 1e-10) -> tuple[Comple
     Raises:
         ValueError: all completions of every prompt are identical, so the range is empty; rtol outside [0, 1).
     """
+    _checks.concrete("restrict_to_range", pool)
     if not 0 <= rtol < 1:
         raise ValueError(f"rtol={rtol:g}: must be in [0, 1); it is relative to the largest eigenvalue")
     if not candidate_counts(_first_copies(pool.features, pool.mask)).any():  # C itself would be rounding, not zero
@@ -279,10 +314,31 @@ def restrict_to_range(pool: CompletionPool, rtol: float = 1e-10) -> tuple[Comple
             "features: the completions of every prompt are identical (range of dimension 0), so no pair carries "
             "information; use features that tell completions apart"
         )
-    spectrum, vectors = np.linalg.eigh(second_moment(pool))
-    keep = spectrum > rtol * spectrum[-1]
-    basis = np.ascontiguousarray(vectors[:, keep][:, ::-1])
+    C = second_moment(pool)
+    alive = np.diagonal(C) > _resolution(pool) ** 2
+    alive |= ~alive.any()
+    basis = _range_basis(np.where(alive[:, None] & alive, C, 0), rtol)
     return in_basis(pool, basis), basis
+
+
+def _resolution(pool: CompletionPool) -> Float[np.ndarray, " d"]:
+    """Distance of neighbouring numbers of the stored dtype at the largest size of every column."""
+    kind, exists = jnp.finfo(pool.features.dtype), pool.mask[..., None]
+    largest = jnp.max(jnp.where(exists, jnp.abs(pool.features), 0), axis=(0, 1))
+    return np.maximum(np.asarray(largest, np.float64) * float(kind.eps), float(kind.smallest_subnormal))
+
+
+def _range_basis(C: Float[np.ndarray, "d d"], rtol: float) -> Float[np.ndarray, "d r"]:
+    """Orthonormal basis of the range of C = S R S, S times that of R; columns by descending eigenvalue of C."""
+    scaled, size = unit_diagonal(C)
+    spectrum, vectors = np.linalg.eigh(scaled)
+    keep = spectrum > rtol * spectrum[-1]
+    span = size[:, None] * vectors[:, keep]
+    order = np.argsort(-size, kind="stable")  # largest rows first: a QR factorisation is then accurate row by row
+    orthonormal = np.zeros_like(span)
+    orthonormal[order] = np.linalg.qr(span[order])[0]
+    directions = np.linalg.eigh(orthonormal.T @ C @ orthonormal)[1][:, ::-1]
+    return np.ascontiguousarray(orthonormal @ directions)
 
 
 def in_basis(pool: CompletionPool, basis: Float[np.ndarray, "d r"]) -> CompletionPool:

@@ -7,6 +7,7 @@ device but inside a float64 scope; the pool-wide passes of `pricing` only rank.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from jaxdesign import _arrays, _checks
 from jaxdesign.budget import Budget, Limits, resolve
 from jaxdesign.criteria import CriterionLike, LogDet, Trace
+from jaxdesign.criteria import in_units as criterion_in_units
 from jaxdesign.decided import Decided, decided_pairs
 from jaxdesign.information import (
     laplacian_information,
@@ -27,10 +29,20 @@ from jaxdesign.information import (
     sparse_information,
 )
 from jaxdesign.pool import CompletionPool
-from jaxdesign.pricing.memory import MemorySource, memory_source, open_counts, open_pairs, sum_chunks
+from jaxdesign.pricing.memory import (
+    MemorySource,
+    in_pricing_units,
+    memory_source,
+    open_counts,
+    open_pairs,
+    sum_chunks,
+)
+from jaxdesign.ranks import RANK, numerical_rank, unit_diagonal
+from jaxdesign.scaling import column_units, in_units, rescaled
 from jaxdesign.worst_case import WorstCase
 
 PAGE = 4096  # pairs gathered at a time: one compilation whatever the number of pairs
+ROUNDING = 4.0  # see `Analysis`
 
 
 @dataclass(frozen=True)
@@ -40,13 +52,14 @@ class Problem:
     Labels that the budget decides (its required pairs) are part of the prior, and no part of limits and total.
     """
 
-    pool: CompletionPool  # without ids, so that other names cause no recompilation
-    criterion: CriterionLike
+    pool: CompletionPool  # without ids, so that other names cause no recompilation; in the problem's units
+    criterion: CriterionLike  # in these units, like the prior; values are those of the given criterion
     limits: Limits
     prior: Float[np.ndarray, "r d d"]
     source: MemorySource
     pair_counts: Float[np.ndarray, " p"]  # that may be used
     decided: Decided
+    exponents: Int[np.ndarray, " d"]  # features here are the given ones times 2^e (`scaling.column_units`)
 
     @property
     def dim(self) -> int:
@@ -58,13 +71,28 @@ class Problem:
         """Prompts with fewer than two completions."""
         return int(np.sum(np.asarray(self.pool.mask).sum(axis=1) < 2))
 
+    @cached_property
+    def even(self) -> Float[np.ndarray, "r d d"]:
+        """Prior plus the information of `total` labels spread evenly over all candidate pairs, caps aside; float64."""
+        with _arrays.float64():
+            info = np.asarray(pairs_information(self.source))
+        return self.prior + info * (self.limits.total / self.pair_counts.sum())
+
+    def given_units(self, matrix: Float[np.ndarray, "*r d d"]) -> Float[np.ndarray, "*r d d"]:
+        """An information matrix in the units of the features that were given."""
+        return rescaled(matrix, -self.exponents)
+
 
 class Analysis(NamedTuple):
-    """The criterion at a matrix: value, G per draw in float64, and factors F F^T = G in the pricing dtype."""
+    """The criterion at a matrix A, and what bounds and passes need of it, float64."""
 
     value: float
+    anchor: float  # what the lower bound starts from (see `criteria`): the value, but for rounding
+    rounding: float  # `value_rounding`, which certificates subtract
     G: Float[np.ndarray, "r d d"]
-    factors: Float[np.ndarray, "r d d"]
+    factors: Float[np.ndarray, "r d q"]  # F with F F^T = G; bounds hold for F as it is
+    scaled: Float[np.ndarray, "r d q"]  # F in units of its own and the pricing dtype
+    unit: float  # a power of two: F F^T is that of `scaled` times this
 
 
 def make_problem(pool: CompletionPool, criterion: Any, budget: Budget, prior: Any = None) -> Problem:
@@ -84,10 +112,15 @@ def make_problem(pool: CompletionPool, criterion: Any, budget: Budget, prior: An
     if not isinstance(budget, Budget):
         raise TypeError(f"budget: expected jaxdesign.Budget, found {type(budget).__name__}")
     decided = decided_pairs(pool, budget)
+    exponents = column_units(bare)
+    bare = in_units(bare, exponents)
     source = memory_source(bare, closed=decided.closed)
     counts = open_counts(source)[: pool.num_prompts]
     limits = resolve(budget, counts, np.asarray(pool.mask), (decided.pairs, decided.labels))
-    problem = Problem(bare, criterion, limits, prior_matrix(prior, pool), source, counts, decided)
+    held = rescaled(prior_matrix(prior, pool), exponents)
+    problem = Problem(
+        bare, criterion_in_units(criterion, exponents), limits, held, source, counts, decided, exponents
+    )  # fmt: skip
     if not len(decided.pairs):
         return problem
     return replace(problem, prior=information(problem, decided.pairs, decided.labels))
@@ -189,21 +222,44 @@ def draw_label_information(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Fl
 
 
 def exact_sensitivities(
-    problem: Problem, pairs: Int[np.ndarray, "s 3"], G: Float[np.ndarray, "r d d"]
+    problem: Problem, pairs: Int[np.ndarray, "s 3"], factors: Float[np.ndarray, "r d q"]
 ) -> Float[np.ndarray, " s"]:
-    """b_e = mean over draws of c_e z_e^T G z_e, float64, from the stored features."""
+    """b_e = mean over draws of c_e |z_e F|^2, float64, from the stored features."""
+    return sensitivity_bounds(problem, pairs, factors)[0]
+
+
+def sensitivity_bounds(
+    problem: Problem, pairs: Int[np.ndarray, "s 3"], factors: Float[np.ndarray, "r d q"]
+) -> tuple[Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
+    """b_e as computed, and a number that b_e at exactly these factors is not above.
+
+    y = z F has a rounding error of at most g |z| |F| by components, g = (d + 4) u, u = 2^-53 (any order of sums; z is
+    a difference of stored numbers and counts as one rounding), and hence of at most g (d sum_k z_k^2 G_kk)^(1/2) in
+    length, by Cauchy's inequality with weights G_kk. c and the square have relative errors of a few u, c besides of u
+    times its margin.
+    """
     if len(pairs) == 0:
-        return np.zeros(0)
+        return np.zeros(0), np.zeros(0)
     with _arrays.float64():
-        pages = [_page_sensitivities(problem.pool, _page(pairs, start), G) for start in range(0, len(pairs), PAGE)]
-        return np.concatenate([np.asarray(page) for page in pages])[: len(pairs)]
+        pages = [
+            _page_sensitivities(problem.pool, _page(pairs, start), factors) for start in range(0, len(pairs), PAGE)
+        ]
+        b, bound = (np.concatenate([np.asarray(page[part]) for page in pages])[: len(pairs)] for part in (0, 1))
+    return b, bound
 
 
 @jax.jit
-def _page_sensitivities(pool, pairs, G):
-    z = pair_differences(pool, pairs)
-    forms = jnp.stack([jnp.sum(jnp.matmul(z, g, precision=_arrays.HIGHEST) * z, axis=-1) for g in G])
-    return jnp.mean(forms * draw_label_information(pool, pairs), axis=0)
+def _page_sensitivities(pool, pairs, factors):
+    z, c = pair_differences(pool, pairs), draw_label_information(pool, pairs)
+    unit = float(jnp.finfo(jnp.float64).eps) / 2
+    share = (z.shape[-1] + 4) * unit
+    b, bound = [], []
+    for factor, info in zip(factors, c, strict=True):
+        squares = jnp.sum(jnp.matmul(z, factor, precision=_arrays.HIGHEST) ** 2, axis=-1)
+        spread = z.shape[-1] * jnp.sum(z**2 * jnp.sum(factor**2, axis=-1), axis=-1)
+        b.append(info * squares)
+        bound.append(info * (jnp.sqrt(squares) + share * jnp.sqrt(spread)) ** 2 * (1 + 2 * share + 1024 * unit))
+    return jnp.mean(jnp.stack(b), axis=0), jnp.mean(jnp.stack(bound), axis=0)
 
 
 def _page(pairs: Int[np.ndarray, "s 3"], start: int) -> Int[np.ndarray, "page 3"]:
@@ -215,14 +271,34 @@ def _page(pairs: Int[np.ndarray, "s 3"], start: int) -> Int[np.ndarray, "page 3"
 def analyse(problem: Problem, matrix: Float[np.ndarray, "r d d"]) -> Analysis:
     """Value, G and its factors at A; value is inf or NaN where A is singular."""
     with _arrays.float64():
-        value, G, factors = _analyse(problem.criterion, matrix)
-        dtype = problem.source.dtype
-        return Analysis(float(value), np.asarray(G), np.asarray(factors).astype(dtype))
+        (value, anchor, G, factors), rounding = jax.tree.map(np.asarray, _analyse(problem.criterion, matrix))
+    scaled = in_pricing_units(factors, problem.source.dtype)
+    return Analysis(float(value), float(anchor), float(rounding), G, factors, *scaled)
 
 
 @jax.jit
 def _analyse(criterion, matrix):
-    return criterion.value(matrix), criterion.gradient(matrix), criterion.factors(matrix)
+    found = analysed(criterion, matrix)
+    return found, value_rounding(matrix, found[2])
+
+
+def analysed(criterion: CriterionLike, matrix: Float[Array, "r d d"]):
+    """Value, anchor, G and F of a criterion at A, traceable; the anchor of one that declares none is its value."""
+    value, factors = criterion.value(matrix), criterion.factors(matrix)
+    anchor = criterion.anchor(matrix, factors) if hasattr(criterion, "anchor") else value
+    return value, anchor, criterion.gradient(matrix), factors
+
+
+def value_rounding(matrix: Float[Array, "r d d"], G: Float[Array, "r d d"]) -> Float[Array, ""]:
+    """About how far rounding may move the criterion: ROUNDING eps |G o sqrt(A_kk A_ll)|_F, averaged over draws.
+
+    A is summed and factorised with errors of about eps sqrt(A_kk A_ll) in its entries, and where these are independent
+    tr(G E) is of this size. Measured against exact rational arithmetic on integer features, condition numbers up to
+    1e14, the constant is at most about 1 (tests/test_rounding_error.py); ROUNDING is taken.
+    """
+    size = jnp.sqrt(jnp.maximum(jnp.diagonal(matrix, axis1=-2, axis2=-1), 0))
+    moved = jnp.sqrt(jnp.sum((G * size[:, :, None] * size[:, None, :]) ** 2, axis=(1, 2)))
+    return ROUNDING * float(jnp.finfo(jnp.float64).eps) * jnp.mean(moved)
 
 
 def usable(problem: Problem, analysis: Analysis) -> bool:
@@ -239,23 +315,14 @@ def singular(problem: Problem, matrix: Float[np.ndarray, "r d d"]) -> bool:
     """
     if not isinstance(problem.criterion, LogDet | Trace | WorstCase):
         return False
-    diagonal = np.diagonal(matrix, axis1=-2, axis2=-1)
-    if not (diagonal > 0).all():
-        return True
-    scale = 1 / np.sqrt(diagonal)
-    spectrum = np.linalg.eigvalsh(matrix * scale[..., :, None] * scale[..., None, :])
+    spectrum = np.linalg.eigvalsh(unit_diagonal(matrix)[0])
     return bool((spectrum[..., 0] <= 4 * problem.dim * np.finfo(np.float64).eps).any())
 
 
-def uniform_information(problem: Problem) -> Float[np.ndarray, "r d d"]:
-    """Prior plus the information of `total` labels spread evenly over all candidate pairs, caps aside; float64."""
-    with _arrays.float64():
-        info = np.asarray(_uniform_information(problem.source))
-    return problem.prior + info * (problem.limits.total / problem.pair_counts.sum())
-
-
 @jax.jit
-def _uniform_information(source):
+def pairs_information(source: MemorySource) -> Float[Array, "r d d"]:
+    """sum_e c_e z_e z_e^T over all pairs that may be used, per draw; traceable, inside `_arrays.float64()`."""
+
     def of_chunk(chunk, _):
         rows, scores, flip = chunk.rows.astype(jnp.float64), chunk.scores, chunk.flip
         if scores is None and chunk.closed is None and (flip is None or flip.ndim == 1):
@@ -274,12 +341,19 @@ def _uniform_information(source):
 
 def check_rank(problem: Problem) -> None:
     """ValueError where even the even allocation has singular information, naming the rank and a ridge."""
-    for matrix in uniform_information(problem):
-        spectrum = np.linalg.eigvalsh(matrix)
-        rank = int(np.sum(spectrum > 1e-12 * spectrum[-1]))
-        if rank < problem.dim:
-            ridge = 1e-3 * np.trace(matrix) / max(rank, 1)
+    held = bool(problem.prior.any())
+    for matrix in problem.even:
+        rank = numerical_rank(matrix, 4 * problem.dim * np.finfo(np.float64).eps if held else RANK)
+        if rank == problem.dim:
+            continue
+        ridge = 1e-3 * np.trace(problem.given_units(matrix)) / max(rank, 1)
+        remedy = f"use jaxdesign.restrict_to_range(pool), or pass prior={ridge:.2g} (a ridge)"
+        if held:
             raise ValueError(
-                f"prior: the information of all pairs has rank {rank} of {problem.dim}, so no design without a prior "
-                f"is regular; use jaxdesign.restrict_to_range(pool), or pass prior={ridge:.2g} (a ridge)"
+                f"prior: so small, or so far from full rank, that the information of all pairs with it has rank {rank} "
+                f"of {problem.dim} to float64 rounding; {remedy}"
             )
+        raise ValueError(
+            f"prior: the information of all pairs has rank {rank} of {problem.dim}, so no design without a prior "
+            f"is regular; {remedy}"
+        )

@@ -22,7 +22,7 @@ from jaxdesign.decided import pair_keys
 from jaxdesign.design import Design
 from jaxdesign.evaluation import evaluated
 from jaxdesign.pool import CompletionPool, candidate_pairs, first_copies
-from jaxdesign.problem import Problem, check_rank, make_problem, uniform_information
+from jaxdesign.problem import Problem, check_rank, make_problem
 from jaxdesign.status import Status
 
 MAX_PAIRS = 5_000
@@ -127,7 +127,7 @@ def _scaled_draws(problem: Problem, pairs: Int[np.ndarray, "s 3"]):
     """
     z, c = _differences_and_label_information(problem.pool, pairs)
     c = np.broadcast_to(c, (len(problem.prior), len(pairs)))
-    for matrix, prior, info in zip(uniform_information(problem), problem.prior, c, strict=True):
+    for matrix, prior, info in zip(problem.even, problem.prior, c, strict=True):
         scale = np.linalg.inv(np.linalg.cholesky(matrix))
         rows = np.sqrt(problem.limits.total * info)[:, None] * z @ scale.T
         yield rows, scale @ prior @ scale.T, scale

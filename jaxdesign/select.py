@@ -17,7 +17,7 @@ from jaxdesign.evaluation import canonical_allocation, check_allowed, evaluated
 from jaxdesign.exact.portfolio import METHODS, RECIPES, best_choice
 from jaxdesign.fitted_mixture import report_at, with_mixture
 from jaxdesign.pool import CompletionPool
-from jaxdesign.problem import make_problem, prior_matrix, uniform_information
+from jaxdesign.problem import make_problem, prior_matrix
 from jaxdesign.solvers.optimize import optimize
 from jaxdesign.status import Status
 from jaxdesign.worst_case import WorstCase
@@ -114,7 +114,7 @@ def select_pairs(
     found = best_choice(problem, relaxed, tol, int(seed), int(budget.labels_per_task), methods)
     best = found.best
     if best is None:
-        ridge = 1e-3 * float(np.trace(uniform_information(problem)[0])) / problem.dim
+        ridge = 1e-3 * float(np.trace(problem.given_units(problem.even[0]))) / problem.dim
         raise ValueError(
             f"prior: every choice of {int(budget.total)} whole labels that was tried leaves the information singular "
             f"or breaks the budget; raise budget.total, or pass prior={ridge:.2g} (a ridge)"

@@ -24,10 +24,11 @@ from jaxtyping import Array, Float
 
 from jaxdesign import _checks
 from jaxdesign._arrays import HIGHEST, contract
-from jaxdesign.criteria import Trace, gradient_factors, inverse
+from jaxdesign.criteria import Trace, gradient_factors, inverse, trace_anchor, trace_factors
 
 POWER = 64.0  # of the power mean where none is given
 BINDING = 1e-3  # weight in the mixture above which a target is said to bind
+BELOW = 1 - 1e-12  # what a weight in a bound is lowered by, so that its rounding does no harm
 
 
 @jax.tree_util.register_pytree_node_class
@@ -119,21 +120,36 @@ class WorstCase:
 
     def gradient(self, information):
         inv = inverse(jnp.asarray(information))
-        weights = self.mixture
-        if weights is None:
-            f = _traces(self.H, inv)
-            weights = (f / jnp.maximum(jnp.max(f), jnp.finfo(f.dtype).tiny)) ** (POWER - 1)
-            weights = weights / jnp.maximum(jnp.sum(weights), 1)
-        return _sandwich(inv, _mixed(self.H, weights, inv.dtype))
+        return _sandwich(inv, _mixed(self.H, self._weights(inv), inv.dtype))
+
+    def _weights(self, inv):
+        """Of the targets in the bound; they sum to at most 1."""
+        if self.mixture is not None:
+            return self.mixture
+        f = _traces(self.H, inv)
+        weights = (f / jnp.maximum(jnp.max(f), jnp.finfo(f.dtype).tiny)) ** (POWER - 1)
+        return weights / jnp.maximum(jnp.sum(weights), 1)
+
+    def _root(self, information):
+        inv = inverse(jnp.asarray(information))
+        return gradient_factors(_mixed(self.H, self._weights(inv), inv.dtype) * BELOW)
 
     def factors(self, information):
-        return gradient_factors(self.gradient(information))
+        return trace_factors(information, self._root(information))
+
+    def anchor(self, information, factors):
+        """That of the mixture's Trace criterion."""
+        return trace_anchor(information, factors, self._root(information))
+
+    def in_basis(self, basis, unit):
+        """See `criteria.in_basis`: every H_t becomes B^T H_t B / unit."""
+        return WorstCase.tree_unflatten(self.names, (_congruent(basis, self.H, unit), self.mixture))
 
     def curvature(self, information):
         return self.smooth().curvature(information)
 
     def lower_bound(self, value, linear, current, dim):
-        return current * current / max(linear, current) if current > 0 else 0.0
+        return current * (current / max(linear, current)) if current > 0 else 0.0
 
     def efficiency(self, value, lower_bound, dim):
         return lower_bound / value if value > 0 else 1.0
@@ -170,7 +186,18 @@ class PowerMean:
         return _sandwich(inv, _mixed(self.H, self._at(inv)[2], inv.dtype))
 
     def factors(self, information):
-        return gradient_factors(self.gradient(information))
+        return trace_factors(information, self._root(information))
+
+    def _root(self, information):
+        inv = inverse(jnp.asarray(information))
+        return gradient_factors(_mixed(self.H, self._at(inv)[2], inv.dtype))
+
+    def anchor(self, information, factors):
+        """That of the Trace criterion with H = sum_t u_t H_t, less the rounding of u."""
+        return trace_anchor(information, factors, self._root(information)) * BELOW
+
+    def in_basis(self, basis, unit):
+        return PowerMean(_congruent(basis, self.H, unit), self.weights, self.power)
 
     def curvature(self, information):
         inv = inverse(jnp.asarray(information))
@@ -187,7 +214,7 @@ class PowerMean:
         return apply
 
     def lower_bound(self, value, linear, current, dim):
-        return value * value / max(linear, value) if value > 0 else 0.0
+        return value * (value / max(linear, value)) if value > 0 else 0.0
 
     def efficiency(self, value, lower_bound, dim):
         return lower_bound / value if value > 0 else 1.0
@@ -244,6 +271,12 @@ def _traces(H, inv) -> Float[Array, " t"]:
 
 def _mixed(H, weights, dtype) -> Float[Array, "d d"]:
     return contract("t,tij->ij", jnp.asarray(weights, dtype), jnp.asarray(H, dtype))
+
+
+def _congruent(basis, H, unit) -> Float[Array, "t d d"]:
+    """B^T H_t B / unit, symmetric to the last bit."""
+    H = contract("ij,tik,kl->tjl", basis, jnp.asarray(H, basis.dtype), basis) / unit
+    return (H + jnp.swapaxes(H, -1, -2)) / 2
 
 
 def _sandwich(inv, middle):

@@ -35,6 +35,12 @@ def random_arrays(seed, prompts=PROMPTS, completions=COMPLETIONS, dim=DIM, draws
     return features.astype(np.float32), scores.astype(np.float32), mask
 
 
+def all_pairs_of(prompts, completions):
+    """(N, 3) all pairs (p, i, j), i < j, in order."""
+    i, j = np.triu_indices(completions, 1)
+    return np.stack([np.repeat(np.arange(prompts), len(i)), np.tile(i, prompts), np.tile(j, prompts)], 1)
+
+
 def random_pool(seed, scores="yes", flip=None, **shape):
     """A pool of `random_arrays`; scores "no", "yes" or "draws"; flip "one", "prompt", "pair" or None for no noise."""
     features, u, mask = random_arrays(seed, draws=DRAWS if scores == "draws" else None, **shape)

@@ -149,7 +149,7 @@ def test_a_tolerance_out_of_reach_is_not_claimed(criterion):
     if design.status is Status.CERTIFIED:
         assert design.certificate.efficiency >= 1 - 1e-15
     else:
-        assert design.status in (Status.PRECISION_LIMIT, Status.NOT_CERTIFIED)
+        assert design.status in (Status.PRECISION_LIMIT, Status.NOT_CERTIFIED, Status.ILL_CONDITIONED)
         assert design.certificate.relative_gap() > 1e-15
     assert design.certificate.efficiency > 1 - 1e-6
     check(medium_pool(2), criterion, {"total": 100, "per_pair": 2}, None, design, tol=1e-6)

@@ -37,7 +37,7 @@ from jaxdesign.exact.exchange import exchange
 from jaxdesign.exact.greedy import myopic_allocation
 from jaxdesign.information import margin_information, pair_information, pair_sensitivities
 from jaxdesign.pricing.memory import memory_source, price, some_prompts
-from jaxdesign.problem import analyse, exact_sensitivities, information, make_problem, uniform_information
+from jaxdesign.problem import analyse, exact_sensitivities, information, make_problem
 
 H = random_spd(1)
 RIDGE = 0.1 * np.eye(DIM)
@@ -157,9 +157,11 @@ def test_float64_kernels_of_a_problem(scores, flip):
     assert len(again[0]) > 2 * PROMPTS * COMPLETIONS
     np.testing.assert_allclose(information(problem, *again), information_of(z, c, labels, RIDGE), rtol=1e-10)
     even = np.full(len(pairs), 30 / len(pairs))
-    np.testing.assert_allclose(uniform_information(problem), information_of(z, c, even, RIDGE), rtol=2e-6, atol=1e-6)
+    np.testing.assert_allclose(problem.even, information_of(z, c, even, RIDGE), rtol=2e-6, atol=1e-6)
     G = random_G(0, pool.num_draws)
-    np.testing.assert_allclose(exact_sensitivities(problem, pairs, G), sensitivities_of(z, c, G), rtol=1e-9)
+    np.testing.assert_allclose(
+        exact_sensitivities(problem, pairs, np.linalg.cholesky(G)), sensitivities_of(z, c, G), rtol=1e-9
+    )
     np.testing.assert_allclose(information_of_all(problem), information_of(z, c, 1.0), rtol=2e-6, atol=1e-6)
     np.testing.assert_allclose(pair_forms(problem.pool, G, pairs), sensitivities_of(z, c, G), rtol=1e-9)
 
@@ -209,10 +211,10 @@ def test_the_bound_on_the_rounding_error_shrinks_with_the_information(seed, leve
     with jax.enable_x64(dtype == "float64"):
         pool = CompletionPool(features, (3 * u).astype(dtype), mask, flip=noise.astype(dtype))
         problem = make_problem(pool, LogDet(), Budget(100.0))
-        analysis = analyse(problem, uniform_information(problem))
+        analysis = analyse(problem, problem.even)
         pairs = written_out(pool)[0]
-        exact = symmetric(pairs, exact_sensitivities(problem, pairs, analysis.G))
-        result = price(problem.source, analysis.factors, np.float32(np.inf))
+        exact = symmetric(pairs, exact_sensitivities(problem, pairs, analysis.factors) / analysis.unit)
+        result = price(problem.source, analysis.scaled, np.float32(np.inf))
     best, error = np.asarray(result.best, np.float64)[:PROMPTS, :, 0], np.asarray(result.error)[:PROMPTS]
     assert (np.abs(best - exact.max(axis=-1))[best > 0] <= (0.5 * error[:, None] + 0 * best)[best > 0]).all()
     assert error.max() <= 1e-3 * exact.max()
@@ -225,9 +227,9 @@ def test_chunks_change_nothing(monkeypatch):
         jax.clear_caches()
         pool = random_pool(0, "draws", "pair")
         problem = make_problem(pool, Trace(H), Budget(30.0), RIDGE)
-        uniform = uniform_information(problem)
+        uniform = problem.even
         analysis = analyse(problem, uniform)
-        passed = price(problem.source, analysis.factors, np.float32(0.1))
+        passed = price(problem.source, analysis.scaled, np.float32(0.1))
         kernels = pair_information(pool, np.ones((PROMPTS, COMPLETIONS, COMPLETIONS))), pair_sensitivities(pool, H)
         results.append([uniform, np.asarray(passed.best)[:PROMPTS], *kernels])
     assert problem.source.copies.shape[:2] == (2, 4)

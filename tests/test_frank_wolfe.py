@@ -66,7 +66,8 @@ def test_directions_are_allowed_and_descend(limits, seed, sparse):
     rng = np.random.default_rng(seed)
     problem = make_problem(random_pool(seed % 5, "no"), LogDet(), Budget(20, **limits))
     with _arrays.float64():
-        room = dense_of(problem).room
+        dense = dense_of(problem)
+        room, unit = dense.room, float(dense.labels)
         b = jnp.where(room.cap > 0, rng.exponential(size=room.cap.shape), 0).astype(room.cap.dtype)
         point = rng.exponential(size=room.cap.shape) ** (4 if sparse else 1)
         labels = _allowed(jnp.asarray(point, room.cap.dtype), room)
@@ -74,6 +75,7 @@ def test_directions_are_allowed_and_descend(limits, seed, sparse):
             labels = _oracle(jnp.where(room.cap > 0, jnp.asarray(point, b.dtype), 0), room)
         move = np.asarray(_direction(b, labels, room), np.float64)[:PROMPTS]
         b, labels, best = (np.asarray(a, np.float64)[:PROMPTS] for a in (b, labels, _oracle(b, room)))
+    move, labels, best = (unit * part for part in (move, labels, best))
     moved = labels + move
     assert abs(move.sum()) <= 1e-4
     assert moved.min() >= -1e-5 and moved.max() <= limits["per_pair"] * (1 + 1e-5)

@@ -46,7 +46,7 @@ def test_no_step_raises_the_criterion(criterion, name, seed, ridge, total, cap):
             state = step(dense, labels, np.float64(default_power(criterion)))
             values.append(float(value(dense, state.matrix)))
             labels = state.labels
-            taken = np.asarray(labels, np.float64)[:PROMPTS]
+            taken = np.asarray(labels, np.float64)[:PROMPTS] * float(dense.labels)
             assert taken.sum() == pytest.approx(total, rel=1e-5)
             assert taken.max() <= cap * (1 + 1e-6)
             assert taken.sum(axis=(1, 2)).max() <= (5 if name == "quotas" else np.inf) * (1 + 1e-5)

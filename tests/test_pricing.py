@@ -21,7 +21,7 @@ from jaxdesign.pricing.memory import (
     price,
     reaching_pairs,
 )
-from jaxdesign.problem import analyse, exact_sensitivities, make_problem, uniform_information
+from jaxdesign.problem import analyse, exact_sensitivities, make_problem
 
 PROMPTS, COMPLETIONS, DIM, DRAWS = 12, 8, 5, 2
 NOWHERE = np.float32(np.inf)
@@ -152,10 +152,10 @@ def test_a_pass_is_traced_once_whatever_the_values():
 def error_ratio(pool, criterion):
     """Largest |b - b64| / bound over the two best pairs of every completion; b64 from the same float64 G."""
     problem = make_problem(pool, criterion, Budget(100.0))
-    analysis = analyse(problem, uniform_information(problem))
+    analysis = analyse(problem, problem.even)
     source, pairs = problem.source, written_out(pool)[0]
-    result = price(source, analysis.factors, NOWHERE)
-    exact = exact_sensitivities(problem, pairs, analysis.G)
+    result = price(source, analysis.scaled, NOWHERE)
+    exact = exact_sensitivities(problem, pairs, analysis.factors) / analysis.unit
     dense = as_dense(pairs, exact)
     expected = -np.sort(-dense, axis=-1)[..., :2]
     found = np.asarray(result.best)[:PROMPTS].astype(np.float64)

@@ -133,9 +133,11 @@ def test_importing_starts_no_computation_and_sets_no_flag():
 
 # a file imports from lines above its own and from its own folder; those on one line know nothing of each other
 LAYERS = [
-    ["status", "_arrays", "_checks"],
+    ["status", "_arrays", "ranks"],
+    ["_checks"],
     ["_cholesky", "_flips"],
     ["pool"],
+    ["scaling"],
     ["information"],
     ["criteria"],
     ["rank_updates", "worst_case"],

@@ -27,7 +27,7 @@ from jaxdesign import Budget, CompletionPool, Status, Trace, WorstCase, evaluate
 from jaxdesign.criteria import CriterionLike
 from jaxdesign.exact.exchange import exchange
 from jaxdesign.problem import make_problem
-from jaxdesign.solvers.dense_certificate import lower_bound
+from jaxdesign.solvers.dense_certificate import efficiency_of, lower_bound
 from jaxdesign.worst_case import PowerMean, as_trace
 
 RIDGE = 0.1 * np.eye(DIM)
@@ -363,10 +363,11 @@ def test_shapes_used_here_are_those_of_the_other_files():
 
 
 def test_the_bound_inside_of_jit_is_that_of_the_mixture():
-    bound, efficiency = lower_bound(WorstCase(THREE), jnp.float32(1.0), jnp.float32(0.9), jnp.float32(0.8), DIM)
-    assert float(bound) == pytest.approx(0.64 / 0.9) and float(efficiency) == pytest.approx(0.64 / 0.9)
-    bound, _ = lower_bound(WorstCase(THREE), jnp.float32(1.0), jnp.float32(0.7), jnp.float32(0.8), DIM)
-    assert float(bound) == pytest.approx(0.8)
+    mixture, current = jnp.float32(0.8), jnp.float32(0.7)
+    bound = lower_bound(WorstCase(THREE), mixture, jnp.float32(0.9), current, DIM)
+    assert float(bound) == pytest.approx(0.64 / 0.9)
+    assert float(efficiency_of(WorstCase(THREE), jnp.float32(1.0), bound, DIM)) == pytest.approx(0.64 / 0.9)
+    assert float(lower_bound(WorstCase(THREE), mixture, jnp.float32(0.7), current, DIM)) == pytest.approx(0.8)
 
 
 # ---- beside other features

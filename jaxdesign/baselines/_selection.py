@@ -18,7 +18,7 @@ from jaxdesign.evaluation import check_allowed, evaluated
 from jaxdesign.exact.fill import in_rounds
 from jaxdesign.information import pair_sensitivities, prompt_major
 from jaxdesign.pool import CompletionPool
-from jaxdesign.problem import Problem, make_problem, uniform_information
+from jaxdesign.problem import Problem, make_problem
 from jaxdesign.solvers.dense import dense_candidates
 from jaxdesign.status import Status
 
@@ -76,7 +76,7 @@ def without_scores(pool: CompletionPool) -> CompletionPool:
 def information_of_all(problem: Problem) -> Float[np.ndarray, "r d d"]:
     """sum_e c_e z_e z_e^T over all candidate pairs, per draw, without the prior; float64."""
     bare = replace(problem, prior=np.zeros_like(problem.prior))
-    return uniform_information(bare) * (problem.pair_counts.sum() / problem.limits.total)
+    return bare.even * (problem.pair_counts.sum() / problem.limits.total)
 
 
 def groups(values: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:

@@ -17,6 +17,7 @@ from jaxdesign.exact.greedy import LIFT, myopic_allocation
 from jaxdesign.information import pair_differences
 from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import Problem, draw_label_information, information
+from jaxdesign.scaling import rescaled
 
 REFRESH = 64  # removals between computations from scratch
 
@@ -71,7 +72,7 @@ def bait(
 
 def _target(problem: Problem, target: Any) -> Float[np.ndarray, "d d"]:
     if target is not None:
-        return _checks.symmetric_psd(target, problem.dim, "target")
+        return rescaled(_checks.symmetric_psd(target, problem.dim, "target"), problem.exponents)
     H = problem.criterion.H if isinstance(problem.criterion, Trace) else information_of_all(problem)
     return H if H.ndim == 2 else H.mean(axis=0)
 

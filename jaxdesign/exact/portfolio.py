@@ -26,6 +26,8 @@ from jaxdesign.worst_case import as_trace
 
 GREEDY_WORK = 4e11  # see `work`: beyond this, greedy looks only at the prompts that the real-valued design uses most
 GREEDY_MEMORY = 2**28  # entries
+MANY = 64  # labels for each pair of the real-valued design: beyond, apportionment loses less than 1 / MANY, and greedy,
+# one label at a time, takes long for less
 METHODS = ("best_set", "largest_remainder", "adams", "dependent", "rounded", "greedy", "greedy_logdet", "exchange")
 RECIPES = ("drawn", "drawn_by_prompt")  # the published recipe, tried where it is asked for
 DRAWS = 8  # random roundings tried
@@ -152,7 +154,7 @@ def _starts(problem: Problem, choices: list[Choice]) -> list[Choice]:
 def _candidates(problem: Problem, relaxed: Design, seed: int) -> Iterator[tuple[str, int | None, Callable]]:
     """Name, prompts that greedy looks at, and a function that gives pairs and whole labels."""
     limits, pairs, labels = problem.limits, relaxed.pairs, relaxed.labels
-    b = exact_sensitivities(problem, pairs, analyse(problem, information(problem, pairs, labels)).G)
+    b = exact_sensitivities(problem, pairs, analyse(problem, information(problem, pairs, labels)).factors)
     seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(DRAWS)]
     if limits.coupling is not None:
         scores = labels - np.floor(labels) + 1e-3 * b / b.max(initial=1e-300)
@@ -195,6 +197,8 @@ def _or_nothing(labels, pairs):
 def _greedy_prompts(problem: Problem, crit: CriterionLike, relaxed: Design) -> np.ndarray | None:
     """The prompts that greedy has time and memory for, those with most labels in the real-valued design first."""
     pool, limits = problem.pool, problem.limits
+    if limits.total > MANY * len(relaxed.pairs):
+        return None
     share = min(GREEDY_WORK / work(pool, crit, limits.total), GREEDY_MEMORY / memory(pool, crit))
     if share >= 1:
         return np.arange(pool.num_prompts)

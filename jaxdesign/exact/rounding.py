@@ -52,6 +52,8 @@ def adams(
     own = _largest(lambda t: spent(rounded(t)) <= quota, prompts, limits.total)
     common = _largest(lambda t: rounded(np.minimum(t, own)).sum() <= limits.total, 1, limits.total)
     n = rounded(np.minimum(common, own))
+    if limits.total - n.sum() > len(pairs):  # so many labels that t has no digits for single ones
+        return None
     for _ in range(int(limits.total - n.sum())):  # ties: at most one label for each pair, unless caps or quotas bind
         room = (n < cap) & (spent(n) < quota)[owner]
         if not room.any():

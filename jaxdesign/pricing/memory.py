@@ -4,6 +4,10 @@ With F F^T = G, a chunk's rows are multiplied by F once and the sensitivities of
 b_ij = c_ij |y_i - y_j|^2, y = phi F. The factored form keeps b >= 0 up to rounding and squares away half of the
 condition number of G. A pass keeps, per completion, its two best partners, and one bit per pair: whether its
 sensitivity may reach a given threshold.
+
+Units. Sums of squares leave float32 where features, G or labels are in extreme units. Factors are therefore divided by
+a power of two (`in_pricing_units`), which changes no digit, and what a pass returns is in units of its square; the
+features of a `Problem` are in units of about 1 (`jaxdesign.scaling`).
 """
 
 from __future__ import annotations
@@ -78,8 +82,9 @@ class PassResult(NamedTuple):
 
     best: Float[Array, "p k 2"]  # the two largest sensitivities of each completion; -1, net of charges -inf, if none
     partner: Int[Array, "p k 2"]  # the completions they are reached with
-    error: Float[Array, " p"]  # bound on the rounding error of the prompt's sensitivities
+    error: Float[Array, " p"]  # bound on the rounding error of the prompt's sensitivities; inf where one is not finite
     reaches: UInt8[Array, "p k b"]  # bit j of row i: pair (i, j), i < j, may reach the threshold
+    unit: float | None = None  # of `best` and `error`, a power of two; None for 1
 
 
 def memory_source(
@@ -110,7 +115,7 @@ def _parts(features, scores, mask, flip, *, dtype, length):
     def prepare(part):
         rows, exists, u, noise = part
         bare = CompletionPool.tree_unflatten(None, (rows, None, exists, None))
-        u = None if u is None else _centred_scores(u, exists).astype(dtype)
+        u = None if u is None else jnp.where(exists if u.ndim == 2 else exists[:, None, :], u, 0)
         return prompt_means(bare, dtype), u, first_copies(bare), noise
 
     past = -len(features) % length
@@ -173,13 +178,6 @@ def _open_counts(source):
     return map_chunks(lambda chunk, _: jnp.sum(open_pairs(chunk), axis=(1, 2)), source)
 
 
-def _centred_scores(scores: Float[Array, "p *r k"], mask: Bool[Array, "p k"]) -> Float[Array, "p *r k"]:
-    """Scores minus their mean within the prompt, which no margin sees: a cast to float32 then costs margins nothing."""
-    exists = mask if scores.ndim == 2 else mask[:, None, :]
-    count = jnp.maximum(jnp.sum(exists, axis=-1, keepdims=True), 1)
-    return jnp.where(exists, scores - jnp.sum(scores, axis=-1, keepdims=True) / count, 0)
-
-
 def chunk_sensitivities(
     chunk: Chunk, factors: Float[Array, "r d d"]
 ) -> tuple[Float[Array, "c k k"], Float[Array, " c"]]:
@@ -204,21 +202,35 @@ def _largest_share(flip, copies) -> Float[Array, " c"]:
 
 
 def _rounding_error(
-    flat: Float[Array, "n d"], y: Float[Array, "c k d"], factor: Float[Array, "d d"]
+    flat: Float[Array, "n d"], y: Float[Array, "c k d"], factor: Float[Array, "d q"]
 ) -> Float[Array, " c"]:
-    """Bound on the rounding error of c |y_i - y_j|^2, c <= 1/4, per prompt.
+    """Bound on the rounding error of c |y_i - y_j|^2, c <= 1/4, per prompt: the only place that says why it holds.
 
-    Rounding leaves an error of about eps s_i in y_i, s_i^2 = sum_k phi_ik^2 G_kk: more than eps |y_i| where the terms
-    of phi F cancel (badly conditioned features). The Gram form adds eps |y|^2. G itself is known to about
-    d eps64 sqrt(G_kk G_ll), hence the last term.
+    Exact values are meant for the stored features and scores and the float64 factors F, which are cast to the working
+    dtype, unit roundoff u = eps / 2. Rounding leaves in y_i = phi_i F an error of at most (d + 2) u |phi_i| |F| by
+    components, and, as roundings are independent, hardly ever more than 4 u sqrt(d + 16) s_i in length, with s_i^2 =
+    sum_k phi_ik^2 G_kk (Higham and Mary 2019, doi 10.1137/18M1226312): more than eps |y_i| where the terms of phi F
+    cancel (badly conditioned features). So |y_i - y_j|^2 is off by a multiple of |y| s, the Gram form adds eps |y|^2,
+    and c, from margins that are differences of stored scores and have a relative error of u each, |u| sigma'(u) < 1/4
+    times that: less than what the Gram form adds. The constant is measured, see ERROR_MARGIN; the last term is for
+    what float32 flushes to zero.
     """
     dim = flat.shape[-1]
     diagonal = jnp.sum(factor * factor, axis=-1)
     spread = jnp.max(jnp.sum(flat * flat * diagonal, axis=-1).reshape(y.shape[:-1]), axis=-1)
     largest = jnp.max(jnp.sum(y * y, axis=-1), axis=-1)
     eps = float(jnp.finfo(y.dtype).eps)
-    first = ERROR_MARGIN * eps * (dim + 16) ** 0.5 * jnp.sqrt(largest * jnp.maximum(spread, largest))
-    return first + (dim + 16) * 2.0**-52 * spread
+    first = ERROR_MARGIN * eps * (dim + 16) ** 0.5 * jnp.sqrt(largest) * jnp.sqrt(jnp.maximum(spread, largest))
+    return first + (dim + 16) * 2.0**-52 * spread + (dim + 16) * float(jnp.finfo(y.dtype).tiny)
+
+
+def in_pricing_units(factors: Float[np.ndarray, "r d q"], dtype: Any) -> tuple[Float[np.ndarray, "r d q"], float]:
+    """Factors divided by the power of two next to their largest entry, in a working dtype; and its square, the unit."""
+    largest = float(np.max(np.abs(factors), initial=0.0))
+    if not (np.isfinite(largest) and largest > 0):
+        return factors.astype(dtype), 1.0
+    exponent = int(np.clip(np.frexp(largest)[1], -500, 500))  # so that the square is a float64
+    return np.ldexp(factors, -exponent).astype(dtype), float(np.ldexp(1.0, 2 * exponent))
 
 
 @jax.jit
@@ -233,7 +245,7 @@ def price(
 
     Args:
         source: the pool.
-        factors: F with F F^T = G, one per draw, in the working dtype.
+        factors: F with F F^T = G, one per draw, in the working dtype and in its units (`in_pricing_units`).
         threshold: pairs whose sensitivity could be at least this, given the rounding error, have their bit set.
         ranks: with quotas per prompt, only pairs that could be among the `ranks[p]` best of their prompt get a bit;
             None: no such limit.
@@ -249,19 +261,23 @@ def price(
     def pass_over(chunk, part):
         rank, charge = part
         b, error = chunk_sensitivities(chunk, factors)
+        upper = open_pairs(chunk)
+        # not by maxima, which drop NaN on CPUs
+        finite = jnp.isfinite(error) & jnp.all(jnp.isfinite(b) | ~upper, axis=(1, 2))
+        b, error = jnp.where(finite[:, None, None], b, 0), jnp.where(finite, error, jnp.inf)
         if charge is not None:
             error += 2 * float(jnp.finfo(b.dtype).eps) * (jnp.max(b, axis=(1, 2)) + 4 * jnp.max(abs(charge.of), axis=1))
             b -= charge.of[:, :, None] + charge.of[:, None, :]
-        upper = open_pairs(chunk)
         b_all = jnp.where(upper | jnp.swapaxes(upper, 1, 2), b, none)
         best, partner = _two_best(b_all, none)
-        level = jnp.broadcast_to(threshold - error, error.shape)
+        slack = 2 * float(jnp.finfo(b.dtype).eps) * jnp.where(jnp.isfinite(threshold), abs(threshold), 0)
+        level = jnp.broadcast_to(threshold - error - slack, error.shape)  # rounding of the comparison itself
         if rank is not None:
             level = jnp.maximum(level, _ranked_level(upper, b, rank) - 2 * error)
         if charge is not None:
             always = jnp.where(charge.listed > 0, _ranked_level(upper, b, charge.listed) - 2 * error, jnp.inf)
             level = jnp.minimum(level, always)
-        reaches = jnp.packbits(upper & (b >= level[:, None, None]), axis=-1)
+        reaches = jnp.packbits(upper & ((b >= level[:, None, None]) | ~finite[:, None, None]), axis=-1)
         return PassResult(best, partner, error, reaches)
 
     result = map_chunks(pass_over, source, more)
@@ -309,14 +325,18 @@ def reaching_pairs(result: PassResult, completions: int) -> Int[np.ndarray, "s 3
     return np.stack([p, i, j], axis=1).astype(np.int32)
 
 
-def best_pairs(result: PassResult, above: float, limit: int) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
+def best_pairs(
+    result: PassResult, above: float, limit: int, unit: float = 1.0
+) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
     """At most `limit` pairs with sensitivity above a level, from the two best partners of every completion.
+
+    `unit` is that of the result; the level and what is returned have none.
 
     Largest first, ties by (prompt, i, j). Two partners per completion keep the list diverse: the best pairs of a pool
     are often many near-copies around one extreme completion.
     """
     best = np.asarray(result.best)
-    p, i, rank = np.nonzero(best > above)
+    p, i, rank = np.nonzero(best > above / unit)
     values = best[p, i, rank]
     if len(values) > 4 * limit:  # every pair is listed at most twice
         keep = np.argpartition(-values, 2 * limit)[: 2 * limit]
@@ -327,4 +347,4 @@ def best_pairs(result: PassResult, above: float, limit: int) -> tuple[Int[np.nda
     pairs, first = np.unique(pairs, axis=0, return_index=True)
     values = values[first]
     order = np.argsort(-values, kind="stable")[:limit]
-    return pairs[order], values[order].astype(np.float64)
+    return pairs[order], values[order].astype(np.float64) * unit

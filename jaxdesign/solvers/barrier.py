@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 
 SHORT_OF_BOUNDARY = 0.995
 MAX_ITERATIONS = 60
+SHIFTS = (1e-14, 1e-11, 1e-8)  # of a unit diagonal that is tried where a system is singular
 
 
 class Region(NamedTuple):
@@ -130,7 +131,7 @@ def _directions(point, region, H):
     ]
     scale = 1 / np.sqrt(np.diag(H))  # a unit diagonal: entries differ by 1 / mu otherwise
     plain, centred, ones = (
-        scale[:, None] * np.linalg.solve(H * np.outer(scale, scale), scale[:, None] * np.array(columns).T)
+        scale[:, None] * _solved(H * np.outer(scale, scale), scale[:, None] * np.array(columns).T)
     ).T
     found = []
     for column, missing, mu in ((plain, region.total - x.sum(), 0.0), (centred, 0.0, 1.0)):
@@ -142,6 +143,22 @@ def _directions(point, region, H):
             lower, upper, groups = lower - point.lower, upper - point.upper, groups - point.groups
         found.append([change, lower, upper, groups, total])
     return found
+
+
+def _solved(H, columns):
+    """H^-1 columns for H with a unit diagonal; H is shifted where it is singular to rounding.
+
+    Near the end, more pairs than d (d + 1) / 2 between their bounds (lattices and +-1 features have them) leave H
+    singular in directions along which f does not change: a small step along them is as good as any.
+    """
+    for shift in (0.0, *SHIFTS):
+        try:
+            found = np.linalg.solve(H + shift * np.eye(len(H)), columns)
+        except np.linalg.LinAlgError:
+            continue
+        if np.isfinite(found).all():
+            return found
+    return np.zeros_like(columns)  # no direction: the search that follows ends the iteration
 
 
 def _longest(point, region, step):

@@ -67,7 +67,7 @@ class ColumnGeneration(NamedTuple):
         level = starting_level(begun, cap)
         limit = working_set.capacity(problem) * 3 // 4
         pairs, labels = holding_total(problem, begun, *leading_pairs(begun, cap, level, limit))
-        average = float(np.sum(begun.labels * begun.sensitivities, dtype=np.float64)) / problem.limits.total
+        average = begun.criterion_slope() / problem.limits.total
         restricted = Restricted(pairs, labels, min(limit, len(pairs)), average)
         return solver_state(problem, pairs, by_gradients(problem, restricted, 24), begun.passes)
 
@@ -136,7 +136,7 @@ def merge(problem: Problem, state: SolverState, scored: Scored) -> Restricted:
     levels = np.maximum(prompt_levels(problem, state.pairs, state.labels, scored.sensitivities), 1e-300)
     level, gap = float(levels.min()), min(scored.relative_gap, 1.0)
     limit = 3 * problem.dim + 256
-    found, values = best_pairs(priced.result, level * (1 + 0.1 * gap), 4 * limit)
+    found, values = best_pairs(priced.result, level * (1 + 0.1 * gap), 4 * limit, priced.result.unit)
     new, first = np.unique(np.concatenate([priced.pairs, found]), axis=0, return_index=True)
     values = np.concatenate([priced.sensitivities, values])[first]
     useful = (values > levels[new[:, 0]]) & not_among(new, state.pairs, completions)
@@ -162,8 +162,8 @@ def merge(problem: Problem, state: SolverState, scored: Scored) -> Restricted:
 def by_gradients(problem: Problem, restricted: Restricted, iterations: int) -> Float[np.ndarray, " s"]:
     """Labels after at most `iterations` projected gradient steps on the restricted problem."""
     with _arrays.float64():
-        ws, u = _gather(problem, restricted)
-        return _labels(restricted, ws, _gradients(ws, problem.criterion, u, iterations))
+        ws, criterion, u = _gather(problem, restricted)
+        return _labels(restricted, ws, _gradients(ws, criterion, u, iterations))
 
 
 @jax.jit
@@ -175,8 +175,8 @@ def _gradients(ws, criterion, u, iterations):
 def by_newton(problem: Problem, restricted: Restricted) -> Float[np.ndarray, " s"]:
     """Labels after a Newton step on the restricted problem."""
     with _arrays.float64():
-        ws, u = _gather(problem, restricted)
-        return _labels(restricted, ws, _newton(ws, problem.criterion, u, PRODUCTS))
+        ws, criterion, u = _gather(problem, restricted)
+        return _labels(restricted, ws, _newton(ws, criterion, u, PRODUCTS))
 
 
 _newton = jax.jit(newton_step)
@@ -184,7 +184,7 @@ _newton = jax.jit(newton_step)
 
 def _gather(problem, restricted):
     pairs, labels, at_work, average = restricted
-    unit = max(average, 1e-30) * problem.limits.total / problem.dim
+    unit = max(average * problem.limits.total / problem.dim, 1e-300)
     return working_set.gather(problem, pairs[:at_work], labels[:at_work], (pairs[at_work:], labels[at_work:]), unit)
 
 

@@ -15,11 +15,12 @@ from jaxdesign.coupled_start import allowed_start
 from jaxdesign.decided import free_part
 from jaxdesign.design import Design
 from jaxdesign.evaluation import check_allowed
-from jaxdesign.problem import Problem, analyse, check_rank, singular, uniform_information, usable
+from jaxdesign.problem import Problem, analyse, check_rank, singular, usable
 from jaxdesign.solvers.driver import Scored, SolverState
 from jaxdesign.solvers.matrix_atoms import Atom, Mixture, allocation_of, atom, matrix_of, mixed, pruned, with_atom
 
 DUST = 1e-12  # labels below this share of the mean are dropped
+SHOWN = 1e-6  # share of the even allocation that shows the first atoms what is missing
 
 
 class CoupledAtoms(NamedTuple):
@@ -32,22 +33,21 @@ class CoupledAtoms(NamedTuple):
         if start is not None and (warm := _warm_atom(problem, start)) is not None:
             return _state(problem, Mixture([warm], np.ones(1), None), 0)
         check_rank(problem)
-        pairs, labels = allowed_start(problem)
-        # the even allocation breaks the constraints: it only shows the first atoms where information is missing
-        even = Atom(pairs[:0], labels[:0], uniform_information(problem) - problem.prior)
-        mixture, passes = Mixture([even], np.ones(1), None), 0
-        last = Atom(pairs, labels, even.matrix)
-        for _ in range(1 + 4 * int(np.ceil(problem.dim / len(pairs)))):
+        atoms, passes = [atom(problem, *allowed_start(problem))], 0
+        # the even allocation breaks the constraints: a trace of it shows the next atom where information is missing,
+        # by sensitivities that are large there, so that every atom adds to the rank as long as an allowed one can
+        trace = SHOWN * (problem.even - problem.prior)
+        for _ in range(2 * problem.dim + 2):
+            mixture = Mixture(atoms, np.full(len(atoms), 1 / len(atoms)), None)
             matrix = matrix_of(problem, mixture)
+            if _regular(problem, matrix):
+                return _state(problem, pruned(mixed(problem, mixture, 1e-2)), passes)
+            matrix, last = matrix + trace, atoms[-1]
             priced = certify_coupled(problem, matrix, analyse(problem, matrix), last.pairs, last.labels)
-            last, passes = _oracle_atom(problem, priced), passes + priced.passes
-            mixture = mixed(problem, with_atom(mixture, last), 1e-3)
-            allowed = _without_even(mixture)
-            if _regular(problem, matrix_of(problem, allowed)):
-                return _state(problem, pruned(mixed(problem, allowed, 1e-2)), passes)
-        raise FloatingPointError(
-            "information: no mixture of allowed allocations was found regular; pass a prior (a ridge), or relax quotas "
-            "and spend limit"
+            atoms, passes = [*atoms, _oracle_atom(problem, priced)], passes + priced.passes
+        raise ValueError(
+            "budget: no mixture of allowed allocations was found that makes the information regular; pass a prior (a "
+            "ridge), or relax quotas, minima and spend limit"
         )
 
     def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
@@ -83,8 +83,3 @@ def _oracle_atom(problem, priced) -> Atom:
     chosen = priced.oracle.labels > 0
     labels = priced.oracle.labels[chosen]
     return atom(problem, priced.pairs[chosen], labels * (problem.limits.total / labels.sum()))
-
-
-def _without_even(mixture: Mixture) -> Mixture:
-    weights = mixture.weights[1:] + 1e-3 / len(mixture.weights)
-    return mixture._replace(atoms=mixture.atoms[1:], weights=weights / weights.sum())

@@ -1,8 +1,8 @@
 """Certificates on the device: what `certify` does for listed pairs, for dense allocations inside the caller's jit.
 
-A, G and the sensitivities of all pairs are computed in float64 from the stored features, the sensitivities with a bound
-on their rounding error added; the linear oracle is bounded by its dual. In float32 the numbers are rounded to the safe
-side. So a certificate is never better than the truth.
+A, F and the sensitivities of all pairs are computed in float64 from the stored features, the sensitivities with a bound
+on their rounding error added; the linear oracle is bounded by its dual. What is counted is what `certify` counts. In
+float32 the numbers are rounded to the safe side: they end where float32 does, at values of 1e-38 and 1e38.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxdesign import _arrays
 from jaxdesign.budget import Limits
 from jaxdesign.criteria import CriterionLike, LogDet, Trace
 from jaxdesign.design import Certificate
 from jaxdesign.pool import CompletionPool, candidate_pairs
 from jaxdesign.pricing.memory import MemorySource, chunk_sensitivities, map_chunks, memory_source
+from jaxdesign.problem import analysed, value_rounding
 from jaxdesign.solvers.dense import dense_information
 from jaxdesign.solvers.dense_problem import dense_room
 from jaxdesign.solvers.feasible import oracle_bound, rescale
@@ -31,18 +33,21 @@ def finish(
 
     Call inside `_arrays.float64()`. Where the caps cannot hold the total or A is singular: value inf, efficiency 0.
     """
-    source, dtype = memory_source(pool, np.float64), labels.dtype
+    source, dtype = memory_source(pool, np.float64), _arrays.compute_dtype(pool.features.dtype)
     room = dense_room(source, limits)
-    exact = rescale(labels.astype(jnp.float64), room)
+    exact = rescale(labels, room)
     allocation = exact[: pool.num_prompts].astype(dtype)
     matrix = prior + dense_information(source, exact)
-    G = criterion.gradient(matrix)
-    factors = criterion.factors(matrix)
-    value = criterion.value(matrix)
+    value, anchor, G, factors = analysed(criterion, matrix)
+    eps = float(jnp.finfo(jnp.float64).eps)
+    size = jnp.sqrt(jnp.diagonal(G, axis1=1, axis2=2))
+    terms = size[:, :, None] * size[:, None, :] * jnp.abs(prior)
     S = oracle_bound(upper_sensitivities(source, factors), room)
-    linear = jnp.mean(jnp.sum(G * prior, axis=(1, 2))) + S
+    linear = jnp.mean(jnp.sum(G * prior + (pool.dim + 10) * eps * terms, axis=(1, 2))) + S
     current = jnp.mean(jnp.sum(G * matrix, axis=(1, 2)))
-    bound, efficiency = lower_bound(criterion, value, linear, current, pool.dim)
+    bound = lower_bound(criterion, anchor, linear * (1 + 64 * eps), current, pool.dim)
+    bound = jnp.minimum(bound - value_rounding(matrix, G), value)
+    efficiency = efficiency_of(criterion, value, bound, pool.dim)
     void = ~(jnp.abs(jnp.sum(exact) - room.total) <= HELD * room.total)
     void |= ~(jnp.isfinite(value) & jnp.isfinite(factors).all() & (bound <= value))
     value, bound = jnp.where(void, jnp.inf, value), jnp.where(void, -jnp.inf, bound)
@@ -65,22 +70,25 @@ def upper_sensitivities(source: MemorySource, factors: Float[Array, "r d d"]) ->
     return b.reshape(-1, *b.shape[2:])
 
 
-def lower_bound(criterion: CriterionLike, value: Array, linear: Array, current: Array, dim: int) -> tuple[Array, Array]:
-    """Bound on the best value and efficiency; the formulas of `criteria`, traceable.
+def lower_bound(criterion: CriterionLike, anchor: Array, linear: Array, current: Array, dim: int) -> Array:
+    """Bound on the best value; the formulas of `criteria`, traceable.
 
-    A worst case has the bound of its mixture, whose value is `current` (see `worst_case`); any other criterion the
-    linear bound, which convexity alone makes valid, and efficiency NaN.
+    Any criterion that is none of ours has the linear bound, which convexity alone makes valid.
     """
     if isinstance(criterion, LogDet):
-        gap = dim * jnp.log(jnp.maximum(linear, dim) / dim)
-        return value - gap, jnp.exp(-gap / dim)
-    if isinstance(criterion, Trace):
-        share = jnp.where(value > 0, value / jnp.maximum(jnp.maximum(linear, value), 1e-300), 1.0)
-        return value * share, share
-    if isinstance(criterion, WorstCase):
-        bound = jnp.where(current > 0, current**2 / jnp.maximum(jnp.maximum(linear, current), 1e-300), 0.0)
-        return bound, jnp.where(value > 0, bound / jnp.maximum(value, 1e-300), 1.0)
-    return value - jnp.maximum(linear - current, 0.0), jnp.full_like(value, jnp.nan)
+        return anchor - dim * jnp.log(jnp.maximum(linear, dim) / dim)
+    if isinstance(criterion, Trace | WorstCase):
+        return jnp.where(anchor > 0, anchor * (anchor / jnp.maximum(jnp.maximum(linear, anchor), 1e-300)), 0.0)
+    return anchor - jnp.maximum(linear - current, 0.0)
+
+
+def efficiency_of(criterion: CriterionLike, value: Array, bound: Array, dim: int) -> Array:
+    """Certified efficiency in [0, 1], traceable; NaN for a criterion that is none of ours."""
+    if isinstance(criterion, LogDet):
+        return jnp.exp((bound - value) / dim)
+    if isinstance(criterion, Trace | WorstCase):
+        return jnp.where(value > 0, jnp.clip(bound / jnp.where(value > 0, value, 1), 0, 1), 1.0)
+    return jnp.full_like(value, jnp.nan)
 
 
 def _away(number: Float[Array, ""], dtype, side: float) -> Float[Array, ""]:

@@ -91,13 +91,14 @@ def begin(problem: Problem, start: Design | None, kept: float) -> DenseMemory:
     check_rank(problem)
     dense = dense_of(problem)
     with _arrays.float64():
-        return DenseMemory(dense, _start(dense, None if start is None else _as_dense(problem, start) * kept))
+        return DenseMemory(dense, _start(dense, None if start is None else _as_dense(problem, dense, start) * kept))
 
 
-def _as_dense(problem: Problem, start: Design) -> Float[np.ndarray, "p k k"]:
+def _as_dense(problem: Problem, dense: DenseProblem, start: Design) -> Float[np.ndarray, "p k k"]:
     check_pairs(problem.pool, start.pairs)
     labels = np.zeros((problem.source.slots, *[problem.pool.completions] * 2), problem.source.dtype)
-    labels[tuple(np.asarray(start.pairs).T)] = start.labels * (problem.limits.total / start.labels.sum())
+    total = problem.limits.total / float(dense.labels)
+    labels[tuple(np.asarray(start.pairs).T)] = start.labels * (total / start.labels.sum())
     return labels
 
 
@@ -114,7 +115,7 @@ def sparse_state(problem: Problem, labels: Float[Array, "p k k"], memory: Any, p
     """State of a dense allocation, less the smallest labels that together are tol / 20 of the total."""
     dense = np.asarray(labels)[: problem.pool.num_prompts]
     pairs = np.argwhere(dense > 0).astype(np.int32)
-    values = dense[tuple(pairs.T)].astype(np.float64)
+    values = dense[tuple(pairs.T)].astype(np.float64) * float(memory.problem.labels)
     keep = without_dust(problem, pairs, values, min(tol, 1e-2) / 20)
     return solver_state(problem, pairs[keep], values[keep], passes)._replace(memory=memory)
 

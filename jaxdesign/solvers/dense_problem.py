@@ -15,40 +15,80 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxdesign import _arrays
+from jaxdesign._arrays import contract
 from jaxdesign.budget import Budget, Limits
-from jaxdesign.criteria import CriterionLike
+from jaxdesign.criteria import CriterionLike, in_basis
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.memory import MemorySource, memory_source
-from jaxdesign.problem import Problem, check_kinds
+from jaxdesign.problem import Problem, check_kinds, pairs_information
 from jaxdesign.solvers.dense import dense_candidates, dense_information, dense_sensitivities
 from jaxdesign.solvers.feasible import Room, rescale
+from jaxdesign.solvers.whitening import criterion_unit, power_of_two_near, whitened_source, whitening
 from jaxdesign.worst_case import WorstCase
 
 
 class DenseProblem(NamedTuple):
-    """Pool, criterion, prior and limits as arrays. Pairs are slots (p, i, j), i < j, of the source's prompts."""
+    """Pool, criterion, prior and limits as arrays, in whitened coordinates (`whitening`).
 
-    source: MemorySource
+    Pairs are slots (p, i, j), i < j, of the source's prompts. Labels are counted in units of `labels`; the criterion is
+    divided by `unit`.
+    """
+
+    source: MemorySource  # features phi W labels^(1/2)
     criterion: CriterionLike
     prior: Float[Array, "r d d"]  # float64
     room: Room  # (P, K, K), in the source's dtype
+    basis: Float[Array, "d d"]  # W
+    labels: Float[Array, ""]
+    unit: Float[Array, ""]
 
 
 def dense_problem(pool: CompletionPool, criterion: CriterionLike, limits: Limits, prior: Any) -> DenseProblem:
-    """The problem in the pool's working dtype."""
+    """The problem in the pool's working dtype, traceable."""
     source = memory_source(pool)
     if isinstance(criterion, WorstCase):
         criterion = criterion.smooth()  # the maximum itself has no gradient where two targets are equal
-    return DenseProblem(source, criterion, prior, dense_room(source, limits))
+    pairs = jnp.maximum(jnp.sum(dense_candidates(source), dtype=prior.dtype), 1)
+    even = prior + pairs_information(source) * (jnp.asarray(limits.total, prior.dtype) / pairs)
+    return whitened(source, criterion, prior, limits, even)
 
 
 def dense_of(problem: Problem) -> DenseProblem:
     """The same of a problem that was validated on the host."""
     limits = problem.limits
+    return dense_part(problem, problem.source, limits.per_pair, limits.per_prompt)
+
+
+def dense_part(problem: Problem, source: MemorySource, per_pair, per_prompt) -> DenseProblem:
+    """The problem over the prompts of a source, whose limits are given."""
+    limits = Limits(problem.limits.total, per_pair, per_prompt if problem.limits.has_quotas else None)
     with _arrays.float64():
-        quota = limits.per_prompt if limits.has_quotas else None
-        room = dense_room(problem.source, Limits(limits.total, limits.per_pair, quota))
-        return DenseProblem(problem.source, problem.criterion, jnp.asarray(problem.prior), room)
+        return _whitened(source, problem.criterion, jnp.asarray(problem.prior), limits, jnp.asarray(problem.even))
+
+
+def whitened(source, criterion, prior, limits: Limits, even: Float[Array, "r d d"]) -> DenseProblem:
+    """The problem in the coordinates that whiten `even`; traceable, inside `_arrays.float64()`."""
+    basis, labels = whitening(even), power_of_two_near(jnp.asarray(limits.total, even.dtype), 4)
+    unit = criterion_unit(criterion, even)
+    prior = contract("ji,rjk,kl->ril", basis, prior, basis)
+    return DenseProblem(
+        whitened_source(source, basis * jnp.sqrt(labels)),
+        in_basis(criterion, basis, unit),
+        (prior + jnp.swapaxes(prior, 1, 2)) / 2,
+        dense_room(source, in_label_units(limits, labels)),
+        basis,
+        labels,
+        unit,
+    )
+
+
+_whitened = jax.jit(whitened)
+
+
+def in_label_units(limits: Limits, labels: Float[Array, ""]) -> Limits:
+    """Limits with labels counted in units of `labels`; None kept."""
+    over = [None if limit is None else jnp.asarray(limit, labels.dtype) / labels for limit in limits[:3]]
+    return Limits(*over)
 
 
 def dense_room(source: MemorySource, limits: Limits) -> Room:
@@ -71,8 +111,13 @@ def information(problem: DenseProblem, labels: Float[Array, "p k k"]) -> Float[A
     return problem.prior + dense_information(problem.source, labels).astype(problem.prior.dtype)
 
 
+def in_coordinates(problem: DenseProblem, matrix: Float[Array, "r d d"]) -> Float[Array, "r d d"]:
+    """An information matrix of the features as they are, in the problem's coordinates."""
+    return contract("ji,rjk,kl->ril", problem.basis, matrix, problem.basis)
+
+
 def sensitivities(problem: DenseProblem, matrix: Float[Array, "r d d"]) -> Float[Array, "p k k"]:
-    """b of every candidate pair at A, in the source's dtype; 0 elsewhere."""
+    """b of every candidate pair at A, in the source's dtype and the problem's units; 0 elsewhere."""
     factors = problem.criterion.factors(matrix)
     return dense_sensitivities(problem.source, factors.astype(problem.source.dtype))
 

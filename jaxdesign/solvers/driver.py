@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdesign.certify import Priced, certify, cold_level, from_bound
+from jaxdesign.certify import Priced, blurred, certify, cold_level, from_bound
 from jaxdesign.certify_coupled import certify_coupled
 from jaxdesign.decided import with_required
 from jaxdesign.design import Certificate, Design, TraceRow
@@ -67,7 +67,7 @@ def run(
     limit = solver.max_passes if max_passes is None else max_passes
     state = solver.init(problem, start)
     bound, trace = -np.inf, []
-    best: tuple[Certificate, SolverState] | None = None
+    best: tuple[Certificate, SolverState, Analysis] | None = None
     improved_at = 0
     while True:
         scored = score(problem, state)
@@ -75,7 +75,7 @@ def run(
         value = scored.analysis.value
         bound = max(bound, scored.priced.certificate.lower_bound)
         if best is None or value < best[0].value:
-            best = from_bound(problem, value, bound), state
+            best = from_bound(problem, value, bound), state, scored.analysis
         now = from_bound(problem, best[0].value, bound)
         if not trace or now.gap < 0.98 * trace[improved_at].gap:
             improved_at = len(trace)
@@ -89,6 +89,8 @@ def run(
             status = Status.NOT_CERTIFIED
         if status is None and len(trace) - 1 - improved_at >= solver.patience:
             status = Status.PRECISION_LIMIT
+        if status in (Status.NOT_CERTIFIED, Status.PRECISION_LIMIT) and blurred(problem, best[2]) > tol / 4:
+            status = Status.ILL_CONDITIONED
         if status is not None:
             pairs, labels = with_required(problem.decided, best[1].pairs, best[1].labels)
             return Design(pairs, labels, now, status, state.passes, tuple(trace), problem.skipped_prompts)
@@ -100,11 +102,11 @@ def score(problem: Problem, state: SolverState) -> Scored:
     matrix = information(problem, state.pairs, state.labels)
     analysis = analyse(problem, matrix)
     if not usable(problem, analysis):
-        raise FloatingPointError(
-            "information: singular to working precision at a solver's iterate; pass a prior (a ridge), or use "
-            "jaxdesign.restrict_to_range(pool, rtol) with a larger rtol"
+        raise ValueError(
+            "prior: the information is singular to working precision at a solver's iterate; pass a prior (a ridge), or "
+            "a larger one, or use jaxdesign.restrict_to_range(pool, rtol) with a larger rtol"
         )
-    on_support = exact_sensitivities(problem, state.pairs, analysis.G)
+    on_support = exact_sensitivities(problem, state.pairs, analysis.factors)
     if problem.limits.coupling is not None:
         priced = certify_coupled(problem, matrix, analysis, state.pairs, state.labels)
         return Scored(matrix, analysis, on_support, priced, priced.certificate.relative_gap())

@@ -99,7 +99,7 @@ def frank_wolfe(
 def _frank_wolfe(pool, crit, limits, prior, passes):
     problem = dense_problem(pool, crit, limits, prior)
     state = frank_wolfe_steps(problem, even_allocation(problem), passes)
-    return finish(pool, crit, limits, prior, state.labels)
+    return finish(pool, crit, limits, prior, state.labels.astype(prior.dtype) * problem.labels)
 
 
 def frank_wolfe_steps(problem: DenseProblem, labels: Float[Array, "p k k"], passes: Array) -> FrankWolfeState:

@@ -15,11 +15,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
-from jaxdesign.budget import Limits, capacity
+from jaxdesign.budget import capacity
 from jaxdesign.criteria import LogDet
 from jaxdesign.pricing.memory import price, some_prompts
-from jaxdesign.problem import Problem, analyse, uniform_information
-from jaxdesign.solvers.dense_problem import DenseProblem, dense_room, even_allocation, information, sensitivities
+from jaxdesign.problem import Problem, analyse
+from jaxdesign.solvers.dense_problem import DenseProblem, dense_part, even_allocation, information, sensitivities
 from jaxdesign.solvers.feasible import rescale
 
 POWERS = (5.0, 4.0, 3.5, 3.0, 3.0, 2.5)
@@ -31,12 +31,18 @@ LARGE = 2**21  # pair slots above which only leading prompts take part
 
 
 class HotStart(NamedTuple):
-    """Dense labels over some prompts with the sensitivities they were last scored at."""
+    """Dense labels over some prompts with the sensitivities they were last scored at, in the units of the steps."""
 
     prompts: Int[np.ndarray, " q"]  # index in the pool; past its end for padding
-    labels: Float[np.ndarray, "q k k"]
+    labels: Float[np.ndarray, "q k k"]  # in units of `label_unit`
     sensitivities: Float[np.ndarray, "q k k"]
     passes: int
+    label_unit: float
+    unit: float  # of the criterion
+
+    def criterion_slope(self) -> float:
+        """sum_e b_e n_e, in the units of the criterion."""
+        return self.unit * float(np.sum(self.labels * self.sensitivities, dtype=np.float64))
 
 
 def hot_start(problem: Problem) -> HotStart:
@@ -54,19 +60,20 @@ def hot_start(problem: Problem) -> HotStart:
     if len(prompts) < source.slots:
         source = some_prompts(source, prompts.reshape(-1, length))
     inside = np.minimum(prompts, len(limits.per_pair) - 1)
-    quota = limits.per_prompt[inside] if limits.has_quotas else None
     powers = np.array(POWERS if isinstance(criterion, LogDet) else [p / 2 for p in POWERS])
+    dense = dense_part(problem, source, limits.per_pair[inside], limits.per_prompt[inside])
     with _arrays.float64():
-        room = dense_room(source, Limits(limits.total, limits.per_pair[inside], quota))
-        dense = DenseProblem(source, criterion, jnp.asarray(problem.prior), room)
         labels, sensitivities = _steps(dense, powers)
-        return HotStart(prompts, np.asarray(labels), np.asarray(sensitivities), len(powers) + 1 + extra)
+    return HotStart(
+        prompts, np.asarray(labels), np.asarray(sensitivities), len(powers) + 1 + extra,
+        float(dense.labels), float(dense.unit),
+    )  # fmt: skip
 
 
 def _leading_prompts(problem: Problem, count: int) -> Int[np.ndarray, " q"]:
     """The prompts with the largest sensitivity at the even allocation, in order; more if they cannot hold the total."""
-    analysis = analyse(problem, uniform_information(problem))
-    result = price(problem.source, analysis.factors, np.asarray(np.inf, analysis.factors.dtype))
+    analysis = analyse(problem, problem.even)
+    result = price(problem.source, analysis.scaled, np.asarray(np.inf, analysis.scaled.dtype))
     order = np.argsort(-np.asarray(result.best)[..., 0].max(axis=1), kind="stable")
     kept = order[order < problem.pool.num_prompts][:count]
     counts = np.zeros(problem.pool.num_prompts)
@@ -117,9 +124,10 @@ def leading_pairs(
 def positive_entries(
     start: HotStart, above: float
 ) -> tuple[Int[np.ndarray, " s"], Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
-    """Flat index, labels and sensitivities of the pairs with more than `above` labels."""
+    """Flat index, labels and sensitivities of the pairs with more than `above` units of labels; labels are counted."""
     index = np.flatnonzero(start.labels.ravel() > above)
-    return index, start.labels.ravel()[index].astype(np.float64), start.sensitivities.ravel()[index].astype(np.float64)
+    labels, b = (array.ravel()[index].astype(np.float64) for array in (start.labels, start.sensitivities))
+    return index, labels * start.label_unit, b
 
 
 def pairs_at(start: HotStart, index: Int[np.ndarray, " s"]) -> Int[np.ndarray, "s 3"]:

@@ -29,7 +29,7 @@ from jaxdesign.problem import Problem, analyse, check_rank, information, usable
 from jaxdesign.solvers import barrier
 from jaxdesign.solvers.column_generation import solver_state, warm_state
 from jaxdesign.solvers.dense_driver import without_dust
-from jaxdesign.solvers.dense_problem import DenseProblem, dense_of, even_allocation, sensitivities
+from jaxdesign.solvers.dense_problem import DenseProblem, dense_of, even_allocation, in_coordinates, sensitivities
 from jaxdesign.solvers.driver import Scored, SolverState
 from jaxdesign.solvers.feasible import linear_oracle
 from jaxdesign.solvers.line_search import exact_step
@@ -95,27 +95,28 @@ def oracle_atom(problem: Problem, dense: DenseProblem, matrix: Float[np.ndarray,
     """The linear oracle's allocation at A, from a pass of its own on the device."""
     with _arrays.float64():
         labels = np.asarray(_oracle(dense, jnp.asarray(matrix)))
-    return _atom_of(problem, labels)
+    return _atom_of(problem, dense, labels)
 
 
 @jax.jit
 def _oracle(dense, matrix):
-    return linear_oracle(sensitivities(dense, matrix), dense.room)
+    return linear_oracle(sensitivities(dense, in_coordinates(dense, matrix)), dense.room)
 
 
 def _even_atom(problem, dense):
     with _arrays.float64():
         labels = np.asarray(_even(dense))
-    return _atom_of(problem, labels)
+    return _atom_of(problem, dense, labels)
 
 
 _even = jax.jit(even_allocation)
 
 
-def _atom_of(problem, dense_labels):
+def _atom_of(problem, dense, dense_labels):
     labels = dense_labels[: problem.pool.num_prompts]
     pairs = np.argwhere(labels > 0).astype(np.int32)
-    return atom(problem, pairs, exact_total(problem.limits, pairs, labels[tuple(pairs.T)].astype(np.float64)))
+    counted = labels[tuple(pairs.T)].astype(np.float64) * float(dense.labels)
+    return atom(problem, pairs, exact_total(problem.limits, pairs, counted))
 
 
 def with_atom(mixture: Mixture, new: Atom) -> Mixture:

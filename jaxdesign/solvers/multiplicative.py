@@ -112,7 +112,7 @@ def default_power(crit: CriterionLike) -> float:
 def _multiplicative(pool, crit, limits, prior, passes, power):
     problem = dense_problem(pool, crit, limits, prior)
     state = multiplicative_steps(problem, even_allocation(problem), passes, power)
-    return finish(pool, crit, limits, prior, state.best)
+    return finish(pool, crit, limits, prior, state.best.astype(prior.dtype) * problem.labels)
 
 
 def multiplicative_steps(

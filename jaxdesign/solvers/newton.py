@@ -1,7 +1,7 @@
 """A Newton step on the restricted problem: a bound-constrained quadratic programme with Hessian-vector products.
 
 At u the criterion is replaced by its second-order model. The gradient is exact (float64 A, G and sensitivities); the
-Hessian is only ever applied to a direction v: with the change D = scale sum_e v_e c_e z_e z_e^T of A,
+Hessian is only ever applied to a direction v: with the change D = sum_e v_e c_e z_e z_e^T of A,
 
     (Hess v)_e = c_e z_e^T K(D) z_e,   K = `criterion.curvature`   (A^-1 D A^-1 for LogDet)
 
@@ -41,7 +41,7 @@ def newton_step(ws: WorkingSet, criterion, u: Float[Array, " n"], products: Arra
         return jnp.sum((v - u) * (curved / 2 - b)), curved - b
 
     direction = spectral.minimise(model, lambda v: project(v, ws.room), u, 1.0, products, TOLERANCE).x - u
-    value, slope = criterion.value(matrix) / ws.unit, -jnp.sum(b * direction)
+    value, slope = criterion.value(matrix), -jnp.sum(b * direction)
 
     def too_long(trial):
         length, found = trial
@@ -50,7 +50,7 @@ def newton_step(ws: WorkingSet, criterion, u: Float[Array, " n"], products: Arra
     def shorten(trial):
         length = trial[0] / 2
         moved = working_set.information(ws, u + length * direction, jnp.float64)
-        return length, criterion.value(moved) / ws.unit
+        return length, criterion.value(moved)
 
     length, found = lax.while_loop(too_long, shorten, (jnp.full((), 2.0), jnp.full_like(value, jnp.inf)))
     return jnp.where(found <= value, jnp.clip(u + length * direction, 0, ws.room.cap), u)
@@ -60,12 +60,11 @@ def hessian_product(ws: WorkingSet, curvature: Callable, v: Float[Array, " n"]) 
     """Hess v in units of u; products over pairs in float32, the d x d algebra in float64."""
     flat = ws._replace(base=jnp.zeros_like(ws.base))
     matrices = curvature(working_set.information(flat, v)).astype(jnp.float32)
-    ratio = (ws.scale / ws.unit).astype(jnp.float32)
 
     def apply(k, out):
         rows = ws.rows[k]
         draws = [jnp.sum(jnp.matmul(rows, m, precision=_arrays.HIGHEST) * rows, axis=-1) for m in matrices]
-        return out.at[k].set(jnp.mean(jnp.stack(draws) * ws.label_info[k].astype(rows.dtype), axis=0) * ratio)
+        return out.at[k].set(jnp.mean(jnp.stack(draws) * ws.label_info[k].astype(rows.dtype), axis=0))
 
     products = lax.fori_loop(0, ws.blocks, apply, jnp.zeros(ws.rows.shape[:2], jnp.float32))
     return products.reshape(-1).astype(jnp.float64)

@@ -5,6 +5,8 @@ values, budgets and the number of pairs at work cause no recompilation; loops ru
 
 Variables are u = labels / scale with scale = total / d, and the criterion is divided by sum_e b_e n_e / d at the start.
 In these units LogDet without a prior has b = 1 on the support of an optimal design and a Hessian with diagonal 1.
+Differences are whitened by the even allocation (`whitening`), and multiplied by scale^(1/2), so that A = base + sum_e
+u_e c_e z_e z_e^T.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
+from jaxdesign.criteria import CriterionLike, in_basis
 from jaxdesign.information import pair_differences
 from jaxdesign.problem import Problem, draw_label_information
 from jaxdesign.problem import information as information_of
 from jaxdesign.solvers.feasible import Room
+from jaxdesign.solvers.whitening import whitening
 
 BLOCK = 1024
 
@@ -30,13 +34,12 @@ BLOCK = 1024
 class WorkingSet(NamedTuple):
     """Pairs at work, in blocks, padded with zero rows."""
 
-    rows: Float[Array, "n block d"]  # differences z, float32, for directions and Hessian products
+    rows: Float[Array, "n block d"]  # differences z W scale^(1/2), float32, for directions and Hessian products
     exact: Float[Array, "n block d"]  # the same in float64, for gradients
     label_info: Float[Array, "n r block"]
     room: Room  # in units of u, (n * block,)
     base: Float[Array, "r d d"]  # prior and fixed pairs, float64
     scale: Float[Array, ""]
-    unit: Float[Array, ""]  # what the criterion is divided by
     blocks: Int[Array, ""]  # blocks in use
 
 
@@ -51,8 +54,8 @@ def gather(
     labels: Float[np.ndarray, " s"],
     fixed: tuple[Int[np.ndarray, "t 3"], Float[np.ndarray, " t"]],
     unit: float,
-) -> tuple[WorkingSet, Float[Array, " n"]]:
-    """Working set of the listed pairs beside `fixed` pairs and labels; and its start in its units.
+) -> tuple[WorkingSet, CriterionLike, Float[Array, " n"]]:
+    """Working set of the listed pairs beside `fixed` pairs and labels; its criterion; and its start in its units.
 
     `unit` is what the criterion is divided by. Call inside `_arrays.float64()`.
     """
@@ -62,7 +65,8 @@ def gather(
     padded = np.zeros((size, 3), np.int32)
     padded[: len(pairs)] = pairs
     used = -(-len(pairs) // BLOCK)
-    rows, exact, label_info = _gather(problem.pool, padded.reshape(-1, BLOCK, 3), used)
+    basis = whitening(problem.even)
+    rows, exact, label_info = _gather(problem.pool, padded.reshape(-1, BLOCK, 3), used, basis * np.sqrt(scale))
     cap = np.zeros(size)
     cap[: len(pairs)] = np.minimum(limits.per_pair[pairs[:, 0]], limits.total) / scale
     quota, prompt = None, None
@@ -76,22 +80,25 @@ def gather(
     start = np.zeros(size)
     start[: len(pairs)] = labels / scale
     room = Room(jnp.asarray(cap), jnp.asarray(total / scale), quota, prompt)
-    unit = jnp.asarray(unit, jnp.float64)
-    return WorkingSet(rows, exact, label_info, room, jnp.asarray(base), jnp.asarray(scale), unit, used), jnp.asarray(
-        start
-    )
+    base, criterion = _in_basis(problem.criterion, basis, base, np.float64(unit))
+    return WorkingSet(rows, exact, label_info, room, base, jnp.asarray(scale), used), criterion, jnp.asarray(start)
 
 
 @jax.jit
-def _gather(pool, pairs, used):
-    """Differences and label information block by block; blocks not in use stay zero."""
+def _in_basis(criterion, basis, base, unit):
+    return _arrays.contract("ji,rjk,kl->ril", basis, base, basis), in_basis(criterion, basis, unit)
+
+
+@jax.jit
+def _gather(pool, pairs, used, basis):
+    """Differences in a basis, and label information, block by block; blocks not in use stay zero."""
     draws = pool.num_draws or 1
     rows = jnp.zeros((*pairs.shape[:2], pool.dim), jnp.float32)
     label_info = jnp.zeros((pairs.shape[0], draws, pairs.shape[1]), jnp.float64)
 
     def one(k, arrays):
         rows, exact, label_info = arrays
-        z = pair_differences(pool, pairs[k])
+        z = jnp.matmul(pair_differences(pool, pairs[k]), basis, precision=_arrays.HIGHEST)
         info = draw_label_information(pool, pairs[k])
         return rows.at[k].set(z.astype(rows.dtype)), exact.at[k].set(z), label_info.at[k].set(info)
 
@@ -103,8 +110,8 @@ def _rows(ws: WorkingSet, k: Array, dtype) -> tuple[Float[Array, "block d"], Flo
 
 
 def information(ws: WorkingSet, u: Float[Array, " n"], dtype=jnp.float32) -> Float[Array, "r d d"]:
-    """A(u) = base + scale sum_e u_e c_e z_e z_e^T, products in `dtype`, the sum over blocks in float64."""
-    labels = (u * ws.scale).astype(dtype).reshape(ws.rows.shape[:2])
+    """A(u) = base + sum_e u_e c_e z_e z_e^T, products in `dtype`, the sum over blocks in float64."""
+    labels = u.astype(dtype).reshape(ws.rows.shape[:2])
 
     def add(k, total):
         rows, label_info = _rows(ws, k, dtype)
@@ -121,19 +128,18 @@ def sensitivities(ws: WorkingSet, factors: Float[Array, "r d d"]) -> Float[Array
     def score(k, b):
         rows, label_info = _rows(ws, k, factors.dtype)
         draws = [jnp.sum(jnp.matmul(rows, f, precision=_arrays.HIGHEST) ** 2, axis=-1) for f in factors]
-        return b.at[k].set(jnp.mean(jnp.stack(draws) * label_info, axis=0) * ratio)
+        return b.at[k].set(jnp.mean(jnp.stack(draws) * label_info, axis=0))
 
-    ratio = (ws.scale / ws.unit).astype(factors.dtype)
     start = jnp.zeros(ws.rows.shape[:2], factors.dtype)
     return lax.fori_loop(0, ws.blocks, score, start).reshape(-1).astype(jnp.float64)
 
 
 def objective(ws: WorkingSet, criterion) -> Callable:
-    """u -> (criterion, gradient), both divided by `unit`; vectors in float64, products over pairs in float32."""
+    """u -> (criterion, gradient); vectors in float64, products over pairs in float32."""
 
     def value_and_gradient(u):
         matrix = information(ws, u)
         factors = criterion.factors(matrix).astype(jnp.float32)
-        return criterion.value(matrix) / ws.unit, -sensitivities(ws, factors)
+        return criterion.value(matrix), -sensitivities(ws, factors)
 
     return value_and_gradient
