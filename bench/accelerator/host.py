@@ -1,0 +1,43 @@
+"""What a pass costs on the host: results brought over, bits counted, pairs listed."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from bench.accelerator.arrays import factor, heavy_tailed
+from bench.accelerator.cases import Case
+from bench.accelerator.clock import timed_all
+from jaxdesign.pricing.memory import best_pairs, memory_source, price, reaching_pairs
+
+LISTED, LIMIT = 5000, 1000  # completions whose best pair reaches the level; pairs asked for
+
+
+def cases(small: bool) -> list[Case]:
+    """10^8 pairs."""
+    P, K, d = (64, 8, 16) if small else (201600, 32, 64)
+    return [Case("host", f"{P} x {K}, d = {d}", 30, partial(one_pass, (P, K, d)))]
+
+
+def one_pass(shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Seconds of a pass on the device, of the pass with its results on the host, and of what the host makes of them."""
+    completions, F = shape[1], factor(shape[-1])
+    source = memory_source(heavy_tailed(*shape))
+    best = np.sort(np.asarray(price(source, F, np.float32(np.inf)).best)[..., 0].ravel())[::-1]
+    level = best[min(LISTED, len(best) // 4)]
+    result = jax.tree.map(np.asarray, price(source, F, level))
+    found = timed_all(
+        {
+            "price": lambda: price(source, F, level),
+            "price, bits to host": lambda: np.asarray(price(source, F, level).reaches),
+            "price, all to host": lambda: jax.tree.map(np.asarray, price(source, F, level)),
+            "count bits": lambda: np.bitwise_count(result.reaches).sum(),
+            "reaching pairs": lambda: reaching_pairs(result, completions),
+            "best pairs": lambda: best_pairs(result, float(level), LIMIT),
+        },
+        3,
+    )
+    return found | {"pairs": shape[0] * completions * (completions - 1) / 2, "bytes": sum(a.nbytes for a in result)}
