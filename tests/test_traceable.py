@@ -1,6 +1,8 @@
 """What `frank_wolfe` and `multiplicative` share: they run inside jit and vmap and never certify too much."""
 
 import importlib
+from fractions import Fraction
+from itertools import combinations
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +94,56 @@ def test_the_lower_bound_is_below_the_best_value_and_near_it(solve, name):
         assert float(certificate.lower_bound) <= best
         assert float(certificate.value) >= best
     assert certificate.efficiency > 0.999
+
+
+@both
+@pytest.mark.parametrize("target", [None, H], ids=["LogDet", "Trace"])
+def test_float32_certificates_are_rounded_to_the_safe_side(solve, target):
+    """With every pair at its cap one allocation is allowed, so its value is the best: both are known in float64."""
+    criterion = LogDet() if target is None else Trace(target)
+    pairs = PROMPTS * COMPLETIONS * (COMPLETIONS - 1) // 2
+    certify = jax.jit(lambda pool: solve(pool, criterion, Budget(pairs, per_pair=1), prior=1.0, passes=1)[1])
+    for seed in range(16):
+        pool = CompletionPool(random_arrays(seed, ragged=False, copies=False)[0])
+        certificate = jax.tree.map(float, certify(pool))
+        _, z, c = written_out(pool)
+        truth = criterion_of(information_of(z, c, np.ones(pairs), np.eye(DIM)), target)
+        rounding = 1e-13 * abs(truth)  # of float64; that of float32 is 6e-8
+        assert certificate.value >= truth - rounding
+        assert certificate.lower_bound <= truth + rounding
+        assert 0 <= certificate.gap <= 4e-7 * abs(truth) and certificate.efficiency <= 1
+
+
+@both
+def test_rounding_in_float64_makes_no_certificate_better(solve, float64_scope):
+    """Badly conditioned features, against sensitivities and S = m max b in rational arithmetic: efficiency d / S."""
+    total, dim, found = 8, 3, []
+    certify = jax.jit(lambda pool: solve(pool, LogDet(), Budget(total), passes=20))
+    for seed in range(16):
+        rng = np.random.default_rng(seed)
+        scaled = rng.standard_normal((4, 3, dim)) * np.array([1, 1e-2, 1e-4])
+        pool = CompletionPool(scaled @ np.linalg.qr(rng.standard_normal((dim, dim)))[0])
+        allocation, certificate = certify(pool)
+        best = float(dim / (total * largest_sensitivity(pool.features, allocation)))
+        assert certificate.efficiency <= best * (1 + 4e-15)
+        found.append(float(certificate.efficiency) / best)
+    assert min(found) > 1 - 1e-4  # and not much worse
+
+
+def largest_sensitivity(features, allocation):
+    """max z^T A^-1 z / 4 over all pairs, A = sum n z z^T / 4, as a fraction: d = 3."""
+    rows = [[[Fraction(float(x)) for x in row] for row in prompt] for prompt in features]
+    pairs = [(p, i, j) for p in range(len(rows)) for i, j in combinations(range(len(rows[0])), 2)]
+    z = [[a - b for a, b in zip(rows[p][i], rows[p][j], strict=True)] for p, i, j in pairs]
+    n = [Fraction(float(allocation[pair])) for pair in pairs]
+    A = [[sum(w * v[k] * v[l] for w, v in zip(n, z, strict=True)) / 4 for l in range(3)] for k in range(3)]
+
+    def minor(k, l):
+        a, b = [r for r in range(3) if r != k], [r for r in range(3) if r != l]
+        return (-1) ** (k + l) * (A[a[0]][b[0]] * A[a[1]][b[1]] - A[a[0]][b[1]] * A[a[1]][b[0]])
+
+    det = sum(A[0][l] * minor(0, l) for l in range(3))
+    return max(sum(v[k] * minor(k, l) * v[l] for k in range(3) for l in range(3)) / det / 4 for v in z)
 
 
 # ---- transformations
