@@ -13,6 +13,7 @@ from jaxdesign.budget import Budget
 from jaxdesign.criteria import LogDet, Trace
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.memory import (
+    Charges,
     PassResult,
     best_pairs,
     map_chunks,
@@ -77,6 +78,35 @@ def test_every_pair_at_or_above_the_threshold_is_listed_and_few_below(seed, scor
     error = np.asarray(result.error)[pairs[:, 0]]
     assert listed >= set(map(tuple, pairs[b >= threshold]))
     assert listed <= set(map(tuple, pairs[b >= threshold - 3 * error]))
+
+
+@given(seeds, kinds, st.sampled_from([1.0, 1e2, 1e4, 1e6]), st.floats(0, 1))
+def test_charges_far_above_the_sensitivities_lose_no_pair(seed, scores, size, quantile):
+    """Sensitivities net of charges, exact in float64, stay within the error and are listed down to the threshold.
+
+    Prices of limits that pull against each other are large and nearly cancel: float32 then knows no net to better than
+    6e-8 of the charges, whatever the sensitivities.
+    """
+    rng, pool = np.random.default_rng(seed), pool_of(seed, scores)
+    G = np.stack([random_spd([seed, r], DIM) for r in range(pool.num_draws or 1)])
+    source = memory_source(pool)
+    of = np.zeros((source.slots, COMPLETIONS), np.float32)
+    of[:PROMPTS] = size * rng.standard_normal((PROMPTS, COMPLETIONS))
+    pairs, z, c = written_out(pool)
+    p, i, j = pairs.T
+    net = sensitivities_of(z, c, G) - of[p, i].astype(np.float64) - of[p, j].astype(np.float64)
+    threshold = np.float32(np.quantile(net, quantile))
+    charges = Charges(jnp.asarray(of), jnp.zeros(source.slots, jnp.float32))
+    result = price(source, np.linalg.cholesky(G).astype(np.float32), threshold, None, charges)
+    listed = set(map(tuple, reaching_pairs(result, COMPLETIONS).tolist()))
+    assert set(map(tuple, pairs[net >= threshold].tolist())) <= listed
+    dense = np.full((PROMPTS, COMPLETIONS, COMPLETIONS), -np.inf)
+    dense[p, i, j] = dense[p, j, i] = net
+    best, expected = np.asarray(result.best, np.float64)[:PROMPTS, :, 0], dense.max(axis=-1)
+    some = np.isfinite(expected)
+    assert (np.isfinite(best) == some).all()
+    error = np.broadcast_to(np.asarray(result.error, np.float64)[:PROMPTS, None], best.shape)
+    assert (np.abs(best[some] - expected[some]) <= error[some]).all()
 
 
 @given(seeds, kinds)
