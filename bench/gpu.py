@@ -33,7 +33,7 @@ from bench.accelerator.hardware import hardware
 from bench.experiments.files import plain, write_json
 
 SECTIONS = (
-    rates.cases, passes.cases, host.cases, whole.cases, algebra.cases, whole.batch_cases, passes.precision_cases,
+    rates.cases, passes.cases, passes.precision_cases, host.cases, whole.cases, algebra.cases, whole.batch_cases,
 )  # fmt: skip
 SMALL_NEEDS = 1.0  # seconds that a measurement on tiny sizes needs
 

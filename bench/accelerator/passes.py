@@ -35,7 +35,7 @@ def cases(small: bool) -> list[Case]:
 
 
 def precision_cases(small: bool) -> list[Case]:
-    """Lower precisions against the one in use; last of all, since they make JAX forget its programs."""
+    """Lower precisions against the one in use; best where later cases have few programs in common with earlier ones."""
     shape = (64, 8, 16) if small else (65536, 32, 256)
     return [Case("precision", name, 25, partial(at_precision, shape, name)) for name in ("high", "default")]
 
