@@ -189,9 +189,7 @@ def _summary(design, chance: float | None, dim: int) -> None:
     if chance is not None:
         print(f"as many pairs drawn at random: {chance:.3f}")
     if total < 2 * dim:
-        print(
-            f"{total:.0f} labels are few for {dim} dimensions: the bound counts fractions of labels, out of reach here"
-        )
+        print(design.report["bound"])
     if design.report["relaxed"]["status"] != "CERTIFIED":
         print(f"bound: {jaxdesign.Status[design.report['relaxed']['status']]}")
     if design.skipped_prompts:

@@ -18,7 +18,8 @@ from jaxdesign.status import Status
 class Certificate(NamedTuple):
     """How close an allocation is to the best one, as Python floats.
 
-    value is the criterion at the allocation, lower_bound a number that no allowed allocation can go below,
+    value is the criterion at the allocation, lower_bound a number that no allowed allocation can go below (from
+    `select_pairs`, which chooses whole labels: no allowed allocation of whole labels),
     gap = value - lower_bound, efficiency in (0, 1]: exp(-gap / d) for LogDet, lower_bound / value for Trace, NaN for a
     criterion without such a formula. Relative gap = 1 - efficiency.
     """

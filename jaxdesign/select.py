@@ -20,6 +20,7 @@ from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import make_problem, prior_matrix
 from jaxdesign.solvers.optimize import optimize
 from jaxdesign.status import Status
+from jaxdesign.whole_bound import bound_in_words
 from jaxdesign.worst_case import WorstCase
 
 
@@ -38,8 +39,9 @@ def select_pairs(
 ) -> Design:
     """Choose which pairs to have labelled: whole labels that minimise the criterion, and how far from best they can be.
 
-    First the best real-valued design, whose certificate bounds every choice of whole labels from below; then several
-    choices of whole labels, of which the one with the smallest criterion is returned:
+    First the best real-valued design, whose certificate bounds every choice of whole labels from below. With few labels
+    a dimension that bound says little, because it counts fractions of labels, and the better of it and `whole_bound`
+    is taken. Then several choices of whole labels, of which the one with the smallest criterion is returned:
 
         best_set           the pairs with the most labels in the real-valued design, once each
         largest_remainder  its labels rounded down, the rest to the largest remainders
@@ -70,8 +72,10 @@ def select_pairs(
 
     Returns:
         Design with status EXACT: pairs in order, whole labels that sum to the total, the certificate with the chosen
-        labels' own value and the real-valued bound. `report` holds "method", the name of the winner; "relaxed", value,
-        lower_bound, efficiency and status of the real-valued design; "candidates", for each name value, efficiency,
+        labels' own value and a lower bound that no allowed choice of whole labels goes below. `report` holds "method",
+        the name of the winner; "relaxed", value, lower_bound, efficiency and status of the real-valued design;
+        "whole_bound", the bound that counts whole labels, None where it was not computed; "bound", a sentence that says
+        which of the two is the better one, which the certificate has; "candidates", for each name value, efficiency,
         seconds, for greedy the number of prompts looked at, for exchange its start, its swaps and whether no move that
         helps is left.
 
@@ -122,7 +126,13 @@ def select_pairs(
     check_allowed(problem, best.pairs, best.labels)
     real = relaxed.certificate
     told = {"value": real.value, "lower_bound": real.lower_bound, "efficiency": real.efficiency}
-    report = {"method": best.name, "relaxed": told | {"status": relaxed.status.name}, "candidates": found.candidates}
+    report = {
+        "method": best.name,
+        "relaxed": told | {"status": relaxed.status.name},
+        "whole_bound": found.whole if np.isfinite(found.whole) else None,
+        "bound": bound_in_words(problem, problem.limits.total, found.whole > real.lower_bound),
+        "candidates": found.candidates,
+    }
     if isinstance(crit, WorstCase):
         report |= report_at(problem, best.pairs, best.labels)
     return Design(

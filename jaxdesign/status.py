@@ -19,7 +19,9 @@ class Status(Enum):
     )
     STOPPED_BY_CALLBACK = "Stopped because the callback returned True; the certificate is that of the last pass."
     INACCURATE = "The reference solver stopped short of relative gap 1e-6; the certificate says how near it came."
-    EXACT = "Whole labels chosen; efficiency is against a certified bound on the best real-valued design."
+    EXACT = (
+        "Whole labels chosen; efficiency is against a certified bound on all allowed choices, as report['bound'] says."
+    )
 
     def __str__(self) -> str:
         return self.value

@@ -22,6 +22,7 @@ from jaxdesign.exact.sampling import dependent, drawn
 from jaxdesign.feasibility import check_feasible
 from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import Problem, analyse, exact_sensitivities, information, singular, usable
+from jaxdesign.whole_bound import whole_bound
 from jaxdesign.worst_case import as_trace
 
 GREEDY_WORK = 4e11  # see `work`: beyond this, greedy looks only at the prompts that the real-valued design uses most
@@ -46,10 +47,11 @@ class Choice(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The best choice, None if all are singular, and what is told about every candidate."""
+    """The best choice, None if all are singular, what is told about every candidate, and the bound on whole labels."""
 
     best: Choice | None
     candidates: dict
+    whole: float  # -inf where there is none
 
 
 def in_tasks(problem: Problem, size: int) -> Problem:
@@ -85,13 +87,16 @@ def best_choice(
 
     Args:
         problem: whole limits.
-        relaxed: pairs and labels without the required ones; its lower bound certifies every choice.
+        relaxed: pairs and labels without the required ones; its lower bound, or that on whole labels where it is
+            better, certifies every choice.
         tol: a candidate certified to this ends the search.
         seed: for the candidates that draw.
         size: labels per task.
         methods: names of the candidates to try, of METHODS and RECIPES.
     """
-    bound, tasks = relaxed.certificate.lower_bound, in_tasks(problem, size)
+    tasks = in_tasks(problem, size)
+    whole = whole_bound(problem, tasks.limits, size)
+    bound = max(relaxed.certificate.lower_bound, whole)
     design = replace(relaxed, labels=relaxed.labels / size)
     choices, told = [], {}
 
@@ -128,11 +133,11 @@ def best_choice(
             name = "exchange" if number == 0 else f"exchange_{number + 1}"
             consider(name, began, pairs, labels, start=start.name, swaps=made.swaps, optimal=made.optimal)
     best = choices[0] if choices else None
-    return Found(None if best is None else best._replace(labels=size * best.labels), told)
+    return Found(None if best is None else best._replace(labels=size * best.labels), told, whole)
 
 
 def certificate_of(problem: Problem, pairs: np.ndarray, labels: np.ndarray, bound: float) -> Certificate:
-    """Certificate of whole labels from the real-valued bound; value inf, efficiency 0 where A is singular."""
+    """Certificate of whole labels from a bound; value inf, efficiency 0 where A is singular."""
     matrix = information(problem, pairs, labels)
     analysis = analyse(problem, matrix)
     if not usable(problem, analysis) or singular(problem, matrix):
