@@ -39,9 +39,10 @@ def select_pairs(
 ) -> Design:
     """Choose which pairs to have labelled: whole labels that minimise the criterion, and how far from best they can be.
 
-    First the best real-valued design, whose certificate bounds every choice of whole labels from below. With few labels
-    a dimension that bound says little, because it counts fractions of labels, and the better of it and `whole_bound`
-    is taken. Then several choices of whole labels, of which the one with the smallest criterion is returned:
+    First the best real-valued design, whose certificate bounds every choice of whole labels from below. With less than
+    a label a dimension that bound says little, because it counts fractions of labels, and the better of it and
+    `whole_bound` is taken. Then several choices of whole labels, of which the one with the smallest criterion is
+    returned:
 
         best_set           the pairs with the most labels in the real-valued design, once each
         largest_remainder  its labels rounded down, the rest to the largest remainders
@@ -130,7 +131,9 @@ def select_pairs(
         "method": best.name,
         "relaxed": told | {"status": relaxed.status.name},
         "whole_bound": found.whole if np.isfinite(found.whole) else None,
-        "bound": bound_in_words(problem, problem.limits.total, found.whole > real.lower_bound),
+        "bound": bound_in_words(
+            problem.dim, problem.limits.total / budget.labels_per_task, found.whole > real.lower_bound
+        ),
         "candidates": found.candidates,
     }
     if isinstance(crit, WorstCase):

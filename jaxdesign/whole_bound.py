@@ -69,7 +69,6 @@ from jaxdesign.lifted_prior import lifted, no_lift
 from jaxdesign.problem import Problem, analyse, draw_label_information, singular, usable
 from jaxdesign.worst_case import as_trace
 
-FEW = 2  # labels a dimension from which on fractions of labels are no more than whole ones
 ROUNDS = 5  # of lifting the prior, with a pass over the pool each
 SHARE = 0.05  # of what a lift promised that may be missing in the end
 LARGEST_ERROR = 0.1  # relative; beyond it there is no bound
@@ -95,13 +94,15 @@ def whole_bound(problem: Problem, limits: Limits, size: int = 1) -> float:
         size: labels of a task.
 
     Returns:
-        -inf for FEW labels a dimension or more, a prior that is singular or nearly so, or a criterion of the user's.
+        -inf for one task a dimension or more, where the bound on fractions of labels has been the better one (0.72
+        against 0.67 at one a dimension, 0.84 against 0.35 at most at 1.25, LogDet on a Gaussian pool with d = 32), a
+        prior that is singular or nearly so, or a criterion of the user's.
 
     Numerics: float64 but for the passes over the pool, rounding counted.
     Complexity: a handful of passes over the pool for Trace, up to ROUNDS more for LogDet.
     """
     criterion = as_trace(problem.criterion)
-    if limits.total >= FEW * problem.dim or not isinstance(criterion, LogDet | Trace):
+    if limits.total >= problem.dim or not isinstance(criterion, LogDet | Trace):
         return -np.inf
     start = _listing(problem, limits, size, problem.prior)
     if start is None:
@@ -111,15 +112,13 @@ def whole_bound(problem: Problem, limits: Limits, size: int = 1) -> float:
     return _lifted_bound(problem, limits, size, start)
 
 
-def bound_in_words(problem: Problem, labels: float, whole: bool) -> str:
-    """A sentence that says what the lower bound counts."""
+def bound_in_words(dim: int, tasks: float, whole: bool) -> str:
+    """A sentence that says what the lower bound counts, for so many whole tasks (labels, where tasks have one)."""
     if not whole:
         return "The bound counts fractions of labels: it holds for real-valued allocations too."
-    if labels >= problem.dim:
-        return "The bound counts whole labels: no choice of so many whole labels goes below it."
     return (
-        f"Below one label a dimension the bound counts whole labels: {labels:.0f} of them leave at least "
-        f"{problem.dim - labels:.0f} of {problem.dim} dimensions with the prior alone."
+        f"Below one label a dimension the bound counts whole labels: on at most {tasks:.0f} pairs they leave at least "
+        f"{dim - tasks:.0f} of {dim} dimensions with what was known before."
     )
 
 

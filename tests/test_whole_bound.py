@@ -270,12 +270,12 @@ def test_trace_is_von_neumanns_bound(target):
 
 
 def test_repeats_leave_the_trace_the_rank_of_the_pairs():
-    # three prompts of one pair each: 10 labels lie on 3 different pairs, which leave 5 of 8 dimensions untouched
+    # three prompts of one pair each: 7 labels lie on 3 different pairs, which leave 5 of 8 dimensions untouched
     pool = regression_pool(np.eye(8)[:3])
-    bound, _ = bound_of(pool, Trace(np.eye(8)), Budget(10), 1.0)
+    bound, _ = bound_of(pool, Trace(np.eye(8)), Budget(7), 1.0)
     assert bound >= 5
     c = written_out(pool)[2]
-    best = min(5 + (1 / (1 + labels * c[0])).sum() for labels in batches(3, 10))
+    best = min(5 + (1 / (1 + labels * c[0])).sum() for labels in batches(3, 7))
     assert bound <= best
 
 
@@ -416,7 +416,7 @@ def test_without_a_regular_prior_there_is_no_such_bound():
         for criterion in CRITERIA.values():
             assert bound_of(pool, criterion, Budget(4), prior)[0] == -np.inf
     assert bound_of(pool, jd.Criterion(lambda A: jnp.trace(jnp.linalg.inv(A))), Budget(4), 1.0)[0] == -np.inf
-    assert bound_of(pool, LogDet(), Budget(2 * DIM), 1.0)[0] == -np.inf
+    assert bound_of(pool, LogDet(), Budget(DIM), 1.0)[0] == -np.inf
 
 
 # ---- where it is used
@@ -430,7 +430,7 @@ def test_select_pairs_takes_the_better_bound_and_says_which(name):
     relaxed, whole = batch.report["relaxed"]["lower_bound"], batch.report["whole_bound"]
     assert batch.certificate.lower_bound == min(max(relaxed, whole), batch.certificate.value)
     assert batch.certificate.lower_bound <= best + 1e-9 * abs(best)
-    words = "3 of them leave at least 3 of 6 dimensions" if whole > relaxed else "fractions of labels"
+    words = "on at most 3 pairs they leave at least 3 of 6 dimensions" if whole > relaxed else "fractions of labels"
     assert words in batch.report["bound"]
     if name in ("LogDet", "Trace"):
         assert whole > relaxed
