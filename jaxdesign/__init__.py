@@ -37,12 +37,13 @@ _HOMES = {
     "select_pairs": "select",
     "with_uniform_floor": "exact.random_pairs",
 }
-_MODULES = ("baselines", "preference", "reference", "solvers")
+_MODULES = ("baselines", "io", "preference", "reference", "solvers")
 
 __all__ = [*sorted(_HOMES), *_MODULES]
 
 if TYPE_CHECKING:
     from jaxdesign import baselines as baselines
+    from jaxdesign import io as io
     from jaxdesign import preference as preference
     from jaxdesign import reference as reference
     from jaxdesign import solvers as solvers

@@ -32,8 +32,10 @@ def select_pairs(
     prior: Any = None,
     seed: int = 0,
     tol: float = 1e-3,
+    max_passes: int | None = None,
     design: Design | None = None,
     callback: Callable[[TraceRow], bool | None] | None = None,
+    progress: Callable[[str, str], Any] | None = None,
     annotators: Annotators | None = None,
     methods: Sequence[str] | None = None,
 ) -> Design:
@@ -64,8 +66,11 @@ def select_pairs(
         prior: information already held, (d, d) or a scalar ridge.
         seed: for the choices that draw at random.
         tol: relative gap at which the real-valued design stops, and at which a choice of whole labels is good enough.
+        max_passes: passes of the solver after which to stop; None for its own limit.
         design: a real-valued design of the same problem, instead of solving for one; it is certified anew.
         callback: called after every pass of the solver with (passes, value, lower_bound, gap, seconds).
+        progress: called with (phase, detail), two strings, when a phase begins or has got further: "optimise", then
+            the names of the choices above as they are tried.
         annotators: who can label; the design then says who labels which pair (`.annotators`). None: labels are alike.
         methods: names of the candidates to try, for comparisons; None for all those above. "drawn" and
             "drawn_by_prompt" are tried only where they are named: pairs drawn without replacement with probability
@@ -103,12 +108,15 @@ def select_pairs(
         if design is not None:
             raise ValueError("design: a design that says who labels what cannot be rounded again; pass design=None")
         wide = repeated_pool(pool, annotators), crit, repeated_budget(budget, pool, annotators)
-        chosen = select_pairs(*wide, prior=prior, seed=seed, tol=tol, callback=callback, methods=methods)
+        told = {"callback": callback, "progress": progress}
+        chosen = select_pairs(*wide, prior=prior, seed=seed, tol=tol, max_passes=max_passes, methods=methods, **told)
         return with_annotators(chosen, pool, annotators)
+    progress = progress or (lambda phase, detail: None)
     check_enough(pool, crit, budget, prior)
+    progress("optimise", "the real-valued design")
     problem = make_problem(pool, crit, budget, prior)
     if design is None:
-        relaxed = optimize(pool, crit, budget, prior=prior, tol=tol, callback=callback)
+        relaxed = optimize(pool, crit, budget, prior=prior, tol=tol, max_passes=max_passes, callback=callback)
     else:
         allocation = canonical_allocation(problem, design.pairs, design.labels)
         relaxed = evaluated(problem, *allocation, design.status, passes=design.passes, trace=design.trace)
@@ -116,7 +124,7 @@ def select_pairs(
     relaxed = replace(relaxed, pairs=free[0], labels=free[1])
     if isinstance(crit, WorstCase):
         problem = with_mixture(problem, [relaxed.report["mixture"][name] for name in crit.names])
-    found = best_choice(problem, relaxed, tol, int(seed), int(budget.labels_per_task), methods)
+    found = best_choice(problem, relaxed, tol, int(seed), int(budget.labels_per_task), methods, progress)
     best = found.best
     if best is None:
         ridge = 1e-3 * float(np.trace(problem.given_units(problem.even[0]))) / problem.dim

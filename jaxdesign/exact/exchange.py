@@ -9,6 +9,7 @@ float64 finds no swap that helps.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -49,6 +50,7 @@ def exchange(
     least_gain: float = GAIN,
     max_swaps: int | None = None,
     max_passes: int | None = None,
+    progress: Callable[[str], Any] = lambda detail: None,
 ) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"], ExchangeReport]:
     """Improve whole labels until no swap, one label taken from a pair and given to another, lowers the criterion.
 
@@ -61,6 +63,7 @@ def exchange(
             this share of it. The last passes make few swaps of little gain: 1e-6 saves about half of the passes.
         max_swaps: stop after so many swaps; None for no limit.
         max_passes: stop after so many searches of the pool; None for no limit.
+        progress: told before every search of the pool how many there were and how many swaps they led to.
 
     Returns:
         pairs (S, 3) in order, whole labels (S,) with the same sum under the same caps and quotas, and a report. With
@@ -95,7 +98,7 @@ def exchange(
                 "labels: their information is singular, so that no swap can be scored; start from other labels, or "
                 "pass a prior (a ridge will do)"
             )
-        return _exchanged(problem, batch, least, *limits)
+        return _exchanged(problem, batch, least, *limits, progress)
 
 
 def _limit(value: int | None, name: str) -> float:
@@ -133,13 +136,14 @@ def _batch(problem: Problem, target_root, pairs, labels) -> _Batch:
     return _Batch(pairs, labels, target_root, matrix, factors, float(value))
 
 
-def _exchanged(problem: Problem, batch: _Batch, least: float, max_swaps: float, max_passes: float):
+def _exchanged(problem: Problem, batch: _Batch, least: float, max_swaps: float, max_passes: float, progress: Callable):
     """Quick searches while they pay, then complete ones until nothing helps."""
     rough, before = problem.source, batch.value
     exact = rough if rough.dtype == np.float64 else memory_source(problem.pool, np.float64, problem.decided.closed)
     made, passes, quick, done, optimal = 0, 0, True, False, False
     while made < max_swaps and passes < max_passes and not done:
         passes += 1
+        progress(f"search {passes}, {made} swaps so far")
         found, swapped = _search(problem, batch, rough if quick else exact, least, complete=not quick), 0
         if quick or (found.gains > least).any():
             batch, swapped = _swap_among(problem, batch, found, least, max_swaps - made, rough.dtype)

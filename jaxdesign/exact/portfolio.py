@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -81,7 +82,13 @@ def in_tasks(problem: Problem, size: int) -> Problem:
 
 
 def best_choice(
-    problem: Problem, relaxed: Design, tol: float, seed: int, size: int, methods: Sequence[str] = METHODS
+    problem: Problem,
+    relaxed: Design,
+    tol: float,
+    seed: int,
+    size: int,
+    methods: Sequence[str] = METHODS,
+    progress: Callable[[str, str], Any] = lambda phase, detail: None,
 ) -> Found:
     """The best candidate for `relaxed`, the real-valued design of the problem's free labels.
 
@@ -93,6 +100,7 @@ def best_choice(
         seed: for the candidates that draw.
         size: labels per task.
         methods: names of the candidates to try, of METHODS and RECIPES.
+        progress: told the name of a candidate when its turn comes, and what there is to say about it.
     """
     tasks = in_tasks(problem, size)
     whole = whole_bound(problem, tasks.limits, size)
@@ -119,6 +127,7 @@ def best_choice(
         if prompts is not None and good_enough():
             break
         began = time.perf_counter()
+        progress(name, "" if prompts is None else f"{tasks.limits.total:.0f} picks among {prompts} prompts")
         pairs, labels = choose()
         consider(
             name, began, pairs[labels > 0], labels[labels > 0], **({} if prompts is None else {"prompts": prompts})
@@ -129,8 +138,10 @@ def best_choice(
             if good_enough():
                 break
             began = time.perf_counter()
-            pairs, labels, made = exchange(proxy, start.pairs, start.labels, max_passes=EXCHANGE_PASSES)
             name = "exchange" if number == 0 else f"exchange_{number + 1}"
+            pairs, labels, made = exchange(
+                proxy, start.pairs, start.labels, max_passes=EXCHANGE_PASSES, progress=partial(progress, name)
+            )
             consider(name, began, pairs, labels, start=start.name, swaps=made.swaps, optimal=made.optimal)
     best = choices[0] if choices else None
     return Found(None if best is None else best._replace(labels=size * best.labels), told, whole)

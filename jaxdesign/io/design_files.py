@@ -1,7 +1,8 @@
-"""A selection written to files: the chosen pairs (.jsonl or .csv), and beside them a report (.json)."""
+"""A selection written to files: the chosen pairs or their tasks (.jsonl or .csv), beside them a report (.json)."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import enum
@@ -11,7 +12,7 @@ import math
 import os
 import secrets
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,19 @@ from jaxdesign.io.pool_files import PoolFile
 
 SUFFIXES = (".jsonl", ".csv")
 COLUMNS = ("prompt_id", "prompt", "i", "j", "labels", "prompt_text", "response_i", "response_j")
+TASK_COLUMNS = (
+    "task_id",
+    "prompt_id",
+    "prompt",
+    "i",
+    "j",
+    "repeat",
+    "a",
+    "b",
+    "prompt_text",
+    "response_a",
+    "response_b",
+)
 _REQUIRED = COLUMNS[1:5]
 
 
@@ -56,7 +70,7 @@ def check_writable(path: str | Path, overwrite: bool = False) -> None:
         if file.is_dir():
             raise IsADirectoryError(f"{file}: is a directory; choose another path")
         if not overwrite and os.path.lexists(file):
-            raise FileExistsError(f"{file}: exists already; choose another path, remove it, or allow overwriting")
+            raise FileExistsError(f"{file}: exists already; choose another path, remove it, or pass overwrite=True")
     try:  # by trying, because permission bits do not tell of read-only file systems
         with tempfile.TemporaryFile(dir=directory):
             pass
@@ -90,6 +104,21 @@ def selection_rows(pairs: np.ndarray, labels: np.ndarray, pool: PoolFile | None 
     return [_row(*pair, count, pool) for pair, count in zip(pairs.tolist(), labels.tolist(), strict=True)]
 
 
+def task_rows(tasks: Iterable[Any], pool: PoolFile | None = None) -> list[dict[str, Any]]:
+    """One row per wanted label, in the order given: who is asked sees completion a first, then b.
+
+    Args:
+      tasks: as from `jaxdesign.preference.make_tasks`, whose ids name the same label in every run.
+      pool: source of prompt_id, prompt_text, response_a and response_b; columns it lacks are left out.
+
+    Returns:
+      Dicts of plain Python values with the keys of TASK_COLUMNS, in that order; a and b are i and j, or j and i where
+      the task is swapped.
+    """
+    pool = pool or PoolFile()
+    return [_task_row(task, pool) for task in tasks]
+
+
 def write_selection(
     path: str | Path, rows: Sequence[Mapping[str, Any]], report: Mapping[str, Any], overwrite: bool = False
 ) -> tuple[Path, Path]:
@@ -97,7 +126,7 @@ def write_selection(
 
     Args:
       path: pairs file, .jsonl (one JSON object a line) or .csv (a header, then one line a pair), UTF-8.
-      rows: as from `selection_rows`; for .csv all with the same keys.
+      rows: as from `selection_rows` or `task_rows`; for .csv all with the same keys.
       report: certificate, settings, version, seed ...: dicts, sequences, strings, numbers, arrays, dataclasses, named
         tuples and enum members (written as their value). NaN and infinity become null, which JSON can hold.
       overwrite: replace existing files.
@@ -106,7 +135,8 @@ def write_selection(
       The two paths written, pairs and report.
 
     Raises:
-      Whatever `check_writable` raises; TypeError for a value that JSON cannot hold; OSError if the disk refuses.
+      Whatever `check_writable` raises; TypeError for a value that JSON cannot hold; OSError that names the file which
+      could not be written (no space left, for instance), and then no half of the two is left.
 
     Numerics: floats are written with all their digits and read back unchanged.
     """
@@ -125,6 +155,18 @@ def _row(prompt: int, i: int, j: int, count: float, pool: PoolFile) -> dict[str,
         row["prompt_text"] = pool.prompts[prompt]
     if pool.completions is not None:
         row |= {"response_i": pool.completions[prompt][i], "response_j": pool.completions[prompt][j]}
+    return row
+
+
+def _task_row(task: Any, pool: PoolFile) -> dict[str, Any]:
+    prompt, i, j = (int(part) for part in task.pair)
+    shown = (j, i) if task.swapped else (i, j)
+    row: dict[str, Any] = {"task_id": task.task_id} | ({} if pool.ids is None else {"prompt_id": pool.ids[prompt]})
+    row |= {"prompt": prompt, "i": i, "j": j, "repeat": int(task.repeat)} | dict(zip("ab", shown, strict=True))
+    if pool.prompts is not None:
+        row["prompt_text"] = pool.prompts[prompt]
+    if pool.completions is not None:
+        row |= {f"response_{name}": pool.completions[prompt][index] for name, index in zip("ab", shown, strict=True)}
     return row
 
 
@@ -166,6 +208,7 @@ def _plain(value: Any) -> Any:
 def _replace_together(texts: Mapping[Path, str]) -> None:
     """Writes every text under a temporary name in its own directory, and only then renames them, in order."""
     temporary = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.part") for path in texts}
+    path, renamed = next(iter(texts)), []
     try:
         for path, text in texts.items():
             # newline="" keeps \r inside CSV texts; a lone surrogate, legal in JSON, is written as its \uXXXX escape
@@ -173,6 +216,12 @@ def _replace_together(texts: Mapping[Path, str]) -> None:
                 file.write(text)
         for path in texts:
             os.replace(temporary[path], path)
+            renamed.append(path)
+    except OSError as error:  # a full disk is reported without a name, others with the temporary one
+        for file in renamed:  # a report without its pairs
+            file.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         for file in temporary.values():
-            file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a disk that refuses may refuse this too; the reason is raised already
+                file.unlink(missing_ok=True)

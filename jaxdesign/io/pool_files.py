@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,7 +82,8 @@ def read_completions(path: str | Path) -> PoolFile:
         {"prompt_id": "rice", "prompt": "How do I cook rice?", "completions": ["Rinse it first.", "Boil it."]}
 
     `instruction` may stand for prompt, `generations`, `responses` or `answers` for completions. prompt_id (string or
-    integer, kept as a string) must not repeat; without one it is the SHA-256 of the prompt in hexadecimal.
+    integer, kept as a string) must not repeat; without one it is the SHA-256 of the prompt in hexadecimal, and where
+    the same prompt comes again, that of this name and a number from 1: ids always differ.
 
     Args:
       path: the file, UTF-8; empty lines are skipped.
@@ -106,10 +107,7 @@ def read_completions(path: str | Path) -> PoolFile:
         row = _json_object(where, line)
         prompts.append(_text(where, "prompt", _only(where, row, PROMPT_KEYS)))
         completions.append(_texts(where, _only(where, row, COMPLETIONS_KEYS)))
-        if "prompt_id" not in row:
-            ids.append(hashlib.sha256(prompts[-1].encode("utf-8", "surrogatepass")).hexdigest())
-            continue
-        ids.append(_prompt_id(where, row["prompt_id"]))
+        ids.append(_prompt_id(where, row["prompt_id"]) if "prompt_id" in row else _free_id(prompts[-1], line_of))
         first = line_of.setdefault(ids[-1], number)
         if first != number:
             raise ValueError(f"{where}: prompt_id {ids[-1]!r} was used on line {first}; give every row its own")
@@ -167,6 +165,11 @@ def _check_arrays(
             raise TypeError(f"{path}: ids of dtype {ids.dtype}: must be strings (dtype <U...) or integers")
         if ids.shape != prompts_completions[:1]:
             raise ValueError(f"{path}: ids of shape {ids.shape}: must be {prompts_completions[:1]}, one a prompt")
+        names, counts = np.unique(ids, return_counts=True)
+        if counts.max() > 1:
+            raise ValueError(
+                f"{path}: ids has {names[counts.argmax()]} {counts.max()} times; give every prompt its own"
+            )
 
 
 def _check_floating(path: Path, name: str, array: np.ndarray) -> None:
@@ -216,6 +219,20 @@ def _texts(where: str, value: Any) -> list[str]:
     if not isinstance(value, list):
         raise TypeError(f"{where}: completions is a {type(value).__name__}: must be a list of strings")
     return [_text(where, f"completions[{index}]", text) for index, text in enumerate(value)]
+
+
+def _free_id(prompt: str, taken: Mapping[str, int]) -> str:
+    """An id made of the prompt that no earlier row has."""
+    name = found = _digest(prompt)
+    repetition = 0
+    while found in taken:
+        repetition += 1
+        found = _digest(f"{name} {repetition}")
+    return found
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _prompt_id(where: str, value: Any) -> str:

@@ -1,0 +1,123 @@
+"""The options of the command, each checked where it is read."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+
+import jaxdesign
+
+CRITERIA = ("trace", "logdet")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors on one line, like all others."""
+
+    def error(self, message):
+        self.exit(2, f"jaxdesign: error: {message}; see {self.prog} --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    whole = _Parser(prog="jaxdesign", description="Which pairs of completions should be compared?")
+    whole.add_argument("--version", action="version", version=f"jaxdesign {jaxdesign.__version__}")
+    commands = whole.add_subparsers(required=True, metavar="command")
+    command = commands.add_parser(
+        "select",
+        help="choose the pairs to have labelled",
+        description="Choose the pairs of completions to have labelled, and prove how good the choice is.",
+        epilog="Exit code: 0 done; 1 written, but not where asked (it says where); 2 refused; 130 interrupted.",
+    )
+    command.add_argument(
+        "pool",
+        nargs="?",
+        help=".npy or .npz with features (prompts, completions, dimension), or .jsonl with a prompt and its "
+        "completions a line; default: the small pool inside the package",
+    )
+    command.add_argument("--labels", type=_whole(1), required=True, help="number of labels to spend")
+    command.add_argument(
+        "--texts",
+        help=".jsonl with the prompts and completions that the features are of, so that the tasks have texts: joined "
+        "by prompt_id where the features have ids (.npz), else by order; the k-th completion is the k-th row",
+    )
+    command.add_argument("--per-pair", type=_cap, default=1, help="labels a pair may get, or 'none' (default 1)")
+    command.add_argument("--per-prompt", type=_cap, default=None, help="labels a prompt may get, or 'none' (default)")
+    command.add_argument(
+        "--criterion",
+        choices=CRITERIA,
+        default="trace",
+        help="trace: learn what matters to the policy that the completions were sampled from, an error in the reward "
+        "counting by what it costs that policy: its expected loss is tr(H A^-1) / (2 beta). logdet: learn about all "
+        "directions alike, whether the policy uses them or not; for when H is not to be trusted. Default trace: it is "
+        "the loss itself, and in the experiments that the README reports logdet needed more labels for the same "
+        "policy nearly everywhere, and lost to random pairs where trace did not",
+    )
+    command.add_argument(
+        "--ridge",
+        type=_number(0, math.inf, "finite and at least 0"),
+        default=1e-3,
+        help="prior information: this share of labels / 4 x the second moment of the centred features, about half of "
+        "what the same labels spread evenly would bring (default 1e-3)",
+    )
+    command.add_argument(
+        "--tol",
+        type=_number(0, 1, "at least 0 and below 1"),
+        default=1e-3,
+        help="relative gap at which the real-valued design, and the choice, are good enough (default 1e-3)",
+    )
+    command.add_argument("--max-passes", type=_whole(1), help="passes over the pool for that design, at most")
+    command.add_argument(
+        "--seed",
+        type=_whole(0),
+        default=0,
+        help="for which completion is shown first (a), for roundings drawn at random and for the random pairs of the "
+        "comparison (default 0)",
+    )
+    command.add_argument(
+        "--output", required=True, help="file of the tasks, .jsonl or .csv; a .json report goes beside it"
+    )
+    command.add_argument("--overwrite", action="store_true", help="replace these files if they exist")
+    command.add_argument(
+        "--no-cache",
+        action="store_true",
+        help="do not keep compiled programs in the user's cache folder; by default later runs on pools of the same "
+        "shape start several times faster",
+    )
+    command.add_argument("--traceback", action="store_true", help="show where in the program an error arose")
+    return whole
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not number >= least or not number.is_integer():
+            raise argparse.ArgumentTypeError(f"{text!r} found; expected a whole number of at least {least}")
+        return int(number)
+
+    return read
+
+
+def _cap(text: str) -> int | None:
+    if text.lower() == "none":
+        return None
+    try:
+        return _whole(1)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or 'none' for no limit") from None
+
+
+def _number(least: float, below: float, allowed: str) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not least <= number < below:
+            raise argparse.ArgumentTypeError(f"{text!r} found; must be a number, {allowed}")
+        return number
+
+    return read

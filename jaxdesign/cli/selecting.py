@@ -1,0 +1,167 @@
+"""`jaxdesign select`: from a pool in a file to tasks and a report in files."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import jaxdesign
+from jaxdesign.cli.progress import Meter
+from jaxdesign.cli.saving import save
+from jaxdesign.cli.words import cut, in_options, number
+from jaxdesign.cli.writing import Writing
+from jaxdesign.io.design_files import check_writable, task_rows
+from jaxdesign.io.featurise import featurise
+from jaxdesign.io.joined_texts import with_texts
+from jaxdesign.io.pool_files import PoolFile, demo_pool_path, read_completions, read_features
+
+TEXT_DIM = 32  # surface n-grams carry little: more dimensions would only ask for more labels
+LISTED_PAIRS = 2e7  # pools with more pairs are not compared with random pairs, which are drawn from a list of all pairs
+ARRAYS = (".npy", ".npz")
+PHASES = {  # of `select_pairs`; the others are ways of rounding, and exchange from one start after another
+    "optimise": "optimising",
+    "greedy": "choosing greedily",
+    "greedy_logdet": "choosing greedily, for log det",
+}
+
+
+def select(chosen: argparse.Namespace, writing: Writing) -> int:
+    """`jaxdesign select`."""
+    began = time.perf_counter()
+    check_writable(chosen.output, chosen.overwrite)
+    with Meter() as meter:
+        meter.phase("reading", chosen.pool or "the pool inside the package")
+        file = read_pool(chosen.pool, chosen.texts)
+        meter.phase("preparing", "")
+        with meter.compilations():
+            pool, whole_dim = _pool(file, chosen.pool)
+            design, chance = _designed(chosen, pool, meter)
+        meter.phase("writing", chosen.output)
+        rows = task_rows(_tasks(design, file, chosen.seed), file)
+        report = _report(chosen, pool, design, chance, time.perf_counter() - began)
+        with writing:
+            saved = save(chosen.output, rows, report, chosen.overwrite)
+    if saved.tasks is not None:
+        _summary(design, chance, pool.dim, whole_dim)
+        print(f"written: {saved.tasks} and {saved.report}")
+    return 0 if saved.as_asked else 1
+
+
+def read_pool(path: str | None, texts: str | None = None) -> PoolFile:
+    """Features from arrays, with texts if a file has them, or of texts by the built-in featuriser.
+
+    A path of None is the demonstration pool.
+    """
+    path = str(demo_pool_path()) if path is None else path
+    if Path(path).suffix.lower() in ARRAYS:
+        file = read_features(path)
+        return file if texts is None else with_texts(file, read_completions(texts))
+    if texts is not None:
+        raise ValueError(f"texts: go beside features ({' or '.join(ARRAYS)}); {path} has its own")
+    found = read_completions(path)
+    features, mask = featurise(found.completions, dim=TEXT_DIM)
+    return found._replace(features=features, mask=mask)
+
+
+def _pool(file: PoolFile, path: str | None):
+    """The pool on the dimensions that its features span, and how many it had."""
+    try:
+        whole = jaxdesign.CompletionPool(file.features, file.scores, file.mask, file.ids)
+        pool, _ = jaxdesign.restrict_to_range(whole)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path or demo_pool_path()}: {error}") from error
+    return pool, whole.dim
+
+
+def _designed(chosen: argparse.Namespace, pool, meter: Meter):
+    """The choice of pairs, and what random pairs would be worth."""
+    budget = jaxdesign.Budget(chosen.labels, chosen.per_pair, chosen.per_prompt)
+    moment = jaxdesign.second_moment(pool)
+    criterion = jaxdesign.LogDet() if chosen.criterion == "logdet" else jaxdesign.Trace(jaxdesign.policy_target(pool))
+    prior = chosen.ridge * budget.total / 4 * moment
+
+    design = jaxdesign.select_pairs(
+        pool,
+        criterion,
+        budget,
+        prior=prior,
+        seed=chosen.seed,
+        tol=chosen.tol,
+        max_passes=chosen.max_passes,
+        callback=meter.solver_pass,
+        progress=lambda phase, detail: meter.phase(*_in_words(phase, detail)),
+    )
+    meter.phase("comparing", "with random pairs")
+    return design, by_chance(pool, criterion, budget, prior, chosen.seed, design)
+
+
+def _in_words(phase: str, detail: str) -> tuple[str, str]:
+    """A phase of `select_pairs` as the command calls it."""
+    if phase in PHASES:
+        return PHASES[phase], detail
+    kind, _, start = phase.partition("_")
+    if kind == "exchange":
+        return "exchanging", f"start {start or 1}, {detail}"
+    return "rounding", phase.replace("_", " ")
+
+
+def _tasks(design, file: PoolFile, seed: int):
+    from jaxdesign.preference.label_tasks import make_tasks
+
+    return make_tasks(0, design.pairs, design.labels, ids=file.ids, swap_seed=seed)
+
+
+def by_chance(pool, criterion, budget, prior, seed: int, design) -> float | None:
+    """Efficiency of as many pairs drawn at random, against the design's bound; None for pools too large to list."""
+    from jaxdesign.exact.random_pairs import random_pairs
+
+    if pool.num_prompts * pool.completions**2 / 2 > LISTED_PAIRS:
+        return None
+    pairs, labels = random_pairs(pool, budget, seed)
+    value = jaxdesign.evaluate(pool, criterion, budget, pairs, labels, prior).certificate.value
+    if not np.isfinite(value):
+        return 0.0
+    return float(criterion.efficiency(value, min(design.certificate.lower_bound, value), pool.dim))
+
+
+def _report(chosen: argparse.Namespace, pool, design, chance: float | None, seconds: float) -> dict[str, Any]:
+    import jax
+
+    return {
+        "certificate": design.certificate._asdict(),
+        "status": str(design.status),
+        "settings": vars(chosen) | {"pool": chosen.pool or "the pool inside the package"},
+        "pool": {"prompts": pool.num_prompts, "completions": pool.completions, "rank": pool.dim},
+        "skipped_prompts": design.skipped_prompts,
+        "passes": design.passes,
+        "selection": design.report,
+        "random_pairs": {"efficiency": chance},
+        "seed": chosen.seed,
+        "seconds": seconds,
+        "versions": {"jaxdesign": jaxdesign.__version__, "jax": jax.__version__, "numpy": np.__version__},
+        "backend": jax.default_backend(),
+    }
+
+
+def _summary(design, chance: float | None, dim: int, whole_dim: int) -> None:
+    prompts, total = len(np.unique(design.pairs[:, 0])), design.labels.sum()
+    if dim < whole_dim:
+        print(f"features: rank {dim} of {whole_dim}; worked in the {number(dim, 'dimension')} they span")
+    print(f"{number(total, 'label')} on {number(len(design.pairs), 'pair')} of {number(prompts, 'prompt')}")
+    print(f"certified efficiency {cut(design.certificate.efficiency)}: at least this share of the best possible")
+    if chance is not None:
+        print(f"as many pairs drawn at random: {cut(chance)}")
+    if total < 2 * dim:
+        print(in_options(design.report["bound"]))
+    if design.report["relaxed"]["status"] != "CERTIFIED":
+        print(f"bound: {in_options(str(jaxdesign.Status[design.report['relaxed']['status']]))}")
+    if design.skipped_prompts:
+        one = design.skipped_prompts == 1
+        print(
+            f"{number(design.skipped_prompts, 'prompt')} {'has' if one else 'have'} fewer than two completions and "
+            f"{'was' if one else 'were'} skipped"
+        )
