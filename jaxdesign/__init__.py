@@ -5,7 +5,8 @@ certificate of how close to best possible the choice is. This file names the pub
 """
 
 import importlib
-from typing import TYPE_CHECKING
+
+TYPE_CHECKING = False  # true for type checkers; importing typing for it would take longer than all the rest here
 
 __version__ = "0.1.0"
 

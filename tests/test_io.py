@@ -24,8 +24,11 @@ from jaxdesign.io import (
     read_completions,
     read_features,
     selection_rows,
+    task_rows,
+    with_texts,
     write_selection,
 )
+from jaxdesign.preference.label_tasks import make_tasks
 
 ANY_TEXT = st.text(st.characters(), max_size=30)  # every code point JSON can carry, lone surrogates included
 RAGGED = st.lists(st.lists(ANY_TEXT, max_size=4), min_size=1, max_size=5).filter(any)
@@ -171,6 +174,19 @@ def test_aliases_and_a_missing_id(tmp_path, prompt, completions):
     assert pool == expected
 
 
+def test_ids_differ_where_a_prompt_comes_again(tmp_path):
+    """The first keeps the name of its prompt; later ones and written ones never take one that is taken."""
+    name = hashlib.sha256(b"hi").hexdigest()
+    rows = [{"prompt": "hi", "completions": ["a"]}] * 3
+    ids = read_completions(_jsonl(tmp_path / "p.jsonl", *rows)).ids
+    assert ids[0] == name and len(set(ids)) == 3
+    assert read_completions(_jsonl(tmp_path / "p.jsonl", *rows, {"prompt": "ho", "completions": []})).ids[:3] == ids
+    ids = read_completions(_jsonl(tmp_path / "p.jsonl", rows[0] | {"prompt_id": name}, *rows)).ids
+    assert ids[0] == name and len(set(ids)) == 4
+    with pytest.raises(ValueError, match=r"line 2: prompt_id '8f43.*' was used on line 1; give every row its own"):
+        read_completions(_jsonl(tmp_path / "p.jsonl", rows[0], rows[0] | {"prompt_id": name}))
+
+
 def test_byte_order_mark_windows_newlines_empty_lines_and_line_separators_are_no_trouble(tmp_path):
     path = tmp_path / "p.jsonl"
     line = '{"prompt": "a\u2028b", "completions": ["c", "d"]}'
@@ -281,6 +297,7 @@ def test_npy_and_npz_give_back_what_was_saved(tmp_path, dtype):
         ("f.npz", {"mask": np.ones((2, 3))}, TypeError, "mask of dtype float64: must be bool; save mask.astype(bool)"),
         ("f.npz", {"mask": np.ones((3, 2), bool)}, ValueError, "mask of shape (3, 2): must be (2, 3) as the features"),
         ("f.npz", {"ids": np.arange(3)}, ValueError, "ids of shape (3,): must be (2,), one a prompt"),
+        ("f.npz", {"ids": np.array(["a", "a"])}, ValueError, "ids has a 2 times; give every prompt its own"),
         ("f.npz", {"ids": np.ones(2)}, TypeError, "ids of dtype float64: must be strings (dtype <U...) or integers"),
         ("f.npz", {"ids": np.array([None, 1])}, ValueError, "is no NumPy file that loads without pickled objects"),
     ],
@@ -356,6 +373,56 @@ def test_rows_carry_indices_texts_and_whole_labels_as_integers():
     assert selection_rows(PAIRS[:1], [0.5]) == [{"prompt": 1, "i": 0, "j": 2, "labels": 0.5}]
 
 
+def test_tasks_carry_both_orders_and_the_texts_in_the_order_of_showing():
+    tasks = make_tasks(0, PAIRS[:1], [4], ids=POOL.ids, swap_seed=0)
+    rows = task_rows(tasks, POOL)
+    assert {task.swapped for task in tasks} == {True, False}
+    for task, row in zip(tasks, rows, strict=True):
+        a, b = (2, 0) if task.swapped else (0, 2)
+        texts = POOL.completions[1]
+        assert list(row.items()) == [
+            ("task_id", task.task_id), ("prompt_id", "y"), ("prompt", 1), ("i", 0), ("j", 2), ("repeat", task.repeat),
+            ("a", a), ("b", b), ("prompt_text", "How?"), ("response_a", texts[a]), ("response_b", texts[b]),
+        ]  # fmt: skip
+    assert [row["repeat"] for row in rows] == [0, 1, 2, 3]
+    assert list(task_rows(tasks)[0]) == ["task_id", "prompt", "i", "j", "repeat", "a", "b"]
+
+
+TEXTS = PoolFile(prompts=["Who?", "Why?", "How?"], completions=[["w"], ["a", "b", "c"], ["d"]], ids=["7", "8", "9"])
+
+
+def test_texts_are_joined_by_id_where_features_have_ids():
+    mask = np.array([[True, True, True], [True, True, False]])
+    joined = with_texts(PoolFile(features=FEATURES, mask=mask, ids=[9, 8]), TEXTS)
+    assert (joined.prompts, joined.completions, joined.ids) == (["How?", "Why?"], [["d"], ["a", "b", "c"]], [9, 8])
+    assert joined.mask.tolist() == [[True, False, False], [True, True, False]] and joined.features is FEATURES
+
+
+def test_texts_are_joined_by_order_where_features_have_none():
+    texts = TEXTS._replace(prompts=TEXTS.prompts[1:], completions=TEXTS.completions[1:], ids=TEXTS.ids[1:])
+    joined = with_texts(PoolFile(features=FEATURES), texts)
+    assert (joined.prompts, joined.ids) == (["Why?", "How?"], ["8", "9"])
+    assert joined.mask.tolist() == [[True, True, True], [True, False, False]]
+
+
+@pytest.mark.parametrize(
+    ("pool", "message"),
+    [
+        (PoolFile(features=FEATURES), "texts: 3 prompts found, and 2 in the features, which have no ids to join by"),
+        (
+            PoolFile(features=FEATURES, ids=["7", "x"]),
+            "texts: no line has prompt_id 'x', which the features have (1 of 2",
+        ),
+        (PoolFile(features=FEATURES[:, :2], ids=["7", "8"]), "texts: 8 has 3 completions, and features only 2 rows a"),
+        (PoolFile(), "features, prompts and completions are needed"),
+    ],
+)
+def test_texts_that_do_not_fit_are_named(pool, message):
+    with pytest.raises(ValueError) as caught:
+        with_texts(pool, TEXTS)
+    assert message in str(caught.value)
+
+
 @pytest.mark.parametrize("pool", [POOL, None])
 @pytest.mark.parametrize("labels", [[3, 1, 1], [0.1, 1 / 3, 1e-300]])
 def test_what_is_written_reads_back(tmp_path, pool, labels):
@@ -418,7 +485,7 @@ def test_nothing_is_overwritten_unless_asked(tmp_path, existing):
     (tmp_path / existing).write_text("precious")
     with pytest.raises(FileExistsError) as caught:
         write_selection(tmp_path / "p.jsonl", [], {})
-    expected = f"{tmp_path / existing}: exists already; choose another path, remove it, or allow overwriting"
+    expected = f"{tmp_path / existing}: exists already; choose another path, remove it, or pass overwrite=True"
     assert str(caught.value) == expected
     assert os.listdir(tmp_path) == [existing] and (tmp_path / existing).read_text() == "precious"
     write_selection(tmp_path / "p.jsonl", [], {}, overwrite=True)
@@ -490,9 +557,24 @@ def test_a_failure_leaves_the_old_files_and_no_temporary(tmp_path, monkeypatch, 
         monkeypatch.setattr("jaxdesign.io.design_files.open", open_then_full, raising=False)
     else:
         monkeypatch.setattr("os.replace", disk_full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as caught:
         write_selection(tmp_path / "p.jsonl", [{"i": 2}], {"seed": 2}, overwrite=True)
+    assert caught.value.filename == str(tmp_path / "p.json") and caught.value.errno == 28
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == before
+
+
+def test_a_report_whose_pairs_cannot_be_put_in_place_is_taken_back(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def one_only(source, target):
+        if str(target).endswith(".jsonl"):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", one_only)
+    with pytest.raises(OSError) as caught:
+        write_selection(tmp_path / "p.jsonl", [], {})
+    assert caught.value.filename == str(tmp_path / "p.jsonl") and os.listdir(tmp_path) == []
 
 
 def test_a_value_json_cannot_hold_is_refused_before_anything_is_written(tmp_path):

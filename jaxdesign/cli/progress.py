@@ -73,19 +73,22 @@ class Meter:
     def _keep_time(self) -> None:
         while not self._ended.wait(TICK):
             with self._lock:
-                since = self._compiling
-                spent = self._compiled + (0 if since is None else time.perf_counter() - since)
                 if self._terminal:
                     self._show()
-                elif spent > LONG and not self._compiling_told:
+                elif self._compiles() and not self._compiling_told:
                     self._compiling_told = True
                     self._line(f"{self._phase}: compiling")
+
+    def _compiles(self) -> bool:
+        """Whether a program is being compiled, in a phase that has compiled for long."""
+        since = self._compiling
+        return since is not None and self._compiled + time.perf_counter() - since > LONG
 
     def _show(self) -> None:
         """The line of the phase, written over itself."""
         if not self._phase:
             return
-        detail = "compiling" if self._compiling is not None and self._compiled > LONG else self._detail
+        detail = "compiling" if self._compiles() else self._detail
         text = ": ".join(filter(None, (self._phase, detail)))
         text = f"{text}  [{time.perf_counter() - self._began:.0f} s]"[: shutil.get_terminal_size().columns - 1]
         self._write("\r" + text.ljust(self._width))

@@ -12,7 +12,7 @@ import numpy as np
 import jaxdesign
 from jaxdesign.cli.progress import Meter
 from jaxdesign.cli.saving import save
-from jaxdesign.cli.words import cut, in_options, number
+from jaxdesign.cli.words import cut, errors_in_options, in_options, number
 from jaxdesign.cli.writing import Writing
 from jaxdesign.io.design_files import check_writable, task_rows
 from jaxdesign.io.featurise import featurise
@@ -32,14 +32,18 @@ PHASES = {  # of `select_pairs`; the others are ways of rounding, and exchange f
 def select(chosen: argparse.Namespace, writing: Writing) -> int:
     """`jaxdesign select`."""
     began = time.perf_counter()
-    check_writable(chosen.output, chosen.overwrite)
+    try:
+        check_writable(chosen.output, chosen.overwrite)
+    except FileExistsError as error:
+        raise FileExistsError(str(error).replace("pass overwrite=True", "pass --overwrite")) from error
     with Meter() as meter:
         meter.phase("reading", chosen.pool or "the pool inside the package")
         file = read_pool(chosen.pool, chosen.texts)
         meter.phase("preparing", "")
         with meter.compilations():
             pool, whole_dim = _pool(file, chosen.pool)
-            design, chance = _designed(chosen, pool, meter)
+            with errors_in_options():
+                design, chance = _designed(chosen, pool, meter)
         meter.phase("writing", chosen.output)
         rows = task_rows(_tasks(design, file, chosen.seed), file)
         report = _report(chosen, pool, design, chance, time.perf_counter() - began)
@@ -59,12 +63,20 @@ def read_pool(path: str | None, texts: str | None = None) -> PoolFile:
     path = str(demo_pool_path()) if path is None else path
     if Path(path).suffix.lower() in ARRAYS:
         file = read_features(path)
-        return file if texts is None else with_texts(file, read_completions(texts))
+        return file if texts is None else _joined(file, texts)
     if texts is not None:
-        raise ValueError(f"texts: go beside features ({' or '.join(ARRAYS)}); {path} has its own")
+        raise ValueError(f"--texts: goes beside features ({' or '.join(ARRAYS)}); {path} has its own texts")
     found = read_completions(path)
     features, mask = featurise(found.completions, dim=TEXT_DIM)
     return found._replace(features=features, mask=mask)
+
+
+def _joined(file: PoolFile, texts: str) -> PoolFile:
+    read = read_completions(texts)
+    try:
+        return with_texts(file, read)
+    except ValueError as error:
+        raise ValueError(f"{texts}: {str(error).removeprefix('texts: ')}") from error
 
 
 def _pool(file: PoolFile, path: str | None):

@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+from collections.abc import Iterator
 
-# Library messages name arguments; whoever types a command has options. The first that fit, in this order.
+# Library messages name arguments, and whoever types a command has options. Applied in this order.
 _OPTIONS = [
-    (r"or pass prior=\S+ \(a ridge\)|or a prior \(a ridge will do\)|pass prior=\S+ \(a ridge\)", "or a larger --ridge"),
+    (r"use jaxdesign\.restrict_to_range\(pool\), or |, or use jaxdesign\.restrict_to_range\(.*larger rtol", ""),
+    (r"\bprior=\S+ \(a ridge\)|\ba prior \(a ridge( will do)?\)", "a larger --ridge"),
     (r"^prior: ", "--ridge: "),
     (r"with a prior of rank", "with prior information (--ridge) of rank"),
     (r"; jaxdesign\.optimize takes any real total", ""),
     (r"use float64 features with x64 enabled", "save features as float64 and set JAX_ENABLE_X64=1"),
-    (r"or pass overwrite=True", "or pass --overwrite"),
-    (r"\bbudget\.total=(\S+?)(?=[:;,\s])", r"--labels \1"),
-    (r"\bbudget\.(total|per_pair|per_prompt)\b", r"\1"),
-    (r"\bper_pair\b=?", "--per-pair "),
-    (r"\bper_prompt\b=?", "--per-prompt "),
-    (r"\bmax_passes\b=?", "--max-passes "),
-    (r"(?<=lower |raise )total\b", "--labels"),
-    (r"^total\b", "--labels"),
-    (r"(?<![-\w])tol\b=?", "--tol "),
-    (r"(?<![-\w])seed=", "--seed "),
-    (r"^texts: ", "--texts: "),
+    (r"\bbudget\.total\b", "labels"),
+    (r"\bbudget\.(?=per_pair|per_prompt)", ""),
+    (r"(?<=lower |raise )total\b", "labels"),
+    (r"\b(labels|per_pair|per_prompt|max_passes|tol|seed)=", r"--\1 "),
+    (r"(?<=lower |raise )labels\b", r"--labels"),
+    (r"\b(?<!-)(per_pair|per_prompt|max_passes|tol)\b", r"--\1"),
+    (r"--(per|max)_", r"--\1-"),
 ]
 
 
 def told(error: BaseException) -> str:
-    """The message of an error on one line, in the words of the command line."""
+    """The message of an error on one line."""
+    text = str(error)
     if isinstance(error, OSError) and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"
-    else:
-        text = str(error) or type(error).__name__
-    return in_options(text)
+    return " ".join(text.split()) or type(error).__name__
 
 
 def in_options(text: str) -> str:
-    """A sentence of the library that speaks of options instead of arguments."""
-    text = " ".join(text.split())
+    """A sentence of the library that speaks of options instead of arguments; not for text that users gave."""
     for pattern, replacement in _OPTIONS:
         text = re.sub(pattern, replacement, text)
-    return re.sub(r" +(?=[,;:.)]|$)", "", re.sub(r" {2,}", " ", text))
+    return text
+
+
+@contextlib.contextmanager
+def errors_in_options() -> Iterator[None]:
+    """Within this context, the messages of refusals speak of options."""
+    try:
+        yield
+    except (ValueError, TypeError, FloatingPointError) as error:
+        raise type(error)(in_options(str(error))) from error
 
 
 def cut(share: float) -> str:
