@@ -18,10 +18,11 @@ def program() -> None:
 
     def stop(signum, frame):
         seen.append(signum)
-        done = False
-        if writing is not None and len(seen) == 1:  # whoever presses again does not wait for the files
-            done = writing.settled()
-        said = "interrupted after the files were written" if done else "interrupted; nothing was written"
+        said = "interrupted; nothing was written"
+        if len(seen) > 1:  # whoever presses again does not wait for the files
+            said = "interrupted while files were written"
+        elif writing is not None and writing.settled():
+            said = "interrupted after the files were written"
         try:
             os.write(2, f"{os.linesep if os.isatty(2) else ''}jaxdesign: {said}{os.linesep}".encode())
         finally:
@@ -58,6 +59,7 @@ def _in_a_thread(work) -> int:
             traceback.print_exc()
             codes.append(1)
 
+    threading.stack_size(2**24)  # bytes; a thread may otherwise get less than the main one, and compilers recurse
     worker = threading.Thread(target=run, name="jaxdesign", daemon=True)
     worker.start()
     while worker.is_alive():

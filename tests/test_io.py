@@ -411,7 +411,7 @@ def test_texts_are_joined_by_order_where_features_have_none():
         (PoolFile(features=FEATURES), "texts: 3 prompts found, and 2 in the features, which have no ids to join by"),
         (
             PoolFile(features=FEATURES, ids=["7", "x"]),
-            "texts: no line has prompt_id 'x', which the features have (1 of 2",
+            "texts: no line has prompt_id 'x', which the features have (1",
         ),
         (PoolFile(features=FEATURES[:, :2], ids=["7", "8"]), "texts: 8 has 3 completions, and features only 2 rows a"),
         (PoolFile(), "features, prompts and completions are needed"),

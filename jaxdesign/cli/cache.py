@@ -37,7 +37,7 @@ def switch_on() -> None:
             pass
         keep_small(folder)
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
-        _say(f"cannot be written ({error})")
+        _say(f"cannot be written ({error}); going on without it")
         return
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     for name, value in SETTINGS.items():
@@ -61,12 +61,14 @@ def cache_folder() -> Path:
 
 def keep_small(folder: Path, largest: int = LARGEST) -> None:
     """Remove the oldest entries until the folder holds at most `largest` bytes."""
-    found = sorted((entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in os.scandir(folder))
-    held = 0
-    for _, size, path in reversed(found):  # the newest first
+    found, held = [], 0
+    for entry in os.scandir(folder):
+        with contextlib.suppress(FileNotFoundError):  # another run removes some too
+            found.append((entry.stat().st_mtime, entry.stat().st_size, entry.path))
+    for _, size, path in sorted(found, reverse=True):  # the newest first
         held += size
         if held > largest:
-            os.unlink(path)
+            Path(path).unlink(missing_ok=True)
 
 
 def _processor() -> str:
@@ -84,10 +86,15 @@ def _take_over_warnings(folder: Path) -> None:
     def show(message, *where, **more):
         if "persistent compilation cache" not in str(message):
             others(message, *where, **more)
-        elif not said:
-            said.append(message)
-            _clear(folder)  # an entry cut short would be met again in every run, and is never replaced
-            _say(f"{folder} cannot be used ({' '.join(str(message).split())[:200]})")
+            return
+        _clear(folder)  # an entry cut short would be met again in every run, and is never replaced
+        if not said:
+            reason = " ".join(str(message).partition("': ")[2].split())[:200]
+            if str(message).startswith("Error reading"):
+                _say(f"{folder} held a damaged program ({reason}); all are compiled anew")
+            else:
+                _say(f"{folder} cannot be written ({reason}); going on without it")
+            said.append(reason)
 
     warnings.showwarning = show
 
@@ -95,8 +102,8 @@ def _take_over_warnings(folder: Path) -> None:
 def _clear(folder: Path) -> None:
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder):
-            os.unlink(entry.path)
+            Path(entry.path).unlink(missing_ok=True)
 
 
 def _say(what: str) -> None:
-    print(f"jaxdesign: compilation cache: {what}; going on without it (--no-cache turns it off)", file=sys.stderr)
+    print(f"jaxdesign: compilation cache: {what} (--no-cache turns it off)", file=sys.stderr)

@@ -35,26 +35,32 @@ def parser() -> argparse.ArgumentParser:
         help=".npy or .npz with features (prompts, completions, dimension), or .jsonl with a prompt and its "
         "completions a line; default: the small pool inside the package",
     )
-    command.add_argument("--labels", type=_whole(1), required=True, help="number of labels to spend")
+    command.add_argument("--labels", metavar="N", type=_whole(1), required=True, help="number of labels to spend")
     command.add_argument(
         "--texts",
+        metavar="FILE",
         help=".jsonl with the prompts and completions that the features are of, so that the tasks have texts: joined "
         "by prompt_id where the features have ids (.npz), else by order; the k-th completion is the k-th row",
     )
-    command.add_argument("--per-pair", type=_cap, default=1, help="labels a pair may get, or 'none' (default 1)")
-    command.add_argument("--per-prompt", type=_cap, default=None, help="labels a prompt may get, or 'none' (default)")
+    command.add_argument(
+        "--per-pair", metavar="N", type=_cap, default=1, help="labels a pair may get, or none (default 1)"
+    )
+    command.add_argument(
+        "--per-prompt", metavar="N", type=_cap, help="labels a prompt may get (default none, no limit)"
+    )
     command.add_argument(
         "--criterion",
         choices=CRITERIA,
         default="trace",
-        help="trace: learn what matters to the policy that the completions were sampled from, an error in the reward "
-        "counting by what it costs that policy: its expected loss is tr(H A^-1) / (2 beta). logdet: learn about all "
-        "directions alike, whether the policy uses them or not; for when H is not to be trusted. Default trace: it is "
-        "the loss itself, and in the experiments that the README reports logdet needed more labels for the same "
-        "policy nearly everywhere, and lost to random pairs where trace did not",
+        help="trace: learn what matters to the policy that the completions were sampled from; errors count by what "
+        "they cost it, its expected gap to the best policy being tr(H A^-1) / (2 beta). logdet: learn about all "
+        "directions alike, whether that policy uses them or not. Default trace, because it is the gap itself that it "
+        "makes small: in the experiments of the README logdet needed as many labels or more for the same policy, and "
+        "was beaten by random pairs in more of them",
     )
     command.add_argument(
         "--ridge",
+        metavar="SHARE",
         type=_number(0, math.inf, "finite and at least 0"),
         default=1e-3,
         help="prior information: this share of labels / 4 x the second moment of the centred features, about half of "
@@ -62,20 +68,27 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--tol",
+        metavar="GAP",
         type=_number(0, 1, "at least 0 and below 1"),
         default=1e-3,
         help="relative gap at which the real-valued design, and the choice, are good enough (default 1e-3)",
     )
-    command.add_argument("--max-passes", type=_whole(1), help="passes over the pool for that design, at most")
+    command.add_argument(
+        "--max-passes", metavar="N", type=_whole(1), help="passes over the pool for that design, at most"
+    )
     command.add_argument(
         "--seed",
+        metavar="N",
         type=_whole(0),
         default=0,
         help="for which completion is shown first (a), for roundings drawn at random and for the random pairs of the "
         "comparison (default 0)",
     )
     command.add_argument(
-        "--output", required=True, help="file of the tasks, .jsonl or .csv; a .json report goes beside it"
+        "--output",
+        metavar="FILE",
+        required=True,
+        help="the tasks, .jsonl or .csv; a .json report goes beside it",
     )
     command.add_argument("--overwrite", action="store_true", help="replace these files if they exist")
     command.add_argument(
