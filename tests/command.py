@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,9 +33,11 @@ entry.program()
 """
     more = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | more
     paths = os.pathsep.join([str(ROOT), *sys.path])
+    # whoever runs the tests may have a cache of their own
+    environ = {name: value for name, value in os.environ.items() if not re.match("JAX_.*CACHE", name)}
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": paths, **(environment or {})},
+        env=environ | {"PYTHONPATH": paths, **(environment or {})},
         **more,
     )
 

@@ -11,10 +11,7 @@ from command import finished
 from jaxdesign.cli import cache
 
 STUB = """
-import os, sys
-for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE", *os.environ.get("DROP", "").split()):
-    os.environ.pop(name, None)
-import types, jaxdesign.cli
+import sys, types, jaxdesign.cli
 def select(chosen, writing):
     import jax
     jax.jit(lambda x: jax.numpy.linalg.svd(x @ x.T))(jax.numpy.ones((8, 8)))[0].block_until_ready()

@@ -153,7 +153,7 @@ def test_a_whole_run_meets_a_limit_on_the_size_of_files(features):
         *("select", "features.npy", "--labels", 60, "--output", "pairs.jsonl"),
         cwd=features,
         environment={"XDG_CACHE_HOME": str(features / "cache")},
-        first="import os; os.environ.pop('JAX_COMPILATION_CACHE_DIR', None)" + SMALL_FILES.format(size=6144),
+        first=SMALL_FILES.format(size=6144),
     )
     assert code == 1 and len(out.splitlines()) == 60 and "File too large" in err
     assert err.count("compilation cache") == 1 and "UserWarning" not in err

@@ -10,7 +10,8 @@ from command import ROOT, start
 
 SENTENCE = "jaxdesign: interrupted; nothing was written"
 PATIENCE = 30  # seconds until a test gives up: it ends within a fraction of one on an idle machine
-READY = "import os, sys; os.write(1, b'ready\\n')"
+READY = "import os; os.write(1, b'ready\\n')"
+CHATTY = "import jaxdesign.cli.progress as progress; progress.LONG = progress.TICK = 0.01"  # any compilation is told
 
 
 def interrupted(process):
@@ -26,8 +27,8 @@ def arguments(folder):
     return ["select", "--labels", "50", "--no-cache", "--output", folder / "pairs.jsonl"]
 
 
-def started(folder, **more):
-    process = start(*arguments(folder), first=READY, **more)
+def started(folder, first=""):
+    process = start(*arguments(folder), first=f"{first}\n{READY}")
     assert process.stdout.readline() == "ready\n"  # the next step is the first line of the program
     return process
 
@@ -42,7 +43,7 @@ def test_at_the_first_moments(tmp_path, seconds):
 
 @pytest.mark.parametrize("phase", ["reading", "preparing", "preparing: compiling"])
 def test_in_a_phase(tmp_path, phase):
-    with started(tmp_path) as process:
+    with started(tmp_path, CHATTY) as process:
         for line in process.stderr:
             if line.startswith(phase):
                 break
