@@ -147,14 +147,15 @@ def test_a_limit_on_the_size_of_files_is_met_as_a_full_disk(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_whole_run_meets_a_limit_on_the_size_of_files(features):
+def test_a_whole_run_meets_a_limit_on_the_size_of_files(tmp_path):
     """With the cache of compiled programs on: its refusals are told once and stop nothing."""
     code, out, err = finished(
-        *("select", "features.npy", "--labels", 60, "--output", "pairs.jsonl"),
-        cwd=features,
-        environment={"XDG_CACHE_HOME": str(features / "cache")},
-        first=SMALL_FILES.format(size=6144),
+        *("select", "--labels", 100, "--output", "pairs.jsonl"),
+        cwd=tmp_path,
+        environment={"XDG_CACHE_HOME": str(tmp_path / "cache")},
+        first=SMALL_FILES.format(size=8192),
     )
-    assert code == 1 and len(out.splitlines()) == 60 and "File too large" in err
+    assert code == 1 and len(out.splitlines()) == 100
+    assert err.splitlines()[-1].startswith("jaxdesign: error: pairs.jsonl: File too large; ")
     assert err.count("compilation cache") == 1 and "UserWarning" not in err
-    assert sorted(os.listdir(features)) == ["cache", "features.npy", "pool.npz"]
+    assert os.listdir(tmp_path) == ["cache"]
