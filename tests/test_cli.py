@@ -224,7 +224,8 @@ def test_no_status_speaks_of_arguments(status):
 
 
 @pytest.mark.parametrize(
-    ("share", "said"), [(1.0, "1.000"), (np.nextafter(1, 0), "0.999"), (0.9996, "0.999"), (0.0, "0.000")]
+    ("share", "said"),
+    [(1.0, "1.000"), (np.nextafter(1, 0), "0.999"), (0.9996, "0.999"), (0.0, "0.000"), (0.11699999999999999, "0.116")],
 )
 def test_shares_are_cut(share, said):
     assert words.cut(share) == said

@@ -22,9 +22,9 @@ sys.modules["jaxdesign.cli.selecting"] = types.SimpleNamespace(select=select)
 ARGUMENTS = ("select", "--labels", "1", "--output", "x.csv")
 
 
-def compiled(folder, *more, **options):
+def compiled(folder, *more, first=""):
     """The program, compiling one function in place of its work, with this cache folder."""
-    return finished(*ARGUMENTS, *more, first=STUB, environment={"XDG_CACHE_HOME": str(folder)}, **options)
+    return finished(*ARGUMENTS, *more, first=first + STUB, environment={"XDG_CACHE_HOME": str(folder)})
 
 
 def test_programs_are_kept_and_read_back(tmp_path):
@@ -59,6 +59,14 @@ def test_programs_cut_short_are_told_once_and_replaced(tmp_path):
     code, _, err = compiled(tmp_path)
     assert code == 0 and "held a damaged program (" in err and err.count("\n") == 1
     assert compiled(tmp_path)[::2] == (0, "")
+
+
+def test_a_disk_that_is_full_is_told_once(tmp_path):
+    """Several programs are compiled, and none of them fits."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))"
+    code, _, err = compiled(tmp_path, first=limit)
+    assert code == 0 and err.count("\n") == 1
+    assert re.match(r"jaxdesign: compilation cache: \S+ cannot be written \(OSError: .*File too large", err)
 
 
 def test_the_user_s_own_folder_is_left_alone(monkeypatch):

@@ -43,10 +43,12 @@ def in_options(text: str) -> str:
 @contextlib.contextmanager
 def errors_in_options() -> Iterator[None]:
     """Within this context, the messages of refusals speak of options."""
+    kinds = (ValueError, TypeError, FloatingPointError)
     try:
         yield
-    except (ValueError, TypeError, FloatingPointError) as error:
-        raise type(error)(in_options(str(error))) from error
+    except kinds as error:
+        kind = next(kind for kind in kinds if isinstance(error, kind))  # subclasses may take other arguments
+        raise kind(in_options(str(error))) from error
 
 
 def cut(share: float) -> str:
