@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -324,6 +325,39 @@ def test_weights_are_normalised_by_their_sum():
         np.testing.assert_allclose(weighted_mean(values, even), 8 / 3, rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [-900, -149, -20, 20, 127, 900])
+def test_the_scale_of_weights_does_not_matter(scale):
+    """Not at 2^-900 and 2^900 in float64, nor at the ends of float32 inside of jit."""
+    values, weights = np.random.default_rng(5).random((2, 100)).astype(np.float32)
+    right = weighted_mean(values, weights)
+    np.testing.assert_allclose(right, values @ weights / weights.sum(), rtol=1e-6)
+    np.testing.assert_array_equal(weighted_mean(values, np.float64(weights) * 2.0**scale), right)
+    inside = np.float32(2.0) ** np.clip(scale, -110, 127)
+    found, slopes = jax.jit(jax.value_and_grad(weighted_mean, argnums=1))(values, weights * inside)
+    np.testing.assert_allclose(found, right, rtol=1e-6)
+    if inside < 2.0**100:  # beyond, the slopes themselves have no number
+        np.testing.assert_allclose(slopes * inside, (values - right) / weights.sum(), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("logs", [(-100, -100), (-87, -88), (88.5, 88.5), (700, 699)])
+def test_weights_from_large_logarithms(logs):
+    right = 1 + 2 / (1 + np.exp(logs[0] - logs[1]))
+    assert float(weighted_mean(jnp.array([1.0, 3.0]), np.exp(np.float64(logs)))) == pytest.approx(right, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16, np.float32])
+def test_nan_among_many_weights_and_losses_is_seen(dtype):
+    """A maximum over 4,096 values or more drops NaN on CPUs."""
+    values, weights = np.ones((2, 100_000), np.float32).astype(dtype)
+    weights[77_777] = np.nan
+    with pytest.raises(ValueError, match="weights=nan: must be at least 0 and finite"):
+        weighted_mean(values, weights)
+    assert np.isnan(jax.jit(weighted_mean)(values, weights))
+    weights[77_777], values[77_777] = 1, np.nan
+    assert np.isnan(weighted_mean(values, weights))
+    assert float(weighted_mean(values[:77_777], weights[:77_777])) == 1
+
+
 def test_padding_of_weight_zero_may_hold_anything():
     values = jnp.array([1.0, np.nan, np.inf])
     weights = jnp.array([2.0, 0.0, 0.0])
@@ -378,10 +412,49 @@ def test_bad_input_is_refused(call, error, words):
         call(log_probs(9, 3))
 
 
-@pytest.mark.parametrize("option", ["beta", "weights"])
-def test_parameters_with_two_axes_are_refused(option):
-    """They would broadcast n losses to n x n."""
-    loss = losses.importance_weighted_dpo_loss if option == "weights" else losses.dpo_loss
-    options = {"beta": 0.1} | {option: np.ones((3, 1))}
-    with pytest.raises(ValueError, match=rf"{option}: shape \(3, 1\)"):
-        loss(*np.zeros((4, 3), np.float32), **options)
+PER_PAIR = {"flip", "offset", "weights"}
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize("traced", [False, True])
+def test_parameters_of_another_shape_are_refused(name, traced):
+    """They would broadcast: beta (3,) makes three losses of one pair. What belongs to the label may be (n,)."""
+    options = OPTIONS.get(name, {"beta": BETA})
+    for option, value in options.items():
+        for shape in {(3,), (1, 1), (2, 1), () if option in PER_PAIR else (2,)} - {()}:
+            wrong = np.full(shape, value)
+
+            def call(given, option=option):
+                return LOSSES[name](*np.zeros((4, 2), np.float32), **options | {option: given})
+
+            with pytest.raises(ValueError, match=re.escape(f"{option}: shape {shape} found")):
+                (jax.jit(call) if traced else call)(wrong)
+        if option in PER_PAIR:
+            assert call(np.full(2, value)).shape == (2,)
+    assert LOSSES[name](*np.zeros((4, 2), np.float32), **options).shape == (2,)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_parameters_do_not_change_the_dtype(name):
+    """float64 numbers beside float32 log-probabilities where x64 is on."""
+    options = {k: np.full(2 if k in PER_PAIR else (), v) for k, v in OPTIONS.get(name, {"beta": BETA}).items()}
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        assert LOSSES[name](*np.zeros((4, 2), np.float32), **options).dtype == np.float32
+        assert jax.jit(LOSSES[name])(*np.zeros((4, 2), np.float32), **options).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "words"),
+    [
+        ("robust_dpo", "flip", 0.5 - 1e-9, "flip=0.499999999: is 0.5 in float32"),  # 1 / (1 - 2 eps)
+        ("exo", "smoothing", 1e-50, "smoothing=1e-50: is 0 in float32"),  # log eps
+        ("ipo", "tau", 1e-60, "tau=1e-60: is 0 in float32"),
+        ("importance_weighted_dpo", "weights", 1e60, "weights=1e[+]60: is inf in float32"),
+    ],
+)
+def test_parameters_that_rounding_makes_others_are_refused(name, option, value, words):
+    options = OPTIONS[name] | {option: value}
+    with pytest.raises(ValueError, match=words):
+        LOSSES[name](*np.zeros((4, 2), np.float32), **options)
+    with jax.enable_x64(True):
+        assert np.isfinite(LOSSES[name](*np.zeros((4, 2)), **options)).all()

@@ -8,10 +8,12 @@ summed over tokens, and returns one loss per pair, (n,), which `weighted_mean` t
     l(u) = -log sigma(u)                                                        the logistic loss
 
 Common to all: the arrays have one shape (any; () under vmap), which is that of the result; float16 and bfloat16 are
-computed in float32, as h is a small difference of large sums. Parameters are numbers, or arrays (n,) where they differ
-by pair (a flip rate per annotator, an offset per rating gap). With finite log-probabilities every loss and every
-derivative is finite, at margins of any size (IPO, which squares them, up to 1e19 in float32). Integers are TypeErrors;
-ill-shaped arrays and parameters out of range are ValueErrors (parameters are not looked at where they are traced). (m):
+computed in float32, as h is a small difference of large sums. Parameters of the loss are single numbers; what belongs
+to the label (a flip rate per annotator, an offset per rating gap, an importance weight) is a number or has the shape of
+the arrays, one per pair. Parameters are rounded to the dtype of the loss and must be allowed before and after: in
+float32, robust DPO has no flip of 1/2 - 1e-9. With finite log-probabilities every loss and every derivative is finite,
+at margins of any size (IPO, which squares them, up to 1e19 in float32). Integers are TypeErrors; ill-shaped arrays and
+parameters out of range are ValueErrors (values are not looked at where they are traced, shapes always are). (m):
 formula from memory of the paper.
 """
 
@@ -45,7 +47,7 @@ def implicit_reward(log_prob: N, ref_log_prob: N, *, beta: Any) -> N:
     Raises: ValueError as in the head of this file.
     """
     log_prob, ref_log_prob = _log_probs(log_prob=log_prob, ref_log_prob=ref_log_prob)
-    return _parameter(beta, "beta", "above 0") * (log_prob - ref_log_prob)
+    return _number(beta, "beta", "above 0", log_prob) * (log_prob - ref_log_prob)
 
 
 def log_ratio_gap(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N) -> N:
@@ -79,7 +81,8 @@ def conservative_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N
     Returns: (n,).
     Raises: ValueError as in the head of this file.
     """
-    margin, flip = _margin(chosen, rejected, ref_chosen, ref_rejected, beta), _parameter(flip, "flip", "in [0, 1/2]")
+    margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
+    flip = _per_pair(flip, "flip", "in [0, 1/2]", margin)
     return (1 - flip) * _logistic(margin) + flip * _logistic(-margin)
 
 
@@ -94,7 +97,7 @@ def robust_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, b
     Raises: ValueError as in the head of this file.
     """
     margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
-    flip = _parameter(flip, "flip", "in [0, 1/2)")
+    flip = _per_pair(flip, "flip", "in [0, 1/2)", margin)
     return ((1 - flip) * _logistic(margin) - flip * _logistic(-margin)) / (1 - 2 * flip)
 
 
@@ -108,7 +111,7 @@ def ipo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, tau: Any
     Raises: ValueError as in the head of this file.
     """
     gap = log_ratio_gap(chosen, rejected, ref_chosen, ref_rejected)
-    return jnp.square(gap - 1 / (2 * _parameter(tau, "tau", "above 0")))
+    return jnp.square(gap - 1 / (2 * _number(tau, "tau", "above 0", gap)))
 
 
 def slic_hf_loss(
@@ -124,7 +127,8 @@ def slic_hf_loss(
     Raises: ValueError as in the head of this file.
     """
     chosen, rejected, _, _ = _four(chosen, rejected, ref_chosen, ref_rejected)
-    delta, weight = _parameter(delta, "delta", "above 0"), _parameter(regularisation, "regularisation", "at least 0")
+    delta = _number(delta, "delta", "above 0", chosen)
+    weight = _number(regularisation, "regularisation", "at least 0", chosen)
     return jax.nn.relu(delta - (chosen - rejected)) - weight * chosen
 
 
@@ -151,7 +155,7 @@ def exo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: An
     Raises: ValueError as in the head of this file.
     """
     margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
-    eps = _parameter(smoothing, "smoothing", "in (0, 1/2]")
+    eps = _number(smoothing, "smoothing", "in (0, 1/2]", margin)
     return jax.nn.sigmoid(margin) * (-_logistic(margin) - jnp.log1p(-eps)) + jax.nn.sigmoid(-margin) * (
         -_logistic(-margin) - jnp.log(eps)
     )
@@ -165,7 +169,7 @@ def rpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: An
     Raises: ValueError as in the head of this file.
     """
     loss = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
-    weight = _parameter(eta, "eta", "at least 0") * _parameter(beta, "beta", "above 0")
+    weight = _number(eta, "eta", "at least 0", loss) * _number(beta, "beta", "above 0", loss)
     return loss - weight * _log_probs(chosen=chosen)[0]
 
 
@@ -179,7 +183,7 @@ def margin_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, b
     Raises: ValueError as in the head of this file.
     """
     margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
-    return _logistic(margin - _parameter(offset, "offset", "a number"))
+    return _logistic(margin - _per_pair(offset, "offset", "a number", margin))
 
 
 def importance_weighted_dpo_loss(
@@ -195,8 +199,8 @@ def importance_weighted_dpo_loss(
     Returns: (n,).
     Raises: ValueError as in the head of this file.
     """
-    weights = _parameter(weights, "weights", "at least 0")
-    return weights * dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
+    loss = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
+    return _per_pair(weights, "weights", "at least 0", loss) * loss
 
 
 def sigmoid_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> N:
@@ -239,6 +243,8 @@ LOSSES = {loss.__name__.removesuffix("_loss"): loss for loss in _ALL}  # by name
 def weighted_mean(losses: N, weights: N | None = None) -> Float[Array, ""]:
     """sum_n w_n l_n / sum_n w_n: weights are normalised by their sum, so that their scale does not matter.
 
+    They are divided by the largest in their own precision before they are cast to that of the losses: NumPy float64
+    weights of e^-700 or e^700 are as good as any. Traced weights have the range of their dtype.
     Padding has weight 0; a loss of NaN there does not change the value, but it does change gradients, so give padding
     finite log-probabilities (0 will do). Total weight 0 is an error outside of jit; inside it gives
     0 with gradient 0, so that an empty batch changes nothing.
@@ -248,15 +254,26 @@ def weighted_mean(losses: N, weights: N | None = None) -> Float[Array, ""]:
     Raises: ValueError for shapes that differ, negative or non-finite weights, and total weight 0.
     """
     (losses,) = _log_probs(losses=losses)
-    weights = jnp.ones_like(losses) if weights is None else jnp.asarray(weights, losses.dtype)
-    _checks.same_shape(weights.shape, losses.shape, "weights", "(n,), one per loss")
-    if not _arrays.is_traced(weights):
-        _parameter(weights, "weights", "at least 0")
-        if not np.asarray(weights).any():
-            raise ValueError(f"weights: all {weights.size} are 0; at least one pair needs a positive weight")
+    weights = jnp.ones_like(losses) if weights is None else weights
+    _checks.same_shape(jnp.shape(weights), losses.shape, "weights", "(n,), one per loss")
+    weights = _relative(weights, losses.dtype)
     total = jnp.sum(weights)
-    summed = jnp.sum(weights * jnp.where(weights > 0, losses, 0))
-    return jnp.where(total > 0, summed / jnp.where(total > 0, total, 1), 0)
+    shares = weights / jnp.where(total == 0, 1, total)  # NaN stays NaN
+    return jnp.sum(shares * jnp.where(weights == 0, 0, losses))
+
+
+def _relative(weights, dtype):
+    """Weights over the largest of them, in the dtype of the losses; all 0 stays so where it is traced."""
+    if _arrays.is_traced(weights):
+        weights = jnp.asarray(weights)
+        weights = weights.astype(jnp.promote_types(weights.dtype, dtype))
+        largest = jax.lax.stop_gradient(jnp.max(weights, initial=0))
+        half = jax.lax.rsqrt(jnp.where(largest == 0, 1, largest))  # 1 / largest itself may be flushed to 0
+        return (weights * half * half).astype(dtype)
+    weights = _allowed_values(weights, "weights", "at least 0")
+    if not weights.any():
+        raise ValueError(f"weights: all {weights.size} are 0; at least one pair needs a positive weight")
+    return jnp.asarray((weights / weights.max()).astype(dtype))
 
 
 def _logistic(margin):
@@ -264,7 +281,8 @@ def _logistic(margin):
 
 
 def _margin(chosen, rejected, ref_chosen, ref_rejected, beta):
-    return _parameter(beta, "beta", "above 0") * log_ratio_gap(chosen, rejected, ref_chosen, ref_rejected)
+    gap = log_ratio_gap(chosen, rejected, ref_chosen, ref_rejected)
+    return _number(beta, "beta", "above 0", gap) * gap
 
 
 def _four(chosen, rejected, ref_chosen, ref_rejected):
@@ -281,14 +299,46 @@ def _log_probs(**arrays) -> list:
     return [array.astype(dtype) for array in out.values()]
 
 
-def _parameter(value, name, allowed):
-    """A parameter as it is; ValueError unless a number or (n,), finite and as allowed, where its value can be seen."""
-    if np.ndim(value) > 1:
-        raise ValueError(f"{name}: shape {np.shape(value)} found; pass a number, or (n,) with one per pair")
+def _number(value, name, allowed, like):
+    """A parameter of the whole loss, in the dtype of `like`; ValueError unless a number, finite and as allowed."""
+    if np.ndim(value):
+        raise ValueError(f"{name}: shape {np.shape(value)} found; pass one number (under vmap it may differ by pair)")
+    return _rounded(value, name, allowed, like.dtype)
+
+
+def _per_pair(value, name, allowed, like):
+    """A parameter of labels, in the dtype of `like`; ValueError unless a number or of its shape, and as allowed."""
+    if np.ndim(value) and np.shape(value) != like.shape:
+        raise ValueError(f"{name}: shape {np.shape(value)} found; pass a number, or {like.shape} with one per pair")
+    return _rounded(value, name, allowed, like.dtype)
+
+
+def _rounded(value, name, allowed, dtype):
     if _arrays.is_traced(value):
-        return value
-    seen = np.asarray(value, dtype=np.float64)
-    bad = ~(np.isfinite(seen) & ALLOWED[allowed](seen))
+        return jnp.asarray(value).astype(dtype)
+    seen = _allowed_values(value, name, allowed)
+    with np.errstate(over="ignore"):
+        found = seen.astype(dtype)
+    bad = ~_are(found, allowed)
+    if bad.any():
+        where = np.unravel_index(np.argmax(bad), bad.shape)
+        raise ValueError(
+            f"{name}={seen[where]:.9g}: is {found[where]:g} in {dtype}; must be {allowed} and finite there"
+        )
+    return found
+
+
+def _allowed_values(value, name, allowed) -> np.ndarray:
+    """float64 on the host; ValueError that names the first that is not finite or not allowed."""
+    try:
+        seen = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}={value!r}: expected numbers") from error
+    bad = ~_are(seen, allowed)
     if bad.any():
         raise ValueError(f"{name}={seen[bad].ravel()[0]:g}: must be {allowed} and finite")
-    return value
+    return seen
+
+
+def _are(values, allowed):
+    return np.isfinite(values) & ALLOWED[allowed](values)
