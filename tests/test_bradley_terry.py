@@ -261,3 +261,11 @@ def test_nan_among_many_values_is_seen(dtype):
         assert not fit(z, wins).converged
     with pytest.raises(ValueError, match="wins: nan"):
         fit_bradley_terry(z, wins, np.ones(len(z)))
+
+
+@pytest.mark.parametrize("flip", [0.0, 0.2])
+def test_strict_promotion_of_dtypes_and_ranks(flip):
+    z, wins, counts = problem(2)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        assert fit_bradley_terry(z, wins, counts, prior=0.1, flip=flip).converged
+        assert jax.jit(lambda w: fit_bradley_terry(z, w, counts, prior=0.1, flip=flip))(np.float32(wins)).converged

@@ -1,5 +1,7 @@
 """Scores and sampled targets against policies whose covariance can be enumerated."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -138,6 +140,55 @@ def test_scores_are_implicit_rewards():
     assert pool.num_draws == 2
     with pytest.raises(ValueError, match="log_policy - log_reference: inf at draw 0, prompt 1, completion 2"):
         implicit_rewards(policy, reference, 0.1)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16, np.float32])
+def test_scores_of_low_precision_are_float32_and_their_difference_is_exact(dtype):
+    low = [np.array([row]).astype(dtype) for row in ((-512.0, -508.0), (-500.0, -501.0))]
+    right = 0.1 * (np.float64(low[0]) - np.float64(low[1]))  # bfloat16 gave -1.203
+    for pair in (low, [jnp.asarray(a) for a in low]):
+        for scores in (implicit_rewards(*pair, 0.1), jax.jit(lambda a, b: implicit_rewards(a, b, 0.1))(*pair)):
+            assert scores.dtype == np.float32
+            np.testing.assert_allclose(scores, right, rtol=1e-6)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        draws = np.stack([low[0]] * 3)
+        mask = np.array([[True, False]])
+        for found in (
+            implicit_rewards(draws, low[1].astype(np.float32), 0.1, mask),
+            jax.jit(lambda a, b: implicit_rewards(a, b, 0.1, mask))(draws, low[1].astype(np.float32)),
+        ):
+            np.testing.assert_allclose(found, np.array([right * mask] * 3), rtol=1e-6)
+
+
+def test_scores_keep_the_digits_of_float64_sums():
+    rng = np.random.default_rng(0)
+    gaps = rng.standard_normal((4, 3))
+    reference = 1e7 * rng.standard_normal((4, 3))
+    np.testing.assert_allclose(implicit_rewards(reference + gaps, reference, 0.5), gaps / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16, np.float32, np.float64])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_and_inf_among_many_scores_are_seen(dtype, value):
+    values = np.zeros((25_000, 4)).astype(dtype)
+    values[17_001, 2] = value
+    with pytest.raises(ValueError, match=r"at prompt 17001, completion 2 \(1 such"):
+        implicit_rewards(values, np.zeros_like(values), 0.1)
+    with pytest.raises(ValueError, match=r"log_weights: (nan|inf) at prompt 17001, completion 2"):
+        sampled_target(CompletionPool(np.zeros((25_000, 4, 1), np.float32)), values)
+
+
+@pytest.mark.parametrize("units", [2.0**-100, 2.0**-60, 2.0**60, 2.0**100, 2.0 ** np.array([-99, 5, 70])])
+@pytest.mark.parametrize("x64", [False, True])
+def test_units_of_features_do_not_matter_to_sampled_targets(units, x64):
+    rng = np.random.default_rng(1)
+    features, logs = rng.standard_normal((20, 5, D)), 0.3 * rng.standard_normal((20, 5))
+    units = np.broadcast_to(units, D)
+    with jax.enable_x64(x64):
+        dtype = np.float64 if x64 else np.float32
+        plain, found = (sampled_target(CompletionPool((features * u).astype(dtype)), logs) for u in (np.ones(D), units))
+    np.testing.assert_allclose(found.matrix / np.outer(units, units), plain.matrix, rtol=1e-6, atol=1e-9)
+    np.testing.assert_array_equal(found.effective, plain.effective)
 
 
 def test_deployment_targets_in_the_basis_of_the_labelled_pool():

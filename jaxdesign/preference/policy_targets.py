@@ -48,7 +48,8 @@ def implicit_rewards(
         mask: (P, K) True where the completion exists; the rest may hold anything and become 0.
 
     Returns:
-        Scores of the shape of log_policy, float32 (float64 where x64 is on and the inputs are float64).
+        Scores of the shape of log_policy, float32 (float64 where x64 is on and an input is float64). Outside of jit the
+        difference is taken in float64, before it is rounded.
 
     Raises:
         ValueError: shapes that do not fit, beta not positive, values that are not finite (outside of jit).
@@ -61,13 +62,19 @@ def implicit_rewards(
     log_reference = _checks.as_float_array(log_reference, "log_reference")
     _checks.rank(log_policy, (2, 3), "log_policy", "(P, K), or (draws R, P, K)")
     _checks.same_shape(log_reference.shape, log_policy.shape[-2:], "log_reference", "(prompts, completions)")
-    scores = beta * (jnp.asarray(log_policy) - jnp.asarray(log_reference))
     if mask is not None:
         _checks.same_shape(jnp.shape(mask), log_reference.shape, "mask", "(prompts, completions)")
-        scores = jnp.where(jnp.asarray(mask), scores, 0)
-    if not _arrays.is_traced(scores):
-        axes = ("draw", "prompt", "completion")[-scores.ndim :]
-        _checks.finite(scores, "log_policy - log_reference", None, axes)
+    dtype = np.result_type(*(_arrays.compute_dtype(a.dtype) for a in (log_policy, log_reference)))
+    lead = (None,) * (log_policy.ndim - 2)
+    if _arrays.is_traced(log_policy, log_reference, mask):
+        gaps = jnp.asarray(log_policy).astype(dtype) - jnp.asarray(log_reference).astype(dtype)[lead]
+        return beta * (gaps if mask is None else jnp.where(jnp.asarray(mask)[lead], gaps, 0))
+    # float64 on the host: what is given there keeps its digits until the difference is taken
+    with np.errstate(over="ignore", invalid="ignore"):
+        gaps = np.asarray(log_policy, np.float64) - np.asarray(log_reference, np.float64)
+        scores = beta * (gaps if mask is None else np.where(np.asarray(mask, bool), gaps, 0))
+        scores = jnp.asarray(scores.astype(dtype))
+    _checks.finite(scores, "log_policy - log_reference", None, ("draw", "prompt", "completion")[-scores.ndim :])
     return scores
 
 
@@ -107,11 +114,11 @@ def sampled_target(
             two completions; more than half of those prompts with an effective sample size below least_effective.
             A UserWarning says how many are, where it is half or fewer.
 
-    Numerics: float32 products (float64 for float64 features). Source: arXiv 2606.19607 for H; the weighted form is
-    derived and checked by tests/test_policy_targets.py.
+    Numerics: float32 products (float64 for float64 features), whatever the units of the features. Source: arXiv
+    2606.19607 for H; the weighted form is derived and checked by tests/test_policy_targets.py.
     """
     mask = np.asarray(pool.mask)
-    log_weights = np.zeros(mask.shape, np.float32) if log_weights is None else _checked(log_weights, mask)
+    log_weights = np.zeros(mask.shape, np.float32) if log_weights is None else check_log_weights(log_weights, mask)
     with _arrays.float64():
         shares = completion_shares(pool, jnp.asarray(log_weights, jnp.float64))
         effective = np.asarray(effective_sample_size(pool, jnp.asarray(log_weights, jnp.float64)))
@@ -123,9 +130,10 @@ def sampled_target(
     _check_effective(effective[usable], least_effective)
     usable &= spare > 1e-6  # below, float32 rounding would be most of the covariance
     factors = np.where(usable, 1 / np.where(usable, spare, 1.0), 0.0) / max(usable.sum(), 1)
+    pool, unit = in_unit_columns(pool)
     dtype = _arrays.compute_dtype(pool.features.dtype)
     matrix = _jitted_mixture(pool, np.asarray(shares, dtype), np.asarray(factors, dtype))
-    return SampledTarget(np.asarray(matrix, np.float64), effective)
+    return SampledTarget(np.asarray(matrix, np.float64) / unit[:, None] / unit, effective)
 
 
 _jitted_mixture = jax.jit(mixed_covariance)
@@ -177,17 +185,38 @@ def deployment_target(
     return DeploymentTarget(basis.T @ target.matrix @ basis, target.effective, float(np.clip(outside, 0.0, 1.0)))
 
 
-def _checked(log_weights: Any, mask: np.ndarray) -> np.ndarray:
+def in_unit_columns(pool: CompletionPool) -> tuple[CompletionPool, Float[np.ndarray, " d"]]:
+    """A pool of features phi * unit, and unit (d,), powers of two that bring columns of extreme size to about 1.
+
+    Columns whose largest entry is within 2^-30 and 2^30 keep unit 1, and a pool of such columns (every float16 one) is
+    returned as it is; beyond, squares of float32 leave the range of numbers. Scores and flips are left out.
+    """
+    dtype = _arrays.compute_dtype(pool.features.dtype)
+    with _arrays.float64():
+        largest = np.asarray(jnp.max(jnp.abs(pool.features), axis=(0, 1)), np.float64)
+        power = np.where((largest > 0) & (np.abs(np.log2(np.where(largest > 0, largest, 1))) > 30), largest, 1)
+        power = -np.frexp(power)[1] + 1
+        if not power.any():
+            return pool, np.ones(pool.dim)
+        first = power // 2  # 2^power itself may not be a number of this dtype
+        factors = (np.ldexp(np.ones(pool.dim, dtype), part)[None, None] for part in (first, power - first))
+        features = pool.features.astype(dtype)
+        for factor in factors:
+            features = features * factor
+        return CompletionPool(features, mask=pool.mask), np.ldexp(1.0, power)
+
+
+def check_log_weights(log_weights: Any, mask: np.ndarray, name: str = "log_weights") -> np.ndarray:
     """(P, K) float64; -inf (a completion that the policy never gives) is allowed, but not for a whole prompt."""
-    values = np.asarray(_checks.as_float_array(log_weights, "log_weights"), np.float64)
-    _checks.same_shape(values.shape, mask.shape, "log_weights", "(prompts, completions)")
+    values = np.asarray(_checks.as_float_array(log_weights, name), np.float64)
+    _checks.same_shape(values.shape, mask.shape, name, "(prompts, completions)")
     bad = mask & (np.isnan(values) | (values == np.inf))
     if bad.any():
         p, k = np.argwhere(bad)[0]
-        raise ValueError(f"log_weights: {values[p, k]} at prompt {p}, completion {k}; must be finite or -inf (never)")
+        raise ValueError(f"{name}: {values[p, k]} at prompt {p}, completion {k}; must be finite or -inf (never)")
     empty = mask.any(axis=1) & ~(mask & (values > -np.inf)).any(axis=1)
     if empty.any():
-        raise ValueError(f"log_weights: -inf for every completion of prompt {np.argmax(empty)}; one must be possible")
+        raise ValueError(f"{name}: -inf for every completion of prompt {np.argmax(empty)}; one must be possible")
     return values
 
 

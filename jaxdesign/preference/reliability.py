@@ -8,8 +8,19 @@ reverse with probability 1 - eta_k. With p_i the model's probability of label i 
 
 Identifiability: (w, eta) and (-w, 1 - eta) give every label the same probability, so the data cannot tell a crowd that
 is right from one that is always wrong; the start, eta = 0.9, settles it in favour of the majority. An annotator whose
-eta then comes out below 1/2 is adversarial: their labels are informative turned round and harmful as they are. Nothing
-at all is known about eta where all margins are 0 (`standard_error` is then inf).
+eta then comes out below 1/2 is adversarial: their labels are informative turned round and harmful as they are. eta = 1
+is a fixed point of the E-step whatever the labels say, so no start may be there.
+
+How well eta is known is told by its posterior, not by a curvature, which is none at the ends. With pseudo-labels (a, b)
+the prior density is prop. to eta^a (1 - eta)^b, flat at (0, 0). Given w, the posterior of annotator k is
+
+    p(eta_k) prop. to eta_k^a (1 - eta_k)^b prod_i [eta_k p_i + (1 - eta_k)(1 - p_i)]           over the labels i of k
+
+whose logarithm is concave; mean and variance come from quadrature. One label at p_i = 1 leaves Beta(2, 1): mean 2/3,
+deviation 0.236, although the most likely eta is 1. That w is estimated too raises the variance by the factor
+[(I - D^-1/2 B^T A^-1 B D^-1/2)^-1]_kk of the joint Fisher information (A that of w, D that of eta, B between), up to
+the variance of the prior: more is not known where labels cannot tell w and eta apart. Derived; checked by
+tests/test_reliability.py.
 """
 
 from __future__ import annotations
@@ -20,7 +31,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxdesign import _arrays, _checks
 from jaxdesign.annotators import Annotators
@@ -36,14 +47,18 @@ class Reliability(NamedTuple):
     """What `estimate_reliability` found; float64 on the host.
 
     Args:
-        eta: (A,) probability that a label is not reversed; NaN for an annotator without a judgement.
-        standard_error: (A,) of eta, with w as uncertain as it is; inf where the labels say nothing about it.
+        eta: (A,) most likely probability that a label is not reversed; NaN for an annotator without a judgement.
+        standard_error: (A,) posterior standard deviation of eta, with w as uncertain as it is; that of the prior for an
+            annotator without a judgement.
         parameter: w (d,), so that a completion's score is phi . w.
         information: (d, d) about w: prior + sum over labels of c z z^T, c with the label's flip 1 - eta.
         responsibilities: (n,) w_i, the probability that a label is not reversed; NaN for ties and skips.
         log_likelihood: (iterations + 1,) before the first step and after each: of the labels, plus what the priors add.
         iterations: EM steps taken.
-        converged: whether the last step moved no eta and no margin by more than the tolerance.
+        converged: whether the last step found w and moved no eta and no margin by more than the tolerance. False where
+            labels can be separated and there is no prior: w is on its way to infinity, and only its direction counts.
+        posterior_mean: (A,) of eta: what to expect of an annotator with few labels, whose eta may be 1.
+        annotators: (A,) the numbers that eta and the rest belong to.
     """
 
     eta: Float[np.ndarray, " a"]
@@ -54,6 +69,8 @@ class Reliability(NamedTuple):
     log_likelihood: Float[np.ndarray, " t"]
     iterations: int
     converged: bool
+    posterior_mean: Float[np.ndarray, " a"]
+    annotators: Int[np.ndarray, " a"]
 
 
 def estimate_reliability(
@@ -73,14 +90,16 @@ def estimate_reliability(
     Args:
         pool: the pool whose features say what a reward can be; its scores and flips are not used.
         labels: at least one judgement. A tie is half a win each way in the fit of w and says nothing about eta.
-        annotators: A, how many there are; None for one more than the largest number found.
-        prior: precision of a normal prior around w = 0, (d, d) or a scalar ridge.
+        annotators: A, how many there are, so that results are those of annotators 0 to A - 1; None: of those found in
+            the labels, in the order of their numbers, which may be any (`annotators` of the result holds them).
+        prior: precision of a normal prior around w = 0, (d, d) or a scalar ridge. Without one there is no finite w
+            where labels can be separated, as a single label can.
         pseudo_labels: (right, reversed), labels that every annotator is taken to have given before: a Beta prior that
             keeps the eta of somebody with few labels from 0 and 1. (0, 0): maximum likelihood.
-        start: eta to start from, a number or (A,); see the head of this file.
+        start: eta to start from, a number or (A,), from 0.001 to 0.999; see the head of this file.
         ema: in (0, 1]: eta <- (1 - ema) eta + ema mean w. 1 is plain EM, whose log_likelihood never decreases; the
             paper takes 0.1, for minibatches. The fixed points are the same.
-        tol: on the change of every eta and every margin in a step.
+        tol: on the change of every margin in a step, and of every eta in one of plain EM.
         max_iterations: EM steps at most; where reward and reliability are hard to tell apart it takes hundreds.
 
     Returns:
@@ -89,7 +108,8 @@ def estimate_reliability(
     Raises:
         ValueError: labels that are none of this pool, no judgement at all, parameters out of range.
 
-    Complexity: a few Newton steps of `fit_bradley_terry` per EM step, all in one compiled loop, in float64.
+    Complexity: a few Newton steps of `fit_bradley_terry` per EM step, all in one compiled loop, in float64; then 200
+    passes over the rows (pair, annotator) for the posteriors.
     """
     check_labels(labels, pool, annotators)
     pairs, choices, who = (np.asarray(a) for a in labels)
@@ -97,8 +117,11 @@ def estimate_reliability(
         raise ValueError("labels: none is a judgement (all are skips, or there are none); reliability needs some")
     if annotators is not None and (isinstance(annotators, bool) or not isinstance(annotators, int | np.integer)):
         raise TypeError(f"annotators={annotators!r}: must be an integer, how many there are")
-    count = int(who.max()) + 1 if annotators is None else int(annotators)
-    start, pseudo = _checked(start, pseudo_labels, ema, count)
+    found, who = np.unique(who, return_inverse=True)
+    numbers = found if annotators is None else np.arange(int(annotators))
+    start, pseudo = _checked(start, pseudo_labels, ema, len(numbers))
+    here = np.searchsorted(numbers, found)  # everything below is about those who labelled
+    count, start = len(found), start[here]
     rows, place = np.unique(np.column_stack([pairs, who]), axis=0, return_inverse=True)
     place = place.ravel()
     seen = np.stack([np.bincount(place[choices == c], minlength=len(rows)) for c in (FIRST, SECOND, TIE)], axis=1)
@@ -124,17 +147,26 @@ def estimate_reliability(
     flips, judged = 1 - eta[rows[:, 3]], seen[:, :2].sum(axis=1)
     right = np.where(choices == SECOND, down[place], up[place])
     held = np.bincount(who[choices < TIE], minlength=count) > 0
-    error = _standard_errors(z[row_pair.ravel()], margins, flips, judged, rows[:, 3], info, held)
+    a, b = pseudo + 1
+    variance = np.full(len(numbers), a * b / ((a + b) ** 2 * (a + b + 1)))  # of the prior, Beta(a, b)
+    mean = np.full(len(numbers), a / (a + b))
+    mean[here], own = _eta_posterior(margins, seen[:, :2], rows[:, 3], pseudo, count)
+    inflation = _inflation(z[row_pair.ravel()], margins, flips, judged, rows[:, 3], info, held)
+    variance[here] = np.minimum(own * inflation, np.maximum(own, variance[here]))
+    every = np.full(len(numbers), np.nan)
+    every[here] = np.where(held, eta, np.nan)
     steps = int(last.steps)
     return Reliability(
-        np.where(held, eta, np.nan),
-        error,
+        every,
+        np.sqrt(variance),
         np.asarray(last.parameter),
         info,
         np.where(choices < TIE, right, np.nan),
         np.asarray(trace)[: steps + 1],
         steps,
-        float(last.change) <= tol,
+        float(last.change) <= tol and bool(last.solved),
+        mean,
+        numbers,
     )
 
 
@@ -197,8 +229,9 @@ def with_estimated_flip(
     flip = flip_of(eta, largest)
     shares = np.ones(flip.shape) if shares is None else np.asarray(shares, np.float64)
     _checks.same_shape(shares.shape, flip.shape, "shares", "(A,), one per annotator")
-    if not ((shares >= 0).all() and shares.sum() > 0):
-        raise ValueError(f"shares: {shares} found; must be at least 0 and not all 0")
+    if not (np.isfinite(shares).all() and (shares >= 0).all() and shares.any()):
+        raise ValueError(f"shares: {shares} found; must be finite, at least 0 and not all 0")
+    shares = shares / shares.max()
     return CompletionPool(pool.features, pool.scores, pool.mask, pool.ids, flip=float(flip @ shares / shares.sum()))
 
 
@@ -206,6 +239,7 @@ class _State(NamedTuple):
     eta: Any
     parameter: Any
     change: Any
+    solved: Any
     steps: Any
 
 
@@ -232,22 +266,24 @@ def _em(z, row_pair, row_who, seen, prior, pseudo, start, ema, tol, *, max_itera
         mean = (right + pseudo[0]) / (given + pseudo[0] + pseudo[1])
         # fit_bradley_terry takes no wins beyond counts, not even by rounding
         found = fit_bradley_terry(z, jnp.clip(wins, 0, counts), counts, prior=prior, start=parameter)
-        return found.parameter, jnp.where(given > 0, (1 - ema) * eta + ema * mean, eta)
+        return found, jnp.where(given > 0, mean, eta)
 
     def step(carry):
         state, trace = carry
         begin = state.steps < 0  # the first fit of w takes the labels as they are; one program serves it too
-        parameter, eta = refit(state.parameter, jnp.where(begin, 1.0, state.eta))
-        eta = jnp.where(begin, start, eta)
-        moved = jnp.max(jnp.abs(z @ (parameter - state.parameter)))
-        change = jnp.where(begin, jnp.inf, jnp.maximum(moved, jnp.max(jnp.abs(eta - state.eta))))
-        steps = state.steps + 1
-        return _State(eta, parameter, change, steps), trace.at[steps].set(objective(parameter, eta))
+        found, mean = refit(state.parameter, jnp.where(begin, 1.0, state.eta))
+        eta = jnp.where(begin, start, (1 - ema) * state.eta + ema * mean)
+        parts = z @ (found.parameter - state.parameter), mean - state.eta  # a small average is no convergence
+        change = jnp.maximum(*(jnp.max(jnp.abs(part)) for part in parts))
+        fine = jnp.all(jnp.isfinite(parts[0])) & jnp.all(jnp.isfinite(parts[1]))  # a maximum may drop NaN
+        change = jnp.where(begin, jnp.inf, jnp.where(fine, change, jnp.nan))
+        state = _State(eta, found.parameter, change, found.converged, state.steps + 1)
+        return state, trace.at[state.steps].set(objective(found.parameter, eta))
 
     def more(carry):
         return (carry[0].change > tol) & (carry[0].steps < max_iterations)  # NaN ends the loop, not converged
 
-    state = _State(start, jnp.zeros(z.shape[1]), jnp.asarray(jnp.inf), jnp.asarray(-1))
+    state = _State(start, jnp.zeros(z.shape[1]), jnp.asarray(jnp.inf), jnp.asarray(False), jnp.asarray(-1))
     return jax.lax.while_loop(more, step, (state, jnp.zeros(max_iterations + 1)))
 
 
@@ -266,25 +302,73 @@ def _right(margin, eta):
     return jax.nn.sigmoid(margin + jnp.log(eta) - jnp.log1p(-eta))
 
 
-def _standard_errors(z, margins, flips, judged, who, info, held):
-    """Of eta, from the joint information of w and eta: the inverse of D - B^T A^-1 B, A = info that of w.
+def _eta_posterior(margins, seen, who, pseudo, count):
+    """Mean and variance of every annotator's eta given the margins, by quadrature of the density in the file's head.
+
+    Its logarithm is concave: bisection finds the mode, then where it has fallen by 40 on either side (or the end of
+    [0, 1]), and each side is integrated by Gauss-Legendre.
+    """
+    p, other = (1 / (1 + np.exp(-sign * np.clip(margins, -700, 700))) for sign in (1, -1))
+
+    def chances(eta):
+        eta = eta[who]
+        return eta * p + (1 - eta) * other, eta * other + (1 - eta) * p
+
+    def log_density(eta):
+        own = np.bincount(who, (seen * np.log(np.stack(chances(eta), axis=1))).sum(axis=1), count)
+        return own + pseudo[0] * np.log(eta) + pseudo[1] * np.log1p(-eta)
+
+    def rises(eta):
+        first, second = chances(eta)
+        slope = np.bincount(who, (seen[:, 0] / first - seen[:, 1] / second) * (p - other), count)
+        return slope + pseudo[0] / eta - pseudo[1] / (1 - eta) > 0
+
+    end = np.full(count, np.nextafter(1, 0))  # logarithms are finite inside
+    mode = _bisected(rises, np.zeros(count), end, 40)
+    top = log_density(mode)
+    least = _bisected(lambda eta: log_density(eta) < top - 40, np.zeros(count), mode, 25)
+    largest = _bisected(lambda eta: log_density(eta) > top - 40, mode, end, 25)
+    nodes, weights = np.polynomial.legendre.leggauss(48)
+    moments = np.zeros((3, count))
+    for low, high in ((least, mode), (mode, largest)):
+        for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+            eta = low + (high - low) * node
+            mass = weight * (high - low) * np.exp(log_density(eta) - top)
+            moments += mass * np.stack([np.ones(count), eta - mode, (eta - mode) ** 2])
+    shift = moments[1] / moments[0]
+    return mode + shift, moments[2] / moments[0] - shift**2
+
+
+def _bisected(below, low, high, steps):
+    """Where `below` turns from true to false between low and high, each its own; the middle of the last interval."""
+    for _ in range(steps):
+        middle = (low + high) / 2
+        left = below(middle)
+        low, high = np.where(left, middle, low), np.where(left, high, middle)
+    return (low + high) / 2
+
+
+def _inflation(z, margins, flips, judged, who, info, held):
+    """By how much the variance of eta grows as w is estimated too, at least 1: see the head of this file.
 
     A label's probability q = eta p + (1 - eta)(1 - p) has slopes dq/deta = 2 p - 1 and dq/du = (2 eta - 1) p (1 - p);
     products of them over q (1 - q) are summed into D (eta, eta) and B (w, eta).
     """
-    p = 1 / (1 + np.exp(-np.clip(margins, -700, 700)))
-    q = (1 - flips) * p + flips * (1 - p)
-    per_label = judged * (2 * p - 1) / np.maximum(q * (1 - q), 1e-300)
-    own = np.bincount(who, per_label * (2 * p - 1), len(held))
-    error, some = np.full(len(held), np.inf), held & (own > 1e-12)
-    if not some.any() or not np.isfinite(info).all():
-        return error
-    shared = (per_label * (1 - 2 * flips) * p * (1 - p))[:, None] * z
+    p, other = (1 / (1 + np.exp(-sign * np.clip(margins, -300, 300))) for sign in (1, -1))
+    q, rest = (1 - flips) * p + flips * other, (1 - flips) * other + flips * p
+    per_label = judged * (p - other) / (q * rest)
+    own = np.bincount(who, per_label * (p - other), len(held))
+    factor, some = np.ones(len(held)), held & (own > 1e-12)
+    if not some.any():
+        return factor
+    size = np.sqrt(np.diagonal(info))
+    size = np.where(size > 0, size, 1)
+    shared = (per_label * (1 - 2 * flips) * p * other)[:, None] * z / size
     cross = np.stack([shared[who == k].sum(axis=0) for k in np.flatnonzero(some)], axis=1) / np.sqrt(own[some])
-    spectrum, vectors = np.linalg.eigh(np.eye(cross.shape[1]) - cross.T @ np.linalg.pinv(info, hermitian=True) @ cross)
-    variance = vectors**2 @ (1 / np.maximum(spectrum, 1e-12)) / own[some]
-    error[some] = np.where(variance * own[some] < 1e6, np.sqrt(variance), np.inf)
-    return error
+    held_by_w = cross.T @ np.linalg.pinv(info / size[:, None] / size, hermitian=True) @ cross
+    spectrum, vectors = np.linalg.eigh(np.eye(cross.shape[1]) - held_by_w)
+    factor[some] = vectors**2 @ (1 / np.clip(spectrum, 1e-12, 1))
+    return factor
 
 
 def _checked(start, pseudo_labels, ema, count):
@@ -292,8 +376,12 @@ def _checked(start, pseudo_labels, ema, count):
     if start.ndim:
         _checks.same_shape(start.shape, (count,), "start", "a number, or one per annotator")
     start = np.broadcast_to(start, (count,))
-    if not ((start > 0) & (start <= 1)).all():
-        raise ValueError(f"start: {start[np.argmin((start > 0) & (start <= 1))]:g} found; must be in (0, 1]")
+    bad = ~((start >= 0.001) & (start <= 0.999))
+    if bad.any():
+        raise ValueError(
+            f"start: {start[np.argmax(bad)]:g} found; must be from 0.001 to 0.999: EM never leaves 0 and 1, "
+            "whatever the labels say, and close to them it looks as if it had converged"
+        )
     pseudo = np.asarray(pseudo_labels, np.float64)
     if pseudo.shape != (2,) or not (np.isfinite(pseudo) & (pseudo >= 0)).all():
         raise ValueError(f"pseudo_labels: {pseudo_labels} found; expected two numbers of at least 0, (right, reversed)")
