@@ -412,16 +412,13 @@ def test_bad_input_is_refused(call, error, words):
         call(log_probs(9, 3))
 
 
-PER_PAIR = {"flip", "offset", "weights"}
-
-
 @pytest.mark.parametrize("name", sorted(LOSSES))
 @pytest.mark.parametrize("traced", [False, True])
 def test_parameters_of_another_shape_are_refused(name, traced):
-    """They would broadcast: beta (3,) makes three losses of one pair. What belongs to the label may be (n,)."""
+    """They would broadcast: beta (3,) made three losses of one pair. One number, or one per pair."""
     options = OPTIONS.get(name, {"beta": BETA})
     for option, value in options.items():
-        for shape in {(3,), (1, 1), (2, 1), () if option in PER_PAIR else (2,)} - {()}:
+        for shape in ((3,), (1,), (1, 1), (2, 1)):
             wrong = np.full(shape, value)
 
             def call(given, option=option):
@@ -429,15 +426,13 @@ def test_parameters_of_another_shape_are_refused(name, traced):
 
             with pytest.raises(ValueError, match=re.escape(f"{option}: shape {shape} found")):
                 (jax.jit(call) if traced else call)(wrong)
-        if option in PER_PAIR:
-            assert call(np.full(2, value)).shape == (2,)
-    assert LOSSES[name](*np.zeros((4, 2), np.float32), **options).shape == (2,)
+        assert call(np.full(2, value)).shape == call(value).shape == (2,)
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_parameters_do_not_change_the_dtype(name):
     """float64 numbers beside float32 log-probabilities where x64 is on."""
-    options = {k: np.full(2 if k in PER_PAIR else (), v) for k, v in OPTIONS.get(name, {"beta": BETA}).items()}
+    options = {option: np.full(2, value) for option, value in OPTIONS.get(name, {"beta": BETA}).items()}
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         assert LOSSES[name](*np.zeros((4, 2), np.float32), **options).dtype == np.float32
         assert jax.jit(LOSSES[name])(*np.zeros((4, 2), np.float32), **options).dtype == np.float32

@@ -321,7 +321,7 @@ def test_a_coin_among_the_good_is_found_from_any_start():
 
 def test_a_small_average_is_not_called_converged(crowd):
     pool, _, labels, _ = crowd
-    assert not estimate_reliability(pool, labels, ema=1e-7, max_iterations=3).converged
+    assert not estimate_reliability(pool, labels, ema=1e-7, max_iterations=400).converged
 
 
 @pytest.mark.parametrize("who", [[0, 0, 0, 0], [0, 0, 1, 1]])

@@ -8,13 +8,12 @@ summed over tokens, and returns one loss per pair, (n,), which `weighted_mean` t
     l(u) = -log sigma(u)                                                        the logistic loss
 
 Common to all: the arrays have one shape (any; () under vmap), which is that of the result; float16 and bfloat16 are
-computed in float32, as h is a small difference of large sums. Parameters of the loss are single numbers; what belongs
-to the label (a flip rate per annotator, an offset per rating gap, an importance weight) is a number or has the shape of
-the arrays, one per pair. Parameters are rounded to the dtype of the loss and must be allowed before and after: in
-float32, robust DPO has no flip of 1/2 - 1e-9. With finite log-probabilities every loss and every derivative is finite,
-at margins of any size (IPO, which squares them, up to 1e19 in float32). Integers are TypeErrors; ill-shaped arrays and
-parameters out of range are ValueErrors (values are not looked at where they are traced, shapes always are). (m):
-formula from memory of the paper.
+computed in float32, as h is a small difference of large sums. Parameters are numbers, or have the shape of the arrays
+where they differ by pair (a flip rate per annotator, an offset per rating gap). They are rounded to the dtype of the
+loss and must be allowed before and after: in float32, robust DPO has no flip of 1/2 - 1e-9. With finite
+log-probabilities every loss and every derivative is finite, at margins of any size (IPO, which squares them, up to 1e19
+in float32). Integers are TypeErrors; ill-shaped arrays and parameters out of range are ValueErrors (values are not
+looked at where they are traced, shapes always are). (m): formula from memory of the paper.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def implicit_reward(log_prob: N, ref_log_prob: N, *, beta: Any) -> N:
     Raises: ValueError as in the head of this file.
     """
     log_prob, ref_log_prob = _log_probs(log_prob=log_prob, ref_log_prob=ref_log_prob)
-    return _number(beta, "beta", "above 0", log_prob) * (log_prob - ref_log_prob)
+    return _parameter(beta, "beta", "above 0", log_prob) * (log_prob - ref_log_prob)
 
 
 def log_ratio_gap(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N) -> N:
@@ -82,7 +81,7 @@ def conservative_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N
     Raises: ValueError as in the head of this file.
     """
     margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
-    flip = _per_pair(flip, "flip", "in [0, 1/2]", margin)
+    flip = _parameter(flip, "flip", "in [0, 1/2]", margin)
     return (1 - flip) * _logistic(margin) + flip * _logistic(-margin)
 
 
@@ -97,7 +96,7 @@ def robust_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, b
     Raises: ValueError as in the head of this file.
     """
     margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
-    flip = _per_pair(flip, "flip", "in [0, 1/2)", margin)
+    flip = _parameter(flip, "flip", "in [0, 1/2)", margin)
     return ((1 - flip) * _logistic(margin) - flip * _logistic(-margin)) / (1 - 2 * flip)
 
 
@@ -111,7 +110,7 @@ def ipo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, tau: Any
     Raises: ValueError as in the head of this file.
     """
     gap = log_ratio_gap(chosen, rejected, ref_chosen, ref_rejected)
-    return jnp.square(gap - 1 / (2 * _number(tau, "tau", "above 0", gap)))
+    return jnp.square(gap - 1 / (2 * _parameter(tau, "tau", "above 0", gap)))
 
 
 def slic_hf_loss(
@@ -127,8 +126,8 @@ def slic_hf_loss(
     Raises: ValueError as in the head of this file.
     """
     chosen, rejected, _, _ = _four(chosen, rejected, ref_chosen, ref_rejected)
-    delta = _number(delta, "delta", "above 0", chosen)
-    weight = _number(regularisation, "regularisation", "at least 0", chosen)
+    delta = _parameter(delta, "delta", "above 0", chosen)
+    weight = _parameter(regularisation, "regularisation", "at least 0", chosen)
     return jax.nn.relu(delta - (chosen - rejected)) - weight * chosen
 
 
@@ -155,7 +154,7 @@ def exo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: An
     Raises: ValueError as in the head of this file.
     """
     margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
-    eps = _number(smoothing, "smoothing", "in (0, 1/2]", margin)
+    eps = _parameter(smoothing, "smoothing", "in (0, 1/2]", margin)
     return jax.nn.sigmoid(margin) * (-_logistic(margin) - jnp.log1p(-eps)) + jax.nn.sigmoid(-margin) * (
         -_logistic(-margin) - jnp.log(eps)
     )
@@ -169,7 +168,7 @@ def rpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: An
     Raises: ValueError as in the head of this file.
     """
     loss = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
-    weight = _number(eta, "eta", "at least 0", loss) * _number(beta, "beta", "above 0", loss)
+    weight = _parameter(eta, "eta", "at least 0", loss) * _parameter(beta, "beta", "above 0", loss)
     return loss - weight * _log_probs(chosen=chosen)[0]
 
 
@@ -183,7 +182,7 @@ def margin_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, b
     Raises: ValueError as in the head of this file.
     """
     margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
-    return _logistic(margin - _per_pair(offset, "offset", "a number", margin))
+    return _logistic(margin - _parameter(offset, "offset", "a number", margin))
 
 
 def importance_weighted_dpo_loss(
@@ -200,7 +199,7 @@ def importance_weighted_dpo_loss(
     Raises: ValueError as in the head of this file.
     """
     loss = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
-    return _per_pair(weights, "weights", "at least 0", loss) * loss
+    return _parameter(weights, "weights", "at least 0", loss) * loss
 
 
 def sigmoid_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> N:
@@ -282,7 +281,7 @@ def _logistic(margin):
 
 def _margin(chosen, rejected, ref_chosen, ref_rejected, beta):
     gap = log_ratio_gap(chosen, rejected, ref_chosen, ref_rejected)
-    return _number(beta, "beta", "above 0", gap) * gap
+    return _parameter(beta, "beta", "above 0", gap) * gap
 
 
 def _four(chosen, rejected, ref_chosen, ref_rejected):
@@ -299,15 +298,8 @@ def _log_probs(**arrays) -> list:
     return [array.astype(dtype) for array in out.values()]
 
 
-def _number(value, name, allowed, like):
-    """A parameter of the whole loss, in the dtype of `like`; ValueError unless a number, finite and as allowed."""
-    if np.ndim(value):
-        raise ValueError(f"{name}: shape {np.shape(value)} found; pass one number (under vmap it may differ by pair)")
-    return _rounded(value, name, allowed, like.dtype)
-
-
-def _per_pair(value, name, allowed, like):
-    """A parameter of labels, in the dtype of `like`; ValueError unless a number or of its shape, and as allowed."""
+def _parameter(value, name, allowed, like):
+    """A parameter in the dtype of `like`; ValueError unless a number or of its shape, finite and as allowed."""
     if np.ndim(value) and np.shape(value) != like.shape:
         raise ValueError(f"{name}: shape {np.shape(value)} found; pass a number, or {like.shape} with one per pair")
     return _rounded(value, name, allowed, like.dtype)
