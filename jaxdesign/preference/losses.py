@@ -302,20 +302,16 @@ def _parameter(value, name, allowed, like):
     """A parameter in the dtype of `like`; ValueError unless a number or of its shape, finite and as allowed."""
     if np.ndim(value) and np.shape(value) != like.shape:
         raise ValueError(f"{name}: shape {np.shape(value)} found; pass a number, or {like.shape} with one per pair")
-    return _rounded(value, name, allowed, like.dtype)
-
-
-def _rounded(value, name, allowed, dtype):
     if _arrays.is_traced(value):
-        return jnp.asarray(value).astype(dtype)
+        return jnp.asarray(value).astype(like.dtype)
     seen = _allowed_values(value, name, allowed)
     with np.errstate(over="ignore"):
-        found = seen.astype(dtype)
+        found = seen.astype(like.dtype)
     bad = ~_are(found, allowed)
     if bad.any():
         where = np.unravel_index(np.argmax(bad), bad.shape)
         raise ValueError(
-            f"{name}={seen[where]:.9g}: is {found[where]:g} in {dtype}; must be {allowed} and finite there"
+            f"{name}={seen[where]:.9g}: is {found[where]:g} in {like.dtype}; must be {allowed} and finite there"
         )
     return found
 

@@ -188,14 +188,14 @@ def deployment_target(
 def in_unit_columns(pool: CompletionPool) -> tuple[CompletionPool, Float[np.ndarray, " d"]]:
     """A pool of features phi * unit, and unit (d,), powers of two that bring columns of extreme size to about 1.
 
-    Columns whose largest entry is within 2^-30 and 2^30 keep unit 1, and a pool of such columns (every float16 one) is
+    Columns whose largest entry is between 2^-31 and 2^30 keep unit 1, and a pool of such columns (every float16 one) is
     returned as it is; beyond, squares of float32 leave the range of numbers. Scores and flips are left out.
     """
     dtype = _arrays.compute_dtype(pool.features.dtype)
     with _arrays.float64():
         largest = np.asarray(jnp.max(jnp.abs(pool.features), axis=(0, 1)), np.float64)
-        power = np.where((largest > 0) & (np.abs(np.log2(np.where(largest > 0, largest, 1))) > 30), largest, 1)
-        power = -np.frexp(power)[1] + 1
+        exponent = np.frexp(largest)[1]
+        power = np.where((largest > 0) & (np.abs(exponent) > 30), 1 - exponent, 0)
         if not power.any():
             return pool, np.ones(pool.dim)
         first = power // 2  # 2^power itself may not be a number of this dtype
