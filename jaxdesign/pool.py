@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxdesign import _arrays, _checks
 from jaxdesign._flips import as_flips
 from jaxdesign.ranks import unit_diagonal
+from jaxdesign._names import check_different
 
 LEAVES = ("features", "scores", "mask", "flip")
 
@@ -35,7 +36,7 @@ class CompletionPool:
         scores: implicit rewards u = beta log(pi / pi_ref), shape (P, K), or (R, P, K) for R parameter draws: then
             information matrices have a leading axis R and criteria average over it. None: every margin is 0.
         mask: (P, K), True where the completion exists. Masked slots may hold anything and are zeroed.
-        ids: one name per prompt, kept as static metadata (not traced).
+        ids: one name per prompt, all different, kept as static metadata (not traced).
         flip: probability that a label is reversed: a number, one per prompt (P,), or one per pair (P, K, K), symmetric,
             anything where there is no pair; common to all draws. At least 0 and below 1/2. None: no noise. See
             `information.margin_information` for what it costs.
@@ -43,8 +44,8 @@ class CompletionPool:
     Raises:
         TypeError: features, scores or flip of a dtype that is not floating, a mask that is not boolean.
         ValueError: wrong rank or shapes, an empty pool, NaN or inf in an existing completion, no prompt with two
-            completions, flip outside of [0, 1/2) or not symmetric. Values are only checked outside of jit. Prompts with
-            fewer than two completions are skipped by everything and keep their index.
+            completions, ids that repeat, flip outside of [0, 1/2) or not symmetric. Values are only checked outside of
+            jit. Prompts with fewer than two completions are skipped by everything and keep their index.
     """
 
     features: Float[Array, "p k d"]
@@ -81,6 +82,9 @@ class CompletionPool:
             ids = tuple(ids.tolist() if isinstance(ids, np.ndarray) else ids)
             if len(ids) != prompts:
                 raise ValueError(f"ids: {len(ids)} found; expected one per prompt, {prompts}")
+            check_different(
+                ids, "ids", "an id names one prompt, in pairs and in label tasks; give every prompt its own"
+            )
 
         exists = jnp.ones((prompts, completions), bool) if mask is None else jnp.asarray(mask)
         most = jnp.max(jnp.sum(exists, axis=1))  # a tracer inside of jit, even where all arguments are constants

@@ -169,6 +169,8 @@ CASES = {
     ),
     "nothing exists": (lambda: pool(mask=~MASK), ValueError, ["mask", "no prompt has two completions"]),
     "too few ids": (lambda: pool(ids=["a", "b"]), ValueError, ["ids", "2 found", "6"]),
+    "ids that repeat": (lambda: pool(ids=["a", *"bcde", "a"]), ValueError, ["ids", "'a' found 2 times", "its own"]),
+    "ids written alike": (lambda: pool(ids=[1, *"bcde", "1"]), ValueError, ["ids", "'1' found 2 times"]),
     # ---- the range of a pool
     "identical completions": (
         lambda: restrict_to_range(same_completions()),

@@ -190,8 +190,8 @@ def test_ids_differ_where_a_prompt_comes_again(tmp_path):
 def test_byte_order_mark_windows_newlines_empty_lines_and_line_separators_are_no_trouble(tmp_path):
     path = tmp_path / "p.jsonl"
     line = '{"prompt": "a\u2028b", "completions": ["c", "d"]}'
-    path.write_bytes(f"\ufeff{line}\r\n\r\n{line}".encode())
-    assert read_completions(path).prompts == ["a\u2028b"] * 2
+    path.write_bytes(f"\ufeff{line}\r\n\r\n{line.replace('a', 'b', 1)}".encode())
+    assert read_completions(path).prompts == ["a\u2028b", "b\u2028b"]
 
 
 GOOD_LINE = b'{"prompt": "a", "completions": ["b", "c"], "prompt_id": "x"}\n'
@@ -297,7 +297,7 @@ def test_npy_and_npz_give_back_what_was_saved(tmp_path, dtype):
         ("f.npz", {"mask": np.ones((2, 3))}, TypeError, "mask of dtype float64: must be bool; save mask.astype(bool)"),
         ("f.npz", {"mask": np.ones((3, 2), bool)}, ValueError, "mask of shape (3, 2): must be (2, 3) as the features"),
         ("f.npz", {"ids": np.arange(3)}, ValueError, "ids of shape (3,): must be (2,), one a prompt"),
-        ("f.npz", {"ids": np.array(["a", "a"])}, ValueError, "ids has a 2 times; give every prompt its own"),
+        ("f.npz", {"ids": np.array(["a", "a"])}, ValueError, "ids: 'a' found 2 times; give every prompt its own"),
         ("f.npz", {"ids": np.ones(2)}, TypeError, "ids of dtype float64: must be strings (dtype <U...) or integers"),
         ("f.npz", {"ids": np.array([None, 1])}, ValueError, "is no NumPy file that loads without pickled objects"),
     ],

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdesign._names import check_different
+
 PROMPT_KEYS = ("prompt", "instruction")
 COMPLETIONS_KEYS = ("completions", "generations", "responses", "answers")
 ARRAY_KEYS = ("features", "scores", "mask", "ids")
@@ -165,11 +167,7 @@ def _check_arrays(
             raise TypeError(f"{path}: ids of dtype {ids.dtype}: must be strings (dtype <U...) or integers")
         if ids.shape != prompts_completions[:1]:
             raise ValueError(f"{path}: ids of shape {ids.shape}: must be {prompts_completions[:1]}, one a prompt")
-        names, counts = np.unique(ids, return_counts=True)
-        if counts.max() > 1:
-            raise ValueError(
-                f"{path}: ids has {names[counts.argmax()]} {counts.max()} times; give every prompt its own"
-            )
+        check_different(ids.tolist(), f"{path}: ids", "give every prompt its own")
 
 
 def _check_floating(path: Path, name: str, array: np.ndarray) -> None:
