@@ -2,10 +2,12 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
 
+from jaxdesign.preference.answer_rows import answer_rows
 from jaxdesign.preference.label_files import read_answers, write_tasks
 from jaxdesign.preference.label_store import LabelStore
 from jaxdesign.preference.label_tasks import make_tasks
@@ -95,8 +97,22 @@ def test_names_of_annotators_become_numbers(tmp_path, suffix):
         ('{"task_id": "nobody", "choice": "a"}', "task_id 'nobody' is none of the 30 tasks"),
         ('{"task_id": "GOOD", "choice": "left"}', "choice 'left' found; allowed are a, b, tie, skip"),
         ('{"task_id": "GOOD", "choice": "a", "seconds": "long"}', "seconds 'long' found; expected a number"),
+        ('{"task_id": "GOOD", "choice": "a", "seconds": NaN}', "seconds nan found; expected a number"),
+        ('{"task_id": "GOOD", "choice": "a", "seconds": true}', "seconds True found"),
+        ('{"task_id": "GOOD", "choice": "a", "confidence": 1' + "0" * 400 + "}", "confidence 10+ found"),
         ('{"task_id": "GOOD", "choice": "a", "annotator": -1}', "annotator -1 found; expected a number from 0"),
         ('{"task_id": "GOOD", "choice": "a", "annotator": 0.5}', "annotator 0.5"),
+        ('{"task_id": "GOOD", "choice": "a", "annotator": NaN}', "annotator nan"),
+        (
+            '{"task_id": "GOOD", "choice": "a", "annotator": 9007199254740993}',
+            "annotator 9007199254740993 found; .*999999",
+        ),
+        ('{"task_id": "GOOD", "choice": "a", "annotator": "9007199254740993"}', "annotator 9007199254740993 found"),
+        ('{"task_id": "GOOD", "choice": "a", "annotator": {"id": 1}}', r"line 2: annotator \{'id': 1\} found"),
+        ('{"task_id": {"id": 1}, "choice": "a"}', r"line 2: task_id \{'id': 1\} is no text"),
+        ('{"task_id": "GOOD", "choice": {"a": 1}}', r"choice \{'a': 1\} found"),
+        ('{"task_id": "GOOD", "choice": "a", "choice": "b"}', r"line 2: is no JSON \(names: 'choice' found 2 times"),
+        ('{"task_id": "GOOD", "choice": "b"}', "line 2: task GOOD was answered by annotator 0 on line 1 already"),
         ('["GOOD", "a"]', "line 2: list found"),
         ("{", "line 2: is no JSON"),
     ],
@@ -105,7 +121,7 @@ def test_bad_lines_are_named(tmp_path, line, words):
     path = tmp_path / "back.jsonl"
     good = '{"task_id": "GOOD", "choice": "a"}'
     path.write_text(f"{good}\n{line}\n".replace("GOOD", TASKS[0].task_id))
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=words.replace("GOOD", TASKS[0].task_id)):
         read_answers(path, TASKS)
 
 
@@ -133,3 +149,208 @@ def test_only_known_suffixes_and_texts(tmp_path):
 def test_tasks_are_of_rows_of_three_integers(pairs, options, words):
     with pytest.raises(ValueError, match=words):
         make_tasks(0, pairs, **options)
+
+
+# ---- faults of whole files, and of many rows
+
+
+def test_all_faults_are_told_at_once_and_the_good_rows_kept_where_that_is_asked_for(tmp_path):
+    rows = [{"task_id": task.task_id, "choice": "a"} for task in TASKS]
+    for bad in (3, 8, 20):
+        rows[bad]["choice"] = "neither"
+    path = write(tmp_path / "back.csv", rows)
+    with pytest.raises(ValueError, match="choice 'neither'") as told:
+        read_answers(path, TASKS)
+    *lines, last = str(told.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"back.csv, line {line}" for line in (5, 10, 22)]
+    assert last == "(3 such row(s); to have the other 27, pass on_fault, which is told of each)"
+    faults = []
+    records = read_answers(path, TASKS, on_fault=faults.append)
+    kept = [task.task_id for n, task in enumerate(TASKS) if n not in (3, 8, 20)]
+    assert [record.task_id for record in records] == kept and faults == lines
+    assert LabelStore(tmp_path / "store").append(records) == 27
+
+
+def test_a_hundred_faults_are_counted_and_not_all_listed(tmp_path):
+    path = write(tmp_path / "back.jsonl", [{"task_id": f"n{n}", "choice": "a"} for n in range(120)])
+    with pytest.raises(ValueError, match="and 70 more") as told:
+        read_answers(path, TASKS)
+    assert len(str(told.value).splitlines()) == 52
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"task_id,choice,note\nID,a,caf\xe9\n", r"back.csv, line 2: byte 0xe9 is no UTF-8 .*cp1252.*save it as UTF-8"),
+        ("task_id,choice\nID,a\n".encode("utf-16"), "back.csv: is UTF-16 text; save it as UTF-8"),
+        ("task_id,choice\nID,a\n".encode("utf-16-le"), "is UTF-16 text"),
+        ("task_id,choice\nID,a\n".encode("utf-16-be"), "is UTF-16 text"),
+        (b"task_id;choice\nID;a\n", "columns are separated by ';'; save it with commas"),
+        (b"task_id\tchoice\nID\ta\n", r"columns are separated by '\\t'"),
+        (b"sep=;\ntask_id;choice\nID;a\n", "columns are separated by ';'"),
+        (b"id,choice\nID,a\n", r"back.csv: has no task_id; found are \['id', 'choice'\]"),
+        (b"prompt,answer\nID,a\n", "has no task_id and no choice"),
+        (b"task_id,choice,choice\nID,a,b\n", "columns: 'choice' found 2 times"),
+        (b'task_id,"choice\nID,a\n', "line 1: has a quotation mark that is not closed"),
+    ],
+)
+def test_what_spoils_a_whole_file_is_said_with_advice(tmp_path, content, words):
+    path = tmp_path / "back.csv"
+    path.write_bytes(content.replace(b"ID", TASKS[0].task_id.encode()))
+    for options in ({}, {"on_fault": print}):
+        with pytest.raises(ValueError, match=words):
+            read_answers(path, TASKS, **options)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words", "good"),
+    [
+        ("0,one, two,a\n1,ok,b\n", r"line 2: has 4 cells for 3 columns; put texts that hold commas in quotation", 1),
+        ('0,ok,a\n1,"never closed,b\n2,ok,a\n', r"line 3: has a quotation mark that is not closed.*lines 3 to 4", 1),
+        ('0,ok,a\n1,"not "doubled",b\n2,ok,a\n', "line 3: has a quotation mark", 2),
+        ('0,"two\nlines",a\n1,ok,left\n', "line 4: choice 'left'", 1),
+        (",,\n0,ok,a\n \n1,ok\n\n", r"line 5: has no choice; found are \['note', 'task_id'\]", 1),
+    ],
+)
+def test_rows_of_a_spreadsheet_are_what_they_seem(tmp_path, rows, words, good):
+    """Nothing is swallowed, and no cell is taken for another's."""
+    path = tmp_path / "back.csv"
+    for n in range(3):
+        rows = rows.replace(f"{n},", f"{TASKS[n].task_id},", 1)
+    path.write_text("task_id,note,choice\n" + rows)
+    faults = []
+    assert len(read_answers(path, TASKS, on_fault=faults.append)) == good
+    assert len(faults) == 1
+    with pytest.raises(ValueError, match=words):
+        read_answers(path, TASKS)
+
+
+# ---- writing
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_texts_of_any_length_and_any_characters_go_out_and_come_back(tmp_path, suffix):
+    texts = [["x" * 140_000, "y"], ["a \ud83d", "b\0\r\n\"';,\u2028\x1c"]]
+    tasks, path, before = make_tasks(0, [(0, 0, 1), (1, 0, 1)]), tmp_path / f"x{suffix}", csv.field_size_limit()
+    write_tasks(path, tasks, ["p", "q"], texts)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    rows = [row for _, row in answer_rows(path, ["task_id"])]
+    assert rows[0]["response_a"] == texts[0][0] and rows[1]["response_b"] == texts[1][1]
+    assert rows[1]["response_a"] == ("a \ud83d" if suffix == ".jsonl" else r"a \ud83d")
+    write(path, [row | {"choice": "b"} for row in rows])
+    assert [record.choice for record in read_answers(path, tasks)] == [SECOND, SECOND]
+    assert csv.field_size_limit() == before
+
+
+def test_a_file_of_tasks_is_never_overwritten_without_a_word(tmp_path):
+    path = tmp_path / "tasks.csv"
+    write_tasks(path, TASKS, PROMPTS, COMPLETIONS)
+    whole = path.read_bytes()
+    assert write_tasks(path, TASKS, PROMPTS, COMPLETIONS) == 30  # the same again, as after a kill
+    path.write_bytes(whole.replace(b"prompt 3", b"prompt 3, answered: b"))
+    with pytest.raises(FileExistsError, match=r"tasks.csv: exists already.*overwrite=True"):
+        write_tasks(path, TASKS, PROMPTS, COMPLETIONS)
+    assert b"answered: b" in path.read_bytes()
+    write_tasks(path, TASKS, PROMPTS, COMPLETIONS, overwrite=True)
+    assert path.read_bytes() == whole
+    with pytest.raises(FileNotFoundError, match=r"nowhere: the folder of tasks.csv does not exist; create it first"):
+        write_tasks(tmp_path / "nowhere" / "tasks.csv", TASKS, PROMPTS, COMPLETIONS)
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "tasks.csv"
+    write_tasks(path, TASKS[:3], PROMPTS, COMPLETIONS)
+    whole = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*tasks.csv'$"):
+        write_tasks(path, TASKS, PROMPTS, COMPLETIONS, overwrite=True)
+    assert path.read_bytes() == whole and len(list(tmp_path.iterdir())) == 1
+
+
+def test_tasks_are_on_disk_before_they_have_their_name(tmp_path, monkeypatch):
+    forced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda d: (forced.append((os.fstat(d).st_size, os.listdir(tmp_path))), fsync(d)))
+    write_tasks(tmp_path / "tasks.csv", TASKS, PROMPTS, COMPLETIONS)
+    (size, names), *_ = forced
+    assert size == (tmp_path / "tasks.csv").stat().st_size and "tasks.csv" not in names
+
+
+# ---- who answered, in which words
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_numbers_of_annotators_are_read_exactly(tmp_path, suffix):
+    given = [0, 7, 999_999, *([" 3 ", "4.0"] if suffix == ".csv" else ["3", 4.0])]
+    rows = [{"task_id": TASKS[n].task_id, "choice": "a", "annotator": who} for n, who in enumerate(given)]
+    records = read_answers(write(tmp_path / f"back{suffix}", rows), TASKS)
+    assert [record.annotator for record in records] == [0, 7, 999_999, 3, 4]
+    for bad in ("9007199254740993", "1000000", "-1", "1e3", "0.5", "nan", "9" * 5000, "\u0663"):
+        rows[1]["annotator"] = bad
+        with pytest.raises(ValueError, match=r"line [23]: annotator"):
+            read_answers(write(tmp_path / f"back{suffix}", rows), TASKS)
+
+
+@pytest.mark.parametrize(
+    ("who", "words"),
+    [
+        (101, r"back.jsonl, line 1: annotator 101 is a number and names are texts"),
+        ({"id": 1}, r"line 1: annotator \{'id': 1\} is a dict and names are texts"),
+        (["101"], r"line 1: annotator \['101'\] is a list"),
+        (True, "line 1: annotator True is a bool"),
+        ("102", r"line 1: annotator '102' found; known are 101, 205$"),
+    ],
+)
+def test_names_of_annotators_are_texts(tmp_path, who, words):
+    path = write(tmp_path / "back.jsonl", [{"task_id": TASKS[0].task_id, "choice": "a", "annotator": who}])
+    with pytest.raises(ValueError, match=words):
+        read_answers(path, TASKS, annotators=["101", "205"])
+
+
+def test_names_of_annotators_differ_and_every_task_has_one(tmp_path):
+    path = write(tmp_path / "back.jsonl", [{"task_id": TASKS[0].task_id, "choice": "a", "annotator": "r1"}])
+    out = tmp_path / "tasks.csv"
+    for call in (
+        lambda names: read_answers(path, TASKS, annotators=names),
+        lambda names: write_tasks(out, TASKS, PROMPTS, COMPLETIONS, annotators=names),
+    ):
+        with pytest.raises(ValueError, match="annotators: 'r1' found 2 times; names must differ"):
+            call(["r1", "r2", "r1"])
+        for wrong in ([101, 205], "r1"):
+            with pytest.raises(TypeError, match=r"annotators: .* a list of names, which are texts"):
+                call(wrong)
+    for number in (2, -1):
+        with pytest.raises(ValueError, match=f"is for annotator {number}; there are 2 names"):
+            write_tasks(out, [TASKS[0]._replace(annotator=number)], PROMPTS, COMPLETIONS, annotators=["one", "two"])
+    assert not out.exists()
+
+
+def test_words_of_other_tools_stand_for_choices(tmp_path):
+    given = ["Left", "right ", "equal", "skip", "a", 1, 2.0, "2"]
+    rows = [{"task_id": task.task_id, "choice": word} for task, word in zip(TASKS, given, strict=False)]
+    words = {"left": "a", "RIGHT": "b", "equal": "tie", 1: "a", "2": "b"}
+    meant = [0, 1, TIE, SKIP, 0, 0, 1, 1]
+    expected = [code ^ task.swapped if code < TIE else code for code, task in zip(meant, TASKS, strict=False)]
+    for suffix in (".jsonl", ".csv"):
+        records = read_answers(write(tmp_path / f"back{suffix}", rows), TASKS, words=words)
+        assert [record.choice for record in records] == expected
+    with pytest.raises(ValueError, match="choice 'Left' found; allowed are a, b, tie, skip"):
+        read_answers(tmp_path / "back.csv", TASKS)
+    for wrong, message in (
+        ({"left": "first"}, "'left' stands for 'first'; allowed"),
+        ({"A": "b"}, "'A' stands for two"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_answers(tmp_path / "back.csv", TASKS, words=wrong)
+
+
+def test_answers_to_tasks_that_went_out_before_ids_had_a_letter_are_read(tmp_path):
+    path = write(tmp_path / "back.csv", [{"task_id": TASKS[n].task_id[1:], "choice": "a"} for n in range(4)])
+    earlier = [task._replace(task_id=task.task_id[1:]) for task in TASKS]
+    for tasks in (TASKS, earlier):
+        records = read_answers(path, tasks)
+        assert [record.choice for record in records] == [int(task.swapped) for task in TASKS[:4]]
+        assert [record.task_id for record in records] == [task.task_id for task in tasks[:4]]

@@ -94,6 +94,13 @@ def test_labels_pass_through_jit_and_say_why_they_cannot_be_counted_there():
         (([(0, 0, 1)], [0, 1]), ValueError, r"labels.choices: shape \(2,\) found; expected \(1,\)"),
         (([(0, 0, 1)], [0], [-1]), ValueError, "labels.annotators: -1"),
         (([(0, 0, 1)], [0], [0, 1]), ValueError, "labels.annotators: shape"),
+        (
+            ([(2**32, 0, 1), (0, 0, 1)], [0, 1]),
+            ValueError,
+            r"labels.pairs: \[4294967296, 0, 1\] in label 0 .*2147483647",
+        ),
+        ((np.array([(0, 0, 2**63)], np.uint64), [0]), ValueError, "labels.pairs: .*indices are from 0 to 2147483647"),
+        (([(0, 0, 1)], [0], [1_000_000]), ValueError, "labels.annotators: 1000000 .* from 0 to 999999"),
         (([(0, 1)], [0]), ValueError, r"labels.pairs: shape \(1, 2\)"),
         (([(0, 0, 1.5)], [0]), TypeError, "labels.pairs: dtype float64 found; expected integers"),
         (([(0, 0, 1)], [True]), TypeError, "labels.choices: dtype bool"),
@@ -121,6 +128,16 @@ def test_annotators_must_exist():
     check_labels(labels, annotators=3)
     with pytest.raises(ValueError, match=r"labels.annotators: 2 .* from 0 to 1"):
         check_labels(labels, annotators=2)
+
+
+@pytest.mark.parametrize("count", [counted, counted_by_annotator])
+def test_labels_of_different_pairs_are_never_added_up(count):
+    """Built without `as_labels`: as int32, prompt 2^32 is prompt 0."""
+    pairs = np.array([[2**32, 0, 1], [0, 0, 1]])
+    with pytest.raises(ValueError, match=r"labels.pairs: .*indices are from 0 to 2147483647"):
+        count(Labels(pairs, np.array([0, 1]), np.array([0, 0])))
+    largest = as_labels([(2**31 - 1, 0, 1), (0, 0, 1)], [0, 1])
+    assert count(largest)[0].tolist() == [[0, 0, 1], [2**31 - 1, 0, 1]]
 
 
 def test_the_words_are_those_of_the_codes():

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays, _checks
 from jaxdesign.pool import CompletionPool
-from jaxdesign.preference.label_tasks import CHOICES
+from jaxdesign.preference.label_tasks import CHOICES, LARGEST_ANNOTATOR, LARGEST_INDEX
 
 FIRST = 0  # completion i of the pair (p, i, j) was preferred
 SECOND = 1  # completion j was
@@ -39,7 +39,7 @@ def as_labels(pairs: Any, choices: Any, annotators: Any = 0, *, pool: Completion
     Args:
         pairs: (n, 3) integers (p, i, j), i < j.
         choices: (n,) codes 0 to 3.
-        annotators: (n,) integers of at least 0, or one for all labels.
+        annotators: (n,) integers from 0 to `label_tasks.LARGEST_ANNOTATOR`, or one for all labels.
         pool: the pool the pairs belong to, or None where it is not at hand.
 
     Returns:
@@ -81,10 +81,11 @@ def check_labels(labels: Labels, pool: CompletionPool | None = None, annotators:
     _checks.same_shape(who.shape, pairs.shape[:1], "labels.annotators", "(n,), one annotator per label")
     words = ", ".join(f"{code} ({word})" for code, word in enumerate(CHOICES))
     _refuse((choices < 0) | (choices > SKIP), choices, "labels.choices", f"allowed are {words}")
-    limit = np.iinfo(np.int32).max if annotators is None else annotators - 1
+    limit = LARGEST_ANNOTATOR if annotators is None else min(annotators - 1, LARGEST_ANNOTATOR)
     _refuse((who < 0) | (who > limit), who, "labels.annotators", f"must be from 0 to {limit}")
     p, i, j = pairs.T
     _refuse((pairs < 0).any(axis=1) | (i >= j), pairs, "labels.pairs", "a pair is (p, i, j) with 0 <= p, 0 <= i < j")
+    _refuse((pairs > LARGEST_INDEX).any(axis=1), pairs, "labels.pairs", f"indices are from 0 to {LARGEST_INDEX}")
     if pool is None:
         return
     prompts, completions = pool.mask.shape
@@ -123,9 +124,14 @@ def counted_by_annotator(
 
     Returns:
         pairs (s, 3) int32 and annotators (s,) int32 in the order of (p, i, j, annotator), wins and counts (s,) float64.
+
+    Raises:
+        TypeError: traced labels.
+        TypeError, ValueError: labels that are none (`check_labels`).
     """
     if _arrays.is_traced(labels):
         raise TypeError("labels: counting has results of data-dependent shape; call it outside of jit")
+    check_labels(labels)  # a number beyond int32 would wrap, and labels of different pairs be added up
     rows = np.column_stack([np.asarray(labels.pairs), np.asarray(labels.annotators)]).astype(np.int32)
     choices = np.asarray(labels.choices)
     judged = choices != SKIP
