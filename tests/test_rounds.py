@@ -1,11 +1,14 @@
 """Rounds: nothing lost or repeated by a kill, held labels counted, and the limits of a budget over all rounds."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 
 import jaxdesign as jd
 from jaxdesign.preference.bradley_terry import fit_bradley_terry
+from jaxdesign.preference.label_files import read_answers, write_tasks
 from jaxdesign.preference.label_store import LabelStore
 from jaxdesign.preference.label_tasks import answered
 from jaxdesign.preference.labels import as_labels
@@ -76,6 +79,40 @@ def test_a_killed_run_goes_on_to_the_same_labels(whole, tmp_path, monkeypatch, d
     assert LabelStore(tmp_path).records() == whole[1].records()
     assert result.gaps == whole[0].gaps
     np.testing.assert_array_equal(result.posterior.parameter, whole[0].posterior.parameter)
+
+
+def test_position_order_is_drawn_and_labels_are_about_the_pair_all_the_same(whole, tmp_path):
+    """Out to people who look at the texts alone, and back: the same labels as from those who see i first always."""
+    _, store = whole
+    swapped = np.array([task.swapped for round in (0, 1) for task in store.batch(round)])
+    assert 0.2 < swapped.mean() < 0.8  # 27 fair coins: outside with probability 0.001
+    prompts = [f"prompt {p}" for p in range(12)]
+    texts = [[f"{p} {k}" for k in range(4)] for p in range(12)]
+    full, _ = labeller()
+
+    def people(tasks):
+        write_tasks(tmp_path / "out.jsonl", tasks, prompts, texts, overwrite=True)
+        better = {record.pair: record.pair[1 + record.choice] for record in full(tasks)}
+        pair_of, rows = {task.task_id: task.pair for task in tasks}, []
+        for line in (tmp_path / "out.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            wanted = f"{pair_of[row['task_id']][0]} {better[pair_of[row['task_id']]]}"
+            choice = {row["response_a"]: "a", row["response_b"]: "b"}[wanted]
+            rows.append(json.dumps({"task_id": row["task_id"], "choice": choice}))
+        (tmp_path / "back.jsonl").write_text("\n".join(rows))
+        return read_answers(tmp_path / "back.jsonl", tasks)
+
+    other = LabelStore(tmp_path / "store")
+    run_rounds(POOL, people, PLAN, other, seed=3)
+    assert other.records() == store.records()
+
+
+def test_another_seed_shows_another_order(whole, tmp_path):
+    store = LabelStore(tmp_path)
+    run_rounds(POOL, lambda tasks: [], PLAN, store, seed=4)
+    order = {task.pair: task.swapped for task in whole[1].batch(0)}
+    both = [(task.swapped, order[task.pair]) for task in store.batch(0) if task.pair in order]
+    assert len(both) >= 5 and any(one != other for one, other in both)
 
 
 def test_what_a_generator_yielded_is_kept(tmp_path, whole):

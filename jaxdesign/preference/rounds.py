@@ -123,12 +123,14 @@ def run_rounds(
         label: gives labels for a list of tasks (`label_tasks.answered` makes the records). A generator's labels are
             stored one by one as it yields them, a list's together when it is returned, so a kill loses what was not
             returned yet. It may leave tasks out, for instance those nobody has answered yet: then the round is not
-            finished and the run ends there. Records must be of the tasks asked about; nothing else is stored.
+            finished and the run ends there. Records must be of the tasks asked about; nothing else is stored. About
+            half the tasks are `swapped`, to be shown with completion j first, against position bias; the choice of a
+            record is about (i, j) all the same (`write_tasks` and `read_answers` see to both).
         plan: totals, prior and so on.
         store: where batches and labels are kept.
         deployment: prompts that matter, for H; None: the pool's own.
         reference: (P, K) of the deployment pool, as in `posterior_targets`.
-        seed: of the choices that draw at random.
+        seed: of the choices that draw at random, and of the order in which each pair is shown.
 
     Returns:
         RoundsResult over the labels that are stored.
@@ -205,14 +207,14 @@ def _designed(pool, plan, store, round, deployment, reference, seed) -> list[Tas
         excluded = asked if budget.exclude is None else np.concatenate([np.asarray(budget.exclude), asked])
         budget = replace(budget, exclude=excluded)
     # streams of their own: rounds of runs with neighbouring seeds share none
-    at_random, by_design = (int(word) for word in np.random.SeedSequence([seed, round]).generate_state(2))
+    at_random, by_design, shown = (int(word) for word in np.random.SeedSequence([seed, round]).generate_state(3))
     required = 0 if budget.required is None else len(budget.required)
     number = min(int(plan.floor * budget.total + 0.5), int(budget.total) - required - 1)
     if number > 0:
         budget = with_uniform_floor(pool, budget, number / budget.total, seed=at_random)
     settings = {"deployment": deployment, "reference": reference, "draws": plan.draws, "seed": by_design}
     chosen = next_batch(pool, budget, store.labels(), plan.prior, plan.beta, **settings)
-    return make_tasks(round, chosen.pairs, chosen.labels, ids=pool.ids, earlier=earlier)
+    return make_tasks(round, chosen.pairs, chosen.labels, ids=pool.ids, earlier=earlier, swap_seed=shown)
 
 
 def _labelled(tasks, label, store) -> bool:
