@@ -119,6 +119,29 @@ def test_importing_the_preference_package_needs_no_extras():
     assert result.stdout.strip() == "[]", result.stderr
 
 
+@pytest.mark.parametrize(
+    ("missing", "statement", "what"),
+    [
+        ("flax", "from jaxdesign.preference import train", "jaxdesign.preference.train"),
+        ("flax", "import jaxdesign.preference as pf; pf.LanguageModel", "jaxdesign.preference.LanguageModel"),
+        ("optax", "from jaxdesign.preference import *", "jaxdesign.preference.Checkpoint"),
+        ("tqdm", "from jaxdesign.preference import ProgressBar; ProgressBar(3)", "ProgressBar"),
+    ],
+)
+def test_without_the_extra_it_is_said_what_to_install(missing, statement, what):
+    script = f"import sys; sys.modules[{missing!r}] = None; {statement}"
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=False)
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"ModuleNotFoundError: {what} needs {missing}"), last
+    assert last.endswith("which is not installed; pip install 'jaxdesign[preference]'")
+
+
+def test_what_is_missing_for_other_reasons_is_not_put_down_to_the_extra():
+    script = "import sys; sys.modules['jaxdesign.pool'] = None; from jaxdesign.preference import as_labels"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "jaxdesign.pool" in result.stderr and "pip install" not in result.stderr
+
+
 def test_importing_starts_no_computation_and_sets_no_flag():
     script = (
         "import jax; before = dict(jax.config.values); import jaxdesign; jaxdesign.optimize; "
@@ -133,7 +156,7 @@ def test_importing_starts_no_computation_and_sets_no_flag():
 
 # a file imports from lines above its own and from its own folder; those on one line know nothing of each other
 LAYERS = [
-    ["status", "_arrays", "ranks"],
+    ["status", "_arrays", "_files", "_names", "ranks"],
     ["_checks"],
     ["_cholesky", "_flips"],
     ["pool"],

@@ -6,6 +6,8 @@ flax, optax or orbax (the extra `preference`) cost nothing to those who do not t
 
 import importlib
 
+from jaxdesign.preference._extras import needed_for
+
 _HOMES = {
     "BradleyTerryFit": "bradley_terry",
     "Checkpoint": "checkpoints",
@@ -122,7 +124,8 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module 'jaxdesign.preference' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"jaxdesign.preference.{_HOMES[name]}"), name)
+    with needed_for(f"jaxdesign.preference.{name}"):
+        value = getattr(importlib.import_module(f"jaxdesign.preference.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
 

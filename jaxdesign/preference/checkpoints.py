@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from jaxdesign.preference._extras import needed_for
 from jaxdesign.preference.language_model import LanguageModel, LanguageModelConfig
 from jaxdesign.preference.training import filter_of
 
@@ -79,7 +80,8 @@ def save_checkpoint(
 
 
 def _write(folder: Path, model: LanguageModel, optimiser_state: Any, step: int) -> None:
-    import orbax.checkpoint
+    with needed_for("save_checkpoint"):
+        import orbax.checkpoint
 
     arrays = {PARAMETERS: nnx.split(model)[1]}
     if optimiser_state is not None:
@@ -113,7 +115,8 @@ def restore_checkpoint(
             that keeps others; two that keep the same, such as Adam at two rates, cannot be told apart).
         ImportError: orbax is not installed.
     """
-    import orbax.checkpoint
+    with needed_for("restore_checkpoint"):
+        import orbax.checkpoint
 
     path = Path(path).absolute()
     if not (path / FACTS).is_file():

@@ -15,6 +15,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from jaxdesign.preference._extras import needed_for
 from jaxdesign.preference.language_model import LanguageModel
 
 
@@ -156,7 +157,8 @@ class ProgressBar:
     """
 
     def __init__(self, steps: int, label: str = "training"):
-        from tqdm.auto import tqdm
+        with needed_for("ProgressBar"):
+            from tqdm.auto import tqdm
 
         self._bar = tqdm(total=steps, desc=label, dynamic_ncols=True)
         self._loss = None
