@@ -7,11 +7,12 @@ import os
 import numpy as np
 import pytest
 
-from jaxdesign.preference.answer_rows import answer_rows
 from jaxdesign.preference.label_files import read_answers, write_tasks
 from jaxdesign.preference.label_store import LabelStore
 from jaxdesign.preference.label_tasks import make_tasks
-from jaxdesign.preference.labels import FIRST, SECOND, SKIP, TIE
+from jaxdesign.preference.labels import FIRST, SECOND, SKIP, TIE, as_labels
+from jaxdesign.preference.preference_files import write_preferences
+from jaxdesign.preference.row_files import read_rows
 
 PROMPTS = [f'prompt {p}, "with" a comma' for p in range(30)]
 COMPLETIONS = [[f"completion {k}\nof {p}" for k in range(3)] for p in range(30)]
@@ -128,6 +129,7 @@ def test_bad_lines_are_named(tmp_path, line, words):
 def test_only_known_suffixes_and_texts(tmp_path):
     for call in (
         lambda: write_tasks(tmp_path / "x.xlsx", TASKS, PROMPTS, COMPLETIONS),
+        lambda: write_preferences(tmp_path / "x.xlsx", as_labels([(0, 0, 1)], [0]), PROMPTS, COMPLETIONS),
         lambda: read_answers(tmp_path / "x.txt", TASKS),
     ):
         with pytest.raises(ValueError, match=r"use .jsonl or .csv"):
@@ -234,7 +236,7 @@ def test_texts_of_any_length_and_any_characters_go_out_and_come_back(tmp_path, s
     tasks, path, before = make_tasks(0, [(0, 0, 1), (1, 0, 1)]), tmp_path / f"x{suffix}", csv.field_size_limit()
     write_tasks(path, tasks, ["p", "q"], texts)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
-    rows = [row for _, row in answer_rows(path, ["task_id"])]
+    rows = [row for _, row in read_rows(path, ["task_id"])]
     assert rows[0]["response_a"] == texts[0][0] and rows[1]["response_b"] == texts[1][1]
     assert rows[1]["response_a"] == ("a \ud83d" if suffix == ".jsonl" else r"a \ud83d")
     write(path, [row | {"choice": "b"} for row in rows])
@@ -354,3 +356,22 @@ def test_answers_to_tasks_that_went_out_before_ids_had_a_letter_are_read(tmp_pat
         records = read_answers(path, tasks)
         assert [record.choice for record in records] == [int(task.swapped) for task in TASKS[:4]]
         assert [record.task_id for record in records] == [task.task_id for task in tasks[:4]]
+
+
+# ---- labels out as texts
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_labels_go_out_as_chosen_and_rejected_texts(tmp_path, suffix):
+    labels = as_labels([(2, 0, 1), (0, 1, 2), (1, 0, 2), (2, 0, 1), (1, 0, 1)], [FIRST, SECOND, TIE, SECOND, SKIP])
+    path = tmp_path / f"train{suffix}"
+    for _ in range(2):
+        assert write_preferences(path, labels, PROMPTS, COMPLETIONS) == 3
+    kept = [(2, 0, 1), (0, 2, 1), (2, 1, 0)]  # (prompt, chosen, rejected)
+    expected = [(PROMPTS[p], COMPLETIONS[p][i], COMPLETIONS[p][j]) for p, i, j in kept]
+    assert [(row["prompt"], row["chosen"], row["rejected"]) for row in read_back(path)] == expected
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        write_preferences(path, as_labels([(2, 0, 1)], [FIRST]), PROMPTS, COMPLETIONS)
+    for pair, words in (((30, 0, 1), "no text for prompt 30"), ((0, 1, 3), "completions 1 and 3")):
+        with pytest.raises(ValueError, match=words):
+            write_preferences(tmp_path / "x.csv", as_labels([pair], [SKIP]), PROMPTS, COMPLETIONS)

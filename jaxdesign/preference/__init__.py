@@ -115,6 +115,7 @@ _HOMES = {
     "unhinged_loss": "losses",
     "weighted_mean": "losses",
     "with_estimated_flip": "reliability",
+    "write_preferences": "preference_files",
     "write_tasks": "label_files",
 }
 

@@ -6,9 +6,6 @@ annotator, seconds, confidence; further columns are left alone.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import os
 import re
@@ -16,10 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxdesign._files import write_whole
 from jaxdesign._names import check_different
-from jaxdesign.preference.answer_rows import answer_rows, check_suffix
 from jaxdesign.preference.label_tasks import LETTER, LabelRecord, Task, annotator_number, answered
+from jaxdesign.preference.row_files import read_rows, write_rows
 
 COLUMNS = ("task_id", "prompt", "response_a", "response_b", "annotator")
 NEEDED = ("task_id", "choice")
@@ -39,8 +35,7 @@ def write_tasks(
     """Write tasks to be labelled, each with its texts in the order it is to be shown in.
 
     Args:
-        path: .jsonl or .csv, UTF-8; written whole or not at all. Half a surrogate pair, which a text may hold and a
-            file may not, is written as its \\uXXXX.
+        path: .jsonl or .csv, UTF-8; written whole or not at all.
         tasks: of a round.
         prompts: (P,) texts.
         completions: texts of each prompt's completions.
@@ -57,7 +52,6 @@ def write_tasks(
         FileNotFoundError: its folder does not.
     """
     path, rows = Path(path), []
-    check_suffix(path)
     names = _checked_names(annotators)
     for task in tasks:
         p, i, j = task.pair
@@ -66,14 +60,7 @@ def write_tasks(
         shown = (j, i) if task.swapped else (i, j)
         texts = [prompts[p], *(completions[p][k] for k in shown)]
         rows.append(dict(zip(COLUMNS, [task.task_id, *texts, _name(task, names)], strict=True)))
-    data = _as_text(rows, path.suffix.lower()).encode("utf-8", "backslashreplace")
-    if path.exists() and not overwrite:
-        if path.read_bytes() == data:
-            return len(rows)
-        raise FileExistsError(
-            f"{path}: exists already, with something else in it; choose another path or overwrite=True"
-        )
-    write_whole(path, data)
+    write_rows(path, rows, COLUMNS, overwrite)
     return len(rows)
 
 
@@ -110,7 +97,7 @@ def read_answers(
     known = {task.task_id: task for task in tasks}
     names, vocabulary = _checked_names(annotators), _vocabulary(words)
     records, faults, lines = [], [], {}
-    for line, row in answer_rows(path, NEEDED):
+    for line, row in read_rows(path, NEEDED):
         try:
             record = _record(row, known, names, vocabulary)
             first = lines.setdefault((record.task_id, record.annotator), line)
@@ -128,16 +115,6 @@ def read_answers(
     for fault in faults:
         on_fault(fault)
     return records
-
-
-def _as_text(rows: list[dict[str, Any]], suffix: str) -> str:
-    if suffix != ".csv":
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, COLUMNS)
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
 
 
 def _name(task: Task, names: dict[str, int] | None) -> str | int | None:

@@ -112,6 +112,18 @@ class LabelStore:
         done = {name for name, _ in self._held}
         return [task for task in tasks if task.task_id not in done]
 
+    def skipped(self, tasks: Iterable[Task]) -> list[Task]:
+        """Those tasks that have skips and nothing else, in their order and open to anybody: to be asked of others.
+
+        Whoever skipped a task has answered it; a label by another annotator is one more. `run_rounds` does not ask
+        again by itself.
+        """
+        self._refresh()
+        choices: dict[str, set[str]] = {}
+        for (name, _), record in self._held.items():
+            choices.setdefault(name, set()).add(CHOICES[record.choice])
+        return [task._replace(annotator=None) for task in tasks if choices.get(task.task_id) == {"skip"}]
+
     def not_held(self, records: Iterable[LabelRecord]) -> list[LabelRecord]:
         """Those labels that are not stored yet, so that a file of labels may be read in twice.
 

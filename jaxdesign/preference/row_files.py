@@ -1,6 +1,7 @@
-"""Rows of a file that people or programs filled in: JSON lines or CSV, UTF-8. No bad row hides another.
+"""Rows in files that people and programs exchange: JSON lines or CSV, UTF-8.
 
-What spoils the whole file (its encoding, its columns) is raised, with advice; what spoils one row stands in its place.
+Written whole or not at all, and never over something else without a word. Read so that no bad row hides another: what
+spoils the whole file (its encoding, its columns) is raised, with advice; what spoils one row stands in its place.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxdesign._files import write_whole
 from jaxdesign._names import check_different
 
 SUFFIXES = (".jsonl", ".csv")
@@ -27,7 +29,32 @@ def check_suffix(path: Path) -> None:
         raise ValueError(f"{path}: suffix {path.suffix!r} is not known; use {' or '.join(SUFFIXES)}")
 
 
-def answer_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def write_rows(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str], overwrite: bool) -> None:
+    """Write rows of these columns. Half a surrogate pair, which a text may hold and a file may not, becomes \\uXXXX.
+
+    Args:
+        path: .jsonl or .csv; a file that holds the same already is left as it is.
+        rows: dicts with these columns.
+        columns: their order, and the header of a CSV file.
+        overwrite: replace a file that holds something else.
+
+    Raises:
+        ValueError: another suffix.
+        FileExistsError: the file exists with something else in it, and overwrite is False.
+        FileNotFoundError: its folder does not exist.
+    """
+    check_suffix(path)
+    data = _as_text(rows, columns, path.suffix.lower()).encode("utf-8", "backslashreplace")
+    if path.exists() and not overwrite:
+        if path.read_bytes() == data:
+            return
+        raise FileExistsError(
+            f"{path}: exists already, with something else in it; choose another path or overwrite=True"
+        )
+    write_whole(path, data)
+
+
+def read_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Every row with the number of its first line: a dict without what is absent, or a sentence on what is wrong.
 
     Args:
@@ -40,6 +67,16 @@ def answer_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[s
     check_suffix(path)
     text = _text(path)
     return _csv_rows(path.name, text, needed) if path.suffix.lower() == ".csv" else _json_rows(text)
+
+
+def _as_text(rows: Sequence[dict[str, Any]], columns: Sequence[str], suffix: str) -> str:
+    if suffix != ".csv":
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
 
 
 def _text(path: Path) -> str:
