@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, also after a kill or on a full disk."""
 
+import errno
 import os
 import secrets
 from pathlib import Path
@@ -41,5 +42,8 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot, as some over a network
+            raise
     finally:
         os.close(descriptor)

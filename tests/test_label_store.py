@@ -205,6 +205,25 @@ def test_a_file_that_goes_away_while_it_is_written_to_is_an_error(tmp_path, monk
     assert (tmp_path / "elsewhere").read_bytes().count(b"\n") == held  # nothing was acknowledged, or added
 
 
+@pytest.mark.parametrize("held", [0, 2])
+def test_labels_of_a_file_that_is_put_in_place_at_the_last_moment_are_not_cut_off(tmp_path, monkeypatch, held):
+    store, other, file = LabelStore(tmp_path / "a"), LabelStore(tmp_path / "b"), tmp_path / "a" / "labels.jsonl"
+    store.append([answered(task, FIRST) for task in TASKS[:held]])
+    other.append([answered(task, SECOND) for task in TASKS[2:6]])
+    whole, original = (tmp_path / "b" / "labels.jsonl").read_bytes(), os.open
+
+    def exchange_first(path, *arguments):
+        if str(path).endswith("a/labels.jsonl"):
+            file.write_bytes(whole)
+        return original(path, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", exchange_first)
+        with pytest.raises(ValueError, match="is not the file it was"):
+            store.append(answered(TASKS[7], FIRST))
+    assert file.read_bytes() == whole
+
+
 def test_a_folder_that_went_away_is_named(tmp_path):
     store = LabelStore(tmp_path / "here")
     store.append(answered(TASKS[0], FIRST))

@@ -79,8 +79,9 @@ def test_concatenated_keeps_the_order():
 def test_labels_pass_through_jit_and_say_why_they_cannot_be_counted_there():
     labels = as_labels([(0, 0, 1)], [FIRST])
     assert jax.jit(lambda given: given)(labels).choices.tolist() == [FIRST]
-    with pytest.raises(TypeError, match="outside of jit"):
-        jax.jit(counted)(labels)
+    for call in (counted, concatenated, lambda given: as_labels(*given), lambda given: check_labels(given)):
+        with pytest.raises(TypeError, match="outside of jit"):
+            jax.jit(call)(labels)
 
 
 @pytest.mark.parametrize(

@@ -289,21 +289,22 @@ class LabelStore:
         # only a store that has read nothing makes the file: made anew, it would be filled with zeros to its old length
         descriptor = os.open(self._labels, os.O_RDWR | (0 if start else os.O_CREAT), 0o644)
         try:
-            if os.fstat(descriptor).st_size < start:
-                raise self._changed("is shorter than it was")
-            os.ftruncate(descriptor, start)  # cuts off what a killed writer left unfinished
-            os.lseek(descriptor, start, os.SEEK_SET)
-            while lines:
-                lines = lines[os.write(descriptor, lines) :]
-            os.fsync(descriptor)
-            if not start:
-                sync_folder(self.path)  # the name of a new file is on disk only when its folder is
-            if not self._is_in_place(descriptor):
-                raise self._changed("was moved or removed while it was written to")
-        except BaseException:
-            if os.fstat(descriptor).st_size > start:
+            text = os.pread(descriptor, os.fstat(descriptor).st_size, start - len(self._last))
+            if not text.startswith(self._last) or b"\n" in text[len(self._last) :]:
+                raise self._changed("is not the file it was")
+            try:
+                os.ftruncate(descriptor, start)  # cuts off what a killed writer left unfinished
+                os.lseek(descriptor, start, os.SEEK_SET)
+                while lines:
+                    lines = lines[os.write(descriptor, lines) :]
+                os.fsync(descriptor)
+                if not start:
+                    sync_folder(self.path)  # the name of a new file is on disk only when its folder is
+                if not self._is_in_place(descriptor):
+                    raise self._changed("was moved or removed while it was written to")
+            except BaseException:
                 os.ftruncate(descriptor, start)  # the caller is told that nothing was stored
-            raise
+                raise
         finally:
             os.close(descriptor)
 

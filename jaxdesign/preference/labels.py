@@ -96,7 +96,8 @@ def check_labels(labels: Labels, pool: CompletionPool | None = None, annotators:
 
 
 def concatenated(*parts: Labels) -> Labels:
-    """All labels of several sets, in order, as NumPy arrays; no set at all gives no labels."""
+    """All labels of several sets, in order, as NumPy arrays; no set at all gives no labels. TypeError inside of jit."""
+    _concrete(parts, "labels")
     if not parts:
         return as_labels(np.zeros((0, 3), np.int32), np.zeros(0, np.int8))
     return Labels(*(np.concatenate([np.asarray(part[k]) for part in parts]) for k in range(len(Labels._fields))))
@@ -142,7 +143,15 @@ def counted_by_annotator(
     return rows[:, :3], rows[:, 3], wins, counts
 
 
+def _concrete(value: Any, name: str) -> None:
+    if _arrays.is_traced(value):
+        raise TypeError(
+            f"{name}: traced; checks look at values, outside of jit (inside, `Labels(...)` builds unchecked)"
+        )
+
+
 def _integers(value: Any, name: str) -> np.ndarray:
+    _concrete(value, name)
     value = np.asarray(value)
     if value.size == 0:
         return value.astype(np.int32)

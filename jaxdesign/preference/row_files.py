@@ -114,7 +114,7 @@ def _csv_rows(name: str, text: str, needed: Sequence[str]) -> Iterator[tuple[int
 def _named(columns: list[str], cells: list[str] | str) -> dict[str, Any] | str:
     if isinstance(cells, str):
         return cells
-    if any(cells[len(columns) :]):
+    if any(map(str.strip, cells[len(columns) :])):
         return f"has {len(cells)} cells for {len(columns)} columns; put texts that hold commas in quotation marks"
     return {column: cell for column, cell in zip(columns, cells, strict=False) if column and cell.strip()}
 
