@@ -52,7 +52,7 @@ def write_tasks(
         FileNotFoundError: its folder does not.
     """
     path, rows = Path(path), []
-    names = _checked_names(annotators)
+    names = None if annotators is None else list(_checked_names(annotators))
     for task in tasks:
         p, i, j = task.pair
         if p >= len(prompts) or j >= len(completions[p]):
@@ -117,14 +117,14 @@ def read_answers(
     return records
 
 
-def _name(task: Task, names: dict[str, int] | None) -> str | int | None:
+def _name(task: Task, names: list[str] | None) -> str | int | None:
     if names is None or task.annotator is None:
         return task.annotator
     if not 0 <= task.annotator < len(names):
         raise ValueError(
             f"task {task.task_id}: is for annotator {task.annotator}; there are {len(names)} names, from 0"
         )
-    return list(names)[task.annotator]
+    return names[task.annotator]
 
 
 def _checked_names(annotators: Sequence[str] | None) -> dict[str, int] | None:

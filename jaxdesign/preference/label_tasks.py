@@ -170,11 +170,11 @@ def answered(
     return LabelRecord(task.task_id, task.round, task.pair, task.repeat, choice_code(choice), who, *numbers)
 
 
-def choice_code(value: Any) -> int:
+def choice_code(value: Any, name: str = "choice") -> int:
     """0 to 3 as an int; TypeError for what is no integer, ValueError for what is no choice."""
-    code = _integer(value, "choice")
+    code = _integer(value, name)
     if not 0 <= code < len(CHOICES):
-        raise ValueError(f"choice={code}: allowed are {', '.join(f'{k} ({word})' for k, word in enumerate(CHOICES))}")
+        raise ValueError(f"{name}={code}: allowed are {', '.join(f'{k} ({word})' for k, word in enumerate(CHOICES))}")
     return code
 
 
@@ -222,9 +222,7 @@ def check_record(record: LabelRecord) -> None:
     if max(p, j) > LARGEST_INDEX:
         raise ValueError(f"record.pair={record.pair}: indices are from 0 to {LARGEST_INDEX}")
     annotator_number(record.annotator, "record.annotator")
-    if not 0 <= record.choice < len(CHOICES):
-        allowed = ", ".join(f"{k} ({word})" for k, word in enumerate(CHOICES))
-        raise ValueError(f"record.choice={record.choice}: allowed are {allowed}")
+    choice_code(record.choice, "record.choice")
     for name in ("seconds", "confidence"):
         _finite_or_none(getattr(record, name), f"record.{name}")
 
