@@ -1,8 +1,10 @@
 """Tasks out and labels back: the order of showing is undone, and every bad line is named."""
 
 import csv
+import errno
 import json
 import os
+import stat
 
 import numpy as np
 import pytest
@@ -279,6 +281,22 @@ def test_tasks_are_on_disk_before_they_have_their_name(tmp_path, monkeypatch):
     write_tasks(tmp_path / "tasks.csv", TASKS, PROMPTS, COMPLETIONS)
     (size, names), *_ = forced
     assert size == (tmp_path / "tasks.csv").stat().st_size and "tasks.csv" not in names
+
+
+def test_a_file_system_that_cannot_force_a_folder_is_no_obstacle_and_a_failing_one_is(tmp_path, monkeypatch):
+    fsync, reason = os.fsync, []
+
+    def no_folders(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(reason[-1], "not for folders")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", no_folders)
+    reason.append(errno.EINVAL)
+    assert write_tasks(tmp_path / "tasks.csv", TASKS, PROMPTS, COMPLETIONS) == 30
+    reason.append(errno.EIO)
+    with pytest.raises(OSError, match="not for folders"):
+        write_tasks(tmp_path / "again.csv", TASKS, PROMPTS, COMPLETIONS)
 
 
 # ---- who answered, in which words
