@@ -46,7 +46,7 @@ def _derivative(primals, tangents):
     (change,) = tangents
     change = (change + jnp.swapaxes(change, -1, -2)) / 2
     part = jnp.tril(_product(inverse, _product(change, jnp.swapaxes(inverse, -1, -2))))
-    part = part - part * jnp.eye(part.shape[-1], dtype=part.dtype) / 2
+    part = part - part * jnp.broadcast_to(jnp.eye(part.shape[-1], dtype=part.dtype), part.shape) / 2
     return (factor, inverse), (_product(factor, part), -_product(part, inverse))
 
 

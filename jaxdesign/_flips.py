@@ -26,8 +26,8 @@ def as_flips(flip: Any, exists: Bool[Array, "p k"]) -> Float[Array, " p"] | Floa
     shape = {0: (), 1: (prompts,), 3: (prompts, completions, completions)}[flip.ndim]
     _checks.same_shape(flip.shape, shape, "flip", "(prompts,), or (prompts, completions, completions), as in features")
     flip = jnp.array(flip)  # a copy, so that later changes to a NumPy array do not reach the pool
-    flip = flip.astype(jnp.promote_types(flip.dtype, jnp.float32))
-    paired = exists[:, :, None] & exists[:, None, :] & ~jnp.eye(completions, dtype=bool)
+    flip = flip.astype(_arrays.compute_dtype(flip.dtype))
+    paired = exists[:, :, None] & exists[:, None, :] & ~jnp.eye(completions, dtype=bool)[None]
     if flip.ndim < 3:
         flip, paired = jnp.broadcast_to(flip, (prompts,)), jnp.any(paired, axis=(1, 2))
     if not _arrays.is_traced(flip, paired):

@@ -12,6 +12,7 @@ traceable function; chunking over prompts bounds the scratch memory. This file k
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import jax
@@ -34,7 +35,7 @@ def margin_information(margin: Float[Array, ...], flip: Float[Array, ...] | floa
     slope = jax.nn.sigmoid(margin) * jax.nn.sigmoid(-margin)
     if isinstance(flip, int | float) and flip == 0:
         return slope
-    flip = jnp.asarray(flip)
+    slope, margin, flip = _arrays.aligned(slope, jnp.asarray(margin), jnp.asarray(flip))
     kept = ((1 - 2 * flip) ** 2).astype(slope.dtype)  # rounded after 1 - 2 eps, which cancels
     inverse_slope = 2 + 2 * jnp.cosh(jnp.clip(margin, -80, 80))  # finite in float32 too
     return slope * (kept / (kept + (flip * (1 - flip)).astype(slope.dtype) * inverse_slope))
@@ -50,7 +51,7 @@ def prompt_label_information(
     constant 1/4, or (n, 1, 1) or (n, k, k) with flips.
     """
     if flip is not None:
-        flip = flip.astype(jnp.promote_types(flip.dtype, dtype)).reshape(*flip.shape, *(1, 1)[: 3 - flip.ndim])
+        flip = flip.astype(np.promote_types(flip.dtype, dtype)).reshape(*flip.shape, *(1, 1)[: 3 - flip.ndim])
     if scores is None:
         return jnp.asarray(0.25, dtype) if flip is None else ((1 - 2 * flip) ** 2 / 4).astype(dtype)
     scores = scores.astype(jnp.promote_types(scores.dtype, dtype))
@@ -69,10 +70,10 @@ def laplacian_information(
     features: Float[Array, "p k d"], weights: Float[Array, "*r p k k"], label_info: Float[Array, "*r p k k"]
 ) -> Float[Array, "*r d d"]:
     """sum_p Phi_p^T L_p Phi_p for symmetric per-pair weights times label information (one draw per leading index)."""
-    weights = jnp.where(jnp.eye(weights.shape[-1], dtype=bool), 0, weights * label_info)
-    laplacian_rows = jnp.sum(weights, axis=-1)[..., None] * features - _arrays.contract(
-        "...pij,pjd->...pid", weights, features
-    )
+    labels, info = _arrays.aligned(weights, label_info)
+    weights = jnp.where(jnp.eye(weights.shape[-1], dtype=bool), 0, labels * info)
+    degrees, spread = _arrays.aligned(jnp.sum(weights, axis=-1)[..., None], features)
+    laplacian_rows = degrees * spread - _arrays.contract("...pij,pjd->...pid", weights, features)
     rows = features.reshape(-1, features.shape[-1])
     info = _arrays.contract("nd,...ne->...de", rows, laplacian_rows.reshape(*weights.shape[:-3], *rows.shape))
     return (info + jnp.swapaxes(info, -1, -2)) / 2
@@ -142,16 +143,16 @@ def pair_sensitivities(pool: CompletionPool, G: Float[Array, "*r d d"]) -> Float
 @jax.jit
 def _pair_sensitivities(pool, G):
     features = centred_features(pool)
-    exists = pool.mask[:, :, None] & pool.mask[:, None, :] & ~jnp.eye(pool.completions, dtype=bool)
+    exists = pool.mask[:, :, None] & pool.mask[:, None, :] & ~jnp.eye(pool.completions, dtype=bool)[None]
 
     def chunk(part):
         rows, scores, flip, allowed = part
         label_info = _chunk_label_information(scores, rows.dtype, flip)
         if G.ndim == 2:
-            total = gram_sensitivities(_arrays.contract("pkd,de->pke", rows, G), rows) * label_info
+            forms = gram_sensitivities(_arrays.contract("pkd,de->pke", rows, G), rows)
         else:
-            one = jax.vmap(lambda g: gram_sensitivities(_arrays.contract("pkd,de->pke", rows, g), rows))
-            total = one(G) * label_info
+            forms = jax.vmap(lambda g: gram_sensitivities(_arrays.contract("pkd,de->pke", rows, g), rows))(G)
+        total = prod(_arrays.aligned(forms, label_info))
         total = jnp.mean(total, axis=0) if total.ndim == 4 else total
         total = jnp.triu(total, 1)  # mirrored: fused products would round (i, j) and (j, i) differently
         total = total + jnp.swapaxes(total, 1, 2)
@@ -178,7 +179,7 @@ def pair_differences(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[Ar
     Float32 (float64 for float64 features, or inside a float64 scope: there the difference of the stored values is
     exact). Traceable; indices are not checked.
     """
-    dtype = jnp.promote_types(_arrays.compute_dtype(pool.features.dtype), jnp.result_type(float))
+    dtype = np.promote_types(_arrays.compute_dtype(pool.features.dtype), jnp.result_type(float))
     p, i, j = jnp.asarray(pairs).T
     return pool.features[p, i].astype(dtype) - pool.features[p, j].astype(dtype)
 
@@ -237,7 +238,8 @@ def check_pairs(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> None:
 
 def sparse_information(differences: Float[Array, "s d"], weights: Float[Array, "*r s"]) -> Float[Array, "*r d d"]:
     """sum_s w_s z_s z_s^T of a sparse list of pairs; weights = labels times label information, one row per draw."""
-    return _arrays.contract("...sd,se->...de", weights[..., None] * differences, differences)
+    weights, rows = _arrays.aligned(weights[..., None], differences)
+    return _arrays.contract("...sd,se->...de", weights * rows, differences)
 
 
 def held_information(pool: CompletionPool, pairs: Any, labels: Any = None) -> Float[np.ndarray, "*r d d"]:
@@ -266,7 +268,7 @@ def held_information(pool: CompletionPool, pairs: Any, labels: Any = None) -> Fl
         row = int(np.argmin(np.isfinite(labels) & (labels >= 0)))
         raise ValueError(f"labels: {labels[row]:g} at row {row}; labels must be finite and at least 0")
     with _arrays.float64():
-        weights = label_information(pool, pairs) * labels
+        weights = prod(_arrays.aligned(label_information(pool, pairs), labels))
         found = np.asarray(sparse_information(pair_differences(pool, pairs), weights))
     return (found + found.swapaxes(-1, -2)) / 2
 
@@ -307,14 +309,16 @@ def policy_target(pool: CompletionPool, log_weights: Float[Array, "p k"] | None 
 @jax.jit
 def _policy_target(pool, log_weights):
     alive = jnp.any(pool.mask, axis=1)
-    return mixed_covariance(pool, completion_shares(pool, log_weights), alive / jnp.sum(alive))
+    dtype = log_weights.dtype
+    shares = completion_shares(pool, log_weights)
+    return mixed_covariance(pool, shares, alive.astype(dtype) / jnp.sum(alive).astype(dtype))
 
 
 def completion_shares(pool: CompletionPool, log_weights: Float[Array, "p k"]) -> Float[Array, "p k"]:
     """softmax(log_weights) over the existing completions of each prompt; 0 in masked slots. Traceable."""
     alive = jnp.any(pool.mask, axis=1)
     logits = jnp.where(pool.mask, log_weights, -jnp.inf)
-    return jax.nn.softmax(jnp.where(alive[:, None], logits, 0), axis=1) * pool.mask
+    return jnp.where(pool.mask, jax.nn.softmax(jnp.where(alive[:, None], logits, 0), axis=1), 0)
 
 
 def mixed_covariance(

@@ -233,7 +233,7 @@ def _row_hashes(features: Float[Array, "p k d"]) -> Int[Array, "p k 2"]:
     bits = bits.reshape(*features.shape[:2], -1)
     constants = np.random.default_rng(20260619).integers(0, 2**32, (2, 2, bits.shape[-1]), dtype=np.uint32)
     hashes = []
-    for offset, factor in constants:  # mixed before summing: low bits of short floats are all zero
+    for offset, factor in constants[:, :, None, None]:  # mixed before summing: low bits of short floats are all zero
         mixed = (bits ^ jnp.asarray(offset)) * np.uint32(0x85EBCA6B)
         mixed = (mixed ^ (mixed >> 13)) * np.uint32(0xC2B2AE35)
         mixed = (mixed ^ (mixed >> 16)) * jnp.asarray(factor | 1)
@@ -247,7 +247,7 @@ def candidate_pairs(copies: Int[Array, "p k"]) -> Bool[Array, "p k k"]:
     upper = index[:, None] < index[None, :]
     exists = copies >= 0
     differ = copies[..., :, None] != copies[..., None, :]
-    return upper & differ & exists[..., :, None] & exists[..., None, :]
+    return jnp.broadcast_to(upper, differ.shape) & differ & exists[..., :, None] & exists[..., None, :]
 
 
 def candidate_counts(copies: Int[Array, "p k"]) -> np.ndarray:
@@ -283,7 +283,7 @@ def _second_moment(features, mask):
         return _arrays.contract("pkd,pke->de", rows, rows)
 
     length = _arrays.chunk_length(prompts, completions, dim)
-    return _arrays.sum_chunks(chunk, (features, mask), length) / jnp.sum(mask)
+    return _arrays.sum_chunks(chunk, (features, mask), length) / jnp.sum(mask, dtype=jnp.float64)
 
 
 def _bare(features, mask) -> CompletionPool:
