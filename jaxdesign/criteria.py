@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdesign import _checks
-from jaxdesign._arrays import HIGHEST, contract, float64
+from jaxdesign._arrays import HIGHEST, aligned, contract, float64
 from jaxdesign._cholesky import cholesky_and_inverse
 from jaxdesign.ranks import unit_diagonal
 

@@ -193,7 +193,7 @@ def information(
 
 @jax.jit
 def _page_information(pool, pairs, labels):
-    return sparse_information(pair_differences(pool, pairs), draw_label_information(pool, pairs) * labels)
+    return sparse_information(pair_differences(pool, pairs), draw_label_information(pool, pairs) * labels[None])
 
 
 @jax.jit
@@ -203,7 +203,8 @@ def _dense_information(pool, weights):
     def chunk(part):
         (features, mask, scores, flip), dense = part
         rows = jnp.where(mask[..., None], features, 0).astype(jnp.float64)
-        rows = rows - jnp.sum(rows, axis=1, keepdims=True) / jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None, None]
+        count = jnp.maximum(jnp.sum(mask, axis=1, dtype=jnp.float64), 1)
+        rows = rows - jnp.sum(rows, axis=1, keepdims=True) / count[:, None, None]
         rows = jnp.where(mask[..., None], rows, 0)
         if scores is not None:
             scores = scores[None] if scores.ndim == 2 else jnp.moveaxis(scores, 1, 0)
@@ -327,7 +328,7 @@ def pairs_information(source: MemorySource) -> Float[Array, "r d d"]:
         rows, scores, flip = chunk.rows.astype(jnp.float64), chunk.scores, chunk.flip
         if scores is None and chunk.closed is None and (flip is None or flip.ndim == 1):
             # copies have z = 0, so all pairs count: sum_{i<j} z z^T = K sum_i phi phi^T, phi centred
-            count = jnp.sum(chunk.copies >= 0, axis=1)[:, None, None]
+            count = jnp.sum(chunk.copies >= 0, axis=1, dtype=jnp.float64)[:, None, None]
             weight = count * prompt_label_information(None, jnp.float64, flip)
             return _arrays.contract("pkd,pke->de", weight * rows, rows)[None]
         if scores is not None:

@@ -155,7 +155,7 @@ def open_pairs(chunk: Chunk) -> Bool[Array, "c k k"]:
     candidates = candidate_pairs(chunk.copies)
     if chunk.closed is None:
         return candidates
-    bits = (chunk.closed[..., None] >> jnp.arange(WORD, dtype=jnp.uint32)) & 1
+    bits = (chunk.closed[..., None] >> jnp.arange(WORD, dtype=jnp.uint32)[None, None, None]) & 1
     return candidates & (bits.reshape(*candidates.shape[:-1], -1)[..., : candidates.shape[-1]] == 0)
 
 
@@ -216,7 +216,7 @@ def _rounding_error(
     what float32 flushes to zero.
     """
     dim = flat.shape[-1]
-    diagonal = jnp.sum(factor * factor, axis=-1)
+    diagonal = jnp.sum(factor * factor, axis=-1)[None]
     spread = jnp.max(jnp.sum(flat * flat * diagonal, axis=-1).reshape(y.shape[:-1]), axis=-1)
     largest = jnp.max(jnp.sum(y * y, axis=-1), axis=-1)
     eps = float(jnp.finfo(y.dtype).eps)
@@ -293,7 +293,7 @@ def _two_best(b: Float[Array, "c k k"], none: float) -> tuple[Float[Array, "c k 
         place = jnp.min(jnp.where(b == value[..., None], index, b.shape[-1] - 1), axis=-1)
         values.append(value)
         places.append(place)
-        b = jnp.where(index == place[..., None], none, b)
+        b = jnp.where(index[None, None] == place[..., None], none, b)
     return jnp.stack(values, axis=-1), jnp.stack(places, axis=-1)
 
 
@@ -309,7 +309,7 @@ def _ranked_level(
     def halve(_, bounds):
         low, high = bounds
         middle = (low + high) / 2
-        enough = jnp.sum(b >= middle[:, None, None], axis=(1, 2)) >= rank
+        enough = jnp.sum(b >= middle[:, None, None], axis=(1, 2)).astype(rank.dtype) >= rank
         return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
 
     return jax.lax.fori_loop(0, 32, halve, (low, high))[0]
