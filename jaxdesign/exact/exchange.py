@@ -250,7 +250,7 @@ def _swap_among(
     working = _working_set(problem, batch, pairs)
     swapped = 0
     while swapped < limit:
-        left = np.float64(min(limit - swapped, 1e9))
+        left = np.int64(min(limit - swapped, 1e9))
         working, made = swap_rounds.swap_round(
             working, batch.target_root, np.float64(least), left, dtype=np.dtype(dtype)
         )

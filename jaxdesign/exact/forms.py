@@ -111,13 +111,13 @@ def of_pair(forms: Forms, z: Float[Array, " d"], c: Float[Array, " r"]) -> PairF
     """The forms of one pair in float64."""
     v = jnp.matmul(forms.inverse, z, precision=_arrays.HIGHEST)
     w = jnp.matmul(forms.sandwich, z, precision=_arrays.HIGHEST)
-    return PairForms(z, c, v, w, c * jnp.sum(v * z, axis=1), c * jnp.sum(w * z, axis=1))
+    return PairForms(z, c, v, w, c * jnp.sum(v * z[None], axis=1), c * jnp.sum(w * z[None], axis=1))
 
 
 def errors(forms: Forms, slot, exact: PairForms) -> Float[Array, ""]:
     """Largest relative error of the stored forms of one pair; NaN where they are."""
     found = [
-        jnp.max(jnp.abs(stored[(slice(None), *slot)] - truth) / jnp.maximum(jnp.abs(truth), 1e-300))
+        jnp.max(jnp.abs(stored[(slice(None), *slot)].astype(truth.dtype) - truth) / jnp.maximum(jnp.abs(truth), 1e-300))
         for stored, truth in ((forms.leverage, exact.leverage), (forms.target, exact.target))
         if stored is not None
     ]
@@ -134,7 +134,7 @@ def add_label(pairs: Pairs, forms: Forms, exact: PairForms, amount: Float[Array,
     step = _over_pairs(s, pairs) * pairs.label_info
     inv = forms.inverse - s[:, None, None] * v[:, :, None] * v[:, None, :]
     leverage = forms.leverage - step * y * y
-    st = s * jnp.sum(w * exact.difference, axis=1)
+    st = s * jnp.sum(w * exact.difference[None], axis=1)
     x = _differences(pairs, w)
     target = forms.target - step * y * (2 * x - _over_pairs(st, pairs) * y)
     cross = v[:, :, None] * w[:, None, :]

@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxdesign.criteria import CriterionLike, Trace
 from jaxdesign.exact import forms as pair_forms
 from jaxdesign.exact.largest import CLOSED, enough, first
-from jaxdesign.exact.lazy_greedy import Rules
+from jaxdesign.exact.lazy_greedy import Rules, times_picked
 from jaxdesign.information import pair_differences
 from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import draw_label_information
@@ -75,8 +75,8 @@ def full_greedy(
         return picks.left & (picks.picked < rules.size)
 
     def block(picks):
-        open_still = fixed.candidates & (_counts(picks, fixed) + 1 <= rules.cap[:, None, None])
-        anticipated = picks.matrix + (rules.size - picks.picked - 1) * to_come
+        open_still = fixed.candidates & (_counts(picks, fixed).astype(rules.cap.dtype) + 1 <= rules.cap[:, None, None])
+        anticipated = picks.matrix + (rules.size - picks.picked - 1).astype(to_come.dtype) * to_come
         forms = pair_forms.from_scratch(fixed, crit, root, anticipated, open_still)
         return lax.while_loop(
             lambda b: unfinished(b.picks) & ~b.stale & (b.since < every),
@@ -92,7 +92,7 @@ def full_greedy(
 def _counts(picks, fixed):
     """Labels on every pair so far."""
     p, i, j = picks.pairs.T
-    counted = (jnp.arange(len(p)) < picks.picked).astype(fixed.rows.dtype)
+    counted = (jnp.arange(len(p), dtype=jnp.int32) < picks.picked).astype(fixed.rows.dtype)
     return jnp.zeros(fixed.candidates.shape, fixed.rows.dtype).at[p, i, j].add(counted)
 
 
@@ -108,10 +108,10 @@ def _pick(pool, fixed, cap, block):
 
     amount = taken.astype(jnp.float64)
     forms = pair_forms.add_label(fixed, block.forms, exact, amount)
-    held = jnp.sum(jnp.all(picks.pairs == pair, axis=1) & (jnp.arange(len(picks.pairs)) < picks.picked))
+    held = times_picked(picks.pairs, picks.picked, pair)
     forms = pair_forms.close(forms, slot, taken & (held + 2 > cap[slot[0]]))
     picks = Picks(
-        picks.matrix + (amount * c)[:, None, None] * jnp.outer(z, z),
+        picks.matrix + (amount * c)[:, None, None] * jnp.outer(z, z)[None],
         picks.pairs.at[jnp.where(taken, picks.picked, len(picks.pairs))].set(pair),
         picks.picked + taken.astype(jnp.int32),
         picks.quota.at[slot[0]].add(-amount.astype(picks.quota.dtype)),

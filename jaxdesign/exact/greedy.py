@@ -74,7 +74,7 @@ def greedy(
         held = traceable_prior(prior, pool)
         held = held[0, 0, 0] if prior is None or jnp.ndim(prior) == 0 else held  # a ridge needs no factorisation
         pairs, picked = _greedy(bare, crit, held, int(size), cap, quota, rows=int(size))
-        return pairs, (jnp.arange(int(size)) < picked).astype(jnp.float32)
+        return pairs, (jnp.arange(int(size), dtype=jnp.int32) < picked).astype(jnp.float32)
 
 
 def greedy_allocation(
@@ -162,7 +162,7 @@ def mean_information(
 
     arrays = (pool.features, pool.mask, prompt_major(pool.scores), pool.flip, candidates)
     length = _arrays.chunk_length(pool.num_prompts, pool.completions, pool.dim)
-    count = jnp.maximum(jnp.sum(candidates), 1)
+    count = jnp.maximum(jnp.sum(candidates, dtype=jnp.float64), 1)
     return jax.tree.map(lambda total: total / count, _arrays.sum_chunks(chunk, arrays, length))
 
 
@@ -202,7 +202,7 @@ def _start(pool, prior, size, closed):
 
 def _lifted(prior, least, dim) -> Start:
     """Prior plus `least` times I where its smallest eigenvalue is below that."""
-    eye = jnp.eye(dim)
+    eye = jnp.eye(dim)[None]
     if prior.ndim == 0:
         ridge = jnp.where(prior >= least, prior, prior + least)[:, None, None]
         return Start(ridge * eye, eye / ridge, eye / jnp.sqrt(ridge))

@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxdesign import _arrays
 from jaxdesign._cholesky import cholesky_and_inverse
 from jaxdesign.exact.largest import CLOSED, enough, first, largest
-from jaxdesign.information import gram_sensitivities, pair_differences, prompt_label_information
+from jaxdesign.information import gram_sensitivities, pair_differences, prompt_label_information, sparse_information
 from jaxdesign.pool import CompletionPool, centred_features
 from jaxdesign.problem import draw_label_information
 
@@ -128,11 +128,11 @@ def lazy_greedy(
 def _from_scratch(pool, state):
     """Everything computed afresh from A."""
     length = min(BLOCKS * state.stored.recent.shape[1], len(state.pairs))
-    index = state.from_scratch + jnp.arange(length)
+    index = state.from_scratch + jnp.arange(length, dtype=jnp.int32)
     listed = state.pairs[jnp.minimum(index, len(state.pairs) - 1)]
     z, c = pair_differences(pool, listed), draw_label_information(pool, listed)
     c = jnp.where(index < state.picked, c, 0)
-    matrix = state.matrix + _arrays.contract("rsd,se->rde", c[..., None] * z, z)
+    matrix = state.matrix + sparse_information(z, c)
     root = cholesky_and_inverse(matrix)[1]
     inverse = _arrays.contract("rkd,rke->rde", root, root)
     return _started(pool, state, Start(matrix, inverse, jnp.swapaxes(root, -1, -2)))
@@ -188,6 +188,12 @@ def _squares(pool, factor):
     return jnp.stack([one(F) for F in factor]) * prompt_label_information(scores, features.dtype, pool.flip)
 
 
+def times_picked(pairs: Int[Array, "n 3"], picked: Int[Array, ""], pair: Int[Array, " 3"]) -> Float[Array, ""]:
+    """How often a pair is among the first `picked`; float64."""
+    same = jnp.all(pairs == pair[None], axis=1) & (jnp.arange(len(pairs), dtype=jnp.int32) < picked)
+    return jnp.sum(same, dtype=jnp.float64)
+
+
 def _gains(leverage):
     """Mean of log(1 + a) over draws; a itself without draws, the logarithm being monotone."""
     return leverage[0] if len(leverage) == 1 else jnp.mean(jnp.log1p(jnp.maximum(leverage, -1)), axis=0)
@@ -240,14 +246,14 @@ def _pick(pool, cap, inverse, state):
     recent = state.stored.recent
     products = jnp.matmul(recent, z, precision=_arrays.HIGHEST)
     v = jnp.matmul(inverse, z, precision=_arrays.HIGHEST) - _arrays.contract("rb,rbd->rd", products, recent)
-    squares = c * jnp.sum(v * z, axis=1)
+    squares = c * jnp.sum(v * z[None], axis=1)
     exact = _gains(squares)
-    stale = (state.picked > state.from_scratch) & ~(jnp.abs(best - exact) <= STALE * exact)
+    stale = (state.picked > state.from_scratch) & ~(jnp.abs(best.astype(exact.dtype) - exact) <= STALE * exact)
     found = best > CLOSED
     taken = found & ~stale
 
     scaled = jnp.sqrt(jnp.where(taken, c / (1 + squares), 0))[:, None] * v
-    held = jnp.sum(jnp.all(state.pairs == pair, axis=1) & (jnp.arange(len(state.pairs)) < state.picked))
+    held = times_picked(state.pairs, state.picked, pair)
     leverage = state.stored.leverage
     shut = jnp.where(taken & (held + 2 > cap[p]), CLOSED, 0).astype(leverage.dtype)
     if _few(pool):

@@ -84,7 +84,7 @@ def swap_round(
     )
     place = jnp.where(valid, slots, len(working.cap))
     labels = working.labels.at[place].set(after.labels, mode="drop")
-    matrix = working.matrix + sparse_information(z, c * (after.labels - before))
+    matrix = working.matrix + sparse_information(z, c * (after.labels - before)[None])
     return working._replace(labels=labels, left=after.left, matrix=matrix), after.made
 
 
@@ -110,12 +110,13 @@ def _take_aside(working, factors, dtype):
     removable, addable = labels >= 1, labels + 1 <= working.cap
     cost = jnp.where(removable, swaps.scores_of_removing(forms), NEVER)
     _, cheapest = lax.top_k(cost, min(LABELLED, size))
+    slots = jnp.arange(size, dtype=jnp.int32)
 
     def against(best, index):
         score = swaps.score_table(swaps.take(rows, index), swaps.take(forms, index), rows, forms)
         out_cost = None if working.cost is None else working.cost[index]
         allowed = _obeyed(working.left, working.owner[:, index], working.owner, out_cost, working.cost)
-        allowed &= addable[None, :] & removable[index][:, None] & (index[:, None] != jnp.arange(size)[None, :])
+        allowed &= addable[None, :] & removable[index][:, None] & (index[:, None] != slots[None, :])
         score = jnp.where(allowed, score, NEVER)
         return jnp.maximum(best, jnp.max(score, axis=0)), jnp.max(score, axis=1)
 
@@ -150,7 +151,7 @@ def _swap_best(aside: Aside, owner: Int[Array, "q t"], cost, cap, least) -> Asid
             left.money if cost is None else left.money - amount * (cost[into] - cost[out]),
         ),
         _swapped(forms, jnp.stack([out, into]), amount),
-        aside.made + (amount > 0),
+        aside.made + (amount > 0).astype(jnp.int64),
         gain,
     )
 
@@ -162,7 +163,7 @@ def _swapped(forms: Rows, both: Int[Array, " 2"], amount) -> Rows:
     part, leverages fall by V^T N^-1 V and the others by U + U^T, U = V^T N^-1 (W - W_kl N^-1 V / 2) (Woodbury).
     """
     V = forms.leverage[:, both]
-    N = V[:, :, both] + jnp.diag(jnp.array([-1.0, 1.0]))
+    N = V[:, :, both] + jnp.diag(jnp.array([-1.0, 1.0], V.dtype))[None]
     det = N[:, 0, 0] * N[:, 1, 1] - N[:, 0, 1] ** 2
     swapped = jnp.stack([jnp.stack([N[:, 1, 1], -N[:, 0, 1]], -1), jnp.stack([-N[:, 0, 1], N[:, 0, 0]], -1)], -2)
     X = jnp.matmul(swapped * (amount / det)[:, None, None], V, precision=_arrays.HIGHEST)

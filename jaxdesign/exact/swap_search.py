@@ -149,12 +149,13 @@ def _chunk_forms(chunk: Chunk, part, factors: Factors, closed) -> _ChunkForms:
 def _best_partners(gains: Float[Array, "c k k"], number: int) -> tuple[Float[Array, "c k n"], Int[Array, "c k n"]]:
     """A table of pairs i < j folded to the best partners of each completion."""
     gains = jnp.maximum(gains, jnp.swapaxes(gains, 1, 2))
+    index = jnp.arange(gains.shape[-1], dtype=jnp.int32)[None, None]
     values, partners = [], []
     for _ in range(number):
         partner = lax.argmax(gains, 2, jnp.int32)
         values.append(jnp.max(gains, axis=-1))
         partners.append(partner)
-        gains = jnp.where(jnp.arange(gains.shape[-1]) == partner[..., None], NEVER, gains)
+        gains = jnp.where(index == partner[..., None], NEVER, gains)
     return jnp.stack(values, -1), jnp.stack(partners, -1)
 
 
@@ -204,7 +205,7 @@ def _bounds(pairs: _ChunkForms, removed: Rows, spread: Float[Array, "r k c"]) ->
     left = jnp.maximum(1 - removed.leverage, 0)
     if removed.target is None:
         h = jnp.where(pairs.is_open, swaps.gains_of_adding(pairs.forms), NEVER)
-        return jnp.max(h, axis=(1, 2)) + jnp.mean(jnp.log(left + largest), axis=0)
+        return jnp.max(h, axis=(1, 2))[None] + jnp.mean(jnp.log(left + largest), axis=0)
     a = jnp.where(pairs.is_open, pairs.forms.target, 0)
     h = jnp.max(a / (1 + pairs.forms.leverage), axis=(2, 3))[:, None, :]
     cross = jnp.sqrt(removed.target * jnp.max(a, axis=(2, 3))[:, None, :])
