@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
 HIGHEST = lax.Precision.HIGHEST
 
@@ -48,6 +49,24 @@ def aligned(*arrays: Any) -> list:
 def is_traced(*trees: Any) -> bool:
     """Whether any leaf is a tracer, so that values cannot be looked at."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def replicated(tree: Any) -> Any:
+    """The tree with every array that is sharded over Explicit mesh axes copied to all devices of its mesh.
+
+    The passes cut pools into chunks and contract over prompts, which JAX refuses on Explicit axes (the default of
+    `jax.make_mesh`) unless every operation says how its result is sharded. Public functions bring their arrays here at
+    the door, eagerly or traced; a copy of the pool must fit on each device. Auto axes and other leaves stay as they
+    are: there the compiler places the work.
+    """
+    return jax.tree.map(_replicated, tree)
+
+
+def _replicated(leaf):
+    sharding = getattr(jax.typeof(leaf), "sharding", None) if isinstance(leaf, jax.Array) else None
+    if sharding is None or all(axis is None for axis in sharding.spec):  # names Explicit axes only
+        return leaf
+    return jax.sharding.reshard(leaf, NamedSharding(sharding.mesh, PartitionSpec()))
 
 
 def chunk_length(num_prompts: int, completions: int, dim: int) -> int:

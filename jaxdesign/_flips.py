@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -25,13 +26,13 @@ def as_flips(flip: Any, exists: Bool[Array, "p k"]) -> Float[Array, " p"] | Floa
     _checks.rank(flip, (0, 1, 3), "flip", "(), (P,) or (P, K, K)")
     shape = {0: (), 1: (prompts,), 3: (prompts, completions, completions)}[flip.ndim]
     _checks.same_shape(flip.shape, shape, "flip", "(prompts,), or (prompts, completions, completions), as in features")
-    flip = jnp.array(flip)  # a copy, so that later changes to a NumPy array do not reach the pool
-    flip = flip.astype(_arrays.compute_dtype(flip.dtype))
+    if not isinstance(flip, jax.Array):  # a copy, so that later changes to a NumPy array do not reach the pool
+        flip = jax.device_put(flip, may_alias=False)
     paired = exists[:, :, None] & exists[:, None, :] & ~jnp.eye(completions, dtype=bool)[None]
     if flip.ndim < 3:
-        flip, paired = jnp.broadcast_to(flip, (prompts,)), jnp.any(paired, axis=(1, 2))
+        paired = jnp.any(paired, axis=(1, 2))
     if not _arrays.is_traced(flip, paired):
-        _checks.flips(flip, paired)
-    if flip.ndim == 3:  # what passes the check as rounding is averaged away
-        flip = (flip + jnp.swapaxes(flip, 1, 2)) / 2
-    return jnp.where(paired, flip, 0)
+        _checks.flips(np.broadcast_to(np.asarray(flip), paired.shape), paired)
+    # cleared before anything is computed: what is no pair may hold NaN, which `jax_debug_nans` would stop at
+    flip = jnp.where(paired, flip, 0).astype(_arrays.compute_dtype(flip.dtype))
+    return (flip + jnp.swapaxes(flip, 1, 2)) / 2 if flip.ndim == 3 else flip  # the check lets rounding pass

@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdesign import _checks
+from jaxdesign import _arrays, _checks
 from jaxdesign.budget import Budget
 from jaxdesign.design import Design
 from jaxdesign.pool import CompletionPool
@@ -77,7 +77,7 @@ def repeated_pool(pool: CompletionPool, annotators: Annotators) -> CompletionPoo
     if pool.flip is not None:
         raise ValueError("pool.flip: annotators bring the noise; make the pool without flip")
     prompts, count = pool.num_prompts, len(annotators.flip)
-    flip = annotators.flip
+    pool, flip = _arrays.replicated(pool), annotators.flip
     if flip.ndim == 2:
         _checks.same_shape(flip.shape, (count, prompts), "annotators.flip", "(annotators, prompts)")
     flip = np.broadcast_to(flip if flip.ndim == 2 else flip[:, None], (count, prompts)).reshape(-1)

@@ -99,6 +99,7 @@ def pair_information(pool: CompletionPool, weights: Float[Array, "p k k"]) -> Fl
     """
     shape = (pool.num_prompts, pool.completions, pool.completions)
     _checks.same_shape(jnp.shape(weights), shape, "weights", "(P, K, K), symmetric")
+    pool, weights = _arrays.replicated((pool, weights))
     return _pair_information(pool, jnp.asarray(weights, _arrays.compute_dtype(pool.features.dtype)))
 
 
@@ -133,6 +134,7 @@ def pair_sensitivities(pool: CompletionPool, G: Float[Array, "*r d d"]) -> Float
     Complexity: 2 P K d^2 + 2 P K^2 d floating-point operations for each draw.
     Source: Q_ii + Q_jj - 2 Q_ij; checked pair by pair in the tests.
     """
+    pool, G = _arrays.replicated((pool, G))
     dims = (pool.dim, pool.dim)
     G = jnp.asarray(G, _arrays.compute_dtype(pool.features.dtype))
     if G.shape not in (dims, (pool.num_draws or 1, *dims)):
@@ -180,6 +182,7 @@ def pair_differences(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[Ar
     exact). Traceable; indices are not checked.
     """
     dtype = np.promote_types(_arrays.compute_dtype(pool.features.dtype), jnp.result_type(float))
+    pool, pairs = _arrays.replicated((pool, pairs))
     p, i, j = jnp.asarray(pairs).T
     return pool.features[p, i].astype(dtype) - pool.features[p, j].astype(dtype)
 
@@ -198,6 +201,7 @@ def label_information(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[A
         ValueError: pairs that are not (S, 3) or point outside of the pool (checked outside of jit only).
     """
     check_pairs(pool, pairs)
+    pool, pairs = _arrays.replicated((pool, pairs))
     p, i, j = jnp.asarray(pairs).T
     dtype, flip = jnp.result_type(float), pair_flips(pool, pairs)
     if pool.scores is None:
@@ -260,7 +264,7 @@ def held_information(pool: CompletionPool, pairs: Any, labels: Any = None) -> Fl
         ValueError: pairs outside of the pool, labels of another length, negative or not finite.
     """
     _checks.concrete("held_information", pool, pairs, labels)
-    pairs = np.asarray(pairs)
+    pool, pairs = _arrays.replicated(pool), np.asarray(pairs)
     check_pairs(pool, pairs)
     labels = np.ones(len(pairs)) if labels is None else np.asarray(labels, dtype=np.float64)
     _checks.same_shape(labels.shape, pairs.shape[:1], "labels", "one number per pair")
@@ -299,6 +303,7 @@ def policy_target(pool: CompletionPool, log_weights: Float[Array, "p k"] | None 
     if log_weights is None:
         log_weights = jnp.zeros(shape)
     _checks.same_shape(jnp.shape(log_weights), shape, "log_weights", "(prompts, completions)")
+    pool, log_weights = _arrays.replicated((pool, log_weights))
     log_weights = jnp.asarray(log_weights, _arrays.compute_dtype(pool.features.dtype))
     if not _arrays.is_traced(pool, log_weights):
         never = jnp.isneginf(log_weights)

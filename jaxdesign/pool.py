@@ -270,8 +270,9 @@ def second_moment(pool: CompletionPool) -> Float[np.ndarray, "d d"]:
         TypeError: a traced pool: the result is a NumPy array.
     """
     _checks.concrete("second_moment", pool)
+    arrays = _arrays.replicated((pool.features, pool.mask))
     with _arrays.float64():
-        return np.asarray(_second_moment(pool.features, pool.mask))
+        return np.asarray(_second_moment(*arrays))
 
 
 @jax.jit
@@ -313,6 +314,7 @@ def restrict_to_range(pool: CompletionPool, rtol: float = 1e-10) -> tuple[Comple
     _checks.concrete("restrict_to_range", pool)
     if not 0 <= rtol < 1:
         raise ValueError(f"rtol={rtol:g}: must be in [0, 1); it is relative to the largest eigenvalue")
+    pool = _arrays.replicated(pool)
     if not candidate_counts(_first_copies(pool.features, pool.mask)).any():  # C itself would be rounding, not zero
         raise ValueError(
             "features: the completions of every prompt are identical (range of dimension 0), so no pair carries "
@@ -354,7 +356,7 @@ def in_basis(pool: CompletionPool, basis: Float[np.ndarray, "d r"]) -> Completio
     basis = np.asarray(_checks.as_float_array(basis, "basis"), np.float64)
     if basis.ndim != 2 or basis.shape[0] != pool.dim or not basis.shape[1]:
         raise ValueError(f"basis: shape {basis.shape} found; expected ({pool.dim}, r), one row per feature dimension")
-    dtype = _arrays.compute_dtype(pool.features.dtype)
+    pool, dtype = _arrays.replicated(pool), _arrays.compute_dtype(pool.features.dtype)
     with _arrays.float64():
         projected = _project(pool.features, pool.mask, jnp.asarray(basis), dtype=dtype)
     return CompletionPool.tree_unflatten(pool.ids, (projected, pool.scores, pool.mask, pool.flip))

@@ -108,6 +108,7 @@ def make_problem(pool: CompletionPool, criterion: Any, budget: Budget, prior: An
             "pool: is traced; this function runs its loop on the host. Inside jit or vmap use jaxdesign.greedy, "
             "jaxdesign.solvers.frank_wolfe or jaxdesign.solvers.multiplicative"
         )
+    pool = _arrays.replicated(pool)
     bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask, pool.flip))
     if not isinstance(budget, Budget):
         raise TypeError(f"budget: expected jaxdesign.Budget, found {type(budget).__name__}")

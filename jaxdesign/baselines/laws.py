@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxdesign import _checks
+from jaxdesign import _arrays, _checks
 from jaxdesign.baselines._selection import without_scores
 from jaxdesign.pool import CompletionPool, candidate_pairs, first_copies
 
@@ -88,6 +88,7 @@ def t_pilaf_weight(log_policy: Float[np.ndarray, "p k"], scores: Float[np.ndarra
 
 def log_law(pool: CompletionPool, log_weights: Any, beta: float, log_weight) -> Float[np.ndarray, "p k k"]:
     """Log of the law with the given log weights, normalised over all prompts, averaged over draws; -inf at no pair."""
+    pool = _arrays.replicated(pool)
     upper = np.asarray(_candidates(without_scores(pool)))
     if not upper.any():
         raise ValueError(

@@ -70,6 +70,7 @@ def greedy(
         raise ValueError(f"size={size}: must be at least 1; it is the number of labels to choose")
     cap, quota = _cap(per_pair, pool.num_prompts), np.full(pool.num_prompts, np.inf)
     bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask, pool.flip))
+    bare, crit, prior = _arrays.replicated((bare, crit, prior))
     with _arrays.float64():
         held = traceable_prior(prior, pool)
         held = held[0, 0, 0] if prior is None or jnp.ndim(prior) == 0 else held  # a ridge needs no factorisation

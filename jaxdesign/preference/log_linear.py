@@ -33,10 +33,14 @@ def log_policy(
     Raises:
         ValueError: theta or reference of another shape.
     """
-    theta = jnp.asarray(theta)
+    pool, theta, reference = _arrays.replicated((pool, jnp.asarray(theta), reference))
     _checks.same_shape(theta.shape[-1:], (pool.dim,), "theta", "in its last axis, one number per feature")
     logits = _arrays.contract("pkd,...d->...pk", pool.features.astype(theta.dtype), theta)
-    return normalised(logits if reference is None else logits + _reference(pool, reference), pool.mask)
+    if reference is not None:
+        logits, shift = _arrays.aligned(logits, _reference(pool, reference))
+        dtype = np.promote_types(logits.dtype, shift.dtype)
+        logits = logits.astype(dtype) + shift.astype(dtype)
+    return normalised(logits, pool.mask)
 
 
 def normalised(logits: Float[Array, "*n p k"], mask: Bool[Array, "p k"]) -> Float[Array, "*n p k"]:
@@ -85,7 +89,7 @@ def tabular_pool(prompts: int, completions: int) -> CompletionPool:
 
 
 def _mean(values: Float[Array, "*n p"], exists: Bool[Array, "*n p k"]) -> Float[Array, "*n"]:
-    return jnp.sum(values, axis=-1) / jnp.sum(jnp.any(exists, axis=-1), axis=-1)
+    return jnp.sum(values, axis=-1) / jnp.sum(jnp.any(exists, axis=-1), axis=-1).astype(values.dtype)
 
 
 def _reference(pool: CompletionPool, reference: Any):

@@ -83,6 +83,7 @@ def effective_sample_size(pool: CompletionPool, log_weights: Float[Array, "p k"]
 
     (P,), 0 for prompts without a completion. Traceable. Source: Kish's design effect.
     """
+    pool, log_weights = _arrays.replicated((pool, log_weights))
     squares = jnp.sum(completion_shares(pool, log_weights) ** 2, axis=1)
     return jnp.where(squares > 0, 1 / jnp.where(squares > 0, squares, 1), 0)
 
@@ -117,6 +118,7 @@ def sampled_target(
     Numerics: float32 products (float64 for float64 features), whatever the units of the features. Source: arXiv
     2606.19607 for H; the weighted form is derived and checked by tests/test_policy_targets.py.
     """
+    pool = _arrays.replicated(pool)
     mask = np.asarray(pool.mask)
     log_weights = np.zeros(mask.shape, np.float32) if log_weights is None else check_log_weights(log_weights, mask)
     with _arrays.float64():

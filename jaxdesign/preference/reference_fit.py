@@ -69,6 +69,7 @@ def fit_reference(
     ridge = _checks.number(ridge, "ridge")
     if not ridge >= 0 or not np.isfinite(ridge):
         raise ValueError(f"ridge={ridge:g}: must be finite and at least 0")
+    pool = _arrays.replicated(pool)
     targets = _centred(pool, log_probabilities)
     moment = second_moment(pool)
     with _arrays.float64():
@@ -110,6 +111,7 @@ def reference_target(pool: CompletionPool, fit: ReferenceFit) -> Float[Array, "k
     """
     if pool.dim != len(fit.theta):
         raise ValueError(f"pool: dimension {pool.dim} found; expected {len(fit.theta)}, that of mapped(pool, fit)")
+    pool = _arrays.replicated(pool)
     theta = jnp.asarray(fit.theta, _arrays.compute_dtype(pool.features.dtype))
     return policy_target(pool, _arrays.contract("pkd,d->pk", centred_features(pool), theta))
 

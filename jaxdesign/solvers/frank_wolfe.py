@@ -90,6 +90,7 @@ def frank_wolfe(
     """
     check_arguments(pool, crit, budget, passes)
     bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask, pool.flip))
+    bare, crit, prior = _arrays.replicated((bare, crit, prior))
     with _arrays.float64():
         arguments = constant((bare, crit, limits_of(budget), traceable_prior(prior, pool)))
         return _frank_wolfe(*arguments, jnp.asarray(passes, jnp.int32))
