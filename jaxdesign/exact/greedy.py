@@ -5,6 +5,7 @@ For LogDet by bounds (`lazy_greedy`), for other criteria by comparing all pairs 
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import jax
@@ -157,7 +158,7 @@ def mean_information(
         both = (chosen | jnp.swapaxes(chosen, 1, 2)).astype(rows.dtype)
         info = prompt_label_information(scores, rows.dtype, flip)
         found = jnp.broadcast_to(laplacian_information(rows, both, info), shape)
-        squares = jnp.where(chosen, gram_sensitivities(rows, rows), 0) * info
+        squares = prod(_arrays.aligned(jnp.where(chosen, gram_sensitivities(rows, rows), 0), info))
         squares = jnp.broadcast_to(jnp.sum(squares, axis=(-3, -2, -1)), shape[:1])
         return found.astype(jnp.float64), squares.astype(jnp.float64)
 
