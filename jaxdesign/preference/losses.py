@@ -294,7 +294,7 @@ def _log_probs(**arrays) -> list:
     first = next(iter(out))
     for name, array in out.items():
         _checks.same_shape(array.shape, out[first].shape, name, f"as {first}: one per pair")
-    dtype = _arrays.compute_dtype(jnp.result_type(*out.values()))
+    dtype = np.result_type(*(_arrays.compute_dtype(array.dtype) for array in out.values()))
     return [array.astype(dtype) for array in out.values()]
 
 

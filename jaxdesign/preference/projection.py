@@ -131,7 +131,7 @@ def signs(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "*shape"]
 
 def unpacked(words: UInt32[Array, " n"]) -> Float[Array, " m"]:
     """The 32 bits of every word as signs: the sign bit of 1.0 is set where the bit is."""
-    top = (words[:, None] << jnp.arange(32, dtype=jnp.uint32)) & jnp.uint32(0x80000000)
+    top = (words[:, None] << jnp.arange(32, dtype=jnp.uint32)[None]) & jnp.uint32(0x80000000)
     return lax.bitcast_convert_type(top | jnp.uint32(0x3F800000), jnp.float32).ravel()
 
 
