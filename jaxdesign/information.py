@@ -214,8 +214,9 @@ def pair_flips(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[Array, "
     """flip of a sparse list of pairs; None where the pool has none. Traceable; indices are not checked."""
     if pool.flip is None:
         return None
+    flip, pairs = _arrays.replicated((pool.flip, pairs))
     p, i, j = jnp.asarray(pairs).T
-    return pool.flip[p] if pool.flip.ndim == 1 else pool.flip[p, i, j]
+    return flip[p] if flip.ndim == 1 else flip[p, i, j]
 
 
 def check_pairs(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> None:
@@ -321,9 +322,14 @@ def _policy_target(pool, log_weights):
 
 def completion_shares(pool: CompletionPool, log_weights: Float[Array, "p k"]) -> Float[Array, "p k"]:
     """softmax(log_weights) over the existing completions of each prompt; 0 in masked slots. Traceable."""
-    alive = jnp.any(pool.mask, axis=1)
-    logits = jnp.where(pool.mask, log_weights, -jnp.inf)
-    return jnp.where(pool.mask, jax.nn.softmax(jnp.where(alive[:, None], logits, 0), axis=1), 0)
+    return _shares(pool.mask, log_weights)
+
+
+@jax.jit  # the -inf of masked slots stays inside, where `jax_debug_infs` does not stop at it
+def _shares(mask, log_weights):
+    alive = jnp.any(mask, axis=1)
+    logits = jnp.where(mask, log_weights, -jnp.inf)
+    return jnp.where(mask, jax.nn.softmax(jnp.where(alive[:, None], logits, 0), axis=1), 0)
 
 
 def mixed_covariance(

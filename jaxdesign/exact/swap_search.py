@@ -186,7 +186,8 @@ def _possible(pairs: _ChunkForms, removable: Removable, highest: Float[Array, " 
         return lax.dynamic_update_slice_in_dim(possible, above & (b[:, None] < highest[None, :]), start, 0)
 
     below = jnp.searchsorted(removable.sensitivities, jnp.max(highest))
-    return lax.fori_loop(0, -(-below // block), against, jnp.zeros((size, len(highest)), bool))
+    none = jnp.broadcast_to(highest[None] > jnp.inf, (size, len(highest)))  # False, laid out like the data
+    return lax.fori_loop(0, -(-below // block), against, none)
 
 
 def _spread(rows, products, rough) -> Float[Array, "r k c"]:
