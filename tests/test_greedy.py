@@ -348,7 +348,7 @@ def test_picks_of_any_pool_are_the_best_within_caps_and_quotas(seed, ridge, cap,
         labels[k] += 1
         rest[pick[0]] -= 1
         matrix = matrix + np.einsum("r,d,e->rde", c[:, k], z[k], z[k])
-    assert picked == min(16, np.minimum(cap * np.bincount(pairs[:, 0], minlength=PROMPTS), quota).sum())
+    assert int(picked) == min(16, np.minimum(cap * np.bincount(pairs[:, 0], minlength=PROMPTS), quota).sum())
 
 
 @pytest.mark.parametrize("total", [4, 16, 24])
@@ -370,4 +370,4 @@ def test_fewer_labels_than_dimensions_without_a_prior():
     for criterion in (LogDet(), Trace(np.eye(DIM))):
         pairs, labels = greedy(pool, criterion, size=DIM - 1)
         z = [np.asarray(pool.features)[p, i] - np.asarray(pool.features)[p, j] for p, i, j in pairs.tolist()]
-        assert labels.sum() == np.linalg.matrix_rank(np.stack(z)) == DIM - 1
+        assert float(labels.sum()) == np.linalg.matrix_rank(np.stack(z)) == DIM - 1

@@ -212,7 +212,7 @@ def test_sparse_lists_agree_with_the_pairs_written_out(seed, scores):
     assert info.dtype == differences.dtype == jnp.float32
     labels = np.random.default_rng(seed).random(len(pairs))
     expected = information_of(z, c, labels)
-    close(sparse_information(differences, info * labels), expected if scores == "draws" else expected[0])
+    close(sparse_information(differences, np.asarray(info) * labels), expected if scores == "draws" else expected[0])
 
 
 @given(seeds)

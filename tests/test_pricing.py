@@ -184,7 +184,7 @@ def error_ratio(pool, criterion):
     problem = make_problem(pool, criterion, Budget(100.0))
     analysis = analyse(problem, problem.even)
     source, pairs = problem.source, written_out(pool)[0]
-    result = price(source, analysis.scaled, NOWHERE)
+    result = price(source, analysis.scaled, np.asarray(np.inf, source.dtype))
     exact = exact_sensitivities(problem, pairs, analysis.factors) / analysis.unit
     dense = as_dense(pairs, exact)
     expected = -np.sort(-dense, axis=-1)[..., :2]

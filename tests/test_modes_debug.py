@@ -1,0 +1,80 @@
+"""JAX's debugging modes: which public functions run under `jax_debug_nans` and `jax_debug_infs`.
+
+With `jax_debug_nans` JAX stops at a compiled program that gives a NaN back, with `jax_debug_infs` at an inf or a NaN.
+All functions of `every_function` run under the first, on a pool whose masked slots and flips are made of NaN, and all
+but those of `STOPS` under the second. Both are used on purpose, but stay inside of compiled programs:
+
+- a Cholesky factorisation gives NaN where a matrix is not positive definite, and the caller looks at that: line
+  searches, the lift before a greedy choice, the spectral factors of a singular G;
+- -inf is the gain of what may not be picked, +inf the level of what has no limit.
+
+What comes out is NaN or inf by definition: the criterion of a singular matrix (inf or NaN), the efficiency of a
+`Criterion` that has no formula for it (NaN), the log-probability of a completion that does not exist (-inf).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from every_function import DIM, HOST, QUICK, TARGET, TRACEABLE, arrays, pool_of
+
+from jaxdesign import Budget, Criterion, LogDet
+from jaxdesign.budget import Limits
+from jaxdesign.solvers import multiplicative
+
+STOPS = {  # under `jax_debug_infs`
+    "log_policy": "-inf for completions that do not exist",
+    "posterior_targets": "computes log_policy on its way",
+    "select_pairs, coupled, LogDet": "the exchange pads its lists with inf; charged sensitivities are -inf at no pair",
+}
+EVERY = {name: {**TRACEABLE, **HOST}[name] for name in [*TRACEABLE, *QUICK]}
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return pool_of(*arrays())
+
+
+@pytest.fixture
+def nans():
+    with jax.debug_nans(True):
+        yield
+
+
+@pytest.fixture
+def infs():
+    with jax.debug_infs(True):
+        yield
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_no_function_gives_nan_back(name, nans):
+    pool = pool_of(*arrays())
+    EVERY[name](pool)
+    if name in TRACEABLE:
+        jax.jit(EVERY[name])(pool)
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in STOPS])
+def test_no_other_function_gives_inf_back(name, pool, infs):
+    EVERY[name](pool)
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_what_gives_inf_back_is_listed(name, pool, infs):
+    with pytest.raises(FloatingPointError):
+        EVERY[name](pool)
+
+
+def test_answers_that_are_nan_or_inf_by_definition(pool):
+    singular, total = jnp.zeros((DIM, DIM)), Limits(1e4, 1.0, None)  # more labels than the caps hold
+    gap = Criterion(lambda A: -jnp.trace(A))
+    value = multiplicative(pool, LogDet(), total, prior=TARGET, passes=2)[1].value
+    assert value == np.inf and not np.isfinite(LogDet().value(singular))
+    assert np.isnan(multiplicative(pool, gap, Budget(5), prior=TARGET, passes=2)[1].efficiency)
+    with jax.debug_infs(True), pytest.raises(FloatingPointError):
+        multiplicative(pool, LogDet(), total, prior=TARGET, passes=2)
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        multiplicative(pool, gap, Budget(5), prior=TARGET, passes=2)
+    with jax.debug_infs(True), pytest.raises(FloatingPointError):
+        LogDet().value(singular)
