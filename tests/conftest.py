@@ -1,4 +1,4 @@
-"""Settings of every test: derandomised properties, warnings as errors, two CPU devices."""
+"""Settings of every test: derandomised properties, warnings as errors, strict promotion, four CPU devices."""
 
 from pathlib import Path
 
@@ -10,7 +10,9 @@ from hypothesis import settings
 settings.register_profile("jaxdesign", derandomize=True, database=None, deadline=None, print_blob=True, max_examples=25)
 settings.load_profile("jaxdesign")
 
-jax.config.update("jax_num_cpu_devices", 2)  # so that sharded pools are tested everywhere
+jax.config.update("jax_numpy_dtype_promotion", "strict")  # float32 and float64 meet on purpose or not at all
+jax.config.update("jax_numpy_rank_promotion", "raise")  # and so do a vector and a matrix
+jax.config.update("jax_num_cpu_devices", 4)  # so that sharded pools are tested everywhere
 
 
 def pytest_configure(config):
