@@ -30,6 +30,12 @@ def compute_dtype(dtype: Any) -> np.dtype:
     return np.dtype(np.float64) if np.dtype(dtype) == np.float64 else np.dtype(np.float32)
 
 
+def common_dtype(*arrays: Any) -> np.dtype:
+    """The dtype of the arrays where they share one, or else the working dtype that holds them all."""
+    dtypes = {np.dtype(array.dtype) for array in arrays}
+    return dtypes.pop() if len(dtypes) == 1 else np.result_type(*map(compute_dtype, dtypes))
+
+
 def contract(subscripts: str, *operands, dtype: Any = None) -> jax.Array:
     """`jnp.einsum` at full precision of its inputs, accumulating in `dtype` (default: that of the inputs)."""
     return jnp.einsum(subscripts, *operands, precision=HIGHEST, preferred_element_type=dtype)

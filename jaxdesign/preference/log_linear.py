@@ -38,7 +38,7 @@ def log_policy(
     logits = _arrays.contract("pkd,...d->...pk", pool.features.astype(theta.dtype), theta)
     if reference is not None:
         logits, shift = _arrays.aligned(logits, _reference(pool, reference))
-        dtype = np.promote_types(logits.dtype, shift.dtype)
+        dtype = _arrays.common_dtype(logits, shift)
         logits = logits.astype(dtype) + shift.astype(dtype)
     return normalised(logits, pool.mask)
 
