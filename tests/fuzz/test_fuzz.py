@@ -1,0 +1,21 @@
+"""A few hundred random problems every day: no false bound, no broken budget, no exception without an argument's name."""
+
+import pytest
+
+from . import harness, problems, refusals, report
+
+BATCH = 25
+
+
+@pytest.mark.parametrize("batch", range(12))
+def test_random_problems_have_no_fault(batch):
+    outcomes = [
+        harness.run(problems.draw(seed, problems.FEW)) for seed in range(10**6 + batch * BATCH, 10**6 + (batch + 1) * BATCH)
+    ]
+    assert not report.serious(outcomes), report.table(outcomes)
+    assert sum(outcome.bounds for outcome in outcomes) > BATCH / 3
+
+
+def test_bad_arguments_are_refused_by_name():
+    outcomes = [refusals.refuse(seed) for seed in range(12 * len(refusals.CASES))]
+    assert not report.serious(outcomes), report.table(outcomes)
