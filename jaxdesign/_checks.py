@@ -151,12 +151,33 @@ def at_least_one(value: Any, name: str, remedy: str) -> np.ndarray | None:
 
 def number(value: Any, name: str) -> float:
     """A float; TypeError for what is no number."""
-    if isinstance(value, bool | str) or value is None:
-        raise TypeError(f"{name}={value!r}: expected a number")
+    if isinstance(value, bool | str) or value is None or getattr(value, "ndim", 0) > 0:
+        raise TypeError(f"{name}={value!r}: expected a number, found {type(value).__name__}")
     try:
         return float(value)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: expected a number, found {type(value).__name__}") from error
+
+
+def whole_number(value: Any, name: str, least: int) -> int:
+    """An int of at least `least`; TypeError for what is no number, ValueError otherwise (NaN and inf too)."""
+    found = number(value, name)
+    if not (np.isfinite(found) and found == np.floor(found) and found >= least):
+        raise ValueError(f"{name}={value}: must be a whole number of at least {least}")
+    return int(found)
+
+
+def rows_of_three(value: Any, name: str) -> np.ndarray:
+    """Rows (p, i, j) as an array; ValueError for rows of different lengths, TypeError for what holds no integers."""
+    try:
+        rows = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name}: rows of different lengths found; expected (S, 3), one row (prompt, i, j) per pair"
+        ) from error
+    if rows.size and not np.issubdtype(rows.dtype, np.integer):
+        raise TypeError(f"{name}: dtype {rows.dtype} found; expected integers, one row (prompt, i, j) per pair")
+    return rows
 
 
 def one_per_prompt(value: Any, name: str) -> np.ndarray | None:

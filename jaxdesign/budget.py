@@ -8,6 +8,7 @@ groups, a spend limit) is the business of `coupling`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -40,10 +41,10 @@ class Budget:
             designs count labels).
 
     Raises:
-        TypeError: something that is not a number, or a quota of another kind.
+        TypeError: something that is not a number, a quota of another kind, pairs that are no integers.
         ValueError: total not positive and finite, a cap below 1 or NaN, a limit with more than one axis, a cost that is
-            negative, without a spend limit or of another shape, a total or a cap that is not a multiple of
-            labels_per_task.
+            negative, without a spend limit or of another shape, rows of pairs that differ in length, a total or a cap
+            that is not a multiple of labels_per_task.
     """
 
     total: float
@@ -60,10 +61,13 @@ class Budget:
 
     def __post_init__(self):
         total = _checks.positive_finite(self.total, "budget.total", "the number of labels to spend")
-        quotas = (self.quotas,) if isinstance(self.quotas, Quota) else tuple(self.quotas)
+        quotas = tuple(self.quotas) if isinstance(self.quotas, Iterable) else (self.quotas,)
         for quota in quotas:
             if not isinstance(quota, Quota):
                 raise TypeError(f"budget.quotas: expected jaxdesign.Quota, found {type(quota).__name__}")
+        for name in ("exclude", "required"):
+            if getattr(self, name) is not None:
+                _checks.rows_of_three(getattr(self, name), f"budget.{name}")
         use_mask = "use the pool's mask to exclude completions"
         caps = {
             name: _checks.at_least_one(getattr(self, name), f"budget.{name}", use_mask)

@@ -25,8 +25,8 @@ class Quota:
 
     Raises:
         TypeError: limits that are neither numbers nor mappings to numbers.
-        ValueError: `of` with more than one axis, a group that no prompt is in, a negative or NaN limit, at_least above
-            at_most, neither of the two given.
+        ValueError: `of` with more than one axis or of names that are neither strings nor integers, a group that no
+            prompt is in, a negative or NaN limit, at_least above at_most, neither of the two given.
     """
 
     of: Any
@@ -35,8 +35,11 @@ class Quota:
     name: str = "quota"
 
     def __post_init__(self):
-        of = np.asarray(self.of)
-        if of.ndim != 1 or of.dtype == object:
+        try:
+            of = np.asarray(self.of)
+        except ValueError as error:  # lists in a list
+            raise ValueError(f"{self.name}.of: expected one name per prompt, (P,), found {self.of!r}") from error
+        if of.ndim != 1 or of.dtype.kind not in "USiub":  # no floats: NaN is the name of no group
             raise ValueError(
                 f"{self.name}.of: shape {of.shape} and dtype {of.dtype} found; expected one name per prompt, (P,), all "
                 "strings or all integers"

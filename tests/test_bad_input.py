@@ -14,6 +14,7 @@ from jaxdesign.evaluation import evaluate
 from jaxdesign.information import label_information, pair_information, pair_sensitivities, policy_target
 from jaxdesign.pool import CompletionPool, restrict_to_range
 from jaxdesign.problem import check_rank, make_problem
+from jaxdesign.solvers.frank_wolfe import frank_wolfe
 from jaxdesign.solvers.optimize import optimize
 
 FEATURES, SCORES, MASK = random_arrays(0, ragged=False)
@@ -68,6 +69,29 @@ CASES = {
     "tol of one": (lambda: optimize(POOL, LogDet(), Budget(10), tol=1), ValueError, ["tol=1", "below 1"]),
     "negative tol": (lambda: optimize(POOL, LogDet(), Budget(10), tol=-1e-3), ValueError, ["tol=-0.001", "at least 0"]),
     "NaN tol": (lambda: optimize(POOL, LogDet(), Budget(10), tol=np.nan), ValueError, ["tol=nan", "at least 0"]),
+    "tol as a list": (lambda: optimize(POOL, LogDet(), Budget(10), tol=[1e-3]), TypeError, ["tol", "list"]),
+    **{
+        f"max_passes={value!r}": (
+            lambda value=value: optimize(POOL, LogDet(), Budget(10), max_passes=value),
+            kind,
+            ["max_passes", fragment],
+        )
+        for value, kind, fragment in (
+            (np.nan, ValueError, "whole number of at least 1"),
+            (np.inf, ValueError, "whole number of at least 1"),
+            (True, TypeError, "bool"),
+            ("3", TypeError, "'3'"),
+            ([3], TypeError, "list"),
+        )
+    },
+    "NaN passes": (lambda: frank_wolfe(POOL, LogDet(), Budget(10), passes=np.nan), ValueError, ["passes=nan", "whole"]),
+    "quotas as a number": (lambda: Budget(10, quotas=5), TypeError, ["budget.quotas", "Quota", "int"]),
+    "ragged required pairs": (
+        lambda: Budget(10, required=[(0, 0, 1), (0, 1)]),
+        ValueError,
+        ["budget.required", "different lengths", "(S, 3)"],
+    ),
+    "excluded pairs of fractions": (lambda: Budget(10, exclude=[(0, 0, 1.5)]), TypeError, ["budget.exclude", "float64"]),
     "tol in words": (lambda: optimize(POOL, LogDet(), Budget(10), tol="tight"), TypeError, ["tol", "number", "str"]),
     "no passes": (
         lambda: optimize(POOL, LogDet(), Budget(10), max_passes=0),
@@ -368,3 +392,8 @@ def test_what_is_only_unusual_is_taken():
     prepared(budget=Budget(np.float32(5), per_pair=np.int64(1), per_prompt=jnp.float32(3)))
     prepared(budget=Budget(36, per_pair=1))
     prepared(budget=Budget(5, per_pair=np.inf))
+
+
+def test_numbers_of_numpy_are_numbers():
+    given = {"tol": np.float32(0.01), "max_passes": np.float64(40)}
+    assert optimize(POOL, LogDet(), Budget(np.int64(10)), **given).certificate.efficiency >= 0.99

@@ -19,6 +19,8 @@ BAD = {
     "crossed limits": (lambda: Quota(DOMAIN, 3.0, {"math": 2.0}), ValueError, ["math", "at_least=3", "at_most=2"]),
     "a negative limit": (lambda: Quota(DOMAIN, None, {"math": -1.0}), ValueError, ["-1", "'math'", "at least 0"]),
     "names on two axes": (lambda: Quota(ONES, 1.0), ValueError, ["(6, 5)", "(P,)"]),
+    "a missing name": (lambda: Quota([0.0, np.nan], 1.0), ValueError, ["quota.of", "float64", "all integers"]),
+    "lists for names": (lambda: Quota([0, [1]], 1.0), ValueError, ["quota.of", "one name per prompt"]),
     "words for numbers": (lambda: Quota(DOMAIN, "many"), TypeError, ["at_least", "'many'"]),
     "no quota": (lambda: Budget(5, quotas=[3]), TypeError, ["budget.quotas", "int"]),
     "another number of prompts": (

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxdesign import _arrays
+from jaxdesign import _arrays, _checks
 from jaxdesign._arrays import contract
 from jaxdesign.budget import Budget, Limits
 from jaxdesign.criteria import CriterionLike, in_basis
@@ -139,8 +139,8 @@ def check_arguments(pool: Any, crit: Any, budget: Any, passes: Any) -> None:
         if np.shape(getattr(budget, name)) not in ((), (pool.num_prompts,)):
             shape = np.shape(getattr(budget, name))
             raise ValueError(f"budget.{name}: shape {shape} found; expected a scalar or ({pool.num_prompts},)")
-    if not _arrays.is_traced(passes) and (isinstance(passes, bool) or int(passes) != passes or passes < 1):
-        raise ValueError(f"passes={passes}: must be a whole number of at least 1")
+    if not _arrays.is_traced(passes):
+        _checks.whole_number(passes, "passes", 1)
 
 
 def limits_of(budget: Budget | Limits) -> Limits:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from jaxdesign import _checks
 from jaxdesign.annotators import Annotators, repeated_budget, repeated_pool, with_annotators
 from jaxdesign.budget import Budget
 from jaxdesign.criteria import CriterionLike
@@ -68,12 +69,11 @@ def optimize(
 
     Numerics: pools are priced in float32 (float64 for float64 features); everything a certificate rests on is float64.
     """
-    if not isinstance(tol, int | float) or isinstance(tol, bool):
-        raise TypeError(f"tol: expected a number, found {type(tol).__name__}")
+    tol = _checks.number(tol, "tol")
     if not 0 <= tol < 1:
         raise ValueError(f"tol={tol:g}: must be at least 0 and below 1; it is the relative gap to stop at")
-    if max_passes is not None and (isinstance(max_passes, bool) or int(max_passes) != max_passes or max_passes < 1):
-        raise ValueError(f"max_passes={max_passes}: must be a whole number of at least 1")
+    if max_passes is not None:
+        max_passes = _checks.whole_number(max_passes, "max_passes", 1)
     if start is not None and not isinstance(start, Design):
         raise TypeError(f"start: expected a jaxdesign.Design, found {type(start).__name__}")
     if callback is not None and not callable(callback):

@@ -7,58 +7,11 @@ longer than --limit seconds is given up and recorded as "no end". `--show SEED` 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import sys
 import time
 from pathlib import Path
 
-
-def outcome_of(seed: int):
-    """Every twentieth seed is a case of bad arguments."""
-    from . import harness, problems, refusals
-
-    return refusals.refuse(seed // 20) if seed % 20 == 19 else harness.run(problems.draw(seed))
-
-
-def work(seeds, pipe):
-    """Runs seeds one after the other; says which one before and what came of it after."""
-    import jax
-
-    from . import report
-
-    for seed in seeds:
-        pipe.send(("begin", seed, None))
-        try:
-            found = outcome_of(seed)._replace(seed=seed)
-            pipe.send(("end", seed, report.line(found)))
-        except Exception as error:  # of the harness itself
-            pipe.send(("broken", seed, f"{type(error).__name__}: {error}"))
-        maps = Path("/proc/self/maps")
-        if maps.is_file() and maps.read_text().count("\n") > 25_000:  # compiled programs each hold memory maps
-            jax.clear_caches()
-    pipe.send(("done", -1, None))
-
-
-class Worker:
-    """One process with its seeds; started again after the seed that it did not end."""
-
-    def __init__(self, seeds):
-        self.seeds, self.current, self.since, self.ended = list(seeds), None, time.monotonic(), False
-        self.start()
-
-    def start(self):
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe(duplex=False)
-        self.process = context.Process(target=work, args=(self.seeds, theirs), daemon=True)
-        self.process.start()
-        theirs.close()
-        self.current, self.since = None, time.monotonic()
-
-    def give_up(self):
-        self.process.kill()
-        self.process.join()
-        self.seeds = self.seeds[self.seeds.index(self.current) + 1 :] if self.current is not None else []
-        self.start()
+from .workers import Worker, outcome_of, problem_of
 
 
 def main(arguments=None) -> int:
@@ -66,21 +19,22 @@ def main(arguments=None) -> int:
     parser.add_argument("--seeds", default="0:10000", help="first:last, the last not included")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("fuzz.jsonl"))
+    parser.add_argument("--programs", choices=("few", "many"), default="many", help="few: those of the daily tests")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for one problem, compilation included")
     parser.add_argument("--show", type=int, help="print the problem of a seed and its outcome, and do nothing else")
     options = parser.parse_args(arguments)
     from . import harness, problems, report
 
     if options.show is not None:
-        print(problems.as_python(problems.draw(options.show)))
-        print(*outcome_of(options.show).faults, sep="\n")
+        print(problems.as_python(problem_of(options.show, options.programs)))
+        print(*outcome_of(options.show, options.programs).faults, sep="\n")
         return 0
     first, last = map(int, options.seeds.split(":"))
     known = {}
     if options.out.exists():
         known = {o.seed: o for o in map(report.read, options.out.read_text().splitlines())}
     left = [seed for seed in range(first, last) if seed not in known]
-    workers = [Worker(left[k :: options.processes]) for k in range(options.processes) if left[k :: options.processes]]
+    workers = [Worker(left[k :: options.processes], options.programs) for k in range(options.processes) if left[k :: options.processes]]
     done, broken = 0, []
     with options.out.open("a") as file:
 
@@ -99,7 +53,7 @@ def main(arguments=None) -> int:
                     heard = ("lost", worker.current, None)
                 if not heard:
                     if worker.current is not None and time.monotonic() - worker.since > options.limit:
-                        problem = problems.draw(worker.current)
+                        problem = problem_of(worker.current, options.programs)
                         fault = harness.Fault("no end", f"no end: {problem.function} {problem.limits}", f"{options.limit:g} s")
                         keep(harness.Outcome(worker.current, problem.family, problem.function, "no end", 0, [fault]))
                         worker.give_up()

@@ -198,7 +198,7 @@ def relaxed(search: Search, starts=()) -> np.ndarray:
         weights = np.append(weights[kept], 0.05)
     labels = np.tensordot(weights, np.array(pool), 1)
     faint = (labels < 1e-14 * search.allowed.total) & (search.allowed.fixed == 0)
-    labels = np.where(faint, 0.0, labels)
+    labels = np.where(faint, 0.0, np.where(search.allowed.fixed > 0, search.allowed.fixed, labels))
     return labels * (search.allowed.total / labels.sum()) if not search.allowed.fixed.any() else labels
 
 

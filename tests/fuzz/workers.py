@@ -1,0 +1,62 @@
+"""Problems run in processes of their own, so that one that never ends, or ends its process, costs no other."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from pathlib import Path
+
+
+def problem_of(seed: int, programs: str):
+    from . import problems
+
+    return problems.draw(seed, {"few": problems.FEW, "many": problems.MANY}[programs])
+
+
+def outcome_of(seed: int, programs: str):
+    """Every twentieth seed is a case of bad arguments."""
+    from . import harness, refusals
+
+    return refusals.refuse(seed // 20) if seed % 20 == 19 else harness.run(problem_of(seed, programs))
+
+
+def work(seeds, programs, pipe):
+    """Runs seeds one after the other; says which one before and what came of it after."""
+    import jax
+
+    from . import report
+
+    for seed in seeds:
+        pipe.send(("begin", seed, None))
+        try:
+            found = outcome_of(seed, programs)._replace(seed=seed)
+            pipe.send(("end", seed, report.line(found)))
+        except Exception as error:  # of the harness itself
+            pipe.send(("broken", seed, f"{type(error).__name__}: {error}"))
+        maps = Path("/proc/self/maps")
+        if maps.is_file() and maps.read_text().count("\n") > 25_000:  # compiled programs each hold memory maps
+            jax.clear_caches()
+    pipe.send(("done", -1, None))
+
+
+class Worker:
+    """One process with its seeds; started again after the seed that it did not end."""
+
+    def __init__(self, seeds, programs):
+        self.programs = programs
+        self.seeds, self.current, self.since, self.ended = list(seeds), None, time.monotonic(), False
+        self.start()
+
+    def start(self):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe(duplex=False)
+        self.process = context.Process(target=work, args=(self.seeds, self.programs, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.current, self.since = None, time.monotonic()
+
+    def give_up(self):
+        self.process.kill()
+        self.process.join()
+        self.seeds = self.seeds[self.seeds.index(self.current) + 1 :] if self.current is not None else []
+        self.start()
