@@ -232,15 +232,13 @@ def run(problem: Problem) -> Outcome:
     """A problem's outcome; never raises for what the library does."""
     faults: list[Fault] = []
     said, bounds = "", 0
-    with jax.enable_x64(problem.wide), warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+    told: dict[str, str] = {}
+    with jax.enable_x64(problem.wide):
         try:
-            said, bounds, faults = _run(problem)
+            said, bounds, faults = _run(problem, told)
         except _Raised as raised:
             said, faults = _exception(problem, raised.error, raised.judge)
-    for warning in told:
-        text = re.sub(r"[-+]?\d[\d.e+-]*", "#", str(warning.message))[:80]
-        faults.append(Fault("warning", f"warning: {warning.category.__name__} {text}", f"{warning.filename}:{warning.lineno}"))
+    faults += [Fault("warning", f"warning: {text}", place) for text, place in told.items()]
     return Outcome(problem.seed, problem.family, problem.function, said, bounds, faults)
 
 
@@ -250,35 +248,47 @@ class _Raised(Exception):
         self.error, self.judge = error, judge
 
 
-def _call(judge, function, *args, **kwargs):
-    """The library's answer; what it raises comes marked as the library's."""
-    try:
-        return function(*args, **kwargs)
-    except Exception as error:
-        raise _Raised(error, judge) from error
+class Library:
+    """Calls of the library: what they raise comes marked as the library's, their warnings are noted."""
+
+    def __init__(self, told: dict[str, str]):
+        self.told, self.judge = told, None
+
+    def __call__(self, function, *args, **kwargs):
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:
+                raise _Raised(error, self.judge) from error
+            finally:
+                for warning in heard:
+                    place = f"{warning.filename.rsplit('/jaxdesign/', 1)[-1]}:{warning.lineno}"
+                    self.told[f"{warning.category.__name__} {str(warning.message)[:80]} at {place}"] = place
 
 
-def _run(problem: Problem):
-    pool = _call(None, jd.CompletionPool, problem.features, problem.scores, problem.mask)
-    crit = _call(None, library_criterion, problem)
-    budget = _call(None, library_budget, problem.budget)
+def _run(problem: Problem, told: dict[str, str]):
+    call = Library(told)
+    pool = call(jd.CompletionPool, problem.features, problem.scores, problem.mask)
+    crit = call(library_criterion, problem)
+    budget = call(library_budget, problem.budget)
     rng = np.random.default_rng([1, problem.seed])
-    judge = Judge(problem, pool)
+    judge = call.judge = Judge(problem, pool)
     if len(problem.witness):
         judge.learn(judge.witness(problem), "witness")
     if problem.function in ("frank_wolfe", "multiplicative"):
-        return _traceable(problem, judge, rng, pool, crit)
+        return _traceable(call, problem, judge, rng, pool, crit)
     if problem.function == "greedy":
-        return _greedy(problem, judge, pool, crit)
-    annotators = None if problem.annotators is None else _call(judge, lambda: jd.Annotators(**problem.annotators))
+        return _greedy(call, problem, judge, pool, crit)
+    annotators = None if problem.annotators is None else call(lambda: jd.Annotators(**problem.annotators))
     known = {"prior": problem.prior, "annotators": annotators}
     if problem.function == "evaluate":
-        return _evaluate(problem, judge, rng, pool, crit, budget, known)
+        return _evaluate(call, problem, judge, rng, pool, crit, budget, known)
     if problem.function == "select_pairs":
-        design = _call(judge, jd.select_pairs, pool, crit, budget, tol=problem.tol, seed=problem.seed % 7, **known)
+        design = call(jd.select_pairs, pool, crit, budget, tol=problem.tol, seed=problem.seed % 7, **known)
     else:
         passes = 60 if problem.solver in ("frank_wolfe", "multiplicative") else None
-        design = _call(judge, jd.optimize, pool, crit, budget, tol=problem.tol, solver=problem.solver,
+        design = call(jd.optimize, pool, crit, budget, tol=problem.tol, solver=problem.solver,
                        max_passes=passes, **known)  # fmt: skip
     what = f"{problem.function} {problem.solver or ''}".strip()
     labels, faults = _labels(judge, what, design.pairs, design.labels, design.annotators)
@@ -287,8 +297,8 @@ def _run(problem: Problem):
     judge.learn(labels, what)
     judge.look_for_better(rng, [labels])
     faults += judged(judge, what, design.certificate, labels, problem.tol, design.status.name)
-    if problem.function == "optimize" and not problem.budget.get("required", ()) is None:
-        again = _call(judge, jd.evaluate, pool, crit, budget, design.pairs, design.labels,
+    if problem.function == "optimize":
+        again = call(jd.evaluate, pool, crit, budget, design.pairs, design.labels,
                       assigned=design.annotators, **known)  # fmt: skip
         faults += judged(judge, "evaluate after optimize", again.certificate, labels)
     return design.status.name, 2, faults
@@ -307,7 +317,7 @@ def _labels(judge, what, pairs, labels, annotators=None):
     ]
 
 
-def _evaluate(problem, judge, rng, pool, crit, budget, known):
+def _evaluate(call, problem, judge, rng, pool, crit, budget, known):
     kind = rng.choice(["near", "random", "witness"], p=[0.5, 0.35, 0.15])
     labels = judge.witness(problem) if len(problem.witness) else np.zeros(0)
     judge.look_for_better(rng)
@@ -319,14 +329,14 @@ def _evaluate(problem, judge, rng, pool, crit, budget, known):
     used = labels > 0
     rows = judge.elements.rows[used]
     assigned = rows[:, 3].astype(np.int32) if known["annotators"] is not None else None
-    design = _call(judge, jd.evaluate, pool, crit, budget, rows[:, :3], labels[used], assigned=assigned, **known)
+    design = call(jd.evaluate, pool, crit, budget, rows[:, :3], labels[used], assigned=assigned, **known)
     return design.status.name, 1, judged(judge, f"evaluate {kind}", design.certificate, labels)
 
 
-def _traceable(problem, judge, rng, pool, crit):
+def _traceable(call, problem, judge, rng, pool, crit):
     limits = Limits(problem.budget["total"], problem.budget.get("per_pair"), problem.budget.get("per_prompt"))
     solve = getattr(jd.solvers, problem.function)
-    dense, certificate = _call(judge, solve, pool, crit, limits, prior=problem.prior, passes=40)
+    dense, certificate = call(solve, pool, crit, limits, prior=problem.prior, passes=40)
     dense = np.asarray(dense, np.float64)
     faults = []
     if not np.array_equal(dense, dense.swapaxes(1, 2), equal_nan=True):
@@ -344,10 +354,10 @@ def _traceable(problem, judge, rng, pool, crit):
     return "certificate", 1, faults + judged(judge, problem.function, certificate, labels, narrow=narrow)
 
 
-def _greedy(problem, judge, pool, crit):
+def _greedy(call, problem, judge, pool, crit):
     size = 8
     cap = problem.budget.get("per_pair")
-    pairs, labels = _call(judge, jd.greedy, pool, crit, size=size, per_pair=cap, prior=problem.prior)
+    pairs, labels = call(jd.greedy, pool, crit, size=size, per_pair=cap, prior=problem.prior)
     pairs, labels = np.asarray(pairs), np.asarray(labels)
     caps = np.broadcast_to(np.inf if cap is None else cap, problem.features.shape[:1])[judge.elements.rows[:, 0]]
     room = np.minimum(caps, size).sum()

@@ -112,6 +112,12 @@ def limits(rng):
     return lambda: jd.optimize(_pool(rng), jd.LogDet(), jd.Budget(**known, **{name: value}))
 
 
+def increasing(rng):
+    pool, power = _pool(rng), int(rng.integers(1, 4))
+    crit = jd.Criterion(lambda A: jnp.trace(A) ** power)  # grows with information
+    return lambda: jd.optimize(pool, crit, jd.Budget(8.0, per_pair=2))
+
+
 CASES: dict[str, Callable] = {
     "features, small": lambda rng: features(rng, SMALL),
     "features, large": lambda rng: features(rng, LARGE),
@@ -120,6 +126,7 @@ CASES: dict[str, Callable] = {
     "scores of draws": many_scores,
     "flip": flips, "prior": prior, "H": target, "cost": costs, "labels": labels, "max_passes": max_passes, "tol": tol,
     "quotas": quotas, "required": required, "groups": groups, "limits": limits,
+    "criterion": increasing,
 }  # fmt: skip
 
 

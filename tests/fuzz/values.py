@@ -52,9 +52,9 @@ def rank_deficient(rng, shape, wide):
 
 
 def scaled(rng, shape, wide):
-    """2^-60 to 2^60 in float32, 2^-100 to 2^100 in float64; a quarter further out."""
+    """2^-60 to 2^60 in float32, 2^-100 to 2^100 in float64; two fifths further out."""
     reach = 100 if wide else 60
-    if rng.random() < 0.25:
+    if rng.random() < 0.4:
         reach = 150 if wide else 100
     base = FAMILIES[rng.choice(["gaussian", "lattice", "heavy_tails", "plus_minus_one"])](rng, shape, wide)
     return base * 2.0 ** (rng.choice([-1, 1]) * rng.integers(reach // 2, reach + 1))
