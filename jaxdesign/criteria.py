@@ -229,6 +229,7 @@ def trace_anchor(information, factors: Float[Array, "*r d q"], root: Float[Array
     The second is 4 d eps tr(diag(H) A^-1): exact arithmetic on H instead of K K^T would change the criterion by so
     much, where H is singular and A nearly so. (Taken at A, it is measured, not proven, for other A.)
     """
+    factors, root = aligned(factors, root)
     products = factors * root
     _, inverse_factor = cholesky_and_inverse(jnp.asarray(information))
     variances = jnp.sum(inverse_factor**2, axis=-2)

@@ -54,7 +54,7 @@ def prompt_label_information(
         flip = flip.astype(np.promote_types(flip.dtype, dtype)).reshape(*flip.shape, *(1, 1)[: 3 - flip.ndim])
     if scores is None:
         return jnp.asarray(0.25, dtype) if flip is None else ((1 - 2 * flip) ** 2 / 4).astype(dtype)
-    scores = scores.astype(jnp.promote_types(scores.dtype, dtype))
+    scores = scores.astype(np.promote_types(scores.dtype, dtype))
     margins = (scores[..., :, None] - scores[..., None, :]).astype(dtype)
     return margin_information(margins, 0.0 if flip is None else flip)
 

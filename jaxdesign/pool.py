@@ -19,8 +19,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign import _arrays, _checks
 from jaxdesign._flips import as_flips
-from jaxdesign.ranks import unit_diagonal
 from jaxdesign._names import check_different
+from jaxdesign.ranks import unit_diagonal
 
 LEAVES = ("features", "scores", "mask", "flip")
 
@@ -122,6 +122,10 @@ class CompletionPool:
     def __repr__(self) -> str:
         draws = "" if self.num_draws is None else f", draws={self.num_draws}"
         return f"CompletionPool(prompts={self.num_prompts}, completions={self.completions}, dim={self.dim}{draws})"
+
+    def without_ids(self) -> CompletionPool:
+        """The same pool without names of prompts: names are static, so that in jit other names are another program."""
+        return CompletionPool.tree_unflatten(None, tuple(getattr(self, name) for name in LEAVES))
 
     @property
     def num_prompts(self) -> int:

@@ -42,7 +42,8 @@ from jaxdesign.scaling import column_units, in_units, rescaled
 from jaxdesign.worst_case import WorstCase
 
 PAGE = 4096  # pairs gathered at a time: one compilation whatever the number of pairs
-ROUNDING = 4.0  # see `Analysis`
+ROUNDING = 4.0  # see `value_rounding`
+INDEFINITE = 1e-6  # share of the largest eigenvalue of G that one below zero may have by rounding
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def make_problem(pool: CompletionPool, criterion: Any, budget: Budget, prior: An
             "jaxdesign.solvers.frank_wolfe or jaxdesign.solvers.multiplicative"
         )
     pool = _arrays.replicated(pool)
-    bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask, pool.flip))
+    bare = pool.without_ids()
     if not isinstance(budget, Budget):
         raise TypeError(f"budget: expected jaxdesign.Budget, found {type(budget).__name__}")
     decided = decided_pairs(pool, budget)
@@ -122,9 +123,26 @@ def make_problem(pool: CompletionPool, criterion: Any, budget: Budget, prior: An
     problem = Problem(
         bare, criterion_in_units(criterion, exponents), limits, held, source, counts, decided, exponents
     )  # fmt: skip
+    check_decreasing(problem)
     if not len(decided.pairs):
         return problem
     return replace(problem, prior=information(problem, decided.pairs, decided.labels))
+
+
+def check_decreasing(problem: Problem) -> None:
+    """ValueError for a criterion of the user's own that increases with information, by G at the even allocation."""
+    if isinstance(problem.criterion, LogDet | Trace | WorstCase):
+        return
+    G = analyse(problem, problem.even).G
+    if not np.isfinite(G).all():
+        return
+    spectrum = np.linalg.eigvalsh(G)
+    if spectrum.min() < -INDEFINITE * np.abs(spectrum).max():
+        raise ValueError(
+            f"crit: it increases with information in some direction: minus its gradient at an even allocation has the "
+            f"eigenvalue {spectrum.min():.3g} beside {spectrum.max():.3g}; a criterion is minimised and must decrease, "
+            "as -log det does"
+        )
 
 
 def check_kinds(pool: Any, criterion: Any) -> None:
@@ -258,7 +276,7 @@ def _page_sensitivities(pool, pairs, factors):
     b, bound = [], []
     for factor, info in zip(factors, c, strict=True):
         squares = jnp.sum(jnp.matmul(z, factor, precision=_arrays.HIGHEST) ** 2, axis=-1)
-        spread = z.shape[-1] * jnp.sum(z**2 * jnp.sum(factor**2, axis=-1), axis=-1)
+        spread = z.shape[-1] * jnp.sum(z**2 * jnp.sum(factor**2, axis=-1)[None], axis=-1)
         b.append(info * squares)
         bound.append(info * (jnp.sqrt(squares) + share * jnp.sqrt(spread)) ** 2 * (1 + 2 * share + 1024 * unit))
     return jnp.mean(jnp.stack(b), axis=0), jnp.mean(jnp.stack(bound), axis=0)

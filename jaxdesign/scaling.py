@@ -51,9 +51,9 @@ def _column_sizes(features, mask):
     largest = jnp.max(sizes, axis=0)
     safe = jnp.where(largest > 0, largest, 1)
     squares = _arrays.sum_chunks(
-        lambda part: jnp.sum((centred(part) / safe) ** 2, axis=(0, 1)), (features, mask), length
+        lambda part: jnp.sum((centred(part) / safe[None, None]) ** 2, axis=(0, 1)), (features, mask), length
     )
-    return largest, squares / jnp.sum(mask)
+    return largest, squares / jnp.sum(mask, dtype=squares.dtype)
 
 
 def in_units(pool: CompletionPool, exponents: Int[np.ndarray, " d"]) -> CompletionPool:
@@ -62,7 +62,7 @@ def in_units(pool: CompletionPool, exponents: Int[np.ndarray, " d"]) -> Completi
         return pool
     dtype = _arrays.compute_dtype(pool.features.dtype)
     with _arrays.float64() if dtype == np.float64 else nullcontext():
-        features = pool.features.astype(dtype) * np.ldexp(np.ones(1, dtype), exponents).astype(dtype)
+        features = pool.features.astype(dtype) * np.ldexp(np.ones(1, dtype), exponents).astype(dtype)[None, None]
     return CompletionPool.tree_unflatten(pool.ids, (features, pool.scores, pool.mask, pool.flip))
 
 

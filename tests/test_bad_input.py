@@ -91,7 +91,11 @@ CASES = {
         ValueError,
         ["budget.required", "different lengths", "(S, 3)"],
     ),
-    "excluded pairs of fractions": (lambda: Budget(10, exclude=[(0, 0, 1.5)]), TypeError, ["budget.exclude", "float64"]),
+    "excluded pairs of fractions": (
+        lambda: Budget(10, exclude=[(0, 0, 1.5)]),
+        TypeError,
+        ["budget.exclude", "float64"],
+    ),
     "tol in words": (lambda: optimize(POOL, LogDet(), Budget(10), tol="tight"), TypeError, ["tol", "number", "str"]),
     "no passes": (
         lambda: optimize(POOL, LogDet(), Budget(10), max_passes=0),

@@ -70,7 +70,7 @@ def greedy(
     if size < 1:
         raise ValueError(f"size={size}: must be at least 1; it is the number of labels to choose")
     cap, quota = _cap(per_pair, pool.num_prompts), np.full(pool.num_prompts, np.inf)
-    bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask, pool.flip))
+    bare = pool.without_ids()
     bare, crit, prior = _arrays.replicated((bare, crit, prior))
     with _arrays.float64():
         held = traceable_prior(prior, pool)
@@ -107,7 +107,7 @@ def myopic_allocation(
 def _allocation(choose, pool, crit, limits, prior, closed):
     total = int(limits.total)
     rows = _arrays.power_of_two(total)
-    bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask, pool.flip))
+    bare = pool.without_ids()
     with _arrays.float64():
         shut = None if closed is None or not len(closed) else _padded(closed)
         pairs, picked = choose(bare, crit, prior, total, limits.per_pair, limits.per_prompt, shut, rows=rows)

@@ -89,7 +89,7 @@ def frank_wolfe(
     where single pairs had not reached 0.1 after 2,000. Convergence is checked by tests/test_frank_wolfe.py.
     """
     check_arguments(pool, crit, budget, passes)
-    bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask, pool.flip))
+    bare = pool.without_ids()
     bare, crit, prior = _arrays.replicated((bare, crit, prior))
     with _arrays.float64():
         arguments = constant((bare, crit, limits_of(budget), traceable_prior(prior, pool)))

@@ -92,7 +92,7 @@ def multiplicative(
         power = default_power(crit)
     elif not _arrays.is_traced(power) and not power > 0:
         raise ValueError(f"power={power}: must be positive; 1 (LogDet) and 1/2 (Trace) are monotone")
-    bare = CompletionPool.tree_unflatten(None, (pool.features, pool.scores, pool.mask, pool.flip))
+    bare = pool.without_ids()
     bare, crit, prior = _arrays.replicated((bare, crit, prior))
     with _arrays.float64():
         arguments = constant((bare, crit, limits_of(budget), traceable_prior(prior, pool)))

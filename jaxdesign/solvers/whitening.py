@@ -37,7 +37,7 @@ def whitening(even: Float[Array, "r d d"]) -> Float[Array, "d d"]:
 
     def spectral(matrix):
         spectrum, vectors = jnp.linalg.eigh(matrix)
-        return vectors / jnp.sqrt(jnp.maximum(spectrum, FLAT * jnp.maximum(spectrum[-1], 1)))
+        return vectors / jnp.sqrt(jnp.maximum(spectrum, FLAT * jnp.maximum(spectrum[-1], 1)))[None]
 
     return scale[:, None] * jax.lax.cond(jnp.isfinite(root).all(), lambda _: root, spectral, mean)
 
@@ -67,7 +67,8 @@ def whitened_source(source: MemorySource, basis: Float[Array, "d d"]) -> MemoryS
     def of_chunk(chunk, _):
         exists = (chunk.copies >= 0)[..., None]
         rows = jnp.where(exists, chunk.rows, 0)
-        mean = jnp.sum(rows, axis=1, keepdims=True) / jnp.maximum(jnp.sum(exists, axis=1, keepdims=True), 1)
+        count = jnp.maximum(jnp.sum(exists, axis=1, keepdims=True, dtype=rows.dtype), 1)
+        mean = jnp.sum(rows, axis=1, keepdims=True) / count
         rows = jnp.matmul(jnp.where(exists, rows - mean, 0), basis, precision=_arrays.HIGHEST)
         first = jnp.maximum(chunk.copies, 0)[..., None]  # the product may round equal rows differently
         return jnp.where(exists, jnp.take_along_axis(rows, first, axis=1), 0).astype(source.dtype)

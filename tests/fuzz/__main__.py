@@ -34,7 +34,11 @@ def main(arguments=None) -> int:
     if options.out.exists():
         known = {o.seed: o for o in map(report.read, options.out.read_text().splitlines())}
     left = [seed for seed in range(first, last) if seed not in known]
-    workers = [Worker(left[k :: options.processes], options.programs) for k in range(options.processes) if left[k :: options.processes]]
+    workers = [
+        Worker(left[k :: options.processes], options.programs)
+        for k in range(options.processes)
+        if left[k :: options.processes]
+    ]
     done, broken = 0, []
     with options.out.open("a") as file:
 
@@ -54,7 +58,9 @@ def main(arguments=None) -> int:
                 if not heard:
                     if worker.current is not None and time.monotonic() - worker.since > options.limit:
                         problem = problem_of(worker.current, options.programs)
-                        fault = harness.Fault("no end", f"no end: {problem.function} {problem.limits}", f"{options.limit:g} s")
+                        fault = harness.Fault(
+                            "no end", f"no end: {problem.function} {problem.limits}", f"{options.limit:g} s"
+                        )
                         keep(harness.Outcome(worker.current, problem.family, problem.function, "no end", 0, [fault]))
                         worker.give_up()
                     continue

@@ -115,7 +115,9 @@ def mixture(search: Search, atoms, weights):
             elif kind == "square":
                 M = search.metric
                 turned = half @ inv @ M
-                second = (2 * traces(turned, turned) + 4 * traces(half, half @ (inv @ M @ inv @ M)))[None] / draws / unit
+                second = (
+                    (2 * traces(turned, turned) + 4 * traces(half, half @ (inv @ M @ inv @ M)))[None] / draws / unit
+                )
             else:
                 left = half.swapaxes(-1, -2)
                 second = np.array([2 * traces(left, atoms @ g) for g in G])
@@ -148,7 +150,10 @@ def mixture(search: Search, atoms, weights):
             shrink = x / np.maximum(-step[:k], 1e-300)
             t = min(1.0, 0.99 * shrink.min(initial=np.inf))
             while t > 1e-8:
-                if barrier(x + t * step[:k], level + t * step[k] if epigraph else level, mu) <= now - 1e-4 * t * decrement:
+                if (
+                    barrier(x + t * step[:k], level + t * step[k] if epigraph else level, mu)
+                    <= now - 1e-4 * t * decrement
+                ):
                     break
                 t /= 2
             else:

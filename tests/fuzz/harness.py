@@ -215,7 +215,9 @@ def judged(judge: Judge, what: str, certificate, labels, tol=None, status="", na
             note("no number", f"efficiency {efficiency} of value {value} and bound {bound}")
         true = efficiency_of(judge, exact, lowest) if math.isfinite(lowest) and not math.isnan(exact) else 1.0
         if efficiency > true + 1e-11 and efficiency > true * (1 + 1e-11):
-            note("false efficiency", f"{efficiency!r}, true at most {true!r} ({whence}); value {value!r} exact {exact!r}")
+            note(
+                "false efficiency", f"{efficiency!r}, true at most {true!r} ({whence}); value {value!r} exact {exact!r}"
+            )
         if tol is not None and status == "CERTIFIED" and true < 1 - tol - 1e-11:
             note("false efficiency", f"CERTIFIED to {tol:g}, true at most {true!r}")
     near = 1e-6 if not narrow else 1e-5
@@ -309,7 +311,9 @@ def _labels(judge, what, pairs, labels, annotators=None):
     labels = np.asarray(labels, np.float64)
     dense = judge.dense(pairs, labels, annotators) if np.isfinite(labels).all() else None
     if dense is None:
-        return None, [Fault("broken budget", f"broken budget: {what}, no such pair", str(np.asarray(pairs)[:3].tolist()))]
+        return None, [
+            Fault("broken budget", f"broken budget: {what}, no such pair", str(np.asarray(pairs)[:3].tolist()))
+        ]
     missed = [(name, share) for name, share in broken(judge.rules, dense) if share > 1e-9]
     return dense, [
         Fault("broken budget", f"broken budget: {what}, {re.sub('[0-9]+', '#', name)}", f"{name} by {share:.3g}")
@@ -349,7 +353,9 @@ def _traceable(call, problem, judge, rng, pool, crit):
     if labels is None:
         return "", 0, [*faults, Fault("broken budget", f"broken budget: {problem.function}, no such pair", "")]
     missed = [(n, s) for n, s in broken(judge.rules, labels) if s > (1e-5 if narrow else 1e-9)]
-    faults += [Fault("broken budget", f"broken budget: {problem.function}, {n.split()[0]}", f"{n} {s:.3g}") for n, s in missed]
+    faults += [
+        Fault("broken budget", f"broken budget: {problem.function}, {n.split()[0]}", f"{n} {s:.3g}") for n, s in missed
+    ]
     judge.look_for_better(rng)
     return "certificate", 1, faults + judged(judge, problem.function, certificate, labels, narrow=narrow)
 
@@ -363,7 +369,9 @@ def _greedy(call, problem, judge, pool, crit):
     room = np.minimum(caps, size).sum()
     faults = []
     if not set(np.unique(labels)) <= {0.0, 1.0} or labels.sum() != min(size, room):
-        faults.append(Fault("broken budget", "broken budget: greedy, number of labels", f"{labels.sum()} of {min(size, room)}"))
+        faults.append(
+            Fault("broken budget", "broken budget: greedy, number of labels", f"{labels.sum()} of {min(size, room)}")
+        )
     dense = judge.dense(pairs[labels > 0], labels[labels > 0])
     if dense is None or (dense > caps).any():
         faults.append(Fault("broken budget", "broken budget: greedy, pairs", str(pairs.tolist())))
@@ -392,7 +400,13 @@ def _exception(problem: Problem, error: Exception, judge: Judge | None):
         condition = judge.condition(judge.search.start)
     if condition < 1e-9:
         return f"refused {named}", []
-    return f"refused {named}", [Fault("refused wrongly", f"refused wrongly: {problem.function}: {pattern}", f"{text[:300]} (condition {condition:.3g})")]
+    return f"refused {named}", [
+        Fault(
+            "refused wrongly",
+            f"refused wrongly: {problem.function}: {pattern}",
+            f"{text[:300]} (condition {condition:.3g})",
+        )
+    ]
 
 
 __all__ = ["SEVERITY", "Fault", "Judge", "Outcome", "judged", "pairs_of", "run"]

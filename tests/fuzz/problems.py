@@ -320,7 +320,8 @@ def as_python(problem: Problem) -> str:
         return repr(value)
 
     quotas = "".join(
-        f"jd.Quota({', '.join(f'{k}={text(v)}' for k, v in quota.items())}), " for quota in problem.budget.get("quotas", ())
+        f"jd.Quota({', '.join(f'{k}={text(v)}' for k, v in quota.items())}), "
+        for quota in problem.budget.get("quotas", ())
     )
     budget = ", ".join(f"{k}={text(v)}" for k, v in problem.budget.items() if k != "quotas")
     criterion = {"logdet": "jd.LogDet()", "worst": f"jd.WorstCase(list({text(problem.H)}))", "own":

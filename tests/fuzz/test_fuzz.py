@@ -10,7 +10,8 @@ BATCH = 25
 @pytest.mark.parametrize("batch", range(12))
 def test_random_problems_have_no_fault(batch):
     outcomes = [
-        harness.run(problems.draw(seed, problems.FEW)) for seed in range(10**6 + batch * BATCH, 10**6 + (batch + 1) * BATCH)
+        harness.run(problems.draw(seed, problems.FEW))
+        for seed in range(10**6 + batch * BATCH, 10**6 + (batch + 1) * BATCH)
     ]
     assert not report.serious(outcomes), report.table(outcomes)
     assert sum(outcome.bounds for outcome in outcomes) > BATCH / 3
