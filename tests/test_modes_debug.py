@@ -1,6 +1,6 @@
 """JAX's debugging modes: which public functions run under `jax_debug_nans` and `jax_debug_infs`.
 
-With `jax_debug_nans` JAX stops at a compiled program that gives a NaN back, with `jax_debug_infs` at an inf or a NaN.
+With `jax_debug_nans` JAX stops at a compiled program that gives a NaN back, with `jax_debug_infs` at an inf.
 All functions of `every_function` run under the first, on a pool whose masked slots and flips are made of NaN, and all
 but those of `STOPS` under the second. Both are used on purpose, but stay inside of compiled programs:
 
@@ -76,5 +76,5 @@ def test_answers_that_are_nan_or_inf_by_definition(pool):
         multiplicative(pool, LogDet(), total, prior=TARGET, passes=2)
     with jax.debug_nans(True), pytest.raises(FloatingPointError):
         multiplicative(pool, gap, Budget(5), prior=TARGET, passes=2)
-    with jax.debug_infs(True), pytest.raises(FloatingPointError):
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
         LogDet().value(singular)

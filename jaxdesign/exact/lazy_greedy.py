@@ -14,6 +14,7 @@ The picked pair itself is compared with float64, from A^-1 at the last update le
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -185,7 +186,8 @@ def _squares(pool, factor):
         y = _arrays.contract("pkd,de->pke", features, F.astype(features.dtype))
         return gram_sensitivities(y, y)
 
-    return jnp.stack([one(F) for F in factor]) * prompt_label_information(scores, features.dtype, pool.flip)
+    info = prompt_label_information(scores, features.dtype, pool.flip)
+    return prod(_arrays.aligned(jnp.stack([one(F) for F in factor]), info))
 
 
 def times_picked(pairs: Int[Array, "n 3"], picked: Int[Array, ""], pair: Int[Array, " 3"]) -> Float[Array, ""]:
