@@ -118,6 +118,26 @@ def test_caps_by_prompt():
     assert len(found) == len(written_out(pool)[0])
 
 
+@pytest.mark.parametrize("criterion", [LogDet(), Trace(np.eye(DIM))], ids=["LogDet", "Trace"])
+def test_numbers_by_prompt_and_excluded_pairs_inside_of_jit(criterion):
+    pool = random_pool(3)
+    free = np.asarray(greedy(pool, criterion, size=8, prior=0.1)[0])
+    shut = free[:3, [0, 2, 1]]  # the other way round
+
+    @jax.jit
+    def chosen(pool, shut):
+        return greedy(pool, criterion, size=8, per_prompt=2, exclude=shut, prior=0.1)
+
+    for pairs, labels in (chosen(pool, shut), greedy(pool, criterion, size=8, per_prompt=2, exclude=shut, prior=0.1)):
+        pairs = np.asarray(pairs)[np.asarray(labels) > 0]
+        assert np.bincount(pairs[:, 0]).max() <= 2
+        assert not {tuple(row) for row in pairs.tolist()} & {tuple(row) for row in free[:3].tolist()}
+    with pytest.raises(ValueError, match="per_prompt=0: must be at least 1"):
+        greedy(pool, criterion, size=2, per_prompt=0)
+    with pytest.raises(ValueError, match="pairs: row 0 is"):
+        greedy(pool, criterion, size=2, exclude=[[0, 1, 1]])
+
+
 def test_a_prefix_is_itself_greedy():
     pool = random_pool(7)
     long, _ = greedy(pool, LogDet(), size=20, prior=PRIOR)

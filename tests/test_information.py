@@ -311,3 +311,12 @@ def test_on_policy_pairs_at_the_reference_have_trace_d_over_2(seed):
         moment = 4 * 2 * np.asarray(pair_information(pool, dense_law(pool, log_policy))) / PROMPTS
         H = np.asarray(policy_target(pool, log_policy))
         assert np.trace(np.linalg.solve(moment, H)) == pytest.approx(DIM / 2, rel=1e-9)
+
+
+@pytest.mark.parametrize("exponent", [-56, 56])
+def test_targets_need_only_be_in_range_themselves(exponent):
+    """Sums of squares of single terms would leave float32 long before their mean does."""
+    features = np.random.default_rng(0).standard_normal((64, 8, 3)).astype(np.float32)
+    plain = np.asarray(policy_target(CompletionPool(features)), np.float64)
+    other = np.asarray(policy_target(CompletionPool(np.ldexp(features, exponent))), np.float64)
+    np.testing.assert_array_equal(other, np.ldexp(plain, 2 * exponent))

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from problems import COMPLETIONS, DIM, PROMPTS, random_arrays, random_pool, stored, written_out
 
+import jaxdesign
 from jaxdesign import _arrays
 from jaxdesign.information import pair_differences
 from jaxdesign.pool import (
@@ -243,3 +244,54 @@ def test_the_second_moment_is_that_of_the_centred_rows():
     moment = second_moment(pool)
     assert moment.dtype == np.float64
     np.testing.assert_allclose(moment, rows.T @ rows / mask.sum(), rtol=1e-12, atol=1e-14)
+
+
+# ---- float64 features where JAX has float32
+
+
+def test_a_common_offset_of_float64_features_costs_no_digits():
+    """Differences do not change with it; rounded before it is taken off, they would differ by tenths here."""
+    rng = np.random.default_rng(1)
+    plain = rng.standard_normal((12, 5, 4))
+    far = plain + 1e7 * rng.standard_normal((12, 1, 4))
+    index = np.array([(p, 0, k) for p in range(12) for k in range(1, 5)])
+    exact = far[index[:, 0], index[:, 1]] - far[index[:, 0], index[:, 2]]
+    np.testing.assert_allclose(pair_differences(CompletionPool(far), index), exact, atol=5e-7)
+    design = jaxdesign.optimize(CompletionPool(far), jaxdesign.LogDet(), jaxdesign.Budget(20, per_pair=1))
+    z = far[design.pairs[:, 0], design.pairs[:, 1]] - far[design.pairs[:, 0], design.pairs[:, 2]]
+    value = -np.linalg.slogdet((design.labels / 4 * z.T) @ z)[1]
+    assert design.certificate.value == pytest.approx(value, abs=1e-5)
+
+
+def test_float64_features_that_are_float32_numbers_stay_as_they_are():
+    features = np.random.default_rng(0).standard_normal((3, 4, 2)).astype(np.float32)
+    np.testing.assert_array_equal(CompletionPool(features.astype(np.float64)).features, features)
+
+
+def test_one_far_completion_does_not_cost_the_others_their_digits():
+    features = np.random.default_rng(0).standard_normal((2, 5, 3)) + 1e3
+    features[:, 0] += 1e9
+    mask = np.ones((2, 5), bool)
+    mask[1, 4], features[1, 4] = False, np.nan
+    pool = CompletionPool(features, mask=mask)
+    index = np.array([(0, 1, 4), (0, 2, 3), (1, 1, 2), (1, 2, 3)])
+    exact = features[index[:, 0], index[:, 1]] - features[index[:, 0], index[:, 2]]
+    np.testing.assert_allclose(pair_differences(pool, index), exact, atol=1e-6)
+
+
+def test_host_functions_say_that_they_are_inside_of_jit():
+    pool = CompletionPool(np.random.default_rng(0).standard_normal((3, 4, 2)).astype(np.float32))
+    calls = {
+        "second_moment": second_moment,
+        "restrict_to_range": lambda p: restrict_to_range(p)[1],
+        "held_information": lambda p: jaxdesign.held_information(p, [[0, 0, 1]]),
+    }
+    for name, function in calls.items():
+        with pytest.raises(TypeError, match=rf"pool: is traced; jaxdesign\.{name} runs on the host"):
+            jax.jit(function)(pool)
+
+
+def test_names_are_no_part_of_a_program_where_they_are_left_out():
+    pool = CompletionPool(np.ones((2, 3, 1), np.float32) * np.arange(3)[None, :, None], ids=["a", "b"])
+    assert pool.without_ids().ids is None and pool.ids == ("a", "b")
+    assert jax.tree.structure(pool.without_ids()) == jax.tree.structure(CompletionPool(pool.features, mask=pool.mask))

@@ -19,7 +19,13 @@ from jaxdesign.budget import Limits
 from jaxdesign.criteria import CriterionLike, LogDet, Trace
 from jaxdesign.exact.full_greedy import REFRESH, full_greedy
 from jaxdesign.exact.lazy_greedy import Rules, Start, lazy_greedy
-from jaxdesign.information import gram_sensitivities, laplacian_information, prompt_label_information, prompt_major
+from jaxdesign.information import (
+    check_pairs,
+    gram_sensitivities,
+    laplacian_information,
+    prompt_label_information,
+    prompt_major,
+)
 from jaxdesign.pool import CompletionPool, candidate_pairs, centred_features, first_copies
 from jaxdesign.problem import check_kinds, traceable_prior
 
@@ -27,7 +33,14 @@ LIFT = 1e-6  # smallest eigenvalue before the first pick, over the mean one afte
 
 
 def greedy(
-    pool: CompletionPool, crit: CriterionLike, *, size: int, per_pair: Any = 1, prior: Any = None
+    pool: CompletionPool,
+    crit: CriterionLike,
+    *,
+    size: int,
+    per_pair: Any = 1,
+    per_prompt: Any = None,
+    exclude: Any = None,
+    prior: Any = None,
 ) -> tuple[Int[Array, "size 3"], Float[Array, " size"]]:
     """Choose labels one at a time, each the one with the largest exact gain given those before it.
 
@@ -42,9 +55,13 @@ def greedy(
         crit: the criterion.
         size: labels to choose, a Python int (it is a shape).
         per_pair: at most this many labels on one pair, a number or one per prompt (P,); None for no limit.
-        prior: information already held: (d, d), (R, d, d) for R draws, or a scalar ridge. Where its smallest eigenvalue
-            (0 for None) is below 1e-6 of the mean eigenvalue that `size` labels spread evenly would give, so much times
-            the identity is added: the first picks are then those that span the space.
+        per_prompt: at most this many labels on the pairs of one prompt, a number or one per prompt (P,); None for no
+            limit.
+        exclude: (S, 3) rows (p, i, j) that must not be chosen, such as pairs labelled before; may be traced.
+        prior: information already held: (d, d), (R, d, d) for R draws, or a scalar ridge; that of labels held is
+            `held_information(pool, pairs)`, inside of jit `pair_information(pool, labels)`. Where its smallest
+            eigenvalue (0 for None) is below 1e-6 of the mean eigenvalue that `size` labels spread evenly would give, so
+            much times the identity is added: the first picks are then those that span the space.
 
     Returns:
         pairs (size, 3) int32 rows (p, i, j), i < j, in the order of picking, so that for LogDet a prefix is itself a
@@ -53,10 +70,12 @@ def greedy(
 
     Raises:
         TypeError: pool, crit or size of another kind.
-        ValueError: size below 1, per_pair below 1, a prior or target of the wrong shape or (outside of jit) indefinite.
+        ValueError: size below 1, per_pair or per_prompt below 1, pairs to exclude that are none, a prior or target of
+            the wrong shape or (outside of jit) indefinite.
 
     Numerics: the d x d algebra in float64 whatever the x64 flag; pairs are compared in float32 (float64 for float64
-    features), gains within 4e-6 of the best count as ties: of the first such prompt, the first such (i, j).
+    features), gains within 4e-6 of the best count as ties: of the first such prompt, the first such (i, j). Squares of
+    centred features must be in the range of that dtype (sizes of 1e-18 to 1e18 in float32).
     Complexity: LogDet at most 2 P K d + 2 P K^2 operations per pick, as matrix products, and as much again for prompts
     that are looked at twice; Trace 4 P K d + 12 P K^2 at the speed of memory; and 2 P K d^2 + 2 P K^2 d every 512 picks
     for LogDet, every 64 or a quarter of them for Trace, at every pick for other criteria; all times R draws. Memory
@@ -69,13 +88,18 @@ def greedy(
         raise TypeError(f"size: expected a Python int, found {type(size).__name__}; it is a shape")
     if size < 1:
         raise ValueError(f"size={size}: must be at least 1; it is the number of labels to choose")
-    cap, quota = _cap(per_pair, pool.num_prompts), np.full(pool.num_prompts, np.inf)
-    bare = pool.without_ids()
-    bare, crit, prior = _arrays.replicated((bare, crit, prior))
+    limits = {"per_pair": per_pair, "per_prompt": per_prompt}
+    cap, quota = (_cap(limit, name, pool.num_prompts) for name, limit in limits.items())
+    shut = None
+    if exclude is not None and len(exclude):
+        check_pairs(pool, exclude)
+        rows = jnp.asarray(exclude, jnp.int32)
+        shut = jnp.concatenate([rows[:, :1], jnp.sort(rows[:, 1:], axis=1)], axis=1)
+    bare, crit, prior, shut = _arrays.replicated((pool.without_ids(), crit, prior, shut))
     with _arrays.float64():
         held = traceable_prior(prior, pool)
         held = held[0, 0, 0] if prior is None or jnp.ndim(prior) == 0 else held  # a ridge needs no factorisation
-        pairs, picked = _greedy(bare, crit, held, int(size), cap, quota, rows=int(size))
+        pairs, picked = _greedy(bare, crit, held, int(size), cap, quota, shut, rows=int(size))
         return pairs, (jnp.arange(int(size), dtype=jnp.int32) < picked).astype(jnp.float32)
 
 
@@ -168,10 +192,10 @@ def mean_information(
     return jax.tree.map(lambda total: total / count, _arrays.sum_chunks(chunk, arrays, length))
 
 
-def _cap(per_pair, prompts):
-    cap = _checks.at_least_one(np.inf if per_pair is None else per_pair, "per_pair", "use mask to exclude completions")
+def _cap(limit, name, prompts):
+    cap = _checks.at_least_one(np.inf if limit is None else limit, name, "use mask to exclude completions")
     if cap.shape not in ((), (prompts,)):
-        raise ValueError(f"per_pair: shape {cap.shape} found; expected a scalar or ({prompts},)")
+        raise ValueError(f"{name}: shape {cap.shape} found; expected a scalar or ({prompts},)")
     return np.broadcast_to(cap, (prompts,))
 
 
