@@ -67,6 +67,7 @@ def _all_finite(value, where):
     """
     if value.size == 0:
         return jnp.ones((), bool)
+    counted = where if where is None else where.reshape(*[1] * (value.ndim - where.ndim), *where.shape)
     rows = value.shape[0] if value.ndim else 1
     length = max(1, min(rows, _arrays.CHUNK_ENTRIES // (value.size // rows)))
 
@@ -74,9 +75,9 @@ def _all_finite(value, where):
         # past the end a slice is moved back: some rows are seen twice
         part = jax.lax.dynamic_slice_in_dim(value, index * length, length) if value.ndim else value
         finite = jnp.isfinite(part)
-        if where is not None:
-            lead = where.shape[0] == rows and where.ndim == value.ndim
-            finite |= ~(jax.lax.dynamic_slice_in_dim(where, index * length, length) if lead else where)
+        if counted is not None:
+            lead = counted.shape[0] == rows
+            finite |= ~(jax.lax.dynamic_slice_in_dim(counted, index * length, length) if lead else counted)
         return fine & jnp.all(finite)
 
     return jax.lax.fori_loop(0, -(-rows // length), check, jnp.ones((), bool))

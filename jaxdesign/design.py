@@ -20,8 +20,8 @@ class Certificate(NamedTuple):
 
     value is the criterion at the allocation, lower_bound a number that no allowed allocation can go below (from
     `select_pairs`, which chooses whole labels: no allowed allocation of whole labels),
-    gap = value - lower_bound, efficiency in (0, 1]: exp(-gap / d) for LogDet, lower_bound / value for Trace, NaN for a
-    criterion without such a formula. Relative gap = 1 - efficiency.
+    gap = value - lower_bound, efficiency in [0, 1]: exp(-gap / d) for LogDet, lower_bound / value for Trace, 0 where
+    nothing is proven, NaN for a criterion without such a formula. Relative gap = 1 - efficiency.
     """
 
     value: float

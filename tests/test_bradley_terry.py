@@ -213,7 +213,7 @@ def test_with_flips_the_best_of_several_maxima_is_kept(flipped):
 
 def test_the_hessian_of_flipped_labels_is_that_of_their_likelihood():
     with _arrays.float64():
-        u, wins, flip = jnp.linspace(-6, 6, 13), jnp.arange(13) % 4, jnp.linspace(0, 0.49, 13)
+        u, wins, flip = jnp.linspace(-6, 6, 13), jnp.arange(13.0) % 4, jnp.linspace(0, 0.49, 13)
         loss = jax.grad(lambda u: -bradley_terry._log_likelihood(u, wins, jnp.full(13, 3.0), flip))
         np.testing.assert_allclose(bradley_terry._slope(u, wins, 3.0, flip), -loss(u), atol=1e-12)
         bend = jax.jvp(loss, (u,), (jnp.ones(13),))[1]

@@ -265,7 +265,7 @@ def _relative(weights, dtype):
     """Weights over the largest of them, in the dtype of the losses; all 0 stays so where it is traced."""
     if _arrays.is_traced(weights):
         weights = jnp.asarray(weights)
-        weights = weights.astype(jnp.promote_types(weights.dtype, dtype))
+        weights = weights.astype(np.promote_types(weights.dtype, dtype))
         largest = jax.lax.stop_gradient(jnp.max(weights, initial=0))
         half = jax.lax.rsqrt(jnp.where(largest == 0, 1, largest))  # 1 / largest itself may be flushed to 0
         return (weights * half * half).astype(dtype)
