@@ -8,6 +8,7 @@ and units play no part.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 
@@ -198,7 +199,7 @@ def relaxed(search: Search, starts=()) -> np.ndarray:
         if promised < 1e-10:
             break
         kept = weights > 1e-10
-        pool = [n for n, keep in zip(pool, kept) if keep] + [vertex]
+        pool = [n for n, keep in zip(pool, kept, strict=True) if keep] + [vertex]
         atoms = np.concatenate([atoms[kept], search.matrices(vertex)[None]])
         weights = np.append(weights[kept], 0.05)
     labels = np.tensordot(weights, np.array(pool), 1)
@@ -273,9 +274,7 @@ def whole(search: Search, rng: np.random.Generator, starts=()) -> list[np.ndarra
 def enumerated(allowed: Allowed) -> list[np.ndarray]:
     """Every allowed whole allocation where there are at most MOST to look at; else none."""
     free = np.flatnonzero(allowed.cap >= allowed.task)
-    tasks = int(round((allowed.total - allowed.fixed.sum()) / allowed.task))
-    from math import comb
-
+    tasks = round((allowed.total - allowed.fixed.sum()) / allowed.task)
     if not len(free) or comb(len(free) + tasks - 1, tasks) > MOST:
         return []
     found = []

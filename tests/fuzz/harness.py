@@ -20,6 +20,7 @@ import math
 import re
 import traceback
 import warnings
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -123,7 +124,7 @@ class Judge:
         found = np.zeros(len(self.elements.rows))
         pairs = np.asarray(pairs, int)
         annotators = np.zeros(len(pairs), int) if annotators is None else np.asarray(annotators, int)
-        for row, n in zip(np.column_stack([pairs, annotators]).tolist(), np.asarray(labels).tolist()):
+        for row, n in zip(np.column_stack([pairs, annotators]).tolist(), np.asarray(labels).tolist(), strict=True):
             if tuple(row) not in self.elements.place:
                 return None
             found[self.elements.place[tuple(row)]] += n
@@ -164,8 +165,6 @@ class Judge:
             self.learn(t * vertex + (1 - t) * self.search.start, "random")
 
     def search_whole(self):
-        from dataclasses import replace
-
         return replace(self.search, allowed=self.rules)
 
     def condition(self, labels) -> float:
@@ -232,29 +231,29 @@ def judged(judge: Judge, what: str, certificate, labels, tol=None, status="", na
 
 def run(problem: Problem) -> Outcome:
     """A problem's outcome; never raises for what the library does."""
-    faults: list[Fault] = []
-    said, bounds = "", 0
-    told: dict[str, str] = {}
+    call, bounds = Library(), 0
     with jax.enable_x64(problem.wide):
         try:
-            said, bounds, faults = _run(problem, told)
+            said, bounds = _run(problem, call)
         except _Raised as raised:
-            said, faults = _exception(problem, raised.error, raised.judge)
-    faults += [Fault("warning", f"warning: {text}", place) for text, place in told.items()]
+            said = _exception(problem, raised.error, call)
+    faults = call.faults + [Fault("warning", f"warning: {text}", place) for text, place in call.told.items()]
     return Outcome(problem.seed, problem.family, problem.function, said, bounds, faults)
 
 
 class _Raised(Exception):
-    def __init__(self, error, judge):
+    def __init__(self, error):
         super().__init__(str(error))
-        self.error, self.judge = error, judge
+        self.error = error
 
 
 class Library:
-    """Calls of the library: what they raise comes marked as the library's, their warnings are noted."""
+    """Calls of the library: what they raise comes marked as the library's, their warnings are noted; and the faults."""
 
-    def __init__(self, told: dict[str, str]):
-        self.told, self.judge = told, None
+    def __init__(self):
+        self.told: dict[str, str] = {}
+        self.judge: Judge | None = None
+        self.faults: list[Fault] = []
 
     def __call__(self, function, *args, **kwargs):
         with warnings.catch_warnings(record=True) as heard:
@@ -262,15 +261,15 @@ class Library:
             try:
                 return function(*args, **kwargs)
             except Exception as error:
-                raise _Raised(error, self.judge) from error
+                raise _Raised(error) from error
             finally:
                 for warning in heard:
                     place = f"{warning.filename.rsplit('/jaxdesign/', 1)[-1]}:{warning.lineno}"
                     self.told[f"{warning.category.__name__} {str(warning.message)[:80]} at {place}"] = place
 
 
-def _run(problem: Problem, told: dict[str, str]):
-    call = Library(told)
+def _run(problem: Problem, call: Library) -> tuple[str, int]:
+    """Status and number of bounds judged; faults go to `call`."""
     pool = call(jd.CompletionPool, problem.features, problem.scores, problem.mask)
     crit = call(library_criterion, problem)
     budget = call(library_budget, problem.budget)
@@ -294,16 +293,16 @@ def _run(problem: Problem, told: dict[str, str]):
                        max_passes=passes, **known)  # fmt: skip
     what = f"{problem.function} {problem.solver or ''}".strip()
     labels, faults = _labels(judge, what, design.pairs, design.labels, design.annotators)
-    if labels is None:
-        return design.status.name, 0, faults
-    judge.learn(labels, what)
-    judge.look_for_better(rng, [labels])
-    faults += judged(judge, what, design.certificate, labels, problem.tol, design.status.name)
-    if problem.function == "optimize":
+    call.faults += faults
+    if labels is not None:
+        judge.learn(labels, what)
+    judge.look_for_better(rng, [] if labels is None else [labels])
+    call.faults += judged(judge, what, design.certificate, labels, problem.tol, design.status.name)
+    if problem.function == "optimize" and not faults:
         again = call(jd.evaluate, pool, crit, budget, design.pairs, design.labels,
                       assigned=design.annotators, **known)  # fmt: skip
-        faults += judged(judge, "evaluate after optimize", again.certificate, labels)
-    return design.status.name, 2, faults
+        call.faults += judged(judge, "evaluate after optimize", again.certificate, labels)
+    return design.status.name, 2
 
 
 def _labels(judge, what, pairs, labels, annotators=None):
@@ -334,7 +333,8 @@ def _evaluate(call, problem, judge, rng, pool, crit, budget, known):
     rows = judge.elements.rows[used]
     assigned = rows[:, 3].astype(np.int32) if known["annotators"] is not None else None
     design = call(jd.evaluate, pool, crit, budget, rows[:, :3], labels[used], assigned=assigned, **known)
-    return design.status.name, 1, judged(judge, f"evaluate {kind}", design.certificate, labels)
+    call.faults += judged(judge, f"evaluate {kind}", design.certificate, labels)
+    return design.status.name, 1
 
 
 def _traceable(call, problem, judge, rng, pool, crit):
@@ -342,22 +342,25 @@ def _traceable(call, problem, judge, rng, pool, crit):
     solve = getattr(jd.solvers, problem.function)
     dense, certificate = call(solve, pool, crit, limits, prior=problem.prior, passes=40)
     dense = np.asarray(dense, np.float64)
-    faults = []
+    faults = call.faults
     if not np.array_equal(dense, dense.swapaxes(1, 2), equal_nan=True):
         faults.append(Fault("broken budget", f"broken budget: {problem.function} not symmetric", ""))
     p, i, j = np.nonzero(np.triu(np.ones(dense.shape[1:]), 1)[None] * (dense != 0))
     narrow = not problem.wide
     if not math.isfinite(float(certificate[0])):
-        return "inf", 0, faults + judged(judge, problem.function, certificate, None, narrow=narrow)
+        call.faults += judged(judge, problem.function, certificate, None, narrow=narrow)
+        return "inf", 0
     labels = judge.dense(np.column_stack([p, i, j]), dense[p, i, j])
     if labels is None:
-        return "", 0, [*faults, Fault("broken budget", f"broken budget: {problem.function}, no such pair", "")]
+        faults.append(Fault("broken budget", f"broken budget: {problem.function}, no such pair", ""))
+        return "", 0
     missed = [(n, s) for n, s in broken(judge.rules, labels) if s > (1e-5 if narrow else 1e-9)]
     faults += [
         Fault("broken budget", f"broken budget: {problem.function}, {n.split()[0]}", f"{n} {s:.3g}") for n, s in missed
     ]
     judge.look_for_better(rng)
-    return "certificate", 1, faults + judged(judge, problem.function, certificate, labels, narrow=narrow)
+    faults += judged(judge, problem.function, certificate, labels, narrow=narrow)
+    return "certificate", 1
 
 
 def _greedy(call, problem, judge, pool, crit):
@@ -367,7 +370,7 @@ def _greedy(call, problem, judge, pool, crit):
     pairs, labels = np.asarray(pairs), np.asarray(labels)
     caps = np.broadcast_to(np.inf if cap is None else cap, problem.features.shape[:1])[judge.elements.rows[:, 0]]
     room = np.minimum(caps, size).sum()
-    faults = []
+    faults = call.faults
     if not set(np.unique(labels)) <= {0.0, 1.0} or labels.sum() != min(size, room):
         faults.append(
             Fault("broken budget", "broken budget: greedy, number of labels", f"{labels.sum()} of {min(size, room)}")
@@ -375,38 +378,36 @@ def _greedy(call, problem, judge, pool, crit):
     dense = judge.dense(pairs[labels > 0], labels[labels > 0])
     if dense is None or (dense > caps).any():
         faults.append(Fault("broken budget", "broken budget: greedy, pairs", str(pairs.tolist())))
-    return "chosen", 0, faults
+    return "chosen", 0
 
 
-def _exception(problem: Problem, error: Exception, judge: Judge | None):
+def _exception(problem: Problem, error: Exception, call: Library) -> str:
     """What an exception is worth: a refusal in words, a wrong one, or a fault."""
+    judge = call.judge
     kind, text = type(error).__name__, str(error)
     place = traceback.extract_tb(error.__traceback__)[-1]
     inside = [frame for frame in traceback.extract_tb(error.__traceback__) if "/jaxdesign/" in frame.filename]
     where = f"{inside[-1].filename.rsplit('/jaxdesign/', 1)[1]}:{inside[-1].name}" if inside else place.name
     pattern = re.sub(r"[-+]?\d[\d.e+-]*", "#", text)[:90]
     if not isinstance(error, ValueError | TypeError) or not ARGUMENTS.match(text):
-        return kind, [Fault("exception", f"exception: {kind} in {where}: {pattern}", text[:300])]
+        call.faults.append(Fault("exception", f"exception: {kind} in {where}: {pattern}", text[:300]))
+        return kind
     named = ARGUMENTS.match(text).group(1)
     if judge is None or judge.search is None:
-        return f"refused {named}", []
+        return f"refused {named}"
     judge.look_for_better(np.random.default_rng(0))
     if not judge.known:
-        return f"refused {named}", []
+        return f"refused {named}"
     if judge.whole:
         start = judge.search.start  # A needs whole labels enough; `known` holds regular ones only
         condition = judge.condition(start) if any(w != "witness" for _, _, w in judge.known) else 0.0
     else:
         condition = judge.condition(judge.search.start)
     if condition < 1e-9:
-        return f"refused {named}", []
-    return f"refused {named}", [
-        Fault(
-            "refused wrongly",
-            f"refused wrongly: {problem.function}: {pattern}",
-            f"{text[:300]} (condition {condition:.3g})",
-        )
-    ]
+        return f"refused {named}"
+    detail = f"{text[:300]} (condition {condition:.3g})"
+    call.faults.append(Fault("refused wrongly", f"refused wrongly: {problem.function}: {pattern}", detail))
+    return f"refused {named}"
 
 
 __all__ = ["SEVERITY", "Fault", "Judge", "Outcome", "judged", "pairs_of", "run"]

@@ -79,7 +79,8 @@ MANY = (
     Program(SQUARE, LOGDET, "evaluate", limits=("annotators",)),
     Program(SQUARE, TRACE, "evaluate", limits=("annotators",)),
     Program(SQUARE, LOGDET, "select_pairs", limits=("annotators",), weight=0.5),
-    *(Program(SQUARE, LOGDET, "optimize", name, limits=PLAIN) for name in ("matrix_atoms", "frank_wolfe", "multiplicative")),
+    *(Program(SQUARE, LOGDET, "optimize", name, limits=PLAIN)
+      for name in ("matrix_atoms", "frank_wolfe", "multiplicative")),
     *(Program(SQUARE, TRACE, "optimize", name, limits=PLAIN)
       for name in ("interior_point", "matrix_atoms", "frank_wolfe", "multiplicative")),
     Program(SQUARE, TRACE, "select_pairs", weight=2),
@@ -171,7 +172,7 @@ def draw_total(rng, dim, limits) -> int:
 
 def draw_budget(rng, features, exists, limits: str, whole: bool):
     """Arguments of a budget and of annotators, and labels that obey both."""
-    prompts, completions = exists.shape
+    prompts = len(exists)
     pairs = pairs_of(features, exists)
     total = draw_total(rng, features.shape[2], limits)
     everything = limits == "everything"
@@ -240,7 +241,7 @@ def draw_budget(rng, features, exists, limits: str, whole: bool):
             held = np.array([spent[of == group].sum() for group in names])
             low = np.where(rng.random(len(names)) < 0.6, np.maximum(held - rng.choice([0, 0, 1, 2], len(names)), 0), 0)
             high = np.where(rng.random(len(names)) < 0.6, held + rng.choice([0, 0, 1, 2], len(names)), np.inf)
-            at_least, at_most = (dict(zip(names.tolist(), map(float, v))) for v in (low, high))
+            at_least, at_most = (dict(zip(names.tolist(), map(float, v), strict=True)) for v in (low, high))
             budget["quotas"].append({"of": of, "at_least": at_least, "at_most": at_most, "name": name})
     annotators = None
     if count == 2:
@@ -324,6 +325,7 @@ def as_python(problem: Problem) -> str:
         for quota in problem.budget.get("quotas", ())
     )
     budget = ", ".join(f"{k}={text(v)}" for k, v in problem.budget.items() if k != "quotas")
+    target = text(None if problem.H is None else problem.H[0])
     criterion = {"logdet": "jd.LogDet()", "worst": f"jd.WorstCase(list({text(problem.H)}))", "own":
                  "jd.Criterion(lambda A: jnp.sum(jnp.linalg.inv(A) * jnp.linalg.inv(A).T))"}  # fmt: skip
     arguments = f"prior={text(problem.prior)}"
@@ -334,11 +336,11 @@ def as_python(problem: Problem) -> str:
     if problem.annotators is not None:
         arguments += f", annotators=jd.Annotators(**{text(problem.annotators)})"
     return "\n".join([
-        f"# seed {problem.seed}: {problem.family}, {problem.limits}, {problem.function}" + (", x64" if problem.wide else ""),
+        f"# seed {problem.seed}: {problem.family}, {problem.limits}, {problem.function}" + ", x64" * problem.wide,
         "import jax, jax.numpy as jnp, numpy as np, jaxdesign as jd", "nan, inf = np.nan, np.inf",
         f"jax.config.update('jax_enable_x64', {problem.wide})",
         f"pool = jd.CompletionPool({text(problem.features)}, {text(problem.scores)}, {text(problem.mask)})",
-        f"crit = {criterion.get(problem.criterion) or f'jd.Trace({text(None if problem.H is None else problem.H[0])})'}",
+        f"crit = {criterion.get(problem.criterion) or f'jd.Trace({target})'}",
         f"budget = jd.Budget({budget}" + (f", quotas=[{quotas}])" if quotas else ")"),
         f"x = jd.{problem.function}(pool, crit, budget, {arguments})  # evaluate: pairs and labels from the harness",
     ])  # fmt: skip

@@ -1,4 +1,4 @@
-"""A few hundred random problems every day: no false bound, no broken budget, no exception without an argument's name."""
+"""A few hundred random problems: no false bound, no broken budget, no exception without an argument's name."""
 
 import pytest
 

@@ -34,7 +34,9 @@ class Dyadic(NamedTuple):
         mantissas, exponents = np.frexp(values)
         exponents = np.where(values == 0, 10**6, exponents) - 53
         least = int(exponents.min(initial=0))
-        whole = [int(m * 2.0**53) << int(e - least) if m else 0 for m, e in zip(mantissas.flat, exponents.flat)]
+        whole = [
+            int(m * 2.0**53) << int(e - least) if m else 0 for m, e in zip(mantissas.flat, exponents.flat, strict=True)
+        ]
         return cls(np.array(whole, dtype=object).reshape(values.shape), -least)
 
 
@@ -164,7 +166,7 @@ def bareiss(matrix) -> Inverse:
         for m in range(d):
             if m != k:
                 factor = rows[m][k]
-                rows[m] = [(pivot * x - factor * y) // previous for x, y in zip(rows[m], rows[k])]
+                rows[m] = [(pivot * x - factor * y) // previous for x, y in zip(rows[m], rows[k], strict=True)]
         previous = pivot
     return Inverse(previous, [row[d:] for row in rows])
 
@@ -205,12 +207,12 @@ def value(criterion: Criterion, matrix: Dyadic) -> float:
     if criterion.kind == "square":
         squares = [sum(x * x for row in found.adjugate for x in row) for found in inverses]
         return math.fsum(
-            as_float(s, found.det**2, 2 * scale) for s, found in zip(squares, inverses)
+            as_float(s, found.det**2, 2 * scale) for s, found in zip(squares, inverses, strict=True)
         ) / len(inverses)  # fmt: skip
     target = Dyadic.of(criterion.H)
     return max(
         math.fsum(
-            as_float(sum(h * x for hs, xs in zip(H, found.adjugate) for h, x in zip(hs, xs)), found.det,
+            as_float(sum(h * x for hs, xs in zip(H, found.adjugate, strict=True) for h, x in zip(hs, xs, strict=True)), found.det,
                      scale - target.scale)
             for found in inverses
         ) / len(inverses)
@@ -233,10 +235,10 @@ def whitening(elements: Elements, labels) -> list | None:
         for m in range(k + 1, d):
             factor = rows[m][k] / rows[k][k]
             if factor:
-                rows[m] = [x - factor * y for x, y in zip(rows[m], rows[k])]
-                lower[m] = [x - factor * y for x, y in zip(lower[m], lower[k])]
+                rows[m] = [x - factor * y for x, y in zip(rows[m], rows[k], strict=True)]
+                lower[m] = [x - factor * y for x, y in zip(lower[m], lower[k], strict=True)]
     sizes = [rows[k][k].numerator.bit_length() - rows[k][k].denominator.bit_length() for k in range(d)]
-    return [[x * Fraction(2) ** (-(size // 2)) for x in row] for row, size in zip(lower, sizes)]
+    return [[x * Fraction(2) ** (-(size // 2)) for x in row] for row, size in zip(lower, sizes, strict=True)]
 
 
 def on_one_denominator(W) -> tuple[np.ndarray, int]:

@@ -111,24 +111,45 @@ def tiny_offsets(rng, shape, wide):
     return base + step * rng.integers(-4, 5, shape)
 
 
+def few_sizes(rng, shape, wide):
+    """Differences of few sizes or of many: among equal ones, scores alone decide."""
+    return FAMILIES[rng.choice(["gaussian", "plus_minus_one", "lattice"])](rng, shape, wide)
+
+
 FAMILIES = {
     "gaussian": gaussian, "duplicates": duplicates, "zeros": zeros, "rank_deficient": rank_deficient,
     "scaled": scaled, "column_scales": column_scales, "offsets": offsets, "heavy_tails": heavy_tails,
     "one_hot": one_hot, "lattice": lattice, "plus_minus_one": plus_minus_one, "dominant_pair": dominant_pair,
-    "sparse": sparse, "mixed": mixed, "far_scores": gaussian, "tiny_offsets": tiny_offsets,
+    "sparse": sparse, "mixed": mixed, "far_scores": few_sizes, "tiny_offsets": tiny_offsets,
 }  # fmt: skip
 
 
 def far_scores(rng, shape):
-    """Two clusters of scores in each prompt, 10 to 10^6 apart, a few units wide."""
-    distance = 10.0 ** rng.uniform(1, 6)
+    """Two clusters of scores in each prompt, 10 to 10^6.5 apart, a few units wide."""
+    distance = 10.0 ** rng.uniform(1, 6.5)
     return distance * rng.choice([-0.5, 0.5], shape[:2]) + rng.normal(0, rng.choice([0.3, 1.0, 3.0]), shape[:2])
+
+
+def near_ties(rng, features, scores):
+    """Features of four completions a prompt with c z^2 of a pair in one cluster near that of a pair in the other."""
+    distance = 10.0 ** rng.uniform(3, 6)
+    for p in range(len(features)):
+        u = rng.uniform(0.5, 4, 2)
+        scores[p, :4] = np.float32([distance + u[0], distance, -distance, -distance - u[1]])
+        c = 1 / (2 + 2 * np.cosh(np.diff(scores[p, :4])[[0, 2]]))
+        features[p, 1:3] = 0
+        features[p, 3] = features[p, 0] * np.sqrt(c[0] / c[1]) * (1 + 10.0 ** rng.uniform(-6, -2))
+    return features, scores
 
 
 def draw_values(rng: np.random.Generator, family: str, shape: tuple[int, int, int], wide: bool) -> Values:
     """Values of a family; `wide` for what is stored as float64."""
-    features = FAMILIES[family](rng, shape, wide)
+    features, scores = FAMILIES[family](rng, shape, wide), None
+    if family == "far_scores":
+        scores = far_scores(rng, shape)
+        if shape[1] == 4 and rng.random() < 0.5:
+            features, scores = near_ties(rng, features, scores)
     spread = np.abs(features - features.mean(axis=1, keepdims=True))
     units = spread.max(axis=(0, 1))
     units = np.where(units > 0, units, units.max() if units.max() > 0 else 1.0)
-    return Values(features, units, far_scores(rng, shape) if family == "far_scores" else None)
+    return Values(features, units, scores)

@@ -20,7 +20,7 @@ def outcome_of(seed: int, programs: str):
     return refusals.refuse(seed // 20) if seed % 20 == 19 else harness.run(problem_of(seed, programs))
 
 
-def work(seeds, programs, pipe):
+def work(seeds, programs, outcome_of, pipe):
     """Runs seeds one after the other; says which one before and what came of it after."""
     import jax
 
@@ -48,9 +48,9 @@ class Worker:
         self.start()
 
     def start(self):
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork
         self.pipe, theirs = context.Pipe(duplex=False)
-        self.process = context.Process(target=work, args=(self.seeds, self.programs, theirs), daemon=True)
+        self.process = context.Process(target=work, args=(self.seeds, self.programs, outcome_of, theirs), daemon=True)
         self.process.start()
         theirs.close()
         self.current, self.since = None, time.monotonic()
