@@ -107,8 +107,9 @@ def test_every_rule_that_is_broken_is_named():
     rows = np.array([(0, 0, 1, 0), (0, 0, 2, 0), (1, 0, 1, 0), (1, 1, 2, 0)])
     cost = np.array([[1.0, 0, 2], [0, 3, 0]])
     budget = {
-        "total": 6.0, "per_pair": 2.0, "per_prompt": np.array([4.0, np.inf]), "per_prompt_min": 1.0, "cost": cost, "cost_total": 13.0,
-        "exclude": [(1, 2, 1)], "required": [(0, 1, 0)], "quotas": [{"of": ["a", "b"], "at_most": {"b": 3.0}, "name": "kind"}],
+        "total": 6.0, "per_pair": 2.0, "per_prompt": np.array([4.0, np.inf]), "per_prompt_min": 1.0,
+        "cost": cost, "cost_total": 13.0, "exclude": [(1, 2, 1)], "required": [(0, 1, 0)],
+        "quotas": [{"of": ["a", "b"], "at_most": {"b": 3.0}, "name": "kind"}],
     }  # fmt: skip
     allowed = written_rules(rows, 2, budget, None, whole=True)
 

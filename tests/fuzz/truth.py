@@ -210,14 +210,12 @@ def value(criterion: Criterion, matrix: Dyadic) -> float:
             as_float(s, found.det**2, 2 * scale) for s, found in zip(squares, inverses, strict=True)
         ) / len(inverses)  # fmt: skip
     target = Dyadic.of(criterion.H)
-    return max(
-        math.fsum(
-            as_float(sum(h * x for hs, xs in zip(H, found.adjugate, strict=True) for h, x in zip(hs, xs, strict=True)), found.det,
-                     scale - target.scale)
-            for found in inverses
-        ) / len(inverses)
-        for H in target.integers.tolist()
-    )  # fmt: skip
+
+    def trace(H, found):
+        entries = zip(sum(H, []), sum(found.adjugate, []), strict=True)
+        return as_float(sum(h * x for h, x in entries), found.det, scale - target.scale)
+
+    return max(math.fsum(trace(H, found) for found in inverses) / len(inverses) for H in target.integers.tolist())
 
 
 def whitening(elements: Elements, labels) -> list | None:
