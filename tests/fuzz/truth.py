@@ -13,6 +13,7 @@ import functools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -212,7 +213,7 @@ def value(criterion: Criterion, matrix: Dyadic) -> float:
     target = Dyadic.of(criterion.H)
 
     def trace(H, found):
-        entries = zip(sum(H, []), sum(found.adjugate, []), strict=True)
+        entries = zip(chain(*H), chain(*found.adjugate), strict=True)
         return as_float(sum(h * x for h, x in entries), found.det, scale - target.scale)
 
     return max(math.fsum(trace(H, found) for found in inverses) / len(inverses) for H in target.integers.tolist())
