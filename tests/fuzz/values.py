@@ -132,13 +132,13 @@ def far_scores(rng, shape):
 
 def near_ties(rng, features, scores):
     """Features of four completions a prompt with c z^2 of a pair in one cluster near that of a pair in the other."""
-    distance = 10.0 ** rng.uniform(3, 6)
+    distance = 10.0 ** rng.uniform(4, 6)
     for p in range(len(features)):
         u = rng.uniform(0.5, 4, 2)
         scores[p, :4] = np.float32([distance + u[0], distance, -distance, -distance - u[1]])
         c = 1 / (2 + 2 * np.cosh(np.diff(scores[p, :4])[[0, 2]]))
         features[p, 1:3] = 0
-        features[p, 3] = features[p, 0] * np.sqrt(c[0] / c[1]) * (1 + 10.0 ** rng.uniform(-6, -2))
+        features[p, 3] = features[p, 0] * np.sqrt(c[0] / c[1]) * (1 + rng.choice([-1, 1]) * 10.0 ** rng.uniform(-5, -2))
     return features, scores
 
 
@@ -147,7 +147,7 @@ def draw_values(rng: np.random.Generator, family: str, shape: tuple[int, int, in
     features, scores = FAMILIES[family](rng, shape, wide), None
     if family == "far_scores":
         scores = far_scores(rng, shape)
-        if shape[1] == 4 and rng.random() < 0.5:
+        if 4 <= shape[1] < 10 and rng.random() < 0.7:
             features, scores = near_ties(rng, features, scores)
     spread = np.abs(features - features.mean(axis=1, keepdims=True))
     units = spread.max(axis=(0, 1))
