@@ -251,7 +251,7 @@ def exchanged(search: Search, labels) -> np.ndarray:
         a, b = np.nonzero(fits)
         found = scores_of(search, search.matrices(labels) - outer[out[a]] + outer[into[b]])
         best = int(np.argmin(found))
-        if not found[best] < now - 1e-12 * abs(now):
+        if not found[best] < (now - 1e-12 * abs(now) if np.isfinite(now) else now):
             return labels
         labels[out[a[best]]] -= task
         labels[into[b[best]]] += task

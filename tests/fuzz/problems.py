@@ -198,8 +198,13 @@ def draw_budget(rng, features, exists, limits: str, whole: bool):
         room = cap[elements[:, 0]]
     else:
         room = np.full(size, np.inf)
+    home = None
     if total > 3 * size:
         open_ = np.flatnonzero(np.isinf(room))
+        if len(open_) and has("quota") and rng.random() < 0.6:  # nearly all labels in one prompt, quotas on the others
+            home = elements[rng.choice(open_), 0]
+            labels = np.where(elements[:, 0] == home, 0, task * rng.integers(0, 2, size)).astype(float)
+            open_ = open_[elements[open_, 0] == home]
         if len(open_):
             labels[open_] = task * rng.multinomial(total // task, rng.dirichlet(np.full(len(open_), 0.5)))
         else:
@@ -228,6 +233,8 @@ def draw_budget(rng, features, exists, limits: str, whole: bool):
     spent = np.bincount(elements[:, 0], labels, prompts)
     if has("quota", "both"):
         quota = np.maximum(spent + rng.choice([0, 0, 1, 3], prompts), 1.0)
+        if home is not None:
+            quota[home] = np.inf
         if rng.random() < 0.3:
             quota[rng.random(prompts) < 0.4] = np.inf
         budget["per_prompt"] = float(quota.max()) if rng.random() < 0.4 else quota
