@@ -32,7 +32,7 @@ from jaxdesign.budget import Limits
 
 from . import best, truth
 from .allowed import Allowed, best_vertex, broken, violation, written_rules
-from .problems import Problem, pairs_of
+from .problems import Problem
 
 ARGUMENTS = re.compile(
     r"^(features|scores|mask|flip|ids|pool|crit|H|targets|scales|mixture|prior|budget|tol|solver|max_passes|labels|"
@@ -408,6 +408,3 @@ def _exception(problem: Problem, error: Exception, call: Library) -> str:
     detail = f"{text[:300]} (condition {condition:.3g})"
     call.faults.append(Fault("refused wrongly", f"refused wrongly: {problem.function}: {pattern}", detail))
     return f"refused {named}"
-
-
-__all__ = ["SEVERITY", "Fault", "Judge", "Outcome", "judged", "pairs_of", "run"]
