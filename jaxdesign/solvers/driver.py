@@ -15,10 +15,12 @@ from jaxtyping import Float, Int
 
 from jaxdesign.certify import Priced, blurred, certify, cold_level, from_bound
 from jaxdesign.certify_coupled import certify_coupled
-from jaxdesign.decided import with_required
+from jaxdesign.decided import added_up, with_required
 from jaxdesign.design import Certificate, Design, TraceRow
-from jaxdesign.problem import Analysis, Problem, analyse, exact_sensitivities, information, usable
+from jaxdesign.problem import Analysis, Problem, analyse, exact_sensitivities, information, singular, usable
 from jaxdesign.status import Status
+
+RETREATS = (0, 1e-4, 1e-2, 0.5)  # shares of the best allocation that a singular one is mixed with
 
 
 class SolverState(NamedTuple):
@@ -70,6 +72,7 @@ def run(
     best: tuple[Certificate, SolverState, Analysis] | None = None
     improved_at = 0
     while True:
+        state = regular(problem, state, None if best is None else best[1])
         scored = score(problem, state)
         state = state._replace(passes=state.passes + scored.priced.passes)
         value = scored.analysis.value
@@ -97,15 +100,38 @@ def run(
         state = solver.step(problem, state, scored, tol)
 
 
+def regular(problem: Problem, state: SolverState, best: SolverState | None) -> SolverState:
+    """The state where its information is regular, or else mixed with the best one so far until it is.
+
+    Where a target leaves directions out, the best information may itself be singular, and steps reach it.
+
+    Raises:
+        ValueError: the first iterate is singular, so that there is nothing to mix it with.
+    """
+    for share in RETREATS:
+        kept = state if share == 0 else mixed_with(state, best, share)
+        matrix = information(problem, kept.pairs, kept.labels)
+        if usable(problem, analyse(problem, matrix)) and not singular(problem, matrix):
+            return kept
+        if best is None:
+            raise ValueError(
+                "prior: the information is singular to working precision at a solver's iterate; pass a prior (a "
+                "ridge), or a larger one, or use jaxdesign.restrict_to_range(pool, rtol) with a larger rtol"
+            )
+    return best._replace(passes=state.passes)
+
+
+def mixed_with(state: SolverState, best: SolverState, share: float) -> SolverState:
+    """The allocation with `share` of its labels given up for another one's; allowed as both are."""
+    pairs = np.concatenate([state.pairs, best.pairs])
+    pairs, labels = added_up(pairs, np.concatenate([(1 - share) * state.labels, share * best.labels]))
+    return state._replace(pairs=pairs, labels=labels)
+
+
 def score(problem: Problem, state: SolverState) -> Scored:
     """Certify an allocation in one pass."""
     matrix = information(problem, state.pairs, state.labels)
     analysis = analyse(problem, matrix)
-    if not usable(problem, analysis):
-        raise ValueError(
-            "prior: the information is singular to working precision at a solver's iterate; pass a prior (a ridge), or "
-            "a larger one, or use jaxdesign.restrict_to_range(pool, rtol) with a larger rtol"
-        )
     on_support = exact_sensitivities(problem, state.pairs, analysis.factors)
     if problem.limits.coupling is not None:
         priced = certify_coupled(problem, matrix, analysis, state.pairs, state.labels)
