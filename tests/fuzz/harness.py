@@ -6,7 +6,8 @@ What counts as a fault, most serious first:
     broken budget     labels that the budget does not allow
     no number         NaN where the criterion declares a formula, an efficiency outside of [0, 1], a positive one where
                       nothing is proven, numbers of a certificate that contradict each other
-    false value       not the criterion of the returned allocation (to 1e-6)
+    false value       not the criterion of the returned allocation: to 1e-6, or to what rounding every entry of A in
+                      float64 may do where its smallest eigenvalue at unit diagonal is tiny
     exception         anything but ValueError or TypeError whose message begins with an argument's name
     accepted          arguments that must be refused
     refused wrongly   a problem that has a regular, allowed allocation
@@ -41,6 +42,9 @@ ARGUMENTS = re.compile(
 )
 SEVERITY = ("false bound", "false efficiency", "broken budget", "no number", "false value", "exception", "accepted",
             "refused wrongly", "no end", "warning")  # fmt: skip
+
+
+ROUNDINGS = 16  # of an entry of A, in units of float64's
 
 
 class Fault(NamedTuple):
@@ -223,7 +227,9 @@ def judged(judge: Judge, what: str, certificate, labels, tol=None, status="", na
     if math.isfinite(value) and math.isfinite(exact):
         scale = max(1.0, abs(exact)) if judge.criterion.kind == "logdet" else abs(exact)
         if abs(value - exact) > near * scale:
-            note("false value", f"value {value!r}, exact {exact!r}")
+            condition = judge.condition(labels)
+            if abs(value - exact) > ROUNDINGS * np.finfo(float).eps / max(condition, 1e-300) * scale:
+                note("false value", f"value {value!r}, exact {exact!r}, smallest eigenvalue {condition:.3g}")
     if math.isfinite(value) and math.isfinite(bound) and abs((value - bound) - gap) > near * max(abs(value), abs(gap)):
         note("no number", f"gap {gap!r} is not {value!r} - {bound!r}")
     return faults
