@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdesign.budget import OracleResult, capacity, linear_oracle
+from jaxdesign.budget import Limits, OracleResult, capacity, linear_oracle
 from jaxdesign.design import Certificate
 from jaxdesign.pricing.memory import Charges, PassResult, price, reaching_pairs
 from jaxdesign.problem import Analysis, Problem, sensitivity_bounds
@@ -112,9 +112,15 @@ def blurred(problem: Problem, analysis: Analysis) -> float:
 def pairs_needed(problem: Problem) -> float:
     """At most how many pairs the linear oracle gives labels to."""
     limits = problem.limits
-    smallest = min(float(limits.per_pair.min()), limits.total)
-    by_quota = np.minimum(problem.pair_counts, np.ceil(limits.per_prompt / np.minimum(limits.per_pair, limits.total)))
+    smallest = min(float(np.min(limits.per_pair, where=limits.per_pair > 0, initial=np.inf)), limits.total)
+    by_quota = np.minimum(problem.pair_counts, pairs_holding(limits, limits.per_prompt))
     return min(np.ceil(limits.total / smallest), float(by_quota.sum()))
+
+
+def pairs_holding(limits: Limits, labels: Float[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:
+    """How many pairs of each prompt it takes to hold so many labels; 0 where required pairs left no room."""
+    cap = np.minimum(limits.per_pair, limits.total)
+    return np.where(cap > 0, np.ceil(labels / np.where(cap > 0, cap, 1)), 0.0)
 
 
 def listing_limit(problem: Problem) -> float:
@@ -168,8 +174,7 @@ def useful_ranks(problem: Problem) -> np.ndarray | None:
     limits = problem.limits
     if not limits.has_quotas:
         return None
-    cap = np.minimum(limits.per_pair, limits.total)
-    ranks = np.ceil(np.minimum(limits.per_prompt, limits.total) / cap)
+    ranks = pairs_holding(limits, np.minimum(limits.per_prompt, limits.total))
     padded = np.zeros(problem.source.slots, problem.source.dtype)
     padded[: len(ranks)] = ranks
     return padded

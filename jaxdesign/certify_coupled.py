@@ -20,6 +20,7 @@ from jaxdesign.certify import (
     cold_level,
     listed_count,
     listing_limit,
+    pairs_holding,
     price_at,
 )
 from jaxdesign.coupling import Prices, Program, completion_charges, dual_bound, linear_program, net, prompt_prices
@@ -109,7 +110,7 @@ def _listed(problem: Problem, analysis: Analysis, prices: Prices, average: float
     of = np.zeros((source.slots, problem.pool.completions))
     of[:prompts] = completion_charges(coupling, prices)
     always = np.zeros(source.slots, source.dtype)
-    always[:prompts] = _pairs_for_minima(limits)
+    always[:prompts] = pairs_holding(limits, limits.coupling.least)
     charges = Charges(of, jnp.asarray(always))
 
     threshold = prices.label - BAND * average
@@ -129,7 +130,7 @@ def _listed(problem: Problem, analysis: Analysis, prices: Prices, average: float
 
 def _with_minima(limits, pairs, nets, floor):
     """`floor`, lower in prompts with a minimum: as many of their best pairs as it may need are listed."""
-    wanted = _pairs_for_minima(limits).astype(int)
+    wanted = pairs_holding(limits, limits.coupling.least).astype(int)
     order = np.lexsort((-nets, pairs[:, 0]))
     owner, ranked = pairs[order, 0], nets[order]
     place = np.searchsorted(owner, np.arange(len(wanted))) + wanted - 1
@@ -138,11 +139,6 @@ def _with_minima(limits, pairs, nets, floor):
     lower = np.array(floor)
     lower[some] = np.minimum(floor[some], ranked[place[some]])
     return lower
-
-
-def _pairs_for_minima(limits) -> Float[np.ndarray, " p"]:
-    """How many pairs of each prompt it takes to hold its minimum."""
-    return np.ceil(limits.coupling.least / np.minimum(limits.per_pair, limits.total))
 
 
 def _bound(problem, prices, columns, b, floor, priced_at) -> float:

@@ -129,7 +129,7 @@ def _directions(point, region, H):
         1 / x - capped / below_cap - region.spread(1 / unspent),
         np.ones(len(x)),
     ]
-    scale = 1 / np.sqrt(np.diag(H))  # a unit diagonal: entries differ by 1 / mu otherwise
+    scale = 1 / np.sqrt(np.maximum(np.diag(H), 1e-300))  # a unit diagonal: entries differ by 1 / mu otherwise
     plain, centred, ones = (
         scale[:, None] * _solved(H * np.outer(scale, scale), scale[:, None] * np.array(columns).T)
     ).T
