@@ -46,6 +46,7 @@ def same_shape(found: tuple, expected: tuple, name: str, meaning: str) -> None:
 
 def finite(value: Any, name: str, where: Any = None, axes: tuple[str, ...] = ()) -> None:
     """ValueError that names the first NaN or inf of a concrete array (entries with `where` False do not count)."""
+    value, where = _arrays.replicated((value, where))
     if bool(_all_finite(value, where)):
         return
     bad = ~jnp.isfinite(value) if where is None else where & ~jnp.isfinite(value)

@@ -4,6 +4,7 @@ TRACEABLE also run inside the caller's jit; HOST ones run their loop on the host
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from problems import random_arrays, random_flips, random_spd
 
@@ -35,6 +36,10 @@ def _G(pool):
     return G if pool.num_draws is None else np.stack([G] * pool.num_draws)
 
 
+def _stacked(allocation, certificate):
+    return allocation, jnp.stack(certificate)  # together: a gap near 0 is the difference of the others
+
+
 def _parts(design):
     return design.labels, np.array(design.certificate), len(design.pairs)
 
@@ -49,10 +54,14 @@ TRACEABLE = {
     "greedy, LogDet": lambda pool: jaxdesign.greedy(pool, LogDet(), size=9),
     "greedy, Trace": lambda pool: jaxdesign.greedy(pool, Trace(TARGET), size=9, prior=OTHER, per_pair=None),
     "greedy, WorstCase": lambda pool: jaxdesign.greedy(pool, WorstCase([TARGET, OTHER]), size=5, prior=0.1),
-    "frank_wolfe": lambda pool: frank_wolfe(pool, LogDet(), Budget(9, per_pair=2), passes=9),
-    "frank_wolfe, quotas": lambda pool: frank_wolfe(pool, Trace(TARGET), Budget(9, per_prompt=3), prior=0.1, passes=9),
-    "multiplicative": lambda pool: multiplicative(pool, Trace(TARGET), Budget(9, per_pair=2), prior=TARGET, passes=9),
-    "multiplicative, quotas": lambda pool: multiplicative(pool, LogDet(), Budget(9, per_prompt=3), passes=9),
+    "frank_wolfe": lambda pool: _stacked(*frank_wolfe(pool, LogDet(), Budget(9, per_pair=2), passes=9)),
+    "frank_wolfe, quotas": lambda pool: _stacked(
+        *frank_wolfe(pool, Trace(TARGET), Budget(9, per_prompt=3), prior=0.1, passes=9)
+    ),
+    "multiplicative": lambda pool: _stacked(
+        *multiplicative(pool, Trace(TARGET), Budget(9, per_pair=2), prior=TARGET, passes=9)
+    ),
+    "multiplicative, quotas": lambda pool: _stacked(*multiplicative(pool, LogDet(), Budget(9, per_prompt=3), passes=9)),
     "effective_sample_size": lambda pool: preference.effective_sample_size(pool, LOGS),
     "log_policy": lambda pool: log_policy(pool, np.ones(DIM, np.float32)),
 }
