@@ -52,6 +52,14 @@ def aligned(*arrays: Any) -> list:
     return [array.reshape(*[1] * (ndim - array.ndim), *array.shape) for array in arrays]
 
 
+def power_of_two_below(number: jax.Array) -> jax.Array:
+    """The largest power of two that is at most a positive number, by its exponent bits; 1 for 0. Traceable."""
+    kind, mask = {4: (jnp.uint32, 0x7F800000), 8: (jnp.uint64, 0x7FF0000000000000)}[number.dtype.itemsize]
+    bits = lax.bitcast_convert_type(number, kind) & jnp.asarray(mask, kind)
+    power = lax.bitcast_convert_type(bits, number.dtype)
+    return jnp.where(power > 0, power, jnp.ones_like(power))
+
+
 def is_traced(*trees: Any) -> bool:
     """Whether any leaf is a tracer, so that values cannot be looked at."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))

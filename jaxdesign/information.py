@@ -307,8 +307,8 @@ def policy_target(pool: CompletionPool, log_weights: Float[Array, "p k"] | None 
     pool, log_weights = _arrays.replicated((pool, log_weights))
     log_weights = jnp.asarray(log_weights, _arrays.compute_dtype(pool.features.dtype))
     if not _arrays.is_traced(pool, log_weights):
-        never = jnp.isneginf(log_weights)
-        _checks.finite(jnp.where(never, 0, log_weights), "log_weights", pool.mask, ("prompt", "completion"))
+        given = np.asarray(log_weights)
+        _checks.finite(np.where(np.isneginf(given), 0, given), "log_weights", pool.mask, ("prompt", "completion"))
     return _policy_target(pool, log_weights)
 
 
@@ -337,8 +337,8 @@ def mixed_covariance(
 ) -> Float[Array, "d d"]:
     """sum_p v_p Cov_p[phi], Cov_p under the shares (they sum to 1) of the completions of a prompt. Traceable."""
     features = centred_features(pool)  # centring first keeps the subtraction of the weighted mean well conditioned
-    exponent = jnp.frexp(jnp.max(jnp.abs(features)))[1]  # in units of the largest, squares stay in range
-    features = jnp.ldexp(features, -exponent)
+    unit = _arrays.power_of_two_below(jnp.max(jnp.abs(features)))  # in such units squares stay in range
+    features = features / unit
 
     def chunk(part):
         rows, share, weight = part
@@ -347,4 +347,4 @@ def mixed_covariance(
 
     arrays = features, shares.astype(features.dtype), prompt_weights.astype(features.dtype)
     total = _arrays.sum_chunks(chunk, arrays, _arrays.chunk_length(*features.shape))
-    return jnp.ldexp(jnp.ldexp((total + total.T) / 2, exponent), exponent)
+    return (total + total.T) / 2 * unit * unit

@@ -22,6 +22,7 @@ from jaxdesign._flips import as_flips
 from jaxdesign._names import check_different
 from jaxdesign.ranks import unit_diagonal
 
+FAR = 8.0  # common offset over the spread of a column from which float64 features lose digits worth keeping
 LEAVES = ("features", "scores", "mask", "flip")
 
 
@@ -157,8 +158,8 @@ def _rounded_late(features: Any, mask: Any) -> Any:
     """Float64 NumPy features that will become float32: less a common offset of each prompt, where float32 lacks digits.
 
     The offset of a column is the (lower) median over existing completions, so that one far completion does not cost the
-    others their digits, and lattices stay lattices. Prompts whose features are float32 numbers stay as they are. Other
-    arrays are returned as they are.
+    others their digits, and lattices stay lattices. Columns without an offset to speak of, prompts whose features are
+    float32 numbers, and other arrays stay as they are.
     """
     if not isinstance(features, np.ndarray) or features.dtype != np.float64 or jnp.result_type(float) == jnp.float64:
         return features
@@ -171,12 +172,20 @@ def _rounded_late(features: Any, mask: Any) -> Any:
         lossy = (there & np.isfinite(part) & (cast != part)).any(axis=(1, 2))
         lossy &= (np.isfinite(part) | ~there).all(axis=(1, 2))
         if lossy.any():
-            rows, there = part[lossy], there[lossy]
-            middle = np.maximum(there.sum(axis=1, keepdims=True) - 1, 0) // 2
-            offset = np.take_along_axis(np.sort(np.where(there, rows, np.inf), axis=1), middle, axis=1)
-            cast[lossy] = np.where(there, rows - np.where(np.isfinite(offset), offset, 0), 0)
+            cast[lossy] = _without_offsets(part[lossy], there[lossy])
         rounded[start : start + length] = cast
     return rounded
+
+
+def _without_offsets(rows: Float[np.ndarray, "p k d"], there: Bool[np.ndarray, "p k 1"]) -> Float[np.ndarray, "p k d"]:
+    """Rows less the median of every column of a prompt that is FAR times the median deviation from it."""
+    count = there.sum(axis=1, keepdims=True)
+    ordered = np.sort(np.where(there, rows, np.inf), axis=1)
+    offset = np.take_along_axis(ordered, np.maximum(count - 1, 0) // 2, axis=1)
+    offset = np.where(np.isfinite(offset), offset, 0)
+    deviations = np.sort(np.where(there, np.abs(rows - offset), np.inf), axis=1)
+    typical = np.take_along_axis(deviations, np.minimum(count // 2, rows.shape[1] - 1), axis=1)
+    return np.where(there, rows - np.where(np.abs(offset) > FAR * typical, offset, 0), 0)
 
 
 def centred_features(pool: CompletionPool, dtype: Any = None) -> Float[Array, "p k d"]:

@@ -27,6 +27,13 @@ def float64_scope():
 
 
 @pytest.fixture(autouse=True, scope="module")
+def promotion(request):
+    """JAX's own rules in modules that say so, because a library that they use promotes by itself."""
+    with jax.numpy_dtype_promotion(getattr(request.module, "PROMOTION", "strict")):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
 def few_memory_maps():
     """Compiled programs each hold memory maps; a process that has too many of them (65,530 on Linux) is killed."""
     yield

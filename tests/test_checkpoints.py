@@ -15,6 +15,8 @@ from jaxdesign.preference.training import filter_of
 MODEL, _ = tiny_model("abc", seed=5)
 OPTIMISER = optax.adam(1e-3)
 
+PROMOTION = "standard"  # optax raises floats to whole powers
+
 
 def state_of(trainable=nnx.Param):
     """An optimiser's state with numbers in it."""

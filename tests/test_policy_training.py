@@ -24,6 +24,8 @@ COMPLETIONS = np.stack([TOKENISER.encode_completions(row, 5) for row in (["a", "
 LABELS = as_labels([[0, 0, 2], [1, 0, 2], [1, 1, 2], [2, 1, 2], [3, 0, 2]], [0, 1, 1, 0, 1])
 PAIRS = preferred_pairs(PROMPTS, COMPLETIONS, LABELS)
 
+PROMOTION = "standard"  # optax raises floats to whole powers
+
 
 def arrays_of(model):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model))]

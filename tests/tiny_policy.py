@@ -24,7 +24,7 @@ def hidden(params, tokens):
     logits = (x @ block["query"]) @ (x @ block["key"]).T
     causal = jnp.tril(jnp.ones(logits.shape, bool))
     x = x + jax.nn.softmax(jnp.where(causal, logits, -jnp.inf)) @ (x @ block["value"])
-    return x + jax.nn.gelu(x @ block["up"]["kernel"] + block["up"]["bias"]) @ block["down"]
+    return x + jax.nn.gelu(x @ block["up"]["kernel"] + block["up"]["bias"][None]) @ block["down"]
 
 
 def log_probability(params, example):

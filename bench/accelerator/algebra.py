@@ -86,14 +86,14 @@ def restricted(prompts: int, completions: int, dim: int) -> dict[str, Any]:
     labels = np.full(wanted, problem.limits.total / wanted)
     none = np.zeros((0, 3), np.int32), np.zeros(0)
     with _arrays.float64():
-        ws, u = working_set.gather(problem, pairs, labels, none, 1.0)
+        ws, criterion, u = working_set.gather(problem, pairs, labels, none, 1.0)
         matrix = jax.block_until_ready(jax.jit(working_set.information)(ws, u))
         directions = normal((PRODUCTS, len(u)), jnp.float64)
         found = timed_all(
             {
-                "objective": lambda: _objective(ws, problem.criterion, u),
-                "value and factors": lambda: _value_and_factors(problem.criterion, matrix),
-                "Hessian products": lambda: _products(ws, problem.criterion, matrix, directions),
+                "objective": lambda: _objective(ws, criterion, u),
+                "value and factors": lambda: _value_and_factors(criterion, matrix),
+                "Hessian products": lambda: _products(ws, criterion, matrix, directions),
                 "project": lambda: _project(u, ws.room),
             }
         )

@@ -40,4 +40,5 @@ def one_pass(shape: tuple[int, int, int]) -> dict[str, Any]:
         },
         3,
     )
-    return found | {"pairs": shape[0] * completions * (completions - 1) / 2, "bytes": sum(a.nbytes for a in result)}
+    sizes = [array.nbytes for array in result if array is not None]
+    return found | {"pairs": shape[0] * completions * (completions - 1) / 2, "bytes": sum(sizes)}

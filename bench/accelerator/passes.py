@@ -18,7 +18,7 @@ from bench.accelerator.cases import Case
 from bench.accelerator.clock import memory, timed_all
 from jaxdesign import _arrays
 from jaxdesign.pricing.memory import MemorySource, memory_source, price, sum_chunks
-from jaxdesign.problem import make_problem, uniform_information
+from jaxdesign.problem import make_problem, pairs_information
 
 NEVER = np.float32(np.inf)  # a level that no pair reaches
 
@@ -55,12 +55,12 @@ def chunked(shape: tuple[int, int, int], entries: int) -> dict[str, Any]:
         source = problem.source
         functions = {
             "price": lambda: price(source, F, NEVER),
-            "even information": lambda: uniform_information(problem),
+            "even information": lambda: even_in_float64(source),
             "even information, float32 products": lambda: even_in_float32(source),
             "source": lambda: memory_source(pool),
         }
         found = timed_all(functions, 3)
-        even = uniform_information(problem)[0] * pairs / problem.limits.total
+        even = np.asarray(even_in_float64(source))[0]
         difference = np.linalg.norm(np.asarray(even_in_float32(source)) - even) / np.linalg.norm(even)
     seconds = found["seconds"]["price"]["median"]
     flops = 2.0 * prompts * completions * dim * (dim + completions)
@@ -71,6 +71,12 @@ def chunked(shape: tuple[int, int, int], entries: int) -> dict[str, Any]:
         "float32_even_information_off": difference,
         "memory_gib": memory(),
     }
+
+
+def even_in_float64(source: MemorySource) -> jax.Array:
+    """The same as the package takes it."""
+    with _arrays.float64():
+        return pairs_information(source)
 
 
 def even_in_float32(source: MemorySource) -> jax.Array:

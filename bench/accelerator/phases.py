@@ -16,7 +16,7 @@ from jaxdesign.solvers import column_generation, hot_start
 
 FUNCTIONS = {
     "source": (memory, "memory_source"),
-    "even information": (problem, "uniform_information"),
+    "even information": (problem, "pairs_information"),
     "rank": (problem, "check_rank"),
     "hot start": (hot_start, "hot_start"),
     "gradients": (column_generation, "by_gradients"),

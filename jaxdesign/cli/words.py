@@ -11,6 +11,10 @@ from collections.abc import Iterator
 _OPTIONS = [
     (r"use jaxdesign\.restrict_to_range\(pool\), or |, or use jaxdesign\.restrict_to_range\(.*larger rtol", ""),
     (r"\bprior=\S+ \(a ridge\)|\ba prior \(a ridge( will do)?\)", "a larger --ridge"),
+    (
+        r"pass a larger prior \(a ridge\), or use jaxdesign\.restrict_to_range with a larger rtol",
+        "pass a larger --ridge",
+    ),
     (r"^prior: ", "--ridge: "),
     (r"with a prior of rank", "with prior information (--ridge) of rank"),
     (r"; jaxdesign\.optimize takes any real total", ""),

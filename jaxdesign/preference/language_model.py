@@ -186,7 +186,7 @@ class LanguageModel(nnx.Module):
         x = self._embed(tokens, positions)
         seen = []
         for block in self.blocks:
-            x, own = block(x, causal & exists[:, None, :])
+            x, own = block(x, causal[None] & exists[:, None, :])
             seen.append(own)
         return self.norm(x), tuple(seen)
 

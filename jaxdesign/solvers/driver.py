@@ -20,6 +20,7 @@ from jaxdesign.design import Certificate, Design, TraceRow
 from jaxdesign.problem import Analysis, Problem, analyse, exact_sensitivities, information, singular, usable
 from jaxdesign.status import Status
 
+BLURRED = 1e-10  # relative gap by rounding alone below which no problem is called ill-conditioned
 RETREATS = (0, 1e-4, 1e-2, 0.5)  # shares of the best allocation that a singular one is mixed with
 
 
@@ -92,8 +93,10 @@ def run(
             status = Status.NOT_CERTIFIED
         if status is None and len(trace) - 1 - improved_at >= solver.patience:
             status = Status.PRECISION_LIMIT
-        if status in (Status.NOT_CERTIFIED, Status.PRECISION_LIMIT) and blurred(problem, best[2]) > tol / 4:
-            status = Status.ILL_CONDITIONED
+        if status in (Status.NOT_CERTIFIED, Status.PRECISION_LIMIT):
+            rounding = blurred(problem, best[2])
+            if rounding > max(tol / 4, BLURRED) and now.relative_gap() < 20 * rounding:
+                status = Status.ILL_CONDITIONED
         if status is not None:
             pairs, labels = with_required(problem.decided, best[1].pairs, best[1].labels)
             return Design(pairs, labels, now, status, state.passes, tuple(trace), problem.skipped_prompts)
