@@ -39,7 +39,7 @@ from jaxdesign.pricing.memory import (
 )
 from jaxdesign.ranks import RANK, numerical_rank, unit_diagonal
 from jaxdesign.scaling import column_units, in_units, rescaled
-from jaxdesign.worst_case import WorstCase
+from jaxdesign.worst_case import PowerMean, WorstCase
 
 PAGE = 4096  # pairs gathered at a time: one compilation whatever the number of pairs
 ROUNDING = 4.0  # see `value_rounding`
@@ -333,7 +333,7 @@ def singular(problem: Problem, matrix: Float[np.ndarray, "r d d"]) -> bool:
     to a unit diagonal, singular ones had a smallest eigenvalue of at most 0.8 d eps in 80 random cases, d = 3 to 256.
     Always False for other criteria, which may be finite there.
     """
-    if not isinstance(problem.criterion, LogDet | Trace | WorstCase):
+    if not isinstance(problem.criterion, LogDet | Trace | WorstCase | PowerMean):
         return False
     spectrum = np.linalg.eigvalsh(unit_diagonal(matrix)[0])
     return bool((spectrum[..., 0] <= 4 * problem.dim * np.finfo(np.float64).eps).any())

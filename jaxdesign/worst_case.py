@@ -2,7 +2,7 @@
 
 Bound. For any mixture w (w_t >= 0, sum w = 1) of the targets, max_t f_t >= f_w = sum_t w_t f_t = tr(H_w A^-1), which is
 a Trace criterion: so f_w^2 / (t + S), with t and S taken at G_w = A^-1 H_w A^-1, is below the best worst case, whatever
-w. As f_w = tr(G_w A), the certificate needs nothing but G_w.
+w. Its anchor and factors are those of Trace (see `criteria`).
 
 Smooth criterion. The weighted power mean M = (sum_t v_t f_t^p)^(1/p), sum v = 1, is below the maximum. It is a norm of
 nonnegative convex functions, hence convex; decreasing in A; of degree -1; and the largest of the tr(H_u A^-1) over the

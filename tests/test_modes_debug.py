@@ -55,7 +55,10 @@ def test_no_function_gives_nan_back(name, nans):
         jax.jit(EVERY[name])(pool)
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if name not in STOPS])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in TRACEABLE else pytest.mark.slow) for name in EVERY if name not in STOPS],
+)
 def test_no_other_function_gives_inf_back(name, pool, infs):
     EVERY[name](pool)
 
