@@ -47,7 +47,12 @@ def infs():
         yield
 
 
-@pytest.mark.parametrize("name", EVERY)
+def daily(names):
+    """Functions of the host, which compile most, run with the slow tests."""
+    return [pytest.param(name, marks=[] if name in TRACEABLE else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", daily(EVERY))
 def test_no_function_gives_nan_back(name, nans):
     pool = pool_of(*arrays())
     EVERY[name](pool)
@@ -55,10 +60,7 @@ def test_no_function_gives_nan_back(name, nans):
         jax.jit(EVERY[name])(pool)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in TRACEABLE else pytest.mark.slow) for name in EVERY if name not in STOPS],
-)
+@pytest.mark.parametrize("name", daily(name for name in EVERY if name not in STOPS))
 def test_no_other_function_gives_inf_back(name, pool, infs):
     EVERY[name](pool)
 

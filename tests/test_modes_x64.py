@@ -15,7 +15,7 @@ def pool():
     return pool_of(*arrays())
 
 
-@pytest.mark.parametrize("name", [*TRACEABLE, *QUICK])
+@pytest.mark.parametrize("name", [*TRACEABLE, *[pytest.param(name, marks=pytest.mark.slow) for name in QUICK]])
 def test_the_64_bit_flag_changes_no_answer(name, pool):
     function = {**TRACEABLE, **HOST}[name]
     off = jax.tree.map(np.asarray, function(pool))

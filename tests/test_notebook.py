@@ -28,6 +28,7 @@ def test_script_and_page_are_the_same(script):
     nbformat.validate(page)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_every_cell_runs(script, monkeypatch):
     monkeypatch.setenv("JAXDESIGN_SHORT", "1")
