@@ -109,7 +109,9 @@ def whole_bound(problem: Problem, limits: Limits, size: int = 1) -> float:
         return -np.inf
     if isinstance(criterion, Trace):
         return _trace_bound(problem, limits, start, np.asarray(criterion.H, np.float64))
-    return _lifted_bound(problem, limits, size, start)
+    # bounds below are of -log det in the problem's units; the criterion's values are in those given
+    offset = float(getattr(criterion, "offset", 0.0))
+    return _lifted_bound(problem, limits, size, start) + offset - 8 * EPS * abs(offset)
 
 
 def bound_in_words(dim: int, tasks: float, whole: bool) -> str:

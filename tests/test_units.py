@@ -154,3 +154,13 @@ def test_annotators_and_far_units():
     plain, far = (optimize(CompletionPool(np.ldexp(F, e)), LogDet(), Budget(8), annotators=people) for e in (0, 60))
     np.testing.assert_array_equal(far.pairs, plain.pairs)
     assert far.certificate.efficiency == pytest.approx(plain.certificate.efficiency, abs=1e-9)
+
+
+@pytest.mark.parametrize("exponent", [-40, 40])
+def test_bounds_on_whole_labels_below_the_dimension_know_no_units(exponent):
+    plain, far = (
+        select_pairs(CompletionPool(np.ldexp(F, e)), LogDet(), Budget(2, per_pair=1), prior=np.ldexp(PRIOR, 2 * e))
+        for e in (0, exponent)
+    )
+    assert plain.report["whole_bound"] < plain.certificate.value
+    assert far.certificate.efficiency == pytest.approx(plain.certificate.efficiency, abs=1e-9)
