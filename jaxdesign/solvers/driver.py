@@ -73,8 +73,8 @@ def run(
     best: tuple[Certificate, SolverState, Analysis] | None = None
     improved_at = 0
     while True:
-        state = regular(problem, state, None if best is None else best[1])
-        scored = score(problem, state)
+        state, matrix, analysis = regular(problem, state, None if best is None else best[1])
+        scored = score(problem, state, matrix, analysis)
         state = state._replace(passes=state.passes + scored.priced.passes)
         value = scored.analysis.value
         bound = max(bound, scored.priced.certificate.lower_bound)
@@ -103,8 +103,10 @@ def run(
         state = solver.step(problem, state, scored, tol)
 
 
-def regular(problem: Problem, state: SolverState, best: SolverState | None) -> SolverState:
-    """The state where its information is regular, or else mixed with the best one so far until it is.
+def regular(
+    problem: Problem, state: SolverState, best: SolverState | None
+) -> tuple[SolverState, Float[np.ndarray, "r d d"], Analysis]:
+    """The state where its information is regular, or else mixed with the best one so far until it is; A, its analysis.
 
     Where a target leaves directions out, the best information may itself be singular, and steps reach it.
 
@@ -114,14 +116,16 @@ def regular(problem: Problem, state: SolverState, best: SolverState | None) -> S
     for share in RETREATS:
         kept = state if share == 0 else mixed_with(state, best, share)
         matrix = information(problem, kept.pairs, kept.labels)
-        if usable(problem, analyse(problem, matrix)) and not singular(problem, matrix):
-            return kept
+        analysis = analyse(problem, matrix)
+        if usable(problem, analysis) and not singular(problem, matrix):
+            return kept, matrix, analysis
         if best is None:
             raise ValueError(
                 "prior: the information is singular to working precision at a solver's iterate; pass a prior (a "
                 "ridge), or a larger one, or use jaxdesign.restrict_to_range(pool, rtol) with a larger rtol"
             )
-    return best._replace(passes=state.passes)
+    matrix = information(problem, best.pairs, best.labels)
+    return best._replace(passes=state.passes), matrix, analyse(problem, matrix)
 
 
 def mixed_with(state: SolverState, best: SolverState, share: float) -> SolverState:
@@ -131,10 +135,8 @@ def mixed_with(state: SolverState, best: SolverState, share: float) -> SolverSta
     return state._replace(pairs=pairs, labels=labels)
 
 
-def score(problem: Problem, state: SolverState) -> Scored:
-    """Certify an allocation in one pass."""
-    matrix = information(problem, state.pairs, state.labels)
-    analysis = analyse(problem, matrix)
+def score(problem: Problem, state: SolverState, matrix: Float[np.ndarray, "r d d"], analysis: Analysis) -> Scored:
+    """Certify an allocation, with its information and that one's analysis, in one pass."""
     on_support = exact_sensitivities(problem, state.pairs, analysis.factors)
     if problem.limits.coupling is not None:
         priced = certify_coupled(problem, matrix, analysis, state.pairs, state.labels)
