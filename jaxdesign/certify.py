@@ -77,7 +77,7 @@ def certificate(problem: Problem, matrix, analysis: Analysis, oracle_value: floa
     """Certificate of A from S, an upper bound on the linear oracle (see `criteria` for the formulas)."""
     eps = np.finfo(np.float64).eps
     constant = float(np.mean(np.sum(analysis.G * problem.prior, axis=(1, 2))))
-    size = np.sqrt(np.diagonal(analysis.G, axis1=1, axis2=2))
+    size = np.sqrt(np.maximum(np.diagonal(analysis.G, axis1=1, axis2=2), 0))
     terms = size[:, :, None] * size[:, None, :] * np.abs(problem.prior)
     constant += (problem.dim + 10) * eps * float(np.mean(np.sum(terms, axis=(1, 2))))
     linear = (constant + oracle_value) * (1 + 64 * eps)  # sums over pairs are pairwise, or of a few terms

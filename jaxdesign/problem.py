@@ -28,7 +28,7 @@ from jaxdesign.information import (
     prompt_major,
     sparse_information,
 )
-from jaxdesign.pool import CompletionPool
+from jaxdesign.pool import CompletionPool, centred
 from jaxdesign.pricing.memory import (
     MemorySource,
     in_pricing_units,
@@ -221,10 +221,7 @@ def _dense_information(pool, weights):
 
     def chunk(part):
         (features, mask, scores, flip), dense = part
-        rows = jnp.where(mask[..., None], features, 0).astype(jnp.float64)
-        count = jnp.maximum(jnp.sum(mask, axis=1, dtype=jnp.float64), 1)
-        rows = rows - jnp.sum(rows, axis=1, keepdims=True) / count[:, None, None]
-        rows = jnp.where(mask[..., None], rows, 0)
+        rows = centred(features.astype(jnp.float64), mask)
         if scores is not None:
             scores = scores[None] if scores.ndim == 2 else jnp.moveaxis(scores, 1, 0)
         info = laplacian_information(rows, dense[None], prompt_label_information(scores, jnp.float64, flip))
@@ -303,10 +300,16 @@ def _analyse(criterion, matrix):
 
 
 def analysed(criterion: CriterionLike, matrix: Float[Array, "r d d"]):
-    """Value, anchor, G and F of a criterion at A, traceable; the anchor of one that declares none is its value."""
+    """Value, anchor, G and F of a criterion at A, traceable.
+
+    Bounds start from F, so G is F F^T and not the gradient, which differs by the rounding of A^-1. A criterion without
+    an anchor has its value and its gradient.
+    """
     value, factors = criterion.value(matrix), criterion.factors(matrix)
-    anchor = criterion.anchor(matrix, factors) if hasattr(criterion, "anchor") else value
-    return value, anchor, criterion.gradient(matrix), factors
+    if not hasattr(criterion, "anchor"):
+        return value, value, criterion.gradient(matrix), factors
+    G = _arrays.contract("...ik,...jk->...ij", factors, factors)
+    return value, criterion.anchor(matrix, factors), G, factors
 
 
 def value_rounding(matrix: Float[Array, "r d d"], G: Float[Array, "r d d"]) -> Float[Array, ""]:
@@ -327,16 +330,18 @@ def usable(problem: Problem, analysis: Analysis) -> bool:
 
 
 def singular(problem: Problem, matrix: Float[np.ndarray, "r d d"]) -> bool:
-    """Whether A is singular to float64 rounding, so that LogDet and Trace are infinite there; units do not matter.
+    """Whether A is `flat`, for the criteria that are then infinite. False for others, which may be finite there."""
+    return isinstance(problem.criterion, LogDet | Trace | WorstCase | PowerMean) and flat(matrix)
+
+
+def flat(matrix: Float[np.ndarray, "r d d"]) -> bool:
+    """Whether A is singular to float64 rounding, in one draw at least; units do not matter.
 
     A Cholesky factorisation alone does not tell: rounding can leave a singular matrix with tiny positive pivots. Scaled
     to a unit diagonal, singular ones had a smallest eigenvalue of at most 0.8 d eps in 80 random cases, d = 3 to 256.
-    Always False for other criteria, which may be finite there.
     """
-    if not isinstance(problem.criterion, LogDet | Trace | WorstCase | PowerMean):
-        return False
     spectrum = np.linalg.eigvalsh(unit_diagonal(matrix)[0])
-    return bool((spectrum[..., 0] <= 4 * problem.dim * np.finfo(np.float64).eps).any())
+    return bool((spectrum[..., 0] <= 4 * matrix.shape[-1] * np.finfo(np.float64).eps).any())
 
 
 @jax.jit

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from jaxdesign import _arrays
 from jaxdesign.information import gram_sensitivities, prompt_label_information, prompt_major
-from jaxdesign.pool import CompletionPool, candidate_pairs, first_copies, prompt_means
+from jaxdesign.pool import CompletionPool, candidate_pairs, first_copies, less_first, row_means
 
 # Rounding error of a priced sensitivity over the bound of `_rounding_error`: measured at most 0.7 / ERROR_MARGIN over
 # random pools of condition number 1 to 1e10, d = 3 to 128; the certificate relies on it being at most 1.
@@ -38,7 +38,7 @@ class MemorySource(NamedTuple):
 
     features: Float[Array, "p k d"]
     last: Float[Array, "c k d"]  # features of the last chunk, zero in the padding
-    means: Float[Array, "n c d"]  # over the completions of each prompt, in the working dtype
+    means: Float[Array, "n c d"]  # of the rows `less_first` of each prompt, in the working dtype
     scores: Float[Array, "n c *r k"] | None
     copies: Int[Array, "n c k"]  # `first_copies`, -1 where masked
     flip: Float[Array, "n c"] | Float[Array, "n c k k"] | None = None  # as in the pool
@@ -116,7 +116,7 @@ def _parts(features, scores, mask, flip, *, dtype, length):
         rows, exists, u, noise = part
         bare = CompletionPool.tree_unflatten(None, (rows, None, exists, None))
         u = None if u is None else jnp.where(exists if u.ndim == 2 else exists[:, None, :], u, 0)
-        return prompt_means(bare, dtype), u, first_copies(bare), noise
+        return row_means(less_first(rows.astype(dtype), exists), exists), u, first_copies(bare), noise
 
     past = -len(features) % length
     last = jnp.pad(features[len(features) - length + past :], ((0, past), (0, 0), (0, 0)))
@@ -147,7 +147,9 @@ def _chunk(source, visit):
     start = jnp.minimum(index * length, prompts - length)
     rows = jax.lax.dynamic_slice_in_dim(source.features, start, length)
     rows = jnp.where(index == len(source.copies) - 1, source.last, rows).astype(source.dtype)
-    return Chunk(jnp.where(copies[..., None] >= 0, rows - means[:, None], 0), scores, copies, flip, closed)
+    exists = copies >= 0
+    rows = jnp.where(exists[..., None], less_first(rows, exists) - means[:, None], 0)
+    return Chunk(rows, scores, copies, flip, closed)
 
 
 def open_pairs(chunk: Chunk) -> Bool[Array, "c k k"]:

@@ -15,12 +15,12 @@ from jaxdesign.coupled_start import allowed_start
 from jaxdesign.decided import free_part
 from jaxdesign.design import Design
 from jaxdesign.evaluation import check_allowed
-from jaxdesign.problem import Problem, analyse, check_rank, singular, usable
+from jaxdesign.problem import Problem, analyse, check_rank, flat, singular, usable
 from jaxdesign.solvers.driver import Scored, SolverState
 from jaxdesign.solvers.matrix_atoms import Atom, Mixture, allocation_of, atom, matrix_of, mixed, pruned, with_atom
 
 DUST = 1e-12  # labels below this share of the mean are dropped
-SHOWN = 1e-6  # share of the even allocation that shows the first atoms what is missing
+SHOWN = (1e-6, 1e-3, 1.0)  # share of the even allocation that shows the first atoms what is missing
 
 
 class CoupledAtoms(NamedTuple):
@@ -34,17 +34,17 @@ class CoupledAtoms(NamedTuple):
             return _state(problem, Mixture([warm], np.ones(1), None), 0)
         check_rank(problem)
         atoms, passes = [atom(problem, *allowed_start(problem))], 0
-        # the even allocation breaks the constraints: a trace of it shows the next atom where information is missing,
-        # by sensitivities that are large there, so that every atom adds to the rank as long as an allowed one can
-        trace = SHOWN * (problem.even - problem.prior)
         for _ in range(2 * problem.dim + 2):
             mixture = Mixture(atoms, np.full(len(atoms), 1 / len(atoms)), None)
             matrix = matrix_of(problem, mixture)
-            if _regular(problem, matrix):
+            if not flat(matrix) and usable(problem, analyse(problem, matrix)):
                 return _state(problem, pruned(mixed(problem, mixture, 1e-2)), passes)
-            matrix, last = matrix + trace, atoms[-1]
-            priced = certify_coupled(problem, matrix, analyse(problem, matrix), last.pairs, last.labels)
+            if (shown := _with_a_trace(problem, matrix)) is None:
+                break
+            priced = certify_coupled(problem, *shown, atoms[-1].pairs, atoms[-1].labels)
             atoms, passes = [*atoms, _oracle_atom(problem, priced)], passes + priced.passes
+        if _regular(problem, matrix):  # a criterion that is finite where A is singular
+            return _state(problem, mixture, passes)
         raise ValueError(
             "budget: no mixture of allowed allocations was found that makes the information regular; pass a prior (a "
             "ridge), or relax quotas, minima and spend limit"
@@ -54,6 +54,19 @@ class CoupledAtoms(NamedTuple):
         target = max(0.05 * min(scored.relative_gap, 1.0), 0.1 * tol)
         mixture = with_atom(state.memory, _oracle_atom(problem, scored.priced))
         return _state(problem, pruned(mixed(problem, mixture, target)), state.passes)
+
+
+def _with_a_trace(problem: Problem, matrix):
+    """A plus a little information of all pairs, and its analysis; None where that is of no use either.
+
+    The even allocation breaks the constraints: a trace of it shows the next atom where information is missing, by
+    sensitivities that are large there, so that every atom adds to the rank as long as an allowed one can.
+    """
+    for share in SHOWN:
+        shown = matrix + share * (problem.even - problem.prior)
+        if usable(problem, analysis := analyse(problem, shown)):
+            return shown, analysis
+    return None
 
 
 def _state(problem: Problem, mixture: Mixture, passes: int) -> SolverState:

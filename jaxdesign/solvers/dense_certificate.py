@@ -31,7 +31,8 @@ def finish(
 ) -> tuple[Float[Array, "p k k"], Certificate]:
     """Symmetric allocation (P, K, K) that sums to the total over i < j, and its certificate, in the working dtype.
 
-    Call inside `_arrays.float64()`. Where the caps cannot hold the total or A is singular: value inf, efficiency 0.
+    Call inside `_arrays.float64()`. Where the caps cannot hold the total, A is singular or the value is beyond the
+    dtype: value inf, efficiency 0.
     """
     source, dtype = memory_source(pool, np.float64), _arrays.compute_dtype(pool.features.dtype)
     room = dense_room(source, limits)
@@ -40,7 +41,7 @@ def finish(
     matrix = prior + dense_information(source, exact)
     value, anchor, G, factors = analysed(criterion, matrix)
     eps = float(jnp.finfo(jnp.float64).eps)
-    size = jnp.sqrt(jnp.diagonal(G, axis1=1, axis2=2))
+    size = jnp.sqrt(jnp.maximum(jnp.diagonal(G, axis1=1, axis2=2), 0))
     terms = size[:, :, None] * size[:, None, :] * jnp.abs(prior)
     S = oracle_bound(upper_sensitivities(source, factors), room)
     linear = jnp.mean(jnp.sum(G * prior + (pool.dim + 10) * eps * terms, axis=(1, 2))) + S
@@ -50,6 +51,7 @@ def finish(
     efficiency = efficiency_of(criterion, value, bound, pool.dim)
     void = ~(jnp.abs(jnp.sum(exact) - room.total) <= HELD * room.total)
     void |= ~(jnp.isfinite(value) & jnp.isfinite(factors).all() & (bound <= value))
+    void |= jnp.maximum(jnp.abs(value), jnp.abs(bound)) >= float(jnp.finfo(dtype).max)  # no number of that dtype
     value, bound = jnp.where(void, jnp.inf, value), jnp.where(void, -jnp.inf, bound)
     efficiency = jnp.where(void, 0.0, efficiency)
     rounded = Certificate(

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from jaxdesign import _arrays
 from jaxdesign._cholesky import cholesky_and_inverse
+from jaxdesign.pool import centred
 from jaxdesign.pricing.memory import MemorySource, map_chunks
 
 FLAT = 1e-15  # eigenvalues of E at unit diagonal are not counted as smaller than this share of the largest
@@ -62,16 +63,13 @@ def whitened_source(source: MemorySource, basis: Float[Array, "d d"]) -> MemoryS
 
     Copies stay copies. Holds P K d numbers of its own. Traceable; call inside `_arrays.float64()`.
     """
-    raw = source._replace(means=jnp.zeros(source.means.shape, basis.dtype))  # chunks then come as they are, in float64
+    raw = source._replace(means=jnp.zeros(source.means.shape, basis.dtype))  # chunks then come in float64, not centred
 
     def of_chunk(chunk, _):
-        exists = (chunk.copies >= 0)[..., None]
-        rows = jnp.where(exists, chunk.rows, 0)
-        count = jnp.maximum(jnp.sum(exists, axis=1, keepdims=True, dtype=rows.dtype), 1)
-        mean = jnp.sum(rows, axis=1, keepdims=True) / count
-        rows = jnp.matmul(jnp.where(exists, rows - mean, 0), basis, precision=_arrays.HIGHEST)
+        exists = chunk.copies >= 0
+        rows = jnp.matmul(centred(chunk.rows, exists), basis, precision=_arrays.HIGHEST)
         first = jnp.maximum(chunk.copies, 0)[..., None]  # the product may round equal rows differently
-        return jnp.where(exists, jnp.take_along_axis(rows, first, axis=1), 0).astype(source.dtype)
+        return jnp.where(exists[..., None], jnp.take_along_axis(rows, first, axis=1), 0).astype(source.dtype)
 
     features = map_chunks(of_chunk, raw)
     return source._replace(
