@@ -58,6 +58,7 @@ def select_pairs(
         exchange           the best of these, labels moved from pair to pair until no move helps (`exact.exchange`;
                            LogDet and Trace), where none is certified to tol; exchange_2 from the rounded design, and
                            exchange_3 and so on from the others on pools so small that this costs little
+        spanning           exchange from a choice that leaves the information singular, until it does not, where all do
 
     Args:
         pool: the pool.

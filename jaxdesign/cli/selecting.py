@@ -26,6 +26,7 @@ PHASES = {  # of `select_pairs`; the others are ways of rounding, and exchange f
     "optimise": "optimising",
     "greedy": "choosing greedily",
     "greedy_logdet": "choosing greedily, for log det",
+    "spanning": "making the choice regular",
 }
 
 

@@ -248,15 +248,19 @@ def _swap_among(
     labelled = batch.pairs[found.labelled[: swap_rounds.LABELLED]]
     pairs = np.unique(np.concatenate([labelled, found.others]), axis=0)
     working = _working_set(problem, batch, pairs)
-    swapped = 0
+    swapped, last, earlier = 0, np.inf, (working, 0)
     while swapped < limit:
         left = np.int64(min(limit - swapped, 1e9))
-        working, made = swap_rounds.swap_round(
+        after, made, value = swap_rounds.swap_round(
             working, batch.target_root, np.float64(least), left, dtype=np.dtype(dtype)
         )
-        swapped += int(made)
+        if not value < last:  # near a singular A, rounding may promise gains for ever
+            working, swapped = earlier
+            break
         if not made:
             break
+        earlier, last = (working, swapped), float(value)
+        working, swapped = after, swapped + int(made)
     if not swapped:
         return batch, 0
     rest = _places(problem, batch.pairs, pairs) < 0

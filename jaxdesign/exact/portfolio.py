@@ -36,6 +36,7 @@ DRAWS = 8  # random roundings tried
 EXCHANGE_PASSES = 40  # over the pool, at most
 STARTS = 12  # of exchange, at most;
 STARTS_WORK = 3e8  # fewer where labels times the entries of the pool are many, but two at least
+LENT = 1e-6  # share of the even allocation lent to a singular choice, so that exchange can mend it
 
 
 class Choice(NamedTuple):
@@ -99,14 +100,15 @@ def best_choice(
         tol: a candidate certified to this ends the search.
         seed: for the candidates that draw.
         size: labels per task.
-        methods: names of the candidates to try, of METHODS and RECIPES.
+        methods: names of the candidates to try, of METHODS and RECIPES. Where all are singular, exchange mends the
+            first, as `spanning`: by log det A with a little information of all pairs lent to it.
         progress: told the name of a candidate when its turn comes, and what there is to say about it.
     """
     tasks = in_tasks(problem, size)
     whole = whole_bound(problem, tasks.limits, size)
     bound = max(relaxed.certificate.lower_bound, whole)
     design = replace(relaxed, labels=relaxed.labels / size)
-    choices, told = [], {}
+    choices, told, singular_ones = [], {}, []
 
     def consider(name, began, pairs, labels, **more):
         if labels.sum() != tasks.limits.total:
@@ -114,7 +116,9 @@ def best_choice(
         certificate = certificate_of(problem, pairs, size * labels, bound)
         seconds = time.perf_counter() - began
         told[name] = {"value": certificate.value, "efficiency": certificate.efficiency, "seconds": seconds} | more
-        if np.isfinite(certificate.value):
+        if not np.isfinite(certificate.value):
+            singular_ones.append(Choice(name, pairs, labels, certificate))
+        else:
             choices.append(Choice(name, pairs, labels, certificate))
             choices.sort(key=lambda choice: choice.certificate.value)
 
@@ -132,6 +136,14 @@ def best_choice(
         consider(
             name, began, pairs[labels > 0], labels[labels > 0], **({} if prompts is None else {"prompts": prompts})
         )
+    if not choices and singular_ones and "exchange" in methods:
+        began = time.perf_counter()
+        lent = replace(tasks, criterion=LogDet(), prior=tasks.prior + LENT * (tasks.even - tasks.prior))
+        start = singular_ones[0]
+        pairs, labels, made = exchange(
+            lent, start.pairs, start.labels, max_passes=EXCHANGE_PASSES, progress=partial(progress, "spanning")
+        )
+        consider("spanning", began, pairs, labels, start=start.name, swaps=made.swaps)
     proxy = replace(tasks, criterion=as_trace(problem.criterion))
     if isinstance(proxy.criterion, LogDet | Trace) and "exchange" in methods:
         for number, start in enumerate(_starts(tasks, choices)):

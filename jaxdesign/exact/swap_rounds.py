@@ -23,6 +23,7 @@ from jaxdesign.information import sparse_information
 LABELLED = 1024  # pairs that a round considers taking a label from
 BLOCK = 256  # of them scored together
 ASIDE = 512  # pairs taken aside
+MOST = 512  # swaps of a round: their Gram matrix is updated by each, and its rounding errors add up
 
 
 class WorkingSet(NamedTuple):
@@ -60,17 +61,17 @@ class Aside(NamedTuple):
 @jax.jit(static_argnames="dtype")
 def swap_round(
     working: WorkingSet, target_root: Float[Array, "*r d d"] | None, least, limit, *, dtype
-) -> tuple[WorkingSet, Int[Array, ""]]:
-    """One round: the working set after it and the number of swaps made.
+) -> tuple[WorkingSet, Int[Array, ""], Float[Array, ""]]:
+    """One round: the working set after it, the number of swaps made and the criterion before them.
 
     Args:
         working: the pairs with their labels.
         target_root: B with B B^T = H; None for LogDet.
         least: only swaps that gain more are made (float64 gains, exact at the time of the swap).
-        limit: at most so many swaps.
+        limit: at most so many swaps, and at most MOST.
         dtype: in which the whole working set is scored, which decides only what is taken aside.
     """
-    _, factors = swaps.factors_of(working.matrix, target_root)
+    value, factors = swaps.factors_of(working.matrix, target_root)
     slots, valid = _take_aside(working, factors, dtype)
     z, c = working.differences[slots], working.label_info[:, slots]
     rows = swaps.whitened(factors, z, c, jnp.float64)
@@ -78,14 +79,14 @@ def swap_round(
     before, cap = jnp.where(valid, working.labels[slots], 0), jnp.where(valid, working.cap[slots], 0)
     owner, cost = working.owner[:, slots], None if working.cost is None else working.cost[slots]
     after = lax.while_loop(
-        lambda aside: (aside.gain > least) & (aside.made < limit),
+        lambda aside: (aside.gain > least) & (aside.made < jnp.minimum(limit, MOST)),
         lambda aside: _swap_best(aside, owner, cost, cap, least),
         Aside(before, working.left, gram, jnp.zeros((), jnp.int64), jnp.full((), jnp.inf)),
     )
     place = jnp.where(valid, slots, len(working.cap))
     labels = working.labels.at[place].set(after.labels, mode="drop")
     matrix = working.matrix + sparse_information(z, c * (after.labels - before)[None])
-    return working._replace(labels=labels, left=after.left, matrix=matrix), after.made
+    return working._replace(labels=labels, left=after.left, matrix=matrix), after.made, value
 
 
 def _obeyed(left: Left, out_of, into, out_cost, into_cost) -> Bool[Array, "k l"]:

@@ -98,7 +98,9 @@ def _steps(dense: DenseProblem, powers: Float[Array, " n"]):
     pairs = jnp.sum(dense.room.cap > 0, dtype=even.dtype)
     share = EVEN * jnp.minimum(1, FEW * dense.prior.shape[-1] / pairs)
     powers = jnp.concatenate([jnp.zeros(1), powers])  # the first step only scores the even allocation
-    return jax.lax.scan(step, (even, jnp.ones_like(even)), powers)[0]
+    labels, b = jax.lax.scan(step, (even, jnp.ones_like(even)), powers)[0]
+    known = jnp.isfinite(labels).all() & jnp.isfinite(b).all()  # or label information is below what float32 holds
+    return jnp.where(known, labels, even), jnp.where(known, b, 1)
 
 
 def leading_pairs(
