@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxdesign import _arrays, _checks
 from jaxdesign._cholesky import cholesky_and_inverse
 from jaxdesign.budget import Limits
-from jaxdesign.criteria import CriterionLike, LogDet, Trace
+from jaxdesign.criteria import CriterionLike, LogDet, Trace, in_basis
 from jaxdesign.exact.full_greedy import REFRESH, full_greedy
 from jaxdesign.exact.lazy_greedy import Rules, Start, lazy_greedy
 from jaxdesign.information import (
@@ -26,8 +26,9 @@ from jaxdesign.information import (
     prompt_label_information,
     prompt_major,
 )
-from jaxdesign.pool import CompletionPool, candidate_pairs, centred_features, first_copies
+from jaxdesign.pool import CompletionPool, candidate_pairs, centred_features, first_copies, less_first
 from jaxdesign.problem import check_kinds, traceable_prior
+from jaxdesign.scaling import EXTREME, ORDINARY
 
 LIFT = 1e-6  # smallest eigenvalue before the first pick, over the mean one after an even allocation
 
@@ -74,8 +75,9 @@ def greedy(
             the wrong shape or (outside of jit) indefinite.
 
     Numerics: the d x d algebra in float64 whatever the x64 flag; pairs are compared in float32 (float64 for float64
-    features), gains within 4e-6 of the best count as ties: of the first such prompt, the first such (i, j). Squares of
-    centred features must be in the range of that dtype (sizes of 1e-18 to 1e18 in float32).
+    features), gains within 4e-6 of the best count as ties: of the first such prompt, the first such (i, j). Features
+    are in units of a power of two near their largest, so their size does not matter; columns 1e-18 times as large as
+    others are lost in float32.
     Complexity: LogDet at most 2 P K d + 2 P K^2 operations per pick, as matrix products, and as much again for prompts
     that are looked at twice; Trace 4 P K d + 12 P K^2 at the speed of memory; and 2 P K d^2 + 2 P K^2 d every 512 picks
     for LogDet, every 64 or a quarter of them for Trace, at every pick for other criteria; all times R draws. Memory
@@ -99,7 +101,7 @@ def greedy(
     with _arrays.float64():
         held = traceable_prior(prior, pool)
         held = held[0, 0, 0] if prior is None or jnp.ndim(prior) == 0 else held  # a ridge needs no factorisation
-        pairs, picked = _greedy(bare, crit, held, int(size), cap, quota, shut, rows=int(size))
+        pairs, picked = _greedy(*_in_units(bare, crit, held), int(size), cap, quota, shut, rows=int(size))
         return pairs, (jnp.arange(int(size), dtype=jnp.int32) < picked).astype(jnp.float32)
 
 
@@ -190,6 +192,19 @@ def mean_information(
     length = _arrays.chunk_length(pool.num_prompts, pool.completions, pool.dim)
     count = jnp.maximum(jnp.sum(candidates, dtype=jnp.float64), 1)
     return jax.tree.map(lambda total: total / count, _arrays.sum_chunks(chunk, arrays, length))
+
+
+@jax.jit
+def _in_units(pool, crit, prior):
+    """Pool, criterion and prior with features divided by a power of two near the largest; as they are if ordinary."""
+    if pool.features.dtype == np.float16:  # cannot hold what is not ordinary
+        return pool, crit, prior
+    largest = jnp.max(jnp.abs(less_first(pool.features.astype(jnp.float64), pool.mask)))
+    unit = jnp.clip(_arrays.power_of_two_below(largest), 2.0 ** -EXTREME[4], 2.0 ** EXTREME[4])
+    unit = jnp.where((unit < 2.0**-ORDINARY) | (unit > 2.0**ORDINARY), unit, 1)
+    features = pool.features * (1 / unit).astype(pool.features.dtype)
+    bare = CompletionPool.tree_unflatten(None, (features, pool.scores, pool.mask, pool.flip))
+    return bare, in_basis(crit, jnp.eye(pool.dim) / unit), prior / unit**2
 
 
 def _cap(limit, name, prompts):
