@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from .workers import Worker, outcome_of, problem_of
+from .workers import Worker, outcome_of, problem_of, shares
 
 
 def main(arguments=None) -> int:
@@ -34,11 +34,7 @@ def main(arguments=None) -> int:
     if options.out.exists():
         known = {o.seed: o for o in map(report.read, options.out.read_text().splitlines())}
     left = [seed for seed in range(first, last) if seed not in known]
-    workers = [
-        Worker(left[k :: options.processes], options.programs)
-        for k in range(options.processes)
-        if left[k :: options.processes]
-    ]
+    workers = [Worker(share, options.programs) for share in shares(left, options.programs, options.processes)]
     done, broken = 0, []
     with options.out.open("a") as file:
 

@@ -409,6 +409,9 @@ def _exception(problem: Problem, error: Exception, call: Library) -> str:
         condition = judge.condition(start) if any(w != "witness" for _, _, w in judge.known) else 0.0
     else:
         condition = judge.condition(judge.search.start)
+    if "information of all pairs" in text:  # of the even allocation, which one huge pair makes singular to rounding
+        even = np.full(len(judge.elements.rows), problem.budget["total"] / len(judge.elements.rows))
+        condition = min(condition, judge.condition(even))
     if condition < 1e-9:
         return f"refused {named}"
     detail = f"{text[:300]} (condition {condition:.3g})"

@@ -28,7 +28,7 @@ class Problem:
     family: str
     wide: bool  # float64 features with x64 on; float32 otherwise
     features: np.ndarray  # (P, K, d), in the dtype that is stored
-    scores: np.ndarray | None
+    scores: np.ndarray | None  # (P, K), (R, P, K) of R draws, or None
     mask: np.ndarray | None
     prior: Any
     criterion: str
@@ -52,6 +52,7 @@ class Program:
     solver: str | None = None
     wide: bool = False
     scored: bool = False
+    draws: int | None = None  # of scores, which then have an axis of their own
     limits: tuple[str, ...] = tuple(name for name in LIMITS if name != "annotators")
     weight: float = 1.0
 
@@ -107,14 +108,27 @@ MANY = (
     Program(DEEP, LOGDET, "optimize"),
     Program(DEEP, TRACE, "optimize", scored=True),
     Program(DEEP, TRACE, "evaluate", scored=True),
+    Program(MEDIUM, LOGDET, "optimize", scored=True, draws=3),
+    Program(MEDIUM, LOGDET, "evaluate", scored=True, draws=3),
+    Program(MEDIUM, LOGDET, "select_pairs", scored=True, draws=3),
+    Program(MEDIUM, TRACE, "optimize", scored=True, draws=3),
+    Program(MEDIUM, TRACE, "evaluate", scored=True, draws=3),
+    Program(MEDIUM, WORST, "evaluate", scored=True, draws=3),
 )  # fmt: skip
+LISTS = {"few": FEW, "many": MANY}
+
+
+def draw_program(seed: int, programs: tuple[Program, ...] = MANY) -> tuple[int, np.random.Generator]:
+    """Which of the programs a seed runs on, and the generator of everything else about its problem."""
+    rng = np.random.default_rng([20260619, seed])
+    weights = np.array([program.weight for program in programs])
+    return int(rng.choice(len(programs), p=weights / weights.sum())), rng
 
 
 def draw(seed: int, programs: tuple[Program, ...] = MANY) -> Problem:
     """The problem of a seed, on one of the programs."""
-    rng = np.random.default_rng([20260619, seed])
-    weights = np.array([program.weight for program in programs])
-    program = programs[rng.choice(len(programs), p=weights / weights.sum())]
+    number, rng = draw_program(seed, programs)
+    program = programs[number]
     criterion = str(rng.choice(program.criteria))
     far = [name for name in FAMILIES if name != "far_scores" or program.scored]
     family = str(rng.choice(far + 3 * ["far_scores"] * program.scored))
@@ -130,6 +144,8 @@ def draw(seed: int, programs: tuple[Program, ...] = MANY) -> Problem:
         scores = values.scores
         if scores is None:
             scores = rng.normal(0, rng.choice([0.0, 0.5, 2.0, 30.0]), shape[:2])
+        if program.draws is not None:
+            scores = scores + rng.normal(0, rng.choice([0.0, 0.1, 1.0, 10.0]), (program.draws, *shape[:2]))
         scores = scores.astype(features.dtype)
     exists = np.ones(shape[:2], bool) if mask is None else mask
     limits = str(rng.choice(program.limits))

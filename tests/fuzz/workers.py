@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 
 def problem_of(seed: int, programs: str):
     from . import problems
 
-    return problems.draw(seed, {"few": problems.FEW, "many": problems.MANY}[programs])
+    return problems.draw(seed, problems.LISTS[programs])
+
+
+def shares(seeds: Sequence[int], programs: str, count: int) -> list[list[int]]:
+    """Seeds dealt to processes so that each compiled program is needed by one process, for a while."""
+    from . import problems
+
+    def kind(seed):
+        return -1 if bad_arguments(seed) else problems.draw_program(seed, problems.LISTS[programs])[0]
+
+    ordered = sorted(seeds, key=lambda seed: (kind(seed), seed))
+    ends = [round(k * len(ordered) / count) for k in range(count + 1)]
+    return [ordered[a:b] for a, b in pairwise(ends) if a < b]
+
+
+def bad_arguments(seed: int) -> bool:
+    """Every twentieth seed is a case of arguments that must be refused."""
+    return seed % 20 == 19
 
 
 def outcome_of(seed: int, programs: str):
-    """Every twentieth seed is a case of bad arguments."""
     from . import harness, refusals
 
-    return refusals.refuse(seed // 20) if seed % 20 == 19 else harness.run(problem_of(seed, programs))
+    return refusals.refuse(seed // 20) if bad_arguments(seed) else harness.run(problem_of(seed, programs))
 
 
 def work(seeds, programs, outcome_of, pipe):
