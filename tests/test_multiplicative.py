@@ -26,8 +26,12 @@ BUDGETS = {"caps": {"total": 20.0, "per_pair": 3.0}, "quotas": {"total": 20.0, "
 
 @pytest.mark.parametrize(
     ("criterion", "name"),
-    [(LogDet(), "caps"), (LogDet(), "quotas"), (Trace(H), "caps"), (Trace(H), "quotas")],
-    ids=lambda part: part if isinstance(part, str) else type(part).__name__,
+    [
+        pytest.param(LogDet(), "caps", id="LogDet-caps"),
+        pytest.param(LogDet(), "quotas", id="LogDet-quotas", marks=pytest.mark.slow),
+        pytest.param(Trace(H), "caps", id="Trace-caps", marks=pytest.mark.slow),
+        pytest.param(Trace(H), "quotas", id="Trace-quotas"),
+    ],
 )
 @settings(max_examples=6)
 @given(
