@@ -313,7 +313,8 @@ def test_every_solver_knows_flips(solver, flip):
     assert found.lower_bound <= expected.value + 1e-9
 
 
-@pairs_daily
+@slow
+@every_kind
 @settings(max_examples=3)
 @given(seed=seeds)
 def test_padding_and_the_certificate_of_an_even_allocation(seed, flip):
@@ -330,29 +331,30 @@ def test_padding_and_the_certificate_of_an_even_allocation(seed, flip):
 
 
 @pytest.mark.parametrize(("scores", "flip"), [pytest.param("no", "prompt", marks=slow), ("yes", "pair")])
-def test_whole_labels(scores, flip):
+@pytest.mark.parametrize("name", ["LogDet", pytest.param("Trace", marks=slow)])
+def test_whole_labels(name, scores, flip):
     pool = random_pool(5, scores, flip)
     budget = Budget(12, per_pair=1)
-    for criterion, target in ((LogDet(), None), (Trace(H), H)):
-        batch = select_pairs(pool, criterion, budget, prior=RIDGE)
-        pairs, z, c = written_out(pool)
-        index = {tuple(pair): k for k, pair in enumerate(pairs.tolist())}
-        labels = np.zeros(len(pairs))
-        labels[[index[tuple(pair)] for pair in batch.pairs.tolist()]] = batch.labels
-        value = criterion_of(information_of(z, c, labels, RIDGE), target)
-        assert batch.certificate.value == pytest.approx(value, rel=1e-9)
-        problem = make_problem(pool, criterion, budget, RIDGE)
-        after, moved, told = exchange(problem, pairs[::-1][:12], np.ones(12))
-        check_allowed(problem, after, moved)
-        assert told.optimal and told.value < told.value_before
-        rest = np.ones(len(pairs), bool)
-        rest[[index[tuple(pair)] for pair in after.tolist()]] = False
-        n = (~rest).astype(float)
-        for k in np.flatnonzero(n):  # no swap helps, by enumeration
-            for l in np.flatnonzero(rest):
-                n[[k, l]] = 0, 1
-                assert criterion_of(information_of(z, c, n, RIDGE), target) >= told.value - 2e-9 * max(1, abs(value))
-                n[[k, l]] = 1, 0
+    criterion, target = {"LogDet": (LogDet(), None), "Trace": (Trace(H), H)}[name]
+    batch = select_pairs(pool, criterion, budget, prior=RIDGE)
+    pairs, z, c = written_out(pool)
+    index = {tuple(pair): k for k, pair in enumerate(pairs.tolist())}
+    labels = np.zeros(len(pairs))
+    labels[[index[tuple(pair)] for pair in batch.pairs.tolist()]] = batch.labels
+    value = criterion_of(information_of(z, c, labels, RIDGE), target)
+    assert batch.certificate.value == pytest.approx(value, rel=1e-9)
+    problem = make_problem(pool, criterion, budget, RIDGE)
+    after, moved, told = exchange(problem, pairs[::-1][:12], np.ones(12))
+    check_allowed(problem, after, moved)
+    assert told.optimal and told.value < told.value_before
+    rest = np.ones(len(pairs), bool)
+    rest[[index[tuple(pair)] for pair in after.tolist()]] = False
+    n = (~rest).astype(float)
+    for k in np.flatnonzero(n):  # no swap helps, by enumeration
+        for l in np.flatnonzero(rest):
+            n[[k, l]] = 0, 1
+            assert criterion_of(information_of(z, c, n, RIDGE), target) >= told.value - 2e-9 * max(1, abs(value))
+            n[[k, l]] = 1, 0
 
 
 @every_kind_and_score
@@ -445,6 +447,7 @@ def test_flips_move_along_with_prompts_and_completions(flip):
     np.testing.assert_allclose(moved_b, expected, rtol=1e-4, atol=1e-5 * b.max())
 
 
+@slow
 def test_even_noise_without_scores_makes_every_label_worth_less():
     features, _, mask = random_arrays(10)
     plain, noisy = CompletionPool(features, mask=mask), CompletionPool(features, mask=mask, flip=0.3)

@@ -97,6 +97,7 @@ def test_a_start_saves_passes_and_forgets_nothing():
 
 
 @needs_cvxpy
+@pytest.mark.slow
 def test_a_criterion_of_the_users():
     user = Criterion(lambda A: -jax.numpy.linalg.slogdet(A)[1])
     design = optimize(random_pool(1), user, Budget(20, per_pair=3), prior=0.1, solver="multiplicative", tol=1e-3)

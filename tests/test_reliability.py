@@ -320,6 +320,7 @@ def test_a_coin_among_the_good_is_found_from_any_start():
         np.testing.assert_allclose(one.log_likelihood[-1], found[0].log_likelihood[-1], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_small_average_is_not_called_converged(crowd):
     pool, _, labels, _ = crowd
     assert not estimate_reliability(pool, labels, ema=1e-7, max_iterations=400).converged

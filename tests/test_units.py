@@ -152,6 +152,7 @@ def test_a_weak_column_is_no_lack_of_rank():
     assert design.certificate.efficiency > 0.999
 
 
+@slow
 def test_annotators_and_far_units():
     people = Annotators(flip=[0.1, 0.3], names=["one", "two"])
     plain, far = (optimize(CompletionPool(np.ldexp(F, e)), LogDet(), Budget(8), annotators=people) for e in (0, 60))

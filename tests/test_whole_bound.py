@@ -302,6 +302,11 @@ def test_orthogonal_pairs_meet_the_bounds():
     np.testing.assert_allclose(bound, -8 * np.log(0.5) - 3 * np.log1p(leverage), rtol=1e-9)
     bound, _ = bound_of(pool, Trace(np.eye(8)), Budget(3, 1), prior)
     np.testing.assert_allclose(bound, 2 * (5 + 3 / (1 + leverage)), rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_a_choice_of_orthogonal_pairs_is_certified_as_the_best():
+    pool, prior = regression_pool(4 * np.eye(8)), 0.5
     for criterion in (LogDet(), Trace(np.eye(8))):
         batch = select_pairs(pool, criterion, Budget(3, 1), prior=prior)
         assert batch.certificate.efficiency > 1 - 1e-9

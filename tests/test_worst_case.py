@@ -178,6 +178,7 @@ def test_one_target_is_trace(mixture):
     assert found.passes == expected.passes and len(found.trace) == 1
 
 
+@pytest.mark.slow
 def test_scales_are_what_values_are_divided_by():
     pool = random_pool(3)
     alone = [optimize(pool, Trace(H), Budget(20.0), prior=RIDGE).certificate.value for H in THREE.values()]
