@@ -6,6 +6,7 @@ TRACEABLE also run inside the caller's jit; HOST ones run their loop on the host
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from problems import random_arrays, random_flips, random_spd
 
 import jaxdesign
@@ -65,6 +66,9 @@ TRACEABLE = {
     "effective_sample_size": lambda pool: preference.effective_sample_size(pool, LOGS),
     "log_policy": lambda pool: log_policy(pool, np.ones(DIM, np.float32)),
 }
+
+# of these, siblings that take long to compile on every mesh and in every mode; they are for the slow tier there
+SIBLINGS = ["greedy, Trace", "greedy, WorstCase", "frank_wolfe", "frank_wolfe, quotas", "multiplicative, quotas"]
 
 GROUPS = Quota(np.arange(PROMPTS) % 2, at_least={0: 2, 1: 1}, at_most=9)
 COSTS = np.random.default_rng(4).integers(1, 4, (PROMPTS, COMPLETIONS)).astype(float)
@@ -166,6 +170,11 @@ QUICK = [
     "baselines.square_root",
 ]
 THOROUGH = [name for name in HOST if name not in QUICK]
+
+
+def daily(names, slow):
+    """Names as parameters, of which some are for the slow tier."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in slow else []) for name in names]
 
 
 def agree(found, expected, rtol=1e-5):

@@ -51,6 +51,10 @@ BY_MARGIN = ("largest_score_gap", "closest_call")
 DRAWN = ("random", "first_two", "square_root", "t_pilaf")
 ONE_A_ROUND = sorted(set(SELECTORS) - {"adpo", "bait"})  # by a score that labels do not change
 every_selector = pytest.mark.parametrize("name", SELECTORS)
+# bait and adpo pick in loops, which compile for every shape and every kind of scores
+all_but_loops_daily = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ONE_A_ROUND else pytest.mark.slow) for name in SELECTORS]
+)
 
 
 def picks(select, pool, total, prior=1.0, crit=None, seed=0, **caps):
@@ -139,7 +143,7 @@ def test_the_certificate_is_that_of_the_choice(name, target):
     assert 0 < design.certificate.efficiency <= 1
 
 
-@every_selector
+@all_but_loops_daily
 def test_a_singular_choice_has_value_inf_and_efficiency_0(name):
     few = SELECTORS[name](random_pool(0), LogDet(), Budget(DIM - 1, per_pair=1))
     assert few.certificate.value == np.inf and few.certificate.efficiency == 0.0
@@ -162,7 +166,7 @@ def test_the_same_seed_gives_the_same_choice(name):
     assert (len(others) > 1) == (name in DRAWN)
 
 
-@every_selector
+@all_but_loops_daily
 def test_scores_with_draws_and_no_scores(name):
     design = SELECTORS[name](random_pool(5, "draws"), LogDet(), Budget(12, per_prompt=4), prior=HELD)
     assert design.labels.sum() == 12 and np.isfinite(design.certificate.value)

@@ -57,6 +57,7 @@ def check_rows(code, lines, results, err, cases):
                 assert number > 0, (row["name"], path)
 
 
+@pytest.mark.slow
 def test_every_measurement_tells_finite_numbers(command):
     every = {case.section for case in gpu.cases(small=True)}
     assert every == {case.section for case in gpu.cases(small=False)}

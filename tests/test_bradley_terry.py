@@ -177,7 +177,7 @@ def test_float32_inside_of_jit_does_not_mind_units():
         assert found.converged
 
 
-@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [pytest.param(np.float16, marks=pytest.mark.slow), jnp.bfloat16])
 def test_low_precision_inside_of_jit_is_computed_in_float32(dtype):
     z, wins, counts = problem(2)
     z = z.astype(dtype)
@@ -220,6 +220,7 @@ def test_the_hessian_of_flipped_labels_is_that_of_their_likelihood():
         np.testing.assert_allclose(bradley_terry._bend(u, wins, 3.0, flip), bend, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_flip_per_label_and_a_traced_one_have_several_starts_too(flipped):
     flip, z, wins, best = flipped[1]
     each = np.full(30, flip)
@@ -244,7 +245,7 @@ def test_where_there_is_no_maximum_w_is_finite_and_not_converged():
         assert np.isfinite(fit.parameter).all() and np.isfinite(fit.information).all() and not fit.converged
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_nan_among_many_values_is_seen(dtype):
     """A maximum over 4,096 values or more drops NaN on CPUs: a fit of NaN called itself converged."""
     rng = np.random.default_rng(0)
@@ -263,7 +264,7 @@ def test_nan_among_many_values_is_seen(dtype):
         fit_bradley_terry(z, wins, np.ones(len(z)))
 
 
-@pytest.mark.parametrize("flip", [0.0, 0.2])
+@pytest.mark.parametrize("flip", [0.0, pytest.param(0.2, marks=pytest.mark.slow)])
 def test_strict_promotion_of_dtypes_and_ranks(flip):
     z, wins, counts = problem(2)
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):

@@ -264,7 +264,9 @@ def test_nothing_is_worth_more_information_than_a_target_of_zero():
 # ---- information from sparse and dense lists
 
 
-@pytest.mark.parametrize("scores", ["no", "yes", "draws"])
+@pytest.mark.parametrize(
+    "scores", [pytest.param("no", marks=pytest.mark.slow), pytest.param("yes", marks=pytest.mark.slow), "draws"]
+)
 def test_long_lists_take_the_dense_way_to_the_same_matrix(scores):
     pool = random_pool(9, scores, prompts=3, completions=8)
     pairs, z, c = written_out(pool)

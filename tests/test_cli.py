@@ -36,6 +36,7 @@ def features(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow  # compiles for the size of that pool; CI runs the same command
 def test_the_packaged_pool_needs_nothing_but_a_number_of_labels(tmp_path, capsys):
     assert run("select", "--labels", 100, "--output", tmp_path / "pairs.jsonl") == 0
     rows, report = rows_of(tmp_path / "pairs.jsonl"), json.loads((tmp_path / "pairs.json").read_text())
@@ -106,6 +107,7 @@ def test_every_pair_is_as_good_at_random_as_by_design(features, capsys):
     assert float(shares[0]) <= certified < float(shares[0]) + 1e-3
 
 
+@pytest.mark.slow
 def test_few_labels_and_few_passes_are_told_by_the_names_of_options(features, capsys):
     options = ["--labels", 4, "--max-passes", 1, "--tol", 0]
     assert run("select", features / "features.npy", *options, "--output", features / "pairs.jsonl") == 0

@@ -179,7 +179,9 @@ def test_a_finished_design_needs_no_more_work(criterion, name):
 
 
 @pytest.mark.parametrize("start", BUDGETS, ids="from {}".format)
-@pytest.mark.parametrize("criterion", [LogDet(), Trace(H)], ids=["LogDet", "Trace"])
+@pytest.mark.parametrize(
+    "criterion", [pytest.param(LogDet(), id="LogDet"), pytest.param(Trace(H), id="Trace", marks=pytest.mark.slow)]
+)
 def test_a_design_starts_another_problem(criterion, start):
     """Another budget, another prior, another criterion: caps are obeyed, the same values are reached."""
     pool = medium_pool(0)

@@ -102,7 +102,9 @@ def test_whole_labels_obey_the_budget(seed, per_pair, priced):
     assert value <= rival + 1e-9 and batch.certificate.lower_bound <= rival
 
 
-@pytest.mark.parametrize("traced", [False, True], ids=["LogDet", "Trace"])
+@pytest.mark.parametrize(
+    "traced", [pytest.param(False, id="LogDet"), pytest.param(True, id="Trace", marks=pytest.mark.slow)]
+)
 def test_enumeration_finds_nothing_below_the_bound(traced):
     H, found = TARGET if traced else None, 0
     for seed in range(12):

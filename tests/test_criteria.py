@@ -30,7 +30,13 @@ CRITERIA = {
     "Criterion like LogDet": (Criterion(user_log_det), None),
     "Criterion like Trace": (Criterion(user_trace), TARGET),
 }
-every_criterion = pytest.mark.parametrize(("criterion", "H"), CRITERIA.values(), ids=CRITERIA.keys())
+every_criterion = pytest.mark.parametrize(
+    ("criterion", "H"),
+    [
+        pytest.param(*case, id=name, marks=pytest.mark.slow if name == "Criterion like Trace" else [])
+        for name, case in CRITERIA.items()
+    ],
+)
 
 
 def matrices(seed, lead=()):

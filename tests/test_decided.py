@@ -16,7 +16,7 @@ def rows(pairs):
     return set(map(tuple, np.asarray(pairs).tolist()))
 
 
-@pytest.mark.parametrize("scores", ["no", "draws"])
+@pytest.mark.parametrize("scores", ["no", pytest.param("draws", marks=pytest.mark.slow)])
 def test_excluding_all_pairs_of_a_completion_is_masking_it(scores):
     features, u, mask = random_arrays(4, draws=None if scores == "no" else 3)
     u = None if scores == "no" else u
@@ -33,8 +33,9 @@ def test_excluding_all_pairs_of_a_completion_is_masking_it(scores):
 
 
 @pytest.mark.parametrize("coupled", [False, True])
-@pytest.mark.parametrize("H", [None, TARGET], ids=["LogDet", "Trace"])
-def test_required_pairs_are_labels_held_already(H, coupled):
+@pytest.mark.parametrize("name", ["LogDet", pytest.param("Trace", marks=pytest.mark.slow)])
+def test_required_pairs_are_labels_held_already(name, coupled):
+    H = None if name == "LogDet" else TARGET
     pool, criterion = random_pool(6), LogDet() if H is None else Trace(H)
     required = np.array([[0, 0, 2], [0, 2, 0], [4, 1, 3]])  # the first twice, once turned round
     more = {"quotas": Quota(DOMAIN, at_most=7)} if coupled else {}
@@ -93,7 +94,7 @@ def test_labels_that_lack_a_required_or_use_an_excluded_pair_are_named():
         jaxdesign.evaluate(pool, LogDet(), Budget(2, exclude=[(3, 2, 1)]), pairs, [1, 1], prior=PRIOR)
 
 
-@pytest.mark.parametrize("coupled", [False, True])
+@pytest.mark.parametrize("coupled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_tasks_are_whole(coupled):
     pool = random_pool(2, "no")
     more = {"quotas": Quota(DOMAIN, at_most=9)} if coupled else {}
@@ -149,6 +150,7 @@ def test_who_labels_is_chosen_with_what():
     np.testing.assert_array_equal(again.annotators, batch.annotators)
 
 
+@pytest.mark.slow
 def test_annotators_have_limits_and_prompts_count_them_together():
     pool = random_pool(2, "no")
     people = Annotators([0.01, 0.3, 0.2], at_most=[4, np.inf, np.inf], at_least=[0, 2, 0])
@@ -160,6 +162,7 @@ def test_annotators_have_limits_and_prompts_count_them_together():
     assert (0, 0, 2) not in rows(batch.pairs)
 
 
+@pytest.mark.slow
 def test_annotators_alike_and_free_are_repeats():
     pool = random_pool(2, "no")
     joint = jaxdesign.optimize(pool, LogDet(), Budget(12, 1), prior=PRIOR, annotators=Annotators([0.1, 0.1]), tol=1e-6)

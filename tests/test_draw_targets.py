@@ -37,7 +37,9 @@ def test_value_gradient_and_curvature():
         np.testing.assert_allclose(criterion.curvature(jnp.asarray(matrices))(change), -slope, rtol=1e-9)
 
 
-@pytest.mark.parametrize("solver", ["column_generation", "interior_point", "matrix_atoms"])
+@pytest.mark.parametrize(
+    "solver", ["column_generation", "interior_point", pytest.param("matrix_atoms", marks=pytest.mark.slow)]
+)
 def test_designs_agree_with_the_reference(solver):
     pool, budget = random_pool(2, "draws"), Budget(15, 2)
     design = jaxdesign.optimize(pool, Trace(TARGETS), budget, prior=PRIOR, tol=1e-5, solver=solver)

@@ -42,8 +42,22 @@ from jaxdesign.problem import analyse, exact_sensitivities, information, make_pr
 H = random_spd(1)
 RIDGE = 0.1 * np.eye(DIM)
 seeds = st.integers(0, 2**32 - 1)
-every_kind = pytest.mark.parametrize("flip", ["one", "prompt", "pair"])
-every_score = pytest.mark.parametrize("scores", ["no", "yes", "draws"])
+slow = pytest.mark.slow
+KINDS, SCORES = ["one", "prompt", "pair"], ["no", "yes", "draws"]
+every_kind = pytest.mark.parametrize("flip", KINDS)
+# solvers compile for every kind: those of pairs, which are the most general, run daily
+pairs_daily = pytest.mark.parametrize(
+    "flip", [pytest.param(flip, marks=[] if flip == "pair" else slow) for flip in KINDS]
+)
+# kernels too, for scores of every kind as well: each kind of both runs daily, once
+every_kind_and_score = pytest.mark.parametrize(
+    ("scores", "flip"),
+    [
+        pytest.param(scores, flip, marks=[] if SCORES.index(scores) == KINDS.index(flip) else slow)
+        for scores in SCORES
+        for flip in KINDS
+    ],
+)
 few = settings(max_examples=5)
 
 
@@ -113,8 +127,7 @@ def test_rounding_in_a_symmetric_array_is_averaged_away():
 # ---- kernels against pairs written out
 
 
-@every_kind
-@every_score
+@every_kind_and_score
 @few
 @given(seed=seeds)
 def test_both_forms_are_sums_over_pairs(seed, scores, flip):
@@ -133,8 +146,7 @@ def test_both_forms_are_sums_over_pairs(seed, scores, flip):
     assert (found == found.swapaxes(1, 2)).all()
 
 
-@every_kind
-@every_score
+@every_kind_and_score
 def test_lists_of_pairs_know_their_flips(scores, flip):
     pool = random_pool(1, scores, flip)
     pairs, _, c = written_out(pool)
@@ -144,8 +156,7 @@ def test_lists_of_pairs_know_their_flips(scores, flip):
     np.testing.assert_allclose(turned, found, rtol=1e-6)
 
 
-@every_kind
-@every_score
+@every_kind_and_score
 def test_float64_kernels_of_a_problem(scores, flip):
     pool = random_pool(2, scores, flip)
     pairs, z, c = written_out(pool)
@@ -166,8 +177,7 @@ def test_float64_kernels_of_a_problem(scores, flip):
     np.testing.assert_allclose(pair_forms(problem.pool, G, pairs), sensitivities_of(z, c, G), rtol=1e-9)
 
 
-@every_kind
-@every_score
+@every_kind_and_score
 @few
 @given(seed=seeds)
 def test_a_pass_over_the_pool(seed, scores, flip):
@@ -183,8 +193,7 @@ def test_a_pass_over_the_pool(seed, scores, flip):
         assert (np.abs(np.where(best == -1, 0, best) - expected[..., :2]) <= error + 0 * best).all()
 
 
-@every_kind
-@every_score
+@every_kind_and_score
 def test_the_search_for_swaps_scores_pairs_with_their_flips(scores, flip):
     pool = random_pool(3, scores, flip)
     pairs, z, c = written_out(pool)
@@ -220,6 +229,7 @@ def test_the_bound_on_the_rounding_error_shrinks_with_the_information(seed, leve
     assert error.max() <= 1e-3 * exact.max()
 
 
+@slow  # and forgets all compiled programs
 def test_chunks_change_nothing(monkeypatch):
     results = []
     for entries in (_arrays.CHUNK_ENTRIES, 100):
@@ -263,9 +273,19 @@ BUDGETS = {"repeats": {"total": 20.0}, "caps": {"total": 20.0, "per_pair": 1.0}}
 BUDGETS["quotas"] = {"total": 20.0, "per_pair": 3.0, "per_prompt": 5.0}
 
 
-@pytest.mark.parametrize(("limits", "flip"), list(zip(BUDGETS.values(), ["one", "pair", "prompt"], strict=True)))
-@pytest.mark.parametrize("target", [None, H], ids=["LogDet", "Trace"])
-def test_optimize_agrees_with_the_reference_and_with_the_arithmetic_of_pairs(target, limits, flip):
+@pytest.mark.parametrize(
+    ("name", "limits", "flip"),
+    [
+        ("LogDet", "quotas", "prompt"),
+        ("Trace", "caps", "pair"),
+        pytest.param("LogDet", "repeats", "one", marks=slow),
+        pytest.param("LogDet", "caps", "pair", marks=slow),
+        pytest.param("Trace", "repeats", "one", marks=slow),
+        pytest.param("Trace", "quotas", "prompt", marks=slow),
+    ],
+)
+def test_optimize_agrees_with_the_reference_and_with_the_arithmetic_of_pairs(name, limits, flip):
+    target, limits = {"LogDet": None, "Trace": H}[name], BUDGETS[limits]
     pool = random_pool(len(limits), "draws" if flip == "pair" else "no" if flip == "one" else "yes", flip)
     criterion = LogDet() if target is None else Trace(target)
     reference = jaxdesign.reference.optimize(pool, criterion, Budget(**limits), RIDGE)
@@ -281,7 +301,7 @@ def test_optimize_agrees_with_the_reference_and_with_the_arithmetic_of_pairs(tar
     assert frank_wolfe_gap(pairs, z, c, labels, limits, RIDGE, target) <= 2e-5 * max(1, abs(found.value))
 
 
-@every_kind
+@pairs_daily
 @pytest.mark.parametrize("solver", ["frank_wolfe", "multiplicative", "matrix_atoms", "interior_point"])
 def test_every_solver_knows_flips(solver, flip):
     pool = random_pool(4, "yes", flip)
@@ -293,6 +313,7 @@ def test_every_solver_knows_flips(solver, flip):
     assert found.lower_bound <= expected.value + 1e-9
 
 
+@slow
 @every_kind
 @settings(max_examples=3)
 @given(seed=seeds)
@@ -309,41 +330,41 @@ def test_padding_and_the_certificate_of_an_even_allocation(seed, flip):
     assert design.certificate.efficiency > 1 - 1e-6
 
 
-@pytest.mark.parametrize(("scores", "flip"), [("no", "prompt"), ("yes", "pair")])
-def test_whole_labels(scores, flip):
+@pytest.mark.parametrize(("scores", "flip"), [pytest.param("no", "prompt", marks=slow), ("yes", "pair")])
+@pytest.mark.parametrize("name", ["LogDet", pytest.param("Trace", marks=slow)])
+def test_whole_labels(name, scores, flip):
     pool = random_pool(5, scores, flip)
     budget = Budget(12, per_pair=1)
-    for criterion, target in ((LogDet(), None), (Trace(H), H)):
-        batch = select_pairs(pool, criterion, budget, prior=RIDGE)
-        pairs, z, c = written_out(pool)
-        index = {tuple(pair): k for k, pair in enumerate(pairs.tolist())}
-        labels = np.zeros(len(pairs))
-        labels[[index[tuple(pair)] for pair in batch.pairs.tolist()]] = batch.labels
-        value = criterion_of(information_of(z, c, labels, RIDGE), target)
-        assert batch.certificate.value == pytest.approx(value, rel=1e-9)
-        problem = make_problem(pool, criterion, budget, RIDGE)
-        after, moved, told = exchange(problem, pairs[::-1][:12], np.ones(12))
-        check_allowed(problem, after, moved)
-        assert told.optimal and told.value < told.value_before
-        rest = np.ones(len(pairs), bool)
-        rest[[index[tuple(pair)] for pair in after.tolist()]] = False
-        n = (~rest).astype(float)
-        for k in np.flatnonzero(n):  # no swap helps, by enumeration
-            for l in np.flatnonzero(rest):
-                n[[k, l]] = 0, 1
-                assert criterion_of(information_of(z, c, n, RIDGE), target) >= told.value - 2e-9 * max(1, abs(value))
-                n[[k, l]] = 1, 0
+    criterion, target = {"LogDet": (LogDet(), None), "Trace": (Trace(H), H)}[name]
+    batch = select_pairs(pool, criterion, budget, prior=RIDGE)
+    pairs, z, c = written_out(pool)
+    index = {tuple(pair): k for k, pair in enumerate(pairs.tolist())}
+    labels = np.zeros(len(pairs))
+    labels[[index[tuple(pair)] for pair in batch.pairs.tolist()]] = batch.labels
+    value = criterion_of(information_of(z, c, labels, RIDGE), target)
+    assert batch.certificate.value == pytest.approx(value, rel=1e-9)
+    problem = make_problem(pool, criterion, budget, RIDGE)
+    after, moved, told = exchange(problem, pairs[::-1][:12], np.ones(12))
+    check_allowed(problem, after, moved)
+    assert told.optimal and told.value < told.value_before
+    rest = np.ones(len(pairs), bool)
+    rest[[index[tuple(pair)] for pair in after.tolist()]] = False
+    n = (~rest).astype(float)
+    for k in np.flatnonzero(n):  # no swap helps, by enumeration
+        for l in np.flatnonzero(rest):
+            n[[k, l]] = 0, 1
+            assert criterion_of(information_of(z, c, n, RIDGE), target) >= told.value - 2e-9 * max(1, abs(value))
+            n[[k, l]] = 1, 0
 
 
-@every_score
-@every_kind
+@every_kind_and_score
 def test_greedy_takes_the_largest_gain_each_time(scores, flip):
     pool = random_pool(6, scores, flip)
     picked, _ = jaxdesign.greedy(pool, LogDet(), size=8, prior=RIDGE)
     check_gains(pool, None, np.asarray(picked).tolist())
 
 
-@pytest.mark.parametrize("scores", ["no", "draws"])
+@pytest.mark.parametrize("scores", ["no", pytest.param("draws", marks=slow)])
 def test_greedy_for_trace_takes_the_largest_gain(scores):
     # by gains at A itself; what `greedy` anticipates for Trace is tested in test_greedy
     pool = random_pool(6, scores, "pair")
@@ -385,7 +406,9 @@ def test_a_greedy_choice_among_some_prompts_keeps_their_flips():
     assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, np.asarray(expected).tolist()))
 
 
-@pytest.mark.parametrize("name", sorted(baselines.SELECTORS))
+@pytest.mark.parametrize(  # those that are loops of picks compile
+    "name", [pytest.param(name, marks=slow if name in ("adpo", "bait") else []) for name in sorted(baselines.SELECTORS)]
+)
 def test_baselines_are_judged_with_flips(name):
     pool = random_pool(8, "yes", "pair")
     design = baselines.SELECTORS[name](pool, Trace(H), Budget(10), prior=RIDGE)
@@ -399,7 +422,7 @@ def test_baselines_are_judged_with_flips(name):
 # ---- what noise must do
 
 
-@every_kind
+@pairs_daily
 def test_flips_move_along_with_prompts_and_completions(flip):
     pool = random_pool(9, "draws", flip)
     features, scores, mask = stored(pool)
@@ -424,6 +447,7 @@ def test_flips_move_along_with_prompts_and_completions(flip):
     np.testing.assert_allclose(moved_b, expected, rtol=1e-4, atol=1e-5 * b.max())
 
 
+@slow
 def test_even_noise_without_scores_makes_every_label_worth_less():
     features, _, mask = random_arrays(10)
     plain, noisy = CompletionPool(features, mask=mask), CompletionPool(features, mask=mask, flip=0.3)
@@ -456,7 +480,7 @@ def test_labels_avoid_noisy_prompts():
 # ---- inside of jit, vmap and grad
 
 
-@every_kind
+@pairs_daily
 def test_a_pool_made_inside_of_jit_is_the_same(flip):
     features, u, mask = random_arrays(12)
     noise = np.nan_to_num(random_flips(12, mask, flip))
@@ -467,6 +491,7 @@ def test_a_pool_made_inside_of_jit_is_the_same(flip):
     np.testing.assert_array_equal(chosen(features)[0], jaxdesign.greedy(outside, LogDet(), size=5, prior=1.0)[0])
 
 
+@slow
 def test_pools_with_flips_are_stacked_and_mapped():
     pools = [random_pool(seed, "yes", "pair") for seed in range(3)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pools)

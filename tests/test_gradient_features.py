@@ -21,6 +21,7 @@ from jaxdesign.preference.gradient_features import (
 from jaxdesign.preference.nnx_policy import split_model
 from jaxdesign.preference.projection import project
 
+slow = pytest.mark.slow
 PARAMS, KEY, D = parameters(), jax.random.key(7), 16
 SIZE = sum(leaf.size for leaf in jax.tree.leaves(PARAMS))
 
@@ -42,7 +43,8 @@ def test_rows_are_gradients_of_one_example_each():
         close(features(pool)[n], project(one, D, KEY))
 
 
-@pytest.mark.parametrize("microbatch", [1, 3, 5, 6])  # 7 examples: with and without a short last microbatch
+# 7 examples: with and without a short last microbatch
+@pytest.mark.parametrize("microbatch", [3, *[pytest.param(size, marks=slow) for size in (1, 5, 6)]])
 def test_results_do_not_depend_on_the_microbatch(microbatch):
     pool = examples(7)
     close(features(pool, microbatch=microbatch), features(pool))
@@ -51,7 +53,9 @@ def test_results_do_not_depend_on_the_microbatch(microbatch):
 AUTO, EXPLICIT = jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit
 
 
-@pytest.mark.parametrize(("count", "kind"), [(6, AUTO), (6, EXPLICIT), (7, EXPLICIT)])
+@pytest.mark.parametrize(
+    ("count", "kind"), [pytest.param(6, AUTO, marks=slow), (6, EXPLICIT), pytest.param(7, EXPLICIT, marks=slow)]
+)
 def test_two_devices_give_what_one_gives(count, kind):
     pool = examples(count)
     mesh = jax.make_mesh((2,), ("examples",), axis_types=(kind,))
@@ -64,7 +68,7 @@ def test_two_devices_give_what_one_gives(count, kind):
         assert len(found.sharding.device_set) == 2
 
 
-@pytest.mark.slow
+@slow
 def test_four_devices_give_what_one_gives():
     script = """
 import jax, numpy as np
@@ -91,8 +95,12 @@ for name, placed in (("mesh", mesh), ("one", None)):
 
 @pytest.mark.parametrize(
     "chosen",
-    [["block/*"], ["embedding", "*/bias"], lambda path: path.endswith("kernel"), ["out"]],
-    ids=["pattern", "two patterns", "predicate", "one"],
+    [
+        pytest.param(["block/*"], id="pattern", marks=slow),
+        pytest.param(["embedding", "*/bias"], id="two patterns"),
+        pytest.param(lambda path: path.endswith("kernel"), id="predicate"),
+        pytest.param(["out"], id="one", marks=slow),
+    ],
 )
 def test_a_named_subset_is_the_whole_with_the_others_at_zero(chosen):
     pool = examples(4)

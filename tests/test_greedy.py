@@ -29,6 +29,11 @@ PRIOR = random_spd(1) + 0.1 * np.eye(DIM)
 TARGETS = {"LogDet": None, "Trace": random_spd(2), "Trace of a low-rank H": random_spd(3, rank=1)}
 
 
+slow = pytest.mark.slow
+LOG_DET_DAILY = ["LogDet", pytest.param("Trace", marks=slow)]
+YES_DAILY = [pytest.param("no", marks=slow), "yes", pytest.param("draws", marks=slow)]
+
+
 def criterion_with(H):
     return LogDet() if H is None else Trace(H)
 
@@ -60,8 +65,14 @@ def check_picks(pool, H, picks, prior, per_pair=1.0):
         matrix = matrix + np.einsum("r,d,e->rde", c[:, k], z[k], z[k])
 
 
-@pytest.mark.parametrize("scores", ["no", "yes", "draws"])
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize(
+    ("name", "scores"),
+    [
+        pytest.param(name, scores, marks=[] if scores == ("yes" if name == "LogDet" else "draws") else slow)
+        for name in TARGETS
+        for scores in ("no", "yes", "draws")
+    ],
+)
 def test_every_pick_has_the_largest_gain(name, scores):
     for seed in range(3):
         pool = random_pool(seed, scores)
@@ -71,7 +82,7 @@ def test_every_pick_has_the_largest_gain(name, scores):
         check_picks(pool, TARGETS[name], np.asarray(pairs), PRIOR)
 
 
-@pytest.mark.parametrize("name", ["LogDet", "Trace"])
+@pytest.mark.parametrize("name", LOG_DET_DAILY)
 def test_picks_stay_exact_over_hundreds_of_repeats(name):
     pool = random_pool(4)
     pairs, _ = greedy(pool, criterion_with(TARGETS[name]), size=200, per_pair=None, prior=PRIOR)
@@ -118,9 +129,9 @@ def test_caps_by_prompt():
     assert len(found) == len(written_out(pool)[0])
 
 
-@pytest.mark.parametrize("criterion", [LogDet(), Trace(np.eye(DIM))], ids=["LogDet", "Trace"])
-def test_numbers_by_prompt_and_excluded_pairs_inside_of_jit(criterion):
-    pool = random_pool(3)
+@pytest.mark.parametrize("name", LOG_DET_DAILY)
+def test_numbers_by_prompt_and_excluded_pairs_inside_of_jit(name):
+    pool, criterion = random_pool(3), LogDet() if name == "LogDet" else Trace(np.eye(DIM))
     free = np.asarray(greedy(pool, criterion, size=8, prior=0.1)[0])
     shut = free[:3, [0, 2, 1]]  # the other way round
 
@@ -179,9 +190,9 @@ def batch_of_pools(number, scores=True):
     return CompletionPool.tree_unflatten(None, (jnp.asarray(features), jnp.asarray(u) if scores else None, mask, None))
 
 
-@pytest.mark.parametrize("criterion", [LogDet(), Trace(TARGETS["Trace"])], ids=["LogDet", "Trace"])
-def test_vmap_over_pools_is_one_by_one(criterion):
-    batch = batch_of_pools(3)
+@pytest.mark.parametrize("name", LOG_DET_DAILY)
+def test_vmap_over_pools_is_one_by_one(name):
+    batch, criterion = batch_of_pools(3), criterion_with(TARGETS[name])
     together = jax.vmap(lambda pool: greedy(pool, criterion, size=20, prior=PRIOR))(batch)
     for k in range(3):
         pool = jax.tree.map(lambda a, k=k: a[k], batch)
@@ -208,7 +219,7 @@ def test_the_x64_flag_changes_nothing(float64_scope):
     np.testing.assert_array_equal(pairs, expected[0])
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float16", pytest.param("bfloat16", marks=slow)])
 def test_short_floats(dtype):
     features, u, mask = random_arrays(13)
     pool = CompletionPool(jnp.asarray(np.where(mask[..., None], features, 0)).astype(dtype), u, mask)
@@ -305,7 +316,7 @@ def lazy(monkeypatch):
     _greedy.clear_cache()
 
 
-@pytest.mark.parametrize("scores", ["no", "yes", "draws"])
+@pytest.mark.parametrize("scores", YES_DAILY)
 def test_prompts_passed_over_hold_no_better_pair(lazy, scores):
     for seed in range(4):
         pool = random_pool(20 + seed, scores, prompts=12)
@@ -319,6 +330,7 @@ def test_prompts_passed_over_hold_no_better_pair(lazy, scores):
     check_picks(pool, None, np.asarray(weak), lift[:, None, None] * np.eye(DIM), 2)
 
 
+@slow
 def test_lazy_picks_of_float64_features(lazy, float64_scope):
     features, u, mask = random_arrays(25, prompts=12)
     pool = CompletionPool(np.asarray(features, np.float64), u, mask)
@@ -332,6 +344,7 @@ def test_lazy_ties_go_to_the_first_prompt(lazy):
     np.testing.assert_array_equal(pairs[:, 0], np.arange(9))
 
 
+@slow
 def test_lazy_vmap_is_one_by_one(lazy):
     arrays = [random_arrays(seed, prompts=12) for seed in range(3)]
     features, u, mask = (np.stack(a) for a in zip(*arrays, strict=True))
@@ -371,7 +384,7 @@ def test_picks_of_any_pool_are_the_best_within_caps_and_quotas(seed, ridge, cap,
     assert int(picked) == min(16, np.minimum(cap * np.bincount(pairs[:, 0], minlength=PROMPTS), quota).sum())
 
 
-@pytest.mark.parametrize("total", [4, 16, 24])
+@pytest.mark.parametrize("total", [4, pytest.param(16, marks=slow), pytest.param(24, marks=slow)])
 def test_trace_greedy_spends_a_small_batch_well(total):
     """Fewer labels than dimensions with a prior, a few more without: never far above the best of the myopic picks."""
     features = np.random.default_rng(0).standard_normal((24, 4, 12)) * np.geomspace(1, 10, 24)[:, None, None]

@@ -34,6 +34,7 @@ def test_gradient_pools_hold_gradients_of_the_sequence_log_probability():
     assert np.abs(some.features - pool.features).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_hidden_pools_hold_the_state_at_the_last_token():
     pool = hidden_pool(MODEL, PROMPTS, COMPLETIONS, microbatch=4)
     for p, k, length in ((0, 1, 3), (1, 0, 1), (1, 2, 5)):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from every_function import DIM, HOST, QUICK, TARGET, TRACEABLE, arrays, pool_of
+from every_function import DIM, HOST, QUICK, SIBLINGS, TARGET, TRACEABLE, arrays, daily, pool_of
 
 from jaxdesign import Budget, Criterion, LogDet
 from jaxdesign.budget import Limits
@@ -47,12 +47,10 @@ def infs():
         yield
 
 
-def daily(names):
-    """Functions of the host, which compile most, run with the slow tests."""
-    return [pytest.param(name, marks=[] if name in TRACEABLE else pytest.mark.slow) for name in names]
+LONG = [*QUICK, *SIBLINGS]  # what compiles most
 
 
-@pytest.mark.parametrize("name", daily(EVERY))
+@pytest.mark.parametrize("name", daily(EVERY, LONG))
 def test_no_function_gives_nan_back(name, nans):
     pool = pool_of(*arrays())
     EVERY[name](pool)
@@ -60,7 +58,7 @@ def test_no_function_gives_nan_back(name, nans):
         jax.jit(EVERY[name])(pool)
 
 
-@pytest.mark.parametrize("name", daily(name for name in EVERY if name not in STOPS))
+@pytest.mark.parametrize("name", daily([name for name in EVERY if name not in STOPS], LONG))
 def test_no_other_function_gives_inf_back(name, pool, infs):
     EVERY[name](pool)
 
@@ -71,15 +69,22 @@ def test_what_gives_inf_back_is_listed(name, pool, infs):
         EVERY[name](pool)
 
 
+SINGULAR = np.zeros((DIM, DIM), np.float32)
+TOO_MANY = Limits(1e4, 1.0, None)  # labels for what the caps hold
+GAP = Criterion(lambda A: -jnp.trace(A))
+
+
 def test_answers_that_are_nan_or_inf_by_definition(pool):
-    singular, total = jnp.zeros((DIM, DIM)), Limits(1e4, 1.0, None)  # more labels than the caps hold
-    gap = Criterion(lambda A: -jnp.trace(A))
-    value = multiplicative(pool, LogDet(), total, prior=TARGET, passes=2)[1].value
-    assert value == np.inf and not np.isfinite(LogDet().value(singular))
-    assert np.isnan(multiplicative(pool, gap, Budget(5), prior=TARGET, passes=2)[1].efficiency)
+    value = multiplicative(pool, LogDet(), TOO_MANY, prior=TARGET, passes=2)[1].value
+    assert value == np.inf and not np.isfinite(LogDet().value(SINGULAR))
+    assert np.isnan(multiplicative(pool, GAP, Budget(5), prior=TARGET, passes=2)[1].efficiency)
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        LogDet().value(SINGULAR)
+
+
+@pytest.mark.slow  # JAX looks for the culprit by running the whole solver again, one operation at a time
+def test_solvers_that_answer_with_them_are_stopped(pool):
     with jax.debug_infs(True), pytest.raises(FloatingPointError):
-        multiplicative(pool, LogDet(), total, prior=TARGET, passes=2)
+        multiplicative(pool, LogDet(), TOO_MANY, prior=TARGET, passes=2)
     with jax.debug_nans(True), pytest.raises(FloatingPointError):
-        multiplicative(pool, gap, Budget(5), prior=TARGET, passes=2)
-    with jax.debug_nans(True), pytest.raises(FloatingPointError):
-        LogDet().value(singular)
+        multiplicative(pool, GAP, Budget(5), prior=TARGET, passes=2)

@@ -8,7 +8,7 @@ CPU devices (see conftest).
 import jax
 import numpy as np
 import pytest
-from every_function import DIM, HOST, PROMPTS, QUICK, THOROUGH, TRACEABLE, agree, arrays, pool_of
+from every_function import DIM, HOST, PROMPTS, SIBLINGS, THOROUGH, TRACEABLE, agree, arrays, daily, pool_of
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxdesign
@@ -52,7 +52,7 @@ def expected(pool):
     return answer
 
 
-@pytest.mark.parametrize("name", TRACEABLE)
+@pytest.mark.parametrize("name", daily(TRACEABLE, SIBLINGS))
 def test_traceable_functions_answer_as_on_one_device(name, pool, expected):
     function = TRACEABLE[name]
     spread = laid_out(pool, mesh_of("explicit"))
@@ -61,12 +61,16 @@ def test_traceable_functions_answer_as_on_one_device(name, pool, expected):
     agree(jax.jit(function)(laid_out(pool, mesh_of("auto"))), expected(name))
 
 
-@pytest.mark.parametrize("name", [*QUICK, *[pytest.param(name, marks=pytest.mark.slow) for name in THOROUGH]])
+@pytest.mark.parametrize("name", daily(HOST, THOROUGH))
 def test_functions_of_the_host_answer_as_on_one_device(name, pool, expected):
     agree(HOST[name](laid_out(pool, mesh_of("explicit"))), expected(name))
 
 
-def test_draws_and_both_axes_of_a_mesh():
+KERNELS = ["pair_information", "pair_sensitivities", "label_information"]
+
+
+@pytest.mark.parametrize("name", daily([*KERNELS, "greedy, LogDet"], ["greedy, LogDet"]))
+def test_draws_and_both_axes_of_a_mesh(name):
     """Scores with draws, prompts over one axis and features over another, Explicit and Auto mixed."""
     features, scores, mask, _ = arrays(1, draws=3)
     plain = CompletionPool(features, scores, mask)
@@ -75,12 +79,14 @@ def test_draws_and_both_axes_of_a_mesh():
     spread = CompletionPool(
         put(plain.features, "data", "model"), put(plain.scores, None, "data"), put(plain.mask, "data")
     )
-    for name in ("pair_information", "pair_sensitivities", "label_information", "greedy, LogDet"):
-        agree(TRACEABLE[name](spread), TRACEABLE[name](plain))
-        agree(jax.jit(TRACEABLE[name])(spread), TRACEABLE[name](plain))
+    agree(TRACEABLE[name](spread), TRACEABLE[name](plain))
+    agree(jax.jit(TRACEABLE[name])(spread), TRACEABLE[name](plain))
 
 
-@pytest.mark.parametrize("spec", [(), (None, "data")], ids=["replicated", "over completions"])
+@pytest.mark.parametrize(
+    "spec",
+    [pytest.param((), marks=pytest.mark.slow, id="replicated"), pytest.param((None, "data"), id="over completions")],
+)
 def test_a_number_of_prompts_that_the_mesh_does_not_divide(spec):
     """JAX itself refuses to shard 7 prompts over 4 devices: such a pool lies there whole, or split by completion."""
     features, scores, mask, _ = arrays(2)
@@ -127,14 +133,17 @@ def test_pools_are_made_and_checked_from_sharded_arrays(pool):
         CompletionPool(bad)
 
 
-def test_a_mesh_set_by_the_caller(pool, expected):
+LONG = ["greedy, LogDet", "multiplicative", "optimize, caps, LogDet"]
+
+
+@pytest.mark.parametrize("name", daily(["pair_information", "policy_target", *LONG], LONG))
+def test_a_mesh_set_by_the_caller(name, pool, expected):
     with jax.set_mesh(mesh_of("explicit")):
         spread = jax.tree.map(lambda leaf: jax.device_put(leaf, PartitionSpec("data")), pool)
         assert len(spread.features.sharding.device_set) == DEVICES
-        for name in ("pair_information", "policy_target", "greedy, LogDet", "multiplicative"):
+        if name in TRACEABLE:
             agree(jax.jit(TRACEABLE[name])(spread), expected(name))
-            agree(TRACEABLE[name](spread), expected(name))
-        agree(HOST["optimize, caps, LogDet"](spread), expected("optimize, caps, LogDet"))
+        agree({**TRACEABLE, **HOST}[name](spread), expected(name))
 
 
 def test_gradients_pass_the_door(pool):

@@ -7,7 +7,7 @@ device once it is compiled: a second call moves nothing, which a transfer guard 
 import jax
 import numpy as np
 import pytest
-from every_function import HOST, QUICK, TRACEABLE, agree, arrays, pool_of
+from every_function import HOST, QUICK, SIBLINGS, TRACEABLE, agree, arrays, daily, pool_of
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def pool():
     return pool_of(*arrays())
 
 
-@pytest.mark.parametrize("name", [*TRACEABLE, *[pytest.param(name, marks=pytest.mark.slow) for name in QUICK]])
+@pytest.mark.parametrize("name", daily([*TRACEABLE, *QUICK], [*SIBLINGS, *QUICK]))
 def test_the_64_bit_flag_changes_no_answer(name, pool):
     function = {**TRACEABLE, **HOST}[name]
     off = jax.tree.map(np.asarray, function(pool))
@@ -34,7 +34,7 @@ def test_pools_made_with_the_flag_on_keep_float64(pool):
             agree(found, TRACEABLE[name](pool))
 
 
-@pytest.mark.parametrize("name", TRACEABLE)
+@pytest.mark.parametrize("name", daily(TRACEABLE, SIBLINGS))
 def test_a_compiled_function_moves_nothing_between_host_and_device(name, pool):
     compiled = jax.jit(TRACEABLE[name])
     first = compiled(pool)

@@ -26,8 +26,12 @@ BUDGETS = {"caps": {"total": 20.0, "per_pair": 3.0}, "quotas": {"total": 20.0, "
 
 @pytest.mark.parametrize(
     ("criterion", "name"),
-    [(LogDet(), "caps"), (LogDet(), "quotas"), (Trace(H), "caps"), (Trace(H), "quotas")],
-    ids=lambda part: part if isinstance(part, str) else type(part).__name__,
+    [
+        pytest.param(LogDet(), "caps", id="LogDet-caps"),
+        pytest.param(LogDet(), "quotas", id="LogDet-quotas", marks=pytest.mark.slow),
+        pytest.param(Trace(H), "caps", id="Trace-caps", marks=pytest.mark.slow),
+        pytest.param(Trace(H), "quotas", id="Trace-quotas"),
+    ],
 )
 @settings(max_examples=6)
 @given(
@@ -93,6 +97,7 @@ def test_a_start_saves_passes_and_forgets_nothing():
 
 
 @needs_cvxpy
+@pytest.mark.slow
 def test_a_criterion_of_the_users():
     user = Criterion(lambda A: -jax.numpy.linalg.slogdet(A)[1])
     design = optimize(random_pool(1), user, Budget(20, per_pair=3), prior=0.1, solver="multiplicative", tol=1e-3)

@@ -144,6 +144,7 @@ def test_weights_and_options_belong_to_pairs():
     assert abs(other.losses[-1] - trained.losses[-1]) > 1e-4
 
 
+@pytest.mark.slow
 def test_named_parameters_are_trained_and_the_others_stay():
     trained = train_on_pairs(
         MODEL,

@@ -40,7 +40,7 @@ def test_between_equals_the_bias_is_the_logarithm_of_the_odds():
     assert found.parameter.tolist() == [0.0] and found.information.tolist() == [[1.0]]
 
 
-@pytest.mark.parametrize("flip", [0.0, 0.2])
+@pytest.mark.parametrize("flip", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
 def test_biases_are_recovered_with_errors_as_large_as_stated(flip):
     squares = []
     for seed in range(4):

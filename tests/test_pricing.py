@@ -239,7 +239,7 @@ def test_a_common_offset_of_float64_scores_does_not_touch_float32_pricing():
         assert error_ratio(pool, LogDet()) < 0.5
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float16", marks=pytest.mark.slow), "bfloat16"])
 def test_short_floats_are_priced_in_float32(dtype):
     pool = CompletionPool(jnp.asarray(stretched(1, 1, 3, True), dtype))
     assert memory_source(pool).dtype == jnp.float32

@@ -141,7 +141,10 @@ def test_other_selectors_obey_coupled_budgets_or_say_that_they_cannot(name):
     assert design.certificate.value >= best.certificate.lower_bound - 1e-6
 
 
-@pytest.mark.parametrize("name", sorted(SELECTORS))
+@pytest.mark.parametrize(  # adpo and bait compile loops of picks
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in ("adpo", "bait") else []) for name in sorted(SELECTORS)],
+)
 def test_other_selectors_leave_decided_pairs_as_they_are(name):
     pool, required = random_pool(3), [(0, 0, 2), (4, 1, 3)]
     budget = Budget(12, 1, required=required, exclude=[(5, 1, 2), (0, 2, 4)])

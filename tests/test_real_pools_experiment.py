@@ -62,12 +62,15 @@ def test_two_rounds_spend_the_budget_on_different_pairs():
     np.testing.assert_array_equal(labels.choices, truth.ask(labels.pairs))
 
 
-@pytest.mark.parametrize("arm", ("trace_floor", "trace_oracle", "closest_call", "t_pilaf"))
+@pytest.mark.parametrize(
+    "arm", ("trace_floor", pytest.param("trace_oracle", marks=pytest.mark.slow), "closest_call", "t_pilaf")
+)
 def test_arms_choose_as_many_pairs_as_asked(arm):
     pairs = arms.choose(arm, truth_of("well_specified").problem, jd.Budget(30, per_pair=1), seed=1)
     assert len(np.unique(pairs, axis=0)) == 30
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_rows_again_and_the_summary_pairs_them(tmp_path):
     given = Namespace(components=4, beta=1.0, labels=[10, 20], arms=["random", "trace"])
     seeds = [real_pools.one_seed("well_specified", DATA["well_specified"], given, 0.1, s, {}) for s in (0, 1)]
@@ -117,6 +120,7 @@ def test_votes_on_human_pairs_are_read_the_right_way_round(tmp_path, monkeypatch
     assert votes.choices.tolist() == [[FIRST, SECOND, TIE], [SECOND, SECOND, TIE]]
 
 
+@pytest.mark.slow
 def test_human_votes_of_chosen_pairs_are_fitted_and_judged():
     rng = np.random.default_rng(1)
     features = rng.standard_normal((20, 3, 4))

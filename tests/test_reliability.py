@@ -73,6 +73,7 @@ def test_true_reliabilities_are_recovered(crowd):
     assert np.linalg.norm(error) < 0.5 * np.linalg.norm(np.asarray(plain) - truth)
 
 
+@pytest.mark.slow
 def test_errors_are_as_large_as_stated():
     """Standardised errors of 12 crowds x 4 annotators, 1,800 labels each: mean square 1 +- 0.2."""
     pool, eta = a_pool(1), [0.9, 0.8, 0.7, 0.6]
@@ -319,12 +320,13 @@ def test_a_coin_among_the_good_is_found_from_any_start():
         np.testing.assert_allclose(one.log_likelihood[-1], found[0].log_likelihood[-1], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_small_average_is_not_called_converged(crowd):
     pool, _, labels, _ = crowd
     assert not estimate_reliability(pool, labels, ema=1e-7, max_iterations=400).converged
 
 
-@pytest.mark.parametrize("who", [[0, 0, 0, 0], [0, 0, 1, 1]])
+@pytest.mark.parametrize("who", [[0, 0, 0, 0], pytest.param([0, 0, 1, 1], marks=pytest.mark.slow)])
 @pytest.mark.parametrize("count", [1, 4])
 def test_labels_that_can_be_separated_give_numbers_and_no_convergence_without_a_prior(count, who):
     labels = as_labels([(p, 0, 1) for p in range(count)], [FIRST] * count, who[:count])

@@ -1,6 +1,7 @@
 """Rounds: nothing lost or repeated by a kill, held labels counted, and the limits of a budget over all rounds."""
 
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -206,16 +207,18 @@ def test_plans_that_make_no_sense_are_refused(given, message):
         RoundPlan(**{"prior": 1.0} | given)
 
 
-def test_every_round_holds_its_share_of_random_pairs(tmp_path):
-    plan = RoundPlan((15, 12), prior=0.5, draws=2, floor=0.4)
-    store = LabelStore(tmp_path)
-    run_rounds(POOL, labeller()[0], plan, store, seed=3)
+@pytest.mark.parametrize(("floor", "number"), [(0.25, 4), pytest.param(0.4, 6, marks=pytest.mark.slow)])
+def test_every_round_holds_its_share_of_random_pairs(whole, tmp_path, floor, number):
+    _, store = whole
+    if floor != PLAN.floor:
+        store = LabelStore(tmp_path)
+        run_rounds(POOL, labeller()[0], replace(PLAN, floor=floor), store, seed=3)
     first, second = ([task.pair for task in store.batch(round)] for round in (0, 1))
     seeds = [int(np.random.SeedSequence([3, round]).generate_state(2)[0]) for round in (0, 1)]
-    drawn = jd.with_uniform_floor(POOL, jd.Budget(15, per_pair=1), 0.4, seed=seeds[0]).required
-    assert len(drawn) == 6 and {tuple(pair) for pair in drawn} <= set(first)
+    drawn = jd.with_uniform_floor(POOL, jd.Budget(15, per_pair=1), floor, seed=seeds[0]).required
+    assert len(drawn) == number and {tuple(pair) for pair in drawn} <= set(first)
     rest = jd.Budget(12, per_pair=1, exclude=np.unique(first, axis=0))
-    drawn = jd.with_uniform_floor(POOL, rest, 0.4, seed=seeds[1]).required
+    drawn = jd.with_uniform_floor(POOL, rest, floor, seed=seeds[1]).required
     assert {tuple(pair) for pair in drawn} <= set(second)
 
 
@@ -257,8 +260,8 @@ def test_a_store_of_other_totals_is_refused_and_more_rounds_are_not(whole, tmp_p
     with pytest.raises(ValueError, match="begun with"):
         run_rounds(POOL, labeller()[0], RoundPlan((15, 14), prior=0.5, draws=2), whole[1], seed=3)
     store = LabelStore(tmp_path)
-    run_rounds(POOL, labeller()[0], RoundPlan((6,), prior=0.5), store)
-    assert len(run_rounds(POOL, labeller()[0], RoundPlan((6, 5), prior=0.5, draws=2), store).gaps) == 2
+    run_rounds(POOL, labeller()[0], RoundPlan((15,), prior=0.5), store)
+    assert len(run_rounds(POOL, labeller()[0], RoundPlan((15, 12), prior=0.5, draws=2), store).gaps) == 2
 
 
 @pytest.mark.parametrize(
@@ -289,6 +292,7 @@ def test_more_labels_than_pairs_are_refused_before_the_first(tmp_path):
     assert not asked
 
 
+@pytest.mark.slow
 def test_required_pairs_are_asked_about_in_the_first_round_only(tmp_path):
     features = np.asarray(POOL.features)
     i, j = np.triu_indices(4, 1)
@@ -303,20 +307,17 @@ def test_required_pairs_are_asked_about_in_the_first_round_only(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "plan",
+    ("total", "limits", "floor"),
     [
-        RoundPlan((1,), prior=1.0),
-        RoundPlan((8,), prior=1.0, budget=jd.Budget(1, per_pair=1, quotas=[jd.Quota(list("abcd") * 3, at_most=3)])),
-        RoundPlan(
-            (4,), prior=1.0, floor=0.9, budget=jd.Budget(1, per_pair=1, required=[(0, 0, 1), (1, 0, 1), (2, 0, 1)])
-        ),
+        pytest.param(1, {}, 0.25, id="one label", marks=pytest.mark.slow),
+        pytest.param(8, {"quotas": [jd.Quota(list("abcd") * 3, at_most=3)]}, 0.25, id="quotas", marks=pytest.mark.slow),
+        pytest.param(4, {"required": [(0, 0, 1), (1, 0, 1), (2, 0, 1)]}, 0.9, id="required"),
     ],
-    ids=["one label", "quotas", "required"],
 )
-def test_a_floor_leaves_feasible_plans_feasible(tmp_path, plan):
-    store = LabelStore(tmp_path)
-    run_rounds(POOL, labeller()[0], plan, store)
-    assert len(store.records()) == plan.totals[0]
+def test_a_floor_leaves_feasible_plans_feasible(tmp_path, total, limits, floor):
+    store, budget = LabelStore(tmp_path), jd.Budget(1, per_pair=1, **limits)
+    run_rounds(POOL, labeller()[0], RoundPlan((total,), prior=1.0, floor=floor, budget=budget), store)
+    assert len(store.records()) == total
 
 
 def test_a_posterior_is_the_fit_of_its_labels_and_of_nothing_else():

@@ -30,7 +30,9 @@ CASES = {
     "LogDet, caps and quotas, draws": (None, {"total": 15, "per_pair": 2, "per_prompt": QUOTA}, 0.1, "draws"),
     "Trace, one a pair": (TARGET, {"total": 20, "per_pair": 1}, None, "yes"),
 }
-every_case = pytest.mark.parametrize("name", CASES)
+every_case = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if "draws" in name else []) for name in CASES]
+)
 
 
 def criterion_with(H):
@@ -88,10 +90,11 @@ def test_the_report_tells_of_every_candidate_and_names_the_best(name):
     assert isinstance(batch.report["relaxed"]["value"], float)
 
 
-@pytest.mark.parametrize("H", [None, TARGET], ids=["LogDet", "Trace"])
+@pytest.mark.parametrize("name", ["LogDet", pytest.param("Trace", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("per_pair", [None, 1])
-def test_enumeration_finds_nothing_below_the_bound(H, per_pair):
+def test_enumeration_finds_nothing_below_the_bound(name, per_pair):
     """And the choice is no further from the best one than its efficiency says."""
+    H = None if name == "LogDet" else TARGET
     prior = 0.1
     for seed in range(3):
         pool = random_pool(20 + seed, "yes")
@@ -231,6 +234,7 @@ def test_labels_that_cannot_make_the_information_regular_are_named():
         select_pairs(CompletionPool(features), LogDet(), Budget(2, per_prompt=1))
 
 
+@pytest.mark.slow
 def test_features_of_float64_inside_a_float64_scope(float64_scope):
     features, u, mask = random_arrays(1)
     pool = CompletionPool(features.astype(np.float64), u.astype(np.float64), mask)

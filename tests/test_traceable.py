@@ -28,6 +28,10 @@ from jaxdesign.solvers import frank_wolfe, multiplicative
 
 BOTH = {"frank_wolfe": frank_wolfe, "multiplicative": multiplicative}
 both = pytest.mark.parametrize("solve", BOTH.values(), ids=BOTH.keys())
+slow = pytest.mark.slow
+# programs of either solver take 3 to 6 s to compile: what the same lines make of both runs daily with one of them
+frank_wolfe_daily = pytest.mark.parametrize("solve", [frank_wolfe, pytest.param(multiplicative, marks=slow)])
+multiplicative_daily = pytest.mark.parametrize("solve", [pytest.param(frank_wolfe, marks=slow), multiplicative])
 H, HELD = random_spd(1), random_spd(2)
 LIMITS = {"total": 20.0, "per_pair": 3.0}
 # criterion's H (None is LogDet), budget, prior, scores
@@ -35,6 +39,15 @@ CASES = {
     "LogDet, caps": (None, LIMITS, None, "yes"),
     "Trace, quotas, prior, draws": (H, {"total": 20.0, "per_pair": 3.0, "per_prompt": 5.0}, HELD, "draws"),
 }
+every_case = pytest.mark.parametrize(
+    ("solve", "name"),
+    [
+        pytest.param(frank_wolfe, "LogDet, caps"),
+        pytest.param(multiplicative, "LogDet, caps", marks=slow),
+        pytest.param(frank_wolfe, "Trace, quotas, prior, draws", marks=slow),
+        pytest.param(multiplicative, "Trace, quotas, prior, draws"),
+    ],
+)
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -60,8 +73,7 @@ def batch_of_pools(count):
 # ---- never better than the truth
 
 
-@pytest.mark.parametrize("name", CASES)
-@both
+@every_case
 @settings(max_examples=8)
 @given(seed=seeds, passes=st.integers(1, 200))
 def test_certificates_are_those_of_the_allocation_and_never_better(solve, name, seed, passes):
@@ -82,8 +94,7 @@ def test_certificates_are_those_of_the_allocation_and_never_better(solve, name, 
     assert certificate.gap >= 0
 
 
-@pytest.mark.parametrize("name", CASES)
-@both
+@every_case
 def test_the_lower_bound_is_below_the_best_value_and_near_it(solve, name):
     pytest.importorskip("cvxpy", reason="the reference solver needs the extra `reference`")
     H, limits, prior, scores = CASES[name]
@@ -96,8 +107,15 @@ def test_the_lower_bound_is_below_the_best_value_and_near_it(solve, name):
     assert certificate.efficiency > 0.999
 
 
-@both
-@pytest.mark.parametrize("target", [None, H], ids=["LogDet", "Trace"])
+@pytest.mark.parametrize(
+    ("solve", "target"),
+    [
+        pytest.param(frank_wolfe, None, id="LogDet-frank_wolfe"),
+        pytest.param(multiplicative, None, id="LogDet-multiplicative", marks=slow),
+        pytest.param(frank_wolfe, H, id="Trace-frank_wolfe", marks=slow),
+        pytest.param(multiplicative, H, id="Trace-multiplicative"),
+    ],
+)
 def test_float32_certificates_are_rounded_to_the_safe_side(solve, target):
     """With every pair at its cap one allocation is allowed, so its value is the best: both are known in float64."""
     criterion = LogDet() if target is None else Trace(target)
@@ -114,7 +132,7 @@ def test_float32_certificates_are_rounded_to_the_safe_side(solve, target):
         assert 0 <= certificate.gap <= 4e-7 * abs(truth) and certificate.efficiency <= 1
 
 
-@both
+@multiplicative_daily
 def test_rounding_in_float64_makes_no_certificate_better(solve, float64_scope):
     """Badly conditioned features, against sensitivities and S = m max b in rational arithmetic: efficiency d / S."""
     total, dim, found = 8, 3, []
@@ -149,7 +167,7 @@ def largest_sensitivity(features, allocation):
 # ---- transformations
 
 
-@both
+@multiplicative_daily
 def test_a_batch_equals_a_loop(solve):
     batch = batch_of_pools(8)
     one = lambda pool: solve(pool, LogDet(), Budget(**LIMITS), prior=HELD, passes=30)  # noqa: E731
@@ -163,7 +181,7 @@ def test_a_batch_equals_a_loop(solve):
         np.testing.assert_allclose(allocations[k], allocation, atol=0.1)
 
 
-@both
+@frank_wolfe_daily
 def test_budgets_and_priors_may_be_traced_and_batched(solve):
     pool, totals, ridges = random_pool(3), jnp.array([5.0, 20.0, 40.0]), jnp.array([0.1, 0.0, 1.0])
 
@@ -178,7 +196,7 @@ def test_budgets_and_priors_may_be_traced_and_batched(solve):
         )
 
 
-@both
+@frank_wolfe_daily
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_results_have_the_working_dtype_with_x64_on(solve, dtype, float64_scope):
     features, scores, mask = random_arrays(4)
@@ -191,7 +209,7 @@ def test_results_have_the_working_dtype_with_x64_on(solve, dtype, float64_scope)
     assert certificate.efficiency > (1 - 1e-9 if dtype == np.float64 and solve is frank_wolfe else 0.999)
 
 
-@both
+@multiplicative_daily
 def test_differentiation_takes_the_allocation_for_a_constant(solve):
     pool = random_pool(5, "no")
 

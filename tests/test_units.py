@@ -23,6 +23,7 @@ from jaxdesign import (
     select_pairs,
 )
 
+slow = pytest.mark.slow
 PROMPTS, COMPLETIONS, DIM = 5, 4, 4
 PAIRS = all_pairs_of(PROMPTS, COMPLETIONS)
 FIRST = PAIRS[(PAIRS[:, 1] == 0) & (PAIRS[:, 2] < 3)][:8]  # not a good choice
@@ -52,9 +53,10 @@ def solved(name, units, budget=ONCE, prior=PRIOR, features=F, **more):
     return optimize(pool, criterion_in(name, units), budget, prior=scaled(prior, units), tol=1e-6, **more)
 
 
-@pytest.mark.parametrize("name", ["LogDet", "Trace", "WorstCase"])
-@pytest.mark.parametrize("budget", [ONCE, GROUPS], ids=["caps", "groups"])
-def test_powers_of_two_on_all_features_change_no_digit(name, budget):
+@pytest.mark.parametrize("name", ["LogDet", "Trace", pytest.param("WorstCase", marks=slow)])
+@pytest.mark.parametrize("limits", ["caps", pytest.param("groups", marks=slow)])
+def test_powers_of_two_on_all_features_change_no_digit(name, limits):
+    budget = {"caps": ONCE, "groups": GROUPS}[limits]
     plain = solved(name, np.ones(DIM), budget)
     for exponent in (-60, -23, 9, 60):
         other = solved(name, np.full(DIM, 2.0**exponent), budget)
@@ -63,7 +65,7 @@ def test_powers_of_two_on_all_features_change_no_digit(name, budget):
         assert other.certificate.efficiency == pytest.approx(plain.certificate.efficiency, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", ["LogDet", "Trace"])
+@pytest.mark.parametrize("name", ["LogDet", pytest.param("Trace", marks=slow)])
 def test_float64_features_at_the_ends_of_what_float32_could_not_hold(name):
     with jax.enable_x64(True):
         features = F.astype(np.float64)
@@ -112,19 +114,20 @@ def test_every_solver_works_in_units_of_its_own(solver):
 
 
 @pytest.mark.parametrize("exponent", [-60, 60])
-def test_whole_labels_are_the_same_in_any_units(exponent):
-    for name in ("LogDet", "Trace"):
-        plain, other = (
-            select_pairs(
-                CompletionPool(np.ldexp(F, e)), criterion_in(name, np.full(DIM, 2.0**e)), ONCE,
-                prior=scaled(PRIOR, np.full(DIM, 2.0**e)),
-            )
-            for e in (0, exponent)
-        )  # fmt: skip
-        np.testing.assert_array_equal(other.pairs, plain.pairs)
-        assert other.certificate.efficiency == pytest.approx(plain.certificate.efficiency, abs=1e-9)
+@pytest.mark.parametrize("name", ["LogDet", pytest.param("Trace", marks=slow)])
+def test_whole_labels_are_the_same_in_any_units(name, exponent):
+    plain, other = (
+        select_pairs(
+            CompletionPool(np.ldexp(F, e)), criterion_in(name, np.full(DIM, 2.0**e)), ONCE,
+            prior=scaled(PRIOR, np.full(DIM, 2.0**e)),
+        )
+        for e in (0, exponent)
+    )  # fmt: skip
+    np.testing.assert_array_equal(other.pairs, plain.pairs)
+    assert other.certificate.efficiency == pytest.approx(plain.certificate.efficiency, abs=1e-9)
 
 
+@slow
 def test_a_criterion_of_the_users_own_sees_information_in_the_units_given():
     criterion = Criterion(lambda A: (A**-1).trace() if A.ndim == 0 else jax.numpy.trace(jax.numpy.linalg.inv(A)))
     pool, far = CompletionPool(F), CompletionPool(np.ldexp(F, 40))
@@ -149,6 +152,7 @@ def test_a_weak_column_is_no_lack_of_rank():
     assert design.certificate.efficiency > 0.999
 
 
+@slow
 def test_annotators_and_far_units():
     people = Annotators(flip=[0.1, 0.3], names=["one", "two"])
     plain, far = (optimize(CompletionPool(np.ldexp(F, e)), LogDet(), Budget(8), annotators=people) for e in (0, 60))
@@ -156,7 +160,7 @@ def test_annotators_and_far_units():
     assert far.certificate.efficiency == pytest.approx(plain.certificate.efficiency, abs=1e-9)
 
 
-@pytest.mark.parametrize("exponent", [-40, 40])
+@pytest.mark.parametrize("exponent", [-40, pytest.param(40, marks=slow)])
 def test_bounds_on_whole_labels_below_the_dimension_know_no_units(exponent):
     plain, far = (
         select_pairs(CompletionPool(np.ldexp(F, e)), LogDet(), Budget(2, per_pair=1), prior=np.ldexp(PRIOR, 2 * e))

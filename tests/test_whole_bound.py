@@ -145,8 +145,17 @@ def test_any_pool_and_any_prior(seed, name, limits, total, exponent, scales, ful
         assert "budget" in str(error)  # what two or four labels cannot meet
 
 
-@pytest.mark.parametrize("flip", [None, "prompt", "pair"])
-@pytest.mark.parametrize("scores", ["no", "yes", "draws"])
+DAILY = [("no", None), ("yes", "prompt"), ("draws", "pair")]
+
+
+@pytest.mark.parametrize(
+    ("scores", "flip"),
+    [
+        pytest.param(scores, flip, marks=[] if (scores, flip) in DAILY else pytest.mark.slow)
+        for scores in ("no", "yes", "draws")
+        for flip in (None, "prompt", "pair")
+    ],
+)
 def test_scores_draws_and_noise(scores, flip):
     for seed in range(2):
         for criterion in (*CRITERIA.values(), *([Trace(DRAWN_H)] if scores == "draws" else [])):
@@ -176,23 +185,29 @@ def test_labels_come_in_tasks(size):
             assert bound <= best + 1e-9 * abs(best)
 
 
+PEOPLE, THREE_PAID = Annotators([0.0, 0.2], cost=[2.0, 1.0], at_most=[2, 3]), Budget(3, 1, cost_total=5.0)
+
+
 def test_annotators_who_differ_in_noise_and_cost():
-    people = Annotators([0.0, 0.2], cost=[2.0, 1.0], at_most=[2, 3])
     for seed in range(3):
         pool = pool_of(seed)
-        budget = Budget(3, 1, cost_total=5.0)
         pairs, z, _ = written_out(pool)
         c = np.repeat([fisher_information(0.0, flip) for flip in (0.0, 0.2)], len(pairs))[None]
         labels = batches(2 * len(pairs), 3)
         first = labels[:, : len(pairs)].sum(axis=1)
         good = (labels.max(axis=1) <= 1) & (first <= 2) & (2 * first + (3 - first) <= 5)
         for criterion in CRITERIA.values():
-            wide = repeated_pool(pool, people), criterion, repeated_budget(budget, pool, people)
+            wide = repeated_pool(pool, PEOPLE), criterion, repeated_budget(THREE_PAID, pool, PEOPLE)
             best = values(criterion, np.concatenate([z, z]), c, labels[good], 0.01 * np.eye(DIM)).min()
             bound, _ = bound_of(*wide, 0.01)
             assert bound <= best + 1e-9 * abs(best)
-    batch = select_pairs(pool, LogDet(), budget, prior=0.01, annotators=people)
-    whole, _ = bound_of(wide[0], LogDet(), wide[2], 0.01)
+
+
+@pytest.mark.slow
+def test_labels_of_annotators_are_certified_by_the_bound():
+    pool = pool_of(2)
+    batch = select_pairs(pool, LogDet(), THREE_PAID, prior=0.01, annotators=PEOPLE)
+    whole, _ = bound_of(repeated_pool(pool, PEOPLE), LogDet(), repeated_budget(THREE_PAID, pool, PEOPLE), 0.01)
     assert batch.report["whole_bound"] == whole and batch.certificate.lower_bound >= whole - 1e-12
 
 
@@ -287,6 +302,11 @@ def test_orthogonal_pairs_meet_the_bounds():
     np.testing.assert_allclose(bound, -8 * np.log(0.5) - 3 * np.log1p(leverage), rtol=1e-9)
     bound, _ = bound_of(pool, Trace(np.eye(8)), Budget(3, 1), prior)
     np.testing.assert_allclose(bound, 2 * (5 + 3 / (1 + leverage)), rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_a_choice_of_orthogonal_pairs_is_certified_as_the_best():
+    pool, prior = regression_pool(4 * np.eye(8)), 0.5
     for criterion in (LogDet(), Trace(np.eye(8))):
         batch = select_pairs(pool, criterion, Budget(3, 1), prior=prior)
         assert batch.certificate.efficiency > 1 - 1e-9
@@ -422,7 +442,9 @@ def test_without_a_regular_prior_there_is_no_such_bound():
 # ---- where it is used
 
 
-@pytest.mark.parametrize("name", CRITERIA)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "LogDet" else pytest.mark.slow) for name in CRITERIA]
+)
 def test_select_pairs_takes_the_better_bound_and_says_which(name):
     pool, criterion = pool_of(1), CRITERIA[name]
     batch = select_pairs(pool, criterion, Budget(3, 1), prior=1e-3)

@@ -144,13 +144,16 @@ def test_a_worst_case_is_a_pytree():
 # ---- the best real-valued design
 
 
-@pytest.mark.parametrize("limits", BUDGETS.values(), ids=BUDGETS.keys())
 @pytest.mark.parametrize(
-    "targets",
-    [pytest.param(t, marks=[] if name in ("three", "low rank") else pytest.mark.slow) for name, t in TARGETS.items()],
-    ids=TARGETS.keys(),
+    ("name", "budget"),
+    [
+        pytest.param(name, budget, marks=[] if name == "three" and budget != "quotas" else pytest.mark.slow)
+        for name in TARGETS
+        for budget in BUDGETS
+    ],
 )
-def test_optimize_agrees_with_cvxpy(targets, limits):
+def test_optimize_agrees_with_cvxpy(name, budget):
+    targets, limits = TARGETS[name], BUDGETS[budget]
     pool = random_pool(1, "draws" if targets is THREE else "yes")
     expected = best_by_cvxpy(pool, targets, **limits)
     for tol in (1e-3, 1e-5):
@@ -166,15 +169,16 @@ def test_optimize_agrees_with_cvxpy(targets, limits):
     assert design.passes <= 120
 
 
-def test_one_target_is_trace():
-    pool = random_pool(2)
-    for criterion in (WorstCase([random_spd(1)]), WorstCase({"all": random_spd(1)}, mixture=[3.0])):
-        found = optimize(pool, criterion, Budget(20.0), prior=RIDGE, tol=1e-6)
-        expected = optimize(pool, Trace(random_spd(1)), Budget(20.0), prior=RIDGE, tol=1e-6)
-        assert found.certificate.value == pytest.approx(expected.certificate.value, rel=2e-6)
-        assert found.passes == expected.passes and len(found.trace) == 1
+@pytest.mark.parametrize("mixture", [None, pytest.param([3.0], marks=pytest.mark.slow)])
+def test_one_target_is_trace(mixture):
+    pool, criterion = random_pool(2), WorstCase({"all": random_spd(1)}, mixture=mixture)
+    found = optimize(pool, criterion, Budget(20.0), prior=RIDGE, tol=1e-6)
+    expected = optimize(pool, Trace(random_spd(1)), Budget(20.0), prior=RIDGE, tol=1e-6)
+    assert found.certificate.value == pytest.approx(expected.certificate.value, rel=2e-6)
+    assert found.passes == expected.passes and len(found.trace) == 1
 
 
+@pytest.mark.slow
 def test_scales_are_what_values_are_divided_by():
     pool = random_pool(3)
     alone = [optimize(pool, Trace(H), Budget(20.0), prior=RIDGE).certificate.value for H in THREE.values()]
@@ -215,7 +219,7 @@ def test_limits_start_and_callback(tmp_path):
     assert jaxdesign.Design.load(tmp_path / "design.npz").report == design.report
 
 
-@pytest.mark.parametrize("solver", ["frank_wolfe", "matrix_atoms"])
+@pytest.mark.parametrize("solver", ["frank_wolfe", pytest.param("matrix_atoms", marks=pytest.mark.slow)])
 def test_other_solvers(solver):
     pool = random_pool(6)
     expected = best_by_cvxpy(pool, THREE, 20.0)
@@ -240,6 +244,7 @@ def test_inside_of_jit_the_certificate_is_valid():
     assert 0.8 < float(certificate.efficiency) <= 1
 
 
+@pytest.mark.slow
 @settings(max_examples=6)
 @given(seed=seeds, repeats=st.booleans())
 def test_no_allocation_has_a_bound_above_the_best_whole_one(seed, repeats):
@@ -265,7 +270,7 @@ def test_no_allocation_has_a_bound_above_the_best_whole_one(seed, repeats):
 # ---- whole labels
 
 
-@pytest.mark.parametrize("scores", ["yes", "draws"])
+@pytest.mark.parametrize("scores", ["yes", pytest.param("draws", marks=pytest.mark.slow)])
 def test_whole_labels_are_chosen_by_the_worst_case_itself(scores):
     pool, budget = random_pool(8, scores), Budget(12, per_pair=1)
     batch = select_pairs(pool, WorstCase(THREE), budget, prior=RIDGE)
@@ -397,6 +402,7 @@ def test_required_and_excluded_pairs_and_quotas_of_groups():
     assert design.labels[np.isin(design.pairs[:, 0], [2, 3, 5])].sum() >= 9 - 1e-6
 
 
+@pytest.mark.slow
 def test_flip_noise_counts():
     pool = random_pool(2, flip="pair")
     design = optimize(pool, WorstCase(THREE), Budget(20.0), prior=RIDGE)
