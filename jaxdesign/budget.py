@@ -306,7 +306,7 @@ def exact_total(
     goal = limits.total * (1 - 1e-14)  # never to chase the last bit of a total that quotas alone hold
     common = _factor(lambda t: spent(np.minimum(t, ceiling)).sum() < goal, np.ones(1))
     n = np.minimum(cap, np.minimum(common, ceiling)[owner] * labels)
-    return n * min(1.0, limits.total / n.sum())
+    return n * min(1.0, limits.total / max(n.sum(), 1e-300))
 
 
 def _factor(below, start: Float[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:

@@ -18,6 +18,7 @@ from jaxdesign.exact.portfolio import METHODS, RECIPES, best_choice
 from jaxdesign.fitted_mixture import report_at, with_mixture
 from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import make_problem, prior_matrix
+from jaxdesign.ranks import numerical_rank
 from jaxdesign.solvers.optimize import optimize
 from jaxdesign.status import Status
 from jaxdesign.whole_bound import bound_in_words
@@ -162,8 +163,7 @@ def check_enough(pool: CompletionPool, crit: CriterionLike, budget: Budget, prio
     """ValueError where so few labels cannot make the information regular, whichever they are."""
     if not isinstance(pool, CompletionPool) or isinstance(crit, Criterion):
         return  # wrong kinds are for `make_problem` to name; a user's criterion may be finite at a singular matrix
-    spectrum = np.linalg.eigvalsh(prior_matrix(prior, pool))
-    rank = int(np.min(np.sum(spectrum > 1e-12 * np.maximum(spectrum[:, -1:], 1e-300), axis=1)))
+    rank = min(numerical_rank(matrix) for matrix in prior_matrix(prior, pool))
     if budget.total + rank < pool.dim:
         raise ValueError(
             f"budget.total={budget.total:g}: with a prior of rank {rank} that many labels leave the information "

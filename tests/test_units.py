@@ -18,6 +18,7 @@ from jaxdesign import (
     Trace,
     WorstCase,
     evaluate,
+    greedy,
     optimize,
     restrict_to_range,
     select_pairs,
@@ -125,6 +126,27 @@ def test_whole_labels_are_the_same_in_any_units(name, exponent):
     )  # fmt: skip
     np.testing.assert_array_equal(other.pairs, plain.pairs)
     assert other.certificate.efficiency == pytest.approx(plain.certificate.efficiency, abs=1e-9)
+
+
+@pytest.mark.parametrize("criterion", [LogDet(), pytest.param(Trace(TARGET), marks=slow)], ids=["LogDet", "Trace"])
+@pytest.mark.parametrize("exponent", [-67, 62])
+def test_greedy_chooses_the_same_pairs_in_any_units(criterion, exponent):
+    far = Trace(TARGET * 4.0**exponent) if isinstance(criterion, Trace) else criterion
+    plain, other = (
+        greedy(CompletionPool(np.ldexp(F, e)), crit, size=8, prior=PRIOR * 4.0**e)
+        for e, crit in ((0, criterion), (exponent, far))
+    )
+    np.testing.assert_array_equal(*(np.asarray(found[0]) for found in (plain, other)))
+    assert np.asarray(other[1]).tolist() == [1.0] * 8
+
+
+def test_a_prior_in_units_of_its_columns_has_the_rank_that_it_has():
+    units = 2.0 ** np.array([-20, 0, 20, -30])
+    prior = np.diag(units**2 * [1, 1, 1, 0])  # with one label, all four dimensions
+    design = select_pairs(
+        CompletionPool((F * units).astype(np.float32)), Trace(np.diag(units**2)), Budget(1), prior=prior
+    )
+    assert design.status is Status.EXACT
 
 
 @slow

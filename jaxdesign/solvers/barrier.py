@@ -51,6 +51,7 @@ class Point(NamedTuple):
     gradient: Float[np.ndarray, " n"]
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # a step that is no number is not taken
 def minimise(
     gradient: Callable[[Float[np.ndarray, " n"]], Float[np.ndarray, " n"]],
     hessian: Callable[[Float[np.ndarray, " n"]], Float[np.ndarray, "n n"]],
@@ -73,7 +74,7 @@ def minimise(
         count = len(point.x) + np.isfinite(region.cap).sum() + len(region.quota)
         mu = _complementarity(point, region) / count
         residual = _residual(point, region, 0.0)
-        if count * mu <= target and np.abs(residual[: len(point.x) + 1]).max() <= target / region.total:
+        if mu == 0 or (count * mu <= target and region.total * np.abs(residual[: len(point.x) + 1]).max() <= target):
             break
         affine, centring = _directions(point, region, hessian(point.x))
         length = min(1.0, _longest(point, region, affine))

@@ -6,16 +6,18 @@ that every mixture of them is allowed, whatever the constraints are.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxdesign.certify_coupled import certify_coupled
 from jaxdesign.coupled_start import allowed_start
+from jaxdesign.criteria import LogDet
 from jaxdesign.decided import free_part
 from jaxdesign.design import Design
 from jaxdesign.evaluation import check_allowed
-from jaxdesign.problem import Problem, analyse, check_rank, flat, singular, usable
+from jaxdesign.problem import Problem, analyse, check_rank, flat, information, singular, usable
 from jaxdesign.solvers.driver import Scored, SolverState
 from jaxdesign.solvers.matrix_atoms import Atom, Mixture, allocation_of, atom, matrix_of, mixed, pruned, with_atom
 
@@ -34,14 +36,18 @@ class CoupledAtoms(NamedTuple):
             return _state(problem, Mixture([warm], np.ones(1), None), 0)
         check_rank(problem)
         atoms, passes = [atom(problem, *allowed_start(problem))], 0
+        every = replace(problem, criterion=LogDet())  # a target may leave directions out, where A must be regular too
         for _ in range(2 * problem.dim + 2):
             mixture = Mixture(atoms, np.full(len(atoms), 1 / len(atoms)), None)
             matrix = matrix_of(problem, mixture)
             if not flat(matrix) and usable(problem, analyse(problem, matrix)):
-                return _state(problem, pruned(mixed(problem, mixture, 1e-2)), passes)
-            if (shown := _with_a_trace(problem, matrix)) is None:
+                state = _state(problem, pruned(mixed(problem, mixture, 1e-2)), passes)
+                # where the target leaves directions out, weights that are best for it may be singular
+                found = information(problem, state.pairs, state.labels)
+                return state if _regular(problem, found) else _state(problem, mixture, passes)
+            if (shown := _with_a_trace(every, matrix)) is None:
                 break
-            priced = certify_coupled(problem, *shown, atoms[-1].pairs, atoms[-1].labels)
+            priced = certify_coupled(every, *shown, atoms[-1].pairs, atoms[-1].labels)
             atoms, passes = [*atoms, _oracle_atom(problem, priced)], passes + priced.passes
         if _regular(problem, matrix):  # a criterion that is finite where A is singular
             return _state(problem, mixture, passes)

@@ -194,12 +194,12 @@ def pruned(mixture: Mixture) -> Mixture:
 
 
 def _best_weights(slopes, H, weights, target):
-    """Minimiser of the quadratic model over the simplex."""
+    """Minimiser of the quadratic model over the simplex; the weights as they are where none is found."""
     region = barrier.Region(1.0, np.full(len(weights), np.inf), np.zeros(0), np.zeros(len(weights), int))
     start = 0.9 * weights + 0.1 / len(weights)
     found = barrier.minimise(lambda w: H @ (w - weights) - slopes, lambda w: H, region, start, target)
     w = np.where(found.lower > 10 * found.x, 0.0, found.x)
-    return w / w.sum()
+    return w / w.sum() if np.isfinite(w).all() and w.sum() > 0 else weights
 
 
 def _information(prior, stack, weights):
