@@ -115,6 +115,7 @@ class Judge:
             self.elements.rows, prompts, problem.budget, problem.annotators, whole=self.whole
         )
         self.known: list[tuple[float, float, str]] = []  # value, violation, whence
+        self.lowest: tuple[float, np.ndarray | None] = (math.inf, None)  # of these, with its labels
         real = self.rules if not self.whole else written_rules(
             self.elements.rows, prompts, problem.budget, problem.annotators, whole=False
         )  # fmt: skip
@@ -142,6 +143,8 @@ class Judge:
         value, missed = self.value(labels), violation(self.rules, labels)
         if missed <= 1e-9 and math.isfinite(value):
             self.known.append((value, missed, whence))
+            if value < self.lowest[0]:
+                self.lowest = value, np.array(labels)
         return value
 
     def slack(self, value: float, missed: float) -> float:
@@ -404,11 +407,7 @@ def _exception(problem: Problem, error: Exception, call: Library) -> str:
     judge.look_for_better(np.random.default_rng(0))
     if not judge.known:
         return f"refused {named}"
-    if judge.whole:
-        start = judge.search.start  # A needs whole labels enough; `known` holds regular ones only
-        condition = judge.condition(start) if any(w != "witness" for _, _, w in judge.known) else 0.0
-    else:
-        condition = judge.condition(judge.search.start)
+    condition = judge.condition(judge.lowest[1] if judge.whole else judge.search.start)
     if "information of all pairs" in text:  # of the even allocation, which one huge pair makes singular to rounding
         even = np.full(len(judge.elements.rows), problem.budget["total"] / len(judge.elements.rows))
         condition = min(condition, judge.condition(even))
