@@ -120,12 +120,21 @@ def map_chunks(function: Callable, arrays: Any, length: int) -> Any:
 
 def sum_chunks(function: Callable, arrays: Any, length: int) -> Any:
     """Sum of `function` over chunks of prompts; `function` must return zero for the zero padding of the last chunk."""
+    return _folded(function, arrays, length, jnp.add)
+
+
+def max_chunks(function: Callable, arrays: Any, length: int) -> Any:
+    """Largest of `function` over chunks of prompts, at least 0 each; zero for the zero padding of the last chunk."""
+    return _folded(function, arrays, length, jnp.maximum)
+
+
+def _folded(function, arrays, length, combine):
     size = jax.tree.leaves(arrays)[0].shape[0]
     if length >= size:
         return function(arrays)
 
     def add(total, k):
-        return jax.tree.map(jnp.add, total, function(chunk_at(arrays, k, length))), None
+        return jax.tree.map(combine, total, function(chunk_at(arrays, k, length))), None
 
     first = function(chunk_at(arrays, jnp.zeros((), int), length))
     return lax.scan(add, first, jnp.arange(1, -(-size // length)))[0]

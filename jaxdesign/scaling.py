@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdesign import _arrays
-from jaxdesign.pool import CompletionPool, centred_features
+from jaxdesign.pool import CompletionPool, centred_features, less_first
 
 ORDINARY = 12  # exponents of columns up to which a pool is used as it is, without a copy of its features
 EXTREME = {4: 126, 8: 1000}  # largest exponent a factor can have, by size of the dtype
@@ -28,6 +28,11 @@ def column_units(pool: CompletionPool) -> Int[np.ndarray, " d"]:
     All 0 where none is above ORDINARY in size: such a pool needs no other units. 0 for a column that is constant within
     every prompt.
     """
+    rows = float(pool.features.shape[0] * pool.completions)
+    farthest = np.asarray(_farthest(pool.features, pool.mask), np.float64)
+    # a root mean square is at most twice the farthest, and at least half of it over the root of the number of rows
+    if (4 * farthest <= 2.0**ORDINARY).all() and (farthest >= 8 * rows**0.5 * 2.0**-ORDINARY).all():
+        return np.zeros(pool.dim, np.int64)
     with _arrays.float64():
         largest, squares = (np.asarray(part) for part in _column_sizes(pool.features, pool.mask))
     some = largest > 0
@@ -39,6 +44,16 @@ def column_units(pool: CompletionPool) -> Int[np.ndarray, " d"]:
 
 
 @jax.jit
+def _farthest(features, mask):
+    """Largest distance in each column from the first row of a prompt: cheap, and tells that columns are ordinary."""
+
+    def of_chunk(part):
+        return jnp.max(jnp.abs(less_first(*part)), axis=(0, 1))
+
+    return _arrays.max_chunks(of_chunk, (features, mask), _arrays.chunk_length(*features.shape))
+
+
+@jax.jit
 def _column_sizes(features, mask):
     """Largest size of each centred column, and its mean square in units of that, over existing completions."""
     length = _arrays.chunk_length(*features.shape)
@@ -47,8 +62,7 @@ def _column_sizes(features, mask):
         rows, exists = part
         return centred_features(CompletionPool.tree_unflatten(None, (rows, None, exists, None)), jnp.float64)
 
-    sizes = _arrays.map_chunks(lambda part: jnp.max(jnp.abs(centred(part)), axis=1), (features, mask), length)
-    largest = jnp.max(sizes, axis=0)
+    largest = _arrays.max_chunks(lambda part: jnp.max(jnp.abs(centred(part)), axis=(0, 1)), (features, mask), length)
     safe = jnp.where(largest > 0, largest, 1)
     squares = _arrays.sum_chunks(
         lambda part: jnp.sum((centred(part) / safe[None, None]) ** 2, axis=(0, 1)), (features, mask), length
