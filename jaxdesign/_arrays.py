@@ -133,11 +133,11 @@ def _folded(function, arrays, length, combine):
     if length >= size:
         return function(arrays)
 
-    def add(total, k):
+    def step(total, k):
         return jax.tree.map(combine, total, function(chunk_at(arrays, k, length))), None
 
     first = function(chunk_at(arrays, jnp.zeros((), int), length))
-    return lax.scan(add, first, jnp.arange(1, -(-size // length)))[0]
+    return lax.scan(step, first, jnp.arange(1, -(-size // length)))[0]
 
 
 def round_up(value: int, multiple: int) -> int:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxdesign import _arrays, _checks
 from jaxdesign._flips import as_flips
 from jaxdesign._names import check_different
+from jaxdesign.centring import centred
 from jaxdesign.ranks import unit_diagonal
 
 FAR = 8.0  # common offset over the spread of a column from which float64 features lose digits worth keeping
@@ -194,27 +195,6 @@ def centred_features(pool: CompletionPool, dtype: Any = None) -> Float[Array, "p
     `dtype` defaults to float32 (float64 for float64 features); the mean is taken in that dtype.
     """
     return centred(pool.features.astype(dtype or _arrays.compute_dtype(pool.features.dtype)), pool.mask)
-
-
-def centred(rows: Float[Array, "*p k d"], exists: Bool[Array, "*p k"]) -> Float[Array, "*p k d"]:
-    """Rows minus the mean of those that exist, 0 elsewhere: `less_first`, then the mean of what is left."""
-    rows = less_first(rows, exists)
-    return jnp.where(exists[..., None], rows - row_means(rows, exists)[..., None, :], 0)
-
-
-def less_first(rows: Float[Array, "*p k d"], exists: Bool[Array, "*p k"]) -> Float[Array, "*p k d"]:
-    """Rows minus the first one that exists, 0 elsewhere: takes off what rows have in common, whatever its size.
-
-    Compilers work such a difference out anew for every use of the rows, always with the same result. A mean they may
-    sum in another order each time, and by units in the last place of a large common offset the uses then disagree.
-    """
-    first = jax.lax.argmax(exists, exists.ndim - 1, jnp.int32)[..., None, None]
-    return jnp.where(exists[..., None], rows - jnp.take_along_axis(rows, first, axis=-2), 0)
-
-
-def row_means(rows: Float[Array, "*p k d"], exists: Bool[Array, "*p k"]) -> Float[Array, "*p d"]:
-    """Mean of the rows that exist, 0 where there is none; all others must be 0."""
-    return jnp.sum(rows, axis=-2) / jnp.maximum(jnp.sum(exists, axis=-1), 1).astype(rows.dtype)[..., None]
 
 
 def pair_slot(i: Any, j: Any, completions: int) -> Any:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays, _checks
 from jaxdesign.budget import Budget, Limits, resolve
+from jaxdesign.centring import centred
 from jaxdesign.criteria import CriterionLike, LogDet, Trace
 from jaxdesign.criteria import in_units as criterion_in_units
 from jaxdesign.decided import Decided, decided_pairs
@@ -28,7 +29,7 @@ from jaxdesign.information import (
     prompt_major,
     sparse_information,
 )
-from jaxdesign.pool import CompletionPool, centred
+from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.memory import (
     MemorySource,
     in_pricing_units,

@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdesign import _arrays
-from jaxdesign.pool import CompletionPool, centred_features, less_first
+from jaxdesign.centring import less_first
+from jaxdesign.pool import CompletionPool, centred_features
 
 ORDINARY = 12  # exponents of columns up to which a pool is used as it is, without a copy of its features
 EXTREME = {4: 126, 8: 1000}  # largest exponent a factor can have, by size of the dtype
@@ -29,7 +30,7 @@ def column_units(pool: CompletionPool) -> Int[np.ndarray, " d"]:
     every prompt.
     """
     rows = float(pool.features.shape[0] * pool.completions)
-    farthest = np.asarray(_farthest(pool.features, pool.mask), np.float64)
+    farthest = np.asarray(farthest_rows(pool.features, pool.mask), np.float64)
     # a root mean square is at most twice the farthest, and at least half of it over the root of the number of rows
     if (4 * farthest <= 2.0**ORDINARY).all() and (farthest >= 8 * rows**0.5 * 2.0**-ORDINARY).all():
         return np.zeros(pool.dim, np.int64)
@@ -44,7 +45,7 @@ def column_units(pool: CompletionPool) -> Int[np.ndarray, " d"]:
 
 
 @jax.jit
-def _farthest(features, mask):
+def farthest_rows(features, mask):
     """Largest distance in each column from the first row of a prompt: cheap, and tells that columns are ordinary."""
 
     def of_chunk(part):

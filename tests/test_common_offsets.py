@@ -13,7 +13,7 @@ from problems import all_pairs_of
 
 from jaxdesign import Budget, CompletionPool, LogDet, evaluate, pair_information, pair_sensitivities
 from jaxdesign.budget import Limits
-from jaxdesign.pool import centred, less_first
+from jaxdesign.centring import centred, less_first
 from jaxdesign.solvers import frank_wolfe, multiplicative
 
 PROMPTS, COMPLETIONS, DIM = 4, 6, 3

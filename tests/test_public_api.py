@@ -156,7 +156,7 @@ def test_importing_starts_no_computation_and_sets_no_flag():
 
 # a file imports from lines above its own and from its own folder; those on one line know nothing of each other
 LAYERS = [
-    ["status", "_arrays", "_files", "_names", "ranks"],
+    ["status", "_arrays", "_files", "_names", "centring", "ranks"],
     ["_checks"],
     ["_cholesky", "_flips"],
     ["pool"],

@@ -26,9 +26,9 @@ from jaxdesign.information import (
     prompt_label_information,
     prompt_major,
 )
-from jaxdesign.pool import CompletionPool, candidate_pairs, centred_features, first_copies, less_first
+from jaxdesign.pool import CompletionPool, candidate_pairs, centred_features, first_copies
 from jaxdesign.problem import check_kinds, traceable_prior
-from jaxdesign.scaling import EXTREME, ORDINARY
+from jaxdesign.scaling import EXTREME, ORDINARY, farthest_rows
 
 LIFT = 1e-6  # smallest eigenvalue before the first pick, over the mean one after an even allocation
 
@@ -194,17 +194,23 @@ def mean_information(
     return jax.tree.map(lambda total: total / count, _arrays.sum_chunks(chunk, arrays, length))
 
 
-@jax.jit
 def _in_units(pool, crit, prior):
     """Pool, criterion and prior with features divided by a power of two near the largest; as they are if ordinary."""
     if pool.features.dtype == np.float16:  # cannot hold what is not ordinary
         return pool, crit, prior
-    largest = jnp.max(jnp.abs(less_first(pool.features.astype(jnp.float64), pool.mask)))
-    unit = jnp.clip(_arrays.power_of_two_below(largest), 2.0 ** -EXTREME[4], 2.0 ** EXTREME[4])
-    unit = jnp.where((unit < 2.0**-ORDINARY) | (unit > 2.0**ORDINARY), unit, 1)
+    unit = _unit(pool.features, pool.mask)
+    if not _arrays.is_traced(unit) and unit == 1:  # no copy of the features
+        return pool, crit, prior
     features = pool.features * (1 / unit).astype(pool.features.dtype)
     bare = CompletionPool.tree_unflatten(None, (features, pool.scores, pool.mask, pool.flip))
     return bare, in_basis(crit, jnp.eye(pool.dim) / unit), prior / unit**2
+
+
+@jax.jit
+def _unit(features, mask):
+    largest = jnp.max(farthest_rows(features, mask)).astype(jnp.float64)
+    unit = jnp.clip(_arrays.power_of_two_below(largest), 2.0 ** -EXTREME[4], 2.0 ** EXTREME[4])
+    return jnp.where((unit < 2.0**-ORDINARY) | (unit > 2.0**ORDINARY), unit, 1)
 
 
 def _cap(limit, name, prompts):

@@ -21,8 +21,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from jaxdesign import _arrays
+from jaxdesign.centring import less_first, row_means
 from jaxdesign.information import gram_sensitivities, prompt_label_information, prompt_major
-from jaxdesign.pool import CompletionPool, candidate_pairs, first_copies, less_first, row_means
+from jaxdesign.pool import CompletionPool, candidate_pairs, first_copies
 
 # Rounding error of a priced sensitivity over the bound of `_rounding_error`: measured at most 0.7 / ERROR_MARGIN over
 # random pools of condition number 1 to 1e10, d = 3 to 128; the certificate relies on it being at most 1.

@@ -51,7 +51,7 @@ def finish(
     efficiency = efficiency_of(criterion, value, bound, pool.dim)
     void = ~(jnp.abs(jnp.sum(exact) - room.total) <= HELD * room.total)
     void |= ~(jnp.isfinite(value) & jnp.isfinite(factors).all() & (bound <= value))
-    void |= jnp.maximum(jnp.abs(value), jnp.abs(bound)) >= float(jnp.finfo(dtype).max)  # no number of that dtype
+    void |= jnp.abs(value) >= float(jnp.finfo(dtype).max)  # no number of that dtype
     value, bound = jnp.where(void, jnp.inf, value), jnp.where(void, -jnp.inf, bound)
     efficiency = jnp.where(void, 0.0, efficiency)
     rounded = Certificate(

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from jaxdesign import _arrays
 from jaxdesign._cholesky import cholesky_and_inverse
-from jaxdesign.pool import centred
+from jaxdesign.centring import centred
 from jaxdesign.pricing.memory import MemorySource, map_chunks
 
 FLAT = 1e-15  # eigenvalues of E at unit diagonal are not counted as smaller than this share of the largest
