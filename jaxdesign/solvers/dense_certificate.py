@@ -31,8 +31,8 @@ def finish(
 ) -> tuple[Float[Array, "p k k"], Certificate]:
     """Symmetric allocation (P, K, K) that sums to the total over i < j, and its certificate, in the working dtype.
 
-    Call inside `_arrays.float64()`. Where the caps cannot hold the total, A is singular or the value is beyond the
-    dtype: value inf, efficiency 0.
+    Call inside `_arrays.float64()`. Where the caps cannot hold the total, A is singular or the value is out of
+    the dtype's range: value inf, efficiency 0.
     """
     source, dtype = memory_source(pool, np.float64), _arrays.compute_dtype(pool.features.dtype)
     room = dense_room(source, limits)
@@ -51,7 +51,8 @@ def finish(
     efficiency = efficiency_of(criterion, value, bound, pool.dim)
     void = ~(jnp.abs(jnp.sum(exact) - room.total) <= HELD * room.total)
     void |= ~(jnp.isfinite(value) & jnp.isfinite(factors).all() & (bound <= value))
-    void |= jnp.abs(value) >= float(jnp.finfo(dtype).max)  # no number of that dtype
+    reach = jnp.finfo(dtype)  # beyond it, and below, the value is no number of that dtype
+    void |= (jnp.abs(value) >= float(reach.max)) | ((value != 0) & (jnp.abs(value) < float(reach.tiny)))
     value, bound = jnp.where(void, jnp.inf, value), jnp.where(void, -jnp.inf, bound)
     efficiency = jnp.where(void, 0.0, efficiency)
     rounded = Certificate(
