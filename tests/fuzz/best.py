@@ -202,7 +202,7 @@ def relaxed(search: Search, starts=()) -> np.ndarray:
         pool = [n for n, keep in zip(pool, kept, strict=True) if keep] + [vertex]
         atoms = np.concatenate([atoms[kept], search.matrices(vertex)[None]])
         weights = np.append(weights[kept], 0.05)
-    labels = np.tensordot(weights, np.array(pool), 1)
+    labels = np.tensordot(weights / weights.sum(), np.array(pool), 1)
     faint = (labels < 1e-14 * search.allowed.total) & (search.allowed.fixed == 0)
     labels = np.where(faint, 0.0, np.where(search.allowed.fixed > 0, search.allowed.fixed, labels))
     return labels * (search.allowed.total / labels.sum()) if not search.allowed.fixed.any() else labels
