@@ -85,28 +85,30 @@ def certificate(problem: Problem, matrix, analysis: Analysis, oracle_value: floa
     if not hasattr(problem.criterion, "anchor"):
         current = float(np.mean(np.sum(analysis.G * matrix, axis=(1, 2))))
     if not np.isfinite(linear):
-        return from_bound(problem, analysis.value, -np.inf)
+        return from_bound(problem, analysis, -np.inf)
     bound = float(problem.criterion.lower_bound(analysis.anchor, linear, current, problem.dim))
-    return from_bound(problem, analysis.value, bound - analysis.rounding)
+    return from_bound(problem, analysis, bound)
 
 
-def from_bound(problem: Problem, value: float, lower_bound: float) -> Certificate:
-    """Certificate of an allocation with this value, from any valid lower bound (bounds of other passes are).
+def from_bound(problem: Problem, analysis: Analysis, lower_bound: float) -> Certificate:
+    """Certificate of an allocation from the analysis of its A and any valid lower bound (bounds of other passes are).
 
+    The rounding of its own value is taken off the bound: that of another allocation, where A is regular, may be less.
     Where nothing is proven the bound is -inf and the efficiency 0; NaN is for criteria that have no such formula.
     """
     declared = np.isfinite(problem.criterion.efficiency(1.0, 0.5, problem.dim))
-    if not (np.isfinite(value) and np.isfinite(lower_bound)):
+    value = float(analysis.value)
+    if not (np.isfinite(value) and np.isfinite(lower_bound) and np.isfinite(analysis.rounding)):
         bound = float(lower_bound) if np.isfinite(lower_bound) else -np.inf
-        return Certificate(float(value), bound, float("inf"), 0.0 if declared else float("nan"))
-    bound = float(min(lower_bound, value))
+        return Certificate(value, bound, float("inf"), 0.0 if declared else float("nan"))
+    bound = float(min(lower_bound, value) - analysis.rounding)
     efficiency = float(problem.criterion.efficiency(value, bound, problem.dim))
-    return Certificate(float(value), bound, float(value) - bound, float(np.clip(efficiency, 0, 1)))
+    return Certificate(value, bound, value - bound, float(np.clip(efficiency, 0, 1)))
 
 
 def blurred(problem: Problem, analysis: Analysis) -> float:
     """The relative gap that the rounding of the value alone leaves, however good an allocation is."""
-    return from_bound(problem, analysis.value, analysis.value - analysis.rounding).relative_gap()
+    return from_bound(problem, analysis, analysis.value).relative_gap()
 
 
 def pairs_needed(problem: Problem) -> float:

@@ -165,7 +165,7 @@ def certificate_of(problem: Problem, pairs: np.ndarray, labels: np.ndarray, boun
     analysis = analyse(problem, matrix)
     if not usable(problem, analysis) or singular(problem, matrix):
         return Certificate(float("inf"), bound, float("inf"), 0.0)
-    return from_bound(problem, analysis.value, bound)
+    return from_bound(problem, analysis, bound)
 
 
 def _starts(problem: Problem, choices: list[Choice]) -> list[Choice]:

@@ -21,7 +21,7 @@ from jaxdesign import _arrays
 from jaxdesign.certify import from_bound
 from jaxdesign.decided import without
 from jaxdesign.design import Design, TraceRow
-from jaxdesign.problem import Problem, information
+from jaxdesign.problem import Problem, analyse, information
 from jaxdesign.solvers.driver import Solver, run
 from jaxdesign.status import Status
 from jaxdesign.worst_case import target_report
@@ -62,15 +62,16 @@ def worst_case_design(
         )  # fmt: skip
         start, passes = found, passes + found.passes
         matrix = information(problem, *without(problem.decided, found.pairs, found.labels))
+        analysis = analyse(problem, matrix)
         with _arrays.float64():
-            value, weights = float(criterion.value(matrix)), np.asarray(mean.mixture(matrix))
+            weights = np.asarray(mean.mixture(matrix))
         bound = max(bound, found.certificate.lower_bound)
-        if best is None or value < best[0]:
-            best = value, found, matrix
+        if best is None or analysis.value < best[0].value:
+            best = analysis, found, matrix
         now = from_bound(problem, best[0], bound)
         if not trace or now.gap < 0.9 * trace[improved_at].gap:
             improved_at = stage
-        trace.append(TraceRow(passes, now.value, bound, now.gap, time.perf_counter() - began))
+        trace.append(TraceRow(passes, now.value, now.lower_bound, now.gap, time.perf_counter() - began))
         before, gap = gap, now.relative_gap()
         if stage + 1 < len(POWERS):
             power = POWERS[stage + 1]

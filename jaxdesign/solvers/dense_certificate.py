@@ -47,7 +47,7 @@ def finish(
     linear = jnp.mean(jnp.sum(G * prior + (pool.dim + 10) * eps * terms, axis=(1, 2))) + S
     current = jnp.mean(jnp.sum(G * matrix, axis=(1, 2)))
     bound = lower_bound(criterion, anchor, linear * (1 + 64 * eps), current, pool.dim)
-    bound = jnp.minimum(bound - value_rounding(matrix, G), value)
+    bound = jnp.minimum(bound, value) - value_rounding(matrix, G)
     efficiency = efficiency_of(criterion, value, bound, pool.dim)
     void = ~(jnp.abs(jnp.sum(exact) - room.total) <= HELD * room.total)
     void |= ~(jnp.isfinite(value) & jnp.isfinite(factors).all() & (bound <= value))

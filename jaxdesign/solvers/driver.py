@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from jaxdesign.certify import Priced, blurred, certify, cold_level, from_bound
 from jaxdesign.certify_coupled import certify_coupled
 from jaxdesign.decided import added_up, with_required
-from jaxdesign.design import Certificate, Design, TraceRow
+from jaxdesign.design import Design, TraceRow
 from jaxdesign.problem import Analysis, Problem, analyse, exact_sensitivities, information, singular, usable
 from jaxdesign.status import Status
 
@@ -70,20 +70,19 @@ def run(
     limit = solver.max_passes if max_passes is None else max_passes
     state = solver.init(problem, start)
     bound, trace = -np.inf, []
-    best: tuple[Certificate, SolverState, Analysis] | None = None
+    best: tuple[SolverState, Analysis] | None = None
     improved_at = 0
     while True:
-        state, matrix, analysis = regular(problem, state, None if best is None else best[1])
+        state, matrix, analysis = regular(problem, state, None if best is None else best[0])
         scored = score(problem, state, matrix, analysis)
         state = state._replace(passes=state.passes + scored.priced.passes)
-        value = scored.analysis.value
         bound = max(bound, scored.priced.certificate.lower_bound)
-        if best is None or value < best[0].value:
-            best = from_bound(problem, value, bound), state, scored.analysis
-        now = from_bound(problem, best[0].value, bound)
+        if best is None or scored.analysis.value < best[1].value:
+            best = state, scored.analysis
+        now = from_bound(problem, best[1], bound)
         if not trace or now.gap < 0.98 * trace[improved_at].gap:
             improved_at = len(trace)
-        trace.append(TraceRow(state.passes, now.value, bound, now.gap, time.perf_counter() - began))
+        trace.append(TraceRow(state.passes, now.value, now.lower_bound, now.gap, time.perf_counter() - began))
         status = None
         if now.relative_gap() <= tol:
             status = Status.CERTIFIED
@@ -94,11 +93,11 @@ def run(
         if status is None and len(trace) - 1 - improved_at >= solver.patience:
             status = Status.PRECISION_LIMIT
         if status in (Status.NOT_CERTIFIED, Status.PRECISION_LIMIT):
-            rounding = blurred(problem, best[2])
+            rounding = blurred(problem, best[1])
             if rounding > max(tol / 4, BLURRED) and now.relative_gap() < 20 * rounding:
                 status = Status.ILL_CONDITIONED
         if status is not None:
-            pairs, labels = with_required(problem.decided, best[1].pairs, best[1].labels)
+            pairs, labels = with_required(problem.decided, best[0].pairs, best[0].labels)
             return Design(pairs, labels, now, status, state.passes, tuple(trace), problem.skipped_prompts)
         state = solver.step(problem, state, scored, tol)
 
