@@ -60,6 +60,16 @@ def power_of_two_below(number: jax.Array) -> jax.Array:
     return jnp.where(power > 0, power, jnp.ones_like(power))
 
 
+def exp2(exponent: jax.Array, dtype: Any) -> jax.Array:
+    """2^e of whole numbers, exactly, within the normal range of float32 or float64; traceable and batched in any scope.
+
+    `jnp.ldexp` is not: since JAX 0.12 it is expanded where it is batched, which may be outside of a float64 scope.
+    """
+    kind, bias, digits = {4: (jnp.int32, 127, 23), 8: (jnp.int64, 1023, 52)}[np.dtype(dtype).itemsize]
+    shifted = jnp.clip(exponent, 1 - bias, bias).astype(kind) + jnp.asarray(bias, kind)
+    return lax.bitcast_convert_type(shifted << jnp.asarray(digits, kind), dtype)
+
+
 def is_traced(*trees: Any) -> bool:
     """Whether any leaf is a tracer, so that values cannot be looked at."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))

@@ -332,7 +332,7 @@ def in_units(criterion: Any, exponents: Any) -> Any:
     if isinstance(criterion, LogDet):
         return LogDetInUnits(np.float64(2 * np.log(2.0) * np.sum(exponents)))
     with float64():
-        return jax.tree.map(np.asarray, in_basis(criterion, jnp.diag(jnp.ldexp(1.0, jnp.asarray(exponents)))))
+        return jax.tree.map(np.asarray, in_basis(criterion, jnp.diag(jnp.asarray(np.ldexp(1.0, exponents)))))
 
 
 def _over_draws(function, information):

@@ -77,7 +77,7 @@ def test_at_twenty_moments(tmp_path):
             while len(told(seen)) < lines * moment // 20:
                 seen.append(process.stderr.readline())
             if moment % 2 == 0 and moment < 10:  # where compilation takes longer than this
-                time.sleep(moment / 10)
+                time.sleep(max(moment / 10, 0.01))  # at the first, until the program has begun
             assert process.poll() is None
             assert interrupted(process)[-1] == SENTENCE
         assert os.listdir(folder) == []

@@ -7,6 +7,8 @@ import pytest
 
 from bench.experiments import language_model as experiment
 
+PROMOTION = "standard"  # optax promotes
+
 
 def result_of(gains):
     """One seed's result from {arm: gain} at 10 labels."""

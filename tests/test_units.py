@@ -190,3 +190,14 @@ def test_bounds_on_whole_labels_below_the_dimension_know_no_units(exponent):
     )
     assert plain.report["whole_bound"] < plain.certificate.value
     assert far.certificate.efficiency == pytest.approx(plain.certificate.efficiency, abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_powers_of_two_are_exact_and_stay_in_range(dtype):
+    from jaxdesign import _arrays
+
+    exponents = np.array([-2000, -126, -24, 0, 1, 100, 127, 2000])
+    least, most = (-126, 127) if dtype is np.float32 else (-1022, 1023)
+    with jax.enable_x64(True):
+        found = np.asarray(_arrays.exp2(jax.numpy.asarray(exponents), dtype))
+    np.testing.assert_array_equal(found, np.ldexp(dtype(1), np.clip(exponents, least, most)))

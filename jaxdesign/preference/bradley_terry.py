@@ -195,7 +195,7 @@ def _units(differences, counts, prior):
     largest = jnp.maximum(data, held)
     limit = jnp.finfo(differences.dtype).maxexp - 2
     power = jnp.where(largest > none // 2, jnp.clip(-largest, -limit, limit), 0)
-    return jnp.ldexp(jnp.ones_like(differences, shape=power.shape), power)
+    return _arrays.exp2(power, differences.dtype)
 
 
 def _starts(labels):

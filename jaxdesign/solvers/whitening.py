@@ -55,7 +55,7 @@ def power_of_two_near(number: Float[Array, ""], base: int = 2) -> Float[Array, "
     fine = jnp.isfinite(number) & (number > 0)
     bits = base.bit_length() - 1
     exponent = jnp.round(jnp.log2(jnp.where(fine, number, 1)) / bits).astype(jnp.int32)
-    return jnp.ldexp(jnp.ones_like(number), bits * exponent)
+    return _arrays.exp2(bits * exponent, number.dtype)
 
 
 def whitened_source(source: MemorySource, basis: Float[Array, "d d"]) -> MemorySource:
