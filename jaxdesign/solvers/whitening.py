@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from jaxdesign import _arrays
 from jaxdesign._cholesky import cholesky_and_inverse
-from jaxdesign.centring import centred
+from jaxdesign.centring import row_means
 from jaxdesign.pricing.memory import MemorySource, map_chunks
 
 FLAT = 1e-15  # eigenvalues of E at unit diagonal are not counted as smaller than this share of the largest
@@ -63,11 +63,12 @@ def whitened_source(source: MemorySource, basis: Float[Array, "d d"]) -> MemoryS
 
     Copies stay copies. Holds P K d numbers of its own. Traceable; call inside `_arrays.float64()`.
     """
-    raw = source._replace(means=jnp.zeros(source.means.shape, basis.dtype))  # chunks then come in float64, not centred
+    raw = source._replace(means=jnp.zeros(source.means.shape, basis.dtype))  # chunks then come in float64, `less_first`
 
     def of_chunk(chunk, _):
         exists = chunk.copies >= 0
-        rows = jnp.matmul(centred(chunk.rows, exists), basis, precision=_arrays.HIGHEST)
+        rows = jnp.where(exists[..., None], chunk.rows - row_means(chunk.rows, exists)[:, None], 0)
+        rows = jnp.matmul(rows, basis, precision=_arrays.HIGHEST)
         first = jnp.maximum(chunk.copies, 0)[..., None]  # the product may round equal rows differently
         return jnp.where(exists[..., None], jnp.take_along_axis(rows, first, axis=1), 0).astype(source.dtype)
 
