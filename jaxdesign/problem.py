@@ -335,6 +335,11 @@ def singular(problem: Problem, matrix: Float[np.ndarray, "r d d"]) -> bool:
     return isinstance(problem.criterion, LogDet | Trace | WorstCase | PowerMean) and flat(matrix)
 
 
+def regular(problem: Problem, matrix: Float[np.ndarray, "r d d"]) -> bool:
+    """Whether the criterion and its gradient are finite at A, and A is not singular where that would be chance."""
+    return usable(problem, analyse(problem, matrix)) and not singular(problem, matrix)
+
+
 def flat(matrix: Float[np.ndarray, "r d d"]) -> bool:
     """Whether A is singular to float64 rounding, in one draw at least; units do not matter.
 

@@ -3,11 +3,23 @@
 Each case once ended in an exception, a refusal of what can be solved, or not at all; random problems found them.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdesign import Budget, CompletionPool, Criterion, LogDet, Status, Trace, optimize, select_pairs
+from jaxdesign import (
+    Budget,
+    CompletionPool,
+    Criterion,
+    LogDet,
+    Quota,
+    Status,
+    Trace,
+    optimize,
+    policy_target,
+    select_pairs,
+)
 
 SQUARES = Criterion(lambda A: jnp.sum(jnp.linalg.inv(A) * jnp.linalg.inv(A).T))  # finite where A is nearly singular
 MINIMUM = np.array([0, 2.0, 0, 0, 0])
@@ -65,3 +77,26 @@ def test_swaps_end_where_one_task_and_a_faint_prior_hold_the_information(seed):
     budget = Budget(3.0, per_pair=9, labels_per_task=3)
     design = select_pairs(pool, Trace(np.diag(units**2)), budget, prior=0.1 * float(min(units)) ** 2, tol=1e-8)
     assert design.labels.tolist() == [3.0]
+
+
+@pytest.mark.parametrize("seed", [2, 7])
+@pytest.mark.parametrize("solver", [None, "frank_wolfe", "interior_point", "matrix_atoms", "multiplicative"])
+def test_a_target_of_rank_one_without_a_prior_has_a_regular_start(seed, solver):
+    """On lattices of +-1 the best information is nearly singular; every solver starts regular and answers."""
+    features = np.random.default_rng(seed).choice([-1.0, 1.0], (5, 4, 4)).astype(np.float32)
+    target = np.outer([0, 0, 2, -2.0], [0, 0, 2, -2.0])
+    design = optimize(CompletionPool(features), Trace(target), Budget(3.0), solver=solver)
+    assert np.isfinite(design.certificate.value)
+    assert design.certificate.efficiency > 0.8
+
+
+def test_pairs_that_no_label_may_go_to_do_not_hide_what_the_allowed_ones_miss():
+    """Margins of 40 and more: what is missing has 1e-7 of the information that forbidden pairs have."""
+    rng = np.random.default_rng(25)
+    features, scores = rng.standard_normal((4, 6, 3)), 40 * rng.standard_normal((4, 6))
+    budget = Budget(3.0, quotas=Quota([0, 1, 0, 1], at_most={1: 0.0}), per_prompt_min=[1, 0, 1, 0])
+    with jax.enable_x64(True):
+        pool = CompletionPool(features, scores)
+        design = optimize(pool, Trace(policy_target(pool)), budget)
+    assert np.isfinite(design.certificate.value) and design.certificate.efficiency > 0
+    assert set(design.pairs[:, 0].tolist()) == {0, 2}

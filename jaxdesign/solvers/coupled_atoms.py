@@ -17,12 +17,14 @@ from jaxdesign.criteria import LogDet
 from jaxdesign.decided import free_part
 from jaxdesign.design import Design
 from jaxdesign.evaluation import check_allowed
-from jaxdesign.problem import Problem, analyse, check_rank, flat, information, singular, usable
+from jaxdesign.problem import Problem, analyse, check_rank, flat, information, regular, usable
 from jaxdesign.solvers.driver import Scored, SolverState
 from jaxdesign.solvers.matrix_atoms import Atom, Mixture, allocation_of, atom, matrix_of, mixed, pruned, with_atom
 
 DUST = 1e-12  # labels below this share of the mean are dropped
-SHOWN = (1e-6, 1e-3, 1.0)  # share of the even allocation that shows the first atoms what is missing
+# shares of the even allocation that show the first atoms what is missing: the second where pairs that no label may go
+# to hide it from the first, MORE where either leaves A singular to working precision
+SHOWN, MORE = (1e-6, 1e-10), (1e-3, 1.0)
 
 
 class CoupledAtoms(NamedTuple):
@@ -35,22 +37,17 @@ class CoupledAtoms(NamedTuple):
         if start is not None and (warm := _warm_atom(problem, start)) is not None:
             return _state(problem, Mixture([warm], np.ones(1), None), 0)
         check_rank(problem)
-        atoms, passes = [atom(problem, *allowed_start(problem))], 0
-        every = replace(problem, criterion=LogDet())  # a target may leave directions out, where A must be regular too
-        for _ in range(2 * problem.dim + 2):
-            mixture = Mixture(atoms, np.full(len(atoms), 1 / len(atoms)), None)
-            matrix = matrix_of(problem, mixture)
-            if not flat(matrix) and usable(problem, analyse(problem, matrix)):
-                state = _state(problem, pruned(mixed(problem, mixture, 1e-2)), passes)
-                # where the target leaves directions out, weights that are best for it may be singular
-                found = information(problem, state.pairs, state.labels)
-                return state if _regular(problem, found) else _state(problem, mixture, passes)
-            if (shown := _with_a_trace(every, matrix)) is None:
-                break
-            priced = certify_coupled(every, *shown, atoms[-1].pairs, atoms[-1].labels)
-            atoms, passes = [*atoms, _oracle_atom(problem, priced)], passes + priced.passes
-        if _regular(problem, matrix):  # a criterion that is finite where A is singular
-            return _state(problem, mixture, passes)
+        first = atom(problem, *allowed_start(problem))
+        for share in SHOWN:
+            spanning, passes = _spanning(problem, first, share)
+            if flat(matrix := matrix_of(problem, spanning)) or not usable(problem, analyse(problem, matrix)):
+                continue
+            state = _state(problem, pruned(mixed(problem, spanning, 1e-2)), passes)
+            # where the target leaves directions out, weights that are best for it may be singular
+            found = information(problem, state.pairs, state.labels)
+            return state if regular(problem, found) else _state(problem, spanning, passes)
+        if regular(problem, matrix):  # a criterion that is finite where A is singular
+            return _state(problem, spanning, passes)
         raise ValueError(
             "budget: no mixture of allowed allocations was found that makes the information regular; pass a prior (a "
             "ridge), or relax quotas, minima and spend limit"
@@ -62,17 +59,27 @@ class CoupledAtoms(NamedTuple):
         return _state(problem, pruned(mixed(problem, mixture, target)), state.passes)
 
 
-def _with_a_trace(problem: Problem, matrix):
-    """A plus a little information of all pairs, and its analysis; None where that is of no use either.
+def _spanning(problem: Problem, first: Atom, share: float) -> tuple[Mixture, int]:
+    """Atoms of equal weight that make A regular, for LogDet because a target may leave directions out; and passes.
 
-    The even allocation breaks the constraints: a trace of it shows the next atom where information is missing, by
-    sensitivities that are large there, so that every atom adds to the rank as long as an allowed one can.
+    Singular still where no atom adds to the rank. The even allocation breaks the constraints, but a trace of it shows
+    the next atom where information is missing, by sensitivities that are large there.
     """
-    for share in SHOWN:
-        shown = matrix + share * (problem.even - problem.prior)
-        if usable(problem, analysis := analyse(problem, shown)):
-            return shown, analysis
-    return None
+    every, atoms, passes = replace(problem, criterion=LogDet()), [first], 0
+    for _ in range(2 * problem.dim + 2):
+        mixture = Mixture(atoms, np.full(len(atoms), 1 / len(atoms)), None)
+        matrix = matrix_of(problem, mixture)
+        if not flat(matrix) and usable(problem, analyse(problem, matrix)):
+            break
+        for trace in (share, *MORE):
+            shown = matrix + trace * (problem.even - problem.prior)
+            if usable(every, analysis := analyse(every, shown)):
+                break
+        else:
+            break
+        priced = certify_coupled(every, shown, analysis, atoms[-1].pairs, atoms[-1].labels)
+        atoms, passes = [*atoms, _oracle_atom(problem, priced)], passes + priced.passes
+    return mixture, passes
 
 
 def _state(problem: Problem, mixture: Mixture, passes: int) -> SolverState:
@@ -91,11 +98,7 @@ def _warm_atom(problem: Problem, start: Design) -> Atom | None:
     except ValueError:
         return None
     found = atom(problem, pairs, labels)
-    return found if _regular(problem, problem.prior + found.matrix) else None
-
-
-def _regular(problem: Problem, matrix) -> bool:
-    return usable(problem, analyse(problem, matrix)) and not singular(problem, matrix)
+    return found if regular(problem, problem.prior + found.matrix) else None
 
 
 def _oracle_atom(problem, priced) -> Atom:

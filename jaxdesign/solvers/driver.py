@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from jaxtyping import Float, Int
 
 from jaxdesign.certify import Priced, blurred, certify, cold_level, from_bound
 from jaxdesign.certify_coupled import certify_coupled
+from jaxdesign.criteria import LogDet
 from jaxdesign.decided import added_up, with_required
 from jaxdesign.design import Design, TraceRow
 from jaxdesign.problem import Analysis, Problem, analyse, exact_sensitivities, information, singular, usable
@@ -73,7 +75,7 @@ def run(
     best: tuple[SolverState, Analysis] | None = None
     improved_at = 0
     while True:
-        state, matrix, analysis = regular(problem, state, None if best is None else best[0])
+        state, matrix, analysis = retreated(problem, state, solver if best is None else best[0])
         scored = score(problem, state, matrix, analysis)
         state = state._replace(passes=state.passes + scored.priced.passes)
         bound = max(bound, scored.priced.certificate.lower_bound)
@@ -102,29 +104,33 @@ def run(
         state = solver.step(problem, state, scored, tol)
 
 
-def regular(
-    problem: Problem, state: SolverState, best: SolverState | None
+def retreated(
+    problem: Problem, state: SolverState, base: SolverState | Solver
 ) -> tuple[SolverState, Float[np.ndarray, "r d d"], Analysis]:
-    """The state where its information is regular, or else mixed with the best one so far until it is; A, its analysis.
+    """The state where its information is regular, or else mixed with another one until it is; A, its analysis.
 
-    Where a target leaves directions out, the best information may itself be singular, and steps reach it.
+    Where a target leaves directions out, the best information may itself be singular, and steps reach it. The other
+    one is the best so far, or, before there is any, what the solver begins LogDet with, which leaves no direction out.
 
     Raises:
-        ValueError: the first iterate is singular, so that there is nothing to mix it with.
+        ValueError: that is singular too.
     """
     for share in RETREATS:
-        kept = state if share == 0 else mixed_with(state, best, share)
+        if share and not isinstance(base, SolverState):
+            base = base.init(replace(problem, criterion=LogDet()), None)
+        kept = state if share == 0 else mixed_with(state, base, share)
         matrix = information(problem, kept.pairs, kept.labels)
         analysis = analyse(problem, matrix)
         if usable(problem, analysis) and not singular(problem, matrix):
             return kept, matrix, analysis
-        if best is None:
-            raise ValueError(
-                "prior: the information is singular to working precision at a solver's iterate; pass a prior (a "
-                "ridge), or a larger one, or use jaxdesign.restrict_to_range(pool, rtol) with a larger rtol"
-            )
-    matrix = information(problem, best.pairs, best.labels)
-    return best._replace(passes=state.passes), matrix, analyse(problem, matrix)
+    matrix = information(problem, base.pairs, base.labels)
+    analysis = analyse(problem, matrix)
+    if not usable(problem, analysis) or singular(problem, matrix):
+        raise ValueError(
+            "prior: the information is singular to working precision at a solver's iterate; pass a prior (a ridge), "
+            "or a larger one, or use jaxdesign.restrict_to_range(pool, rtol) with a larger rtol"
+        )
+    return base._replace(passes=state.passes), matrix, analysis
 
 
 def mixed_with(state: SolverState, best: SolverState, share: float) -> SolverState:

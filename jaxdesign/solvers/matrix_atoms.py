@@ -25,7 +25,7 @@ from jaxdesign.budget import exact_total
 from jaxdesign.certify import pairs_needed
 from jaxdesign.decided import added_up
 from jaxdesign.design import Design
-from jaxdesign.problem import Problem, analyse, check_rank, information, usable
+from jaxdesign.problem import Problem, analyse, check_rank, information, regular, usable
 from jaxdesign.solvers import barrier
 from jaxdesign.solvers.column_generation import solver_state, warm_state
 from jaxdesign.solvers.dense_driver import without_dust
@@ -36,6 +36,7 @@ from jaxdesign.solvers.line_search import exact_step
 
 ROUNDS = 6  # before the first certificate, where a set spans the space
 IDLE = 1e-7  # weight below which an atom is dropped
+EVEN = 0.01  # weight of the even allocation where the start needs it to be regular
 FAR = 3.0  # an atom this many times better than the mixture: too far for the quadratic model, a step towards it alone
 PAGE = 16  # atoms are padded to multiples of this, so that few shapes are compiled
 
@@ -73,7 +74,11 @@ class MatrixAtoms(NamedTuple):
         while rounds < limit and mixture.weights[0] > IDLE:
             new = oracle_atom(problem, dense, matrix_of(problem, mixture))
             mixture, rounds = mixed(problem, with_atom(mixture, new), 1e-3), rounds + 1
-        return mixture_state(problem, pruned(without_first(problem, mixture)), rounds + 1, 0.0)
+        state = mixture_state(problem, pruned(without_first(problem, mixture)), rounds + 1, 0.0)
+        if regular(problem, information(problem, state.pairs, state.labels)):
+            return state
+        # where the target leaves directions out, weights that are best for it may be singular
+        return mixture_state(problem, with_first(mixture, EVEN), rounds + 1, 0.0)
 
     def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
         oracle, passes, mixture = scored.priced.oracle, state.passes, state.memory
@@ -140,6 +145,12 @@ def without_first(problem: Problem, mixture: Mixture) -> Mixture:
     rest = mixed(problem, rest, 1e-3)
     even = analyse(problem, problem.prior + mixture.atoms[0].matrix)
     return rest if analyse(problem, matrix_of(problem, rest)).value < even.value else mixture
+
+
+def with_first(mixture: Mixture, share: float) -> Mixture:
+    """The mixture with at least this weight on its first atom."""
+    first = np.eye(len(mixture.atoms))[0]
+    return mixture._replace(weights=(1 - share) * mixture.weights + share * first)
 
 
 def allocation_of(mixture: Mixture) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:

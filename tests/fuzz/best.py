@@ -61,8 +61,14 @@ def prepare(elements: truth.Elements, allowed: Allowed, criterion: truth.Criteri
 
 
 def functions(search: Search, A):
-    """Values f_t (T,), their G_t = -grad (T, R, d, d), and the inverses (R, d, d), all divided by the draws."""
-    inv = np.linalg.inv(A)
+    """Values f_t (T,), their G_t = -grad (T, R, d, d), and the inverses (R, d, d), all divided by the draws.
+
+    NaN where A is singular.
+    """
+    try:
+        inv = np.linalg.inv(A)
+    except np.linalg.LinAlgError:
+        inv = np.full_like(A, np.nan)
     inv = (inv + inv.swapaxes(-1, -2)) / 2
     draws, kind = len(A), search.criterion.kind
     if kind == "logdet":
@@ -81,9 +87,12 @@ def mixture(search: Search, atoms, weights):
     """Weights of the atoms (k, R, d, d) that minimise the criterion over their mixtures, and the targets' weights."""
     k, draws, kind = len(atoms), atoms.shape[1], search.criterion.kind
     count = 1 if search.H is None else len(search.H)
-    x = np.maximum(weights, 1e-9)
-    x = x / x.sum()
-    f = functions(search, np.tensordot(x, atoms, 1))[0]
+    for least in (1e-9, 1e-6, 1e-3):  # the best mixture may be singular, which is no place to begin at
+        x = np.maximum(weights, least)
+        x = x / x.sum()
+        f = functions(search, np.tensordot(x, atoms, 1))[0]
+        if np.isfinite(f).all():
+            break
     unit = 1.0 if kind == "logdet" else max(np.abs(f).max(), 1e-300)
     level = f.max() / unit + 0.1  # of the worst case
     epigraph = count > 1
@@ -185,6 +194,8 @@ def relaxed(search: Search, starts=()) -> np.ndarray:
         weights, duals = mixture(search, atoms, weights)
         A = np.tensordot(weights, atoms, 1)
         f, G, _ = functions(search, A)
+        if not np.isfinite(f).all():
+            break
         stalled = stalled + 1 if f.max() > last - 1e-12 * abs(last) else 0
         last = min(last, f.max())
         if stalled == 3:
