@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from bench.measure import interleaved
-from jaxdesign.preference.projection import CHUNK, SPREAD, signs
+from jaxdesign.preference.features.projection import CHUNK, SPREAD, signs
 
 PROMPT, COMPLETION, MICROBATCH = 12, 28, 32
 
@@ -24,10 +24,10 @@ def features(batches: tuple[int, ...] = (64, 256), dimensions: tuple[int, ...] =
     """
     from flax import nnx
 
-    from jaxdesign.preference.gradient_features import projected_gradients
-    from jaxdesign.preference.language_model import LanguageModel, LanguageModelConfig
-    from jaxdesign.preference.model_features import Completed, _log_probability
-    from jaxdesign.preference.nnx_policy import split_model
+    from jaxdesign.preference.features.gradients import projected_gradients
+    from jaxdesign.preference.features.nnx_policy import split_model
+    from jaxdesign.preference.features.pools import Completed, _log_probability
+    from jaxdesign.preference.small_model.language_model import LanguageModel, LanguageModelConfig
 
     config = LanguageModelConfig(characters=60, max_length=PROMPT + COMPLETION, width=96, depth=3)
     function, params = split_model(LanguageModel(config, rngs=nnx.Rngs(0)), _log_probability)

@@ -12,7 +12,7 @@ from bench import peers, pools
 from bench.measure import interleaved
 from jaxdesign import CompletionPool
 from jaxdesign.pricing import memory_source, price
-from jaxdesign.solvers.dense import dense_candidates, dense_information
+from jaxdesign.solvers.dense.allocations import dense_candidates, dense_information
 
 
 def kernels(prompts: int = 2048, completions: int = 32, dim: int = 256) -> dict[str, Any]:

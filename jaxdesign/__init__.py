@@ -12,30 +12,30 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Annotators": "annotators",
-    "Budget": "budget",
+    "Budget": "budget.budget",
     "Certificate": "design",
     "CompletionPool": "pool",
-    "Criterion": "criteria",
+    "Criterion": "criteria.of_function",
     "Design": "design",
-    "LabelCurve": "value_of_labels",
-    "LogDet": "criteria",
-    "Quota": "quotas",
-    "Status": "status",
-    "Trace": "criteria",
-    "WorstCase": "worst_case",
-    "evaluate": "evaluation",
-    "greedy": "exact.greedy",
+    "LabelCurve": "label_curves",
+    "LogDet": "criteria.log_det",
+    "Quota": "budget.quota",
+    "Status": "design",
+    "Trace": "criteria.trace",
+    "WorstCase": "criteria.worst_case",
+    "evaluate": "certificates.evaluate",
+    "greedy": "exact.greedy.greedy",
     "held_information": "information",
-    "label_curve": "value_of_labels",
+    "label_curve": "label_curves",
     "label_information": "information",
     "optimize": "solvers.optimize",
     "pair_differences": "information",
     "pair_information": "information",
     "pair_sensitivities": "information",
-    "policy_target": "information",
-    "restrict_to_range": "pool",
-    "second_moment": "pool",
-    "select_pairs": "select",
+    "policy_target": "targets",
+    "restrict_to_range": "basis",
+    "second_moment": "targets",
+    "select_pairs": "exact.select",
     "with_uniform_floor": "exact.random_pairs",
 }
 _MODULES = ("baselines", "io", "preference", "reference", "solvers")
@@ -49,31 +49,31 @@ if TYPE_CHECKING:
     from jaxdesign import reference as reference
     from jaxdesign import solvers as solvers
     from jaxdesign.annotators import Annotators as Annotators
-    from jaxdesign.budget import Budget as Budget
-    from jaxdesign.criteria import Criterion as Criterion
-    from jaxdesign.criteria import LogDet as LogDet
-    from jaxdesign.criteria import Trace as Trace
+    from jaxdesign.basis import restrict_to_range as restrict_to_range
+    from jaxdesign.budget.budget import Budget as Budget
+    from jaxdesign.budget.quota import Quota as Quota
+    from jaxdesign.certificates.evaluate import evaluate as evaluate
+    from jaxdesign.criteria.log_det import LogDet as LogDet
+    from jaxdesign.criteria.of_function import Criterion as Criterion
+    from jaxdesign.criteria.trace import Trace as Trace
+    from jaxdesign.criteria.worst_case import WorstCase as WorstCase
     from jaxdesign.design import Certificate as Certificate
     from jaxdesign.design import Design as Design
-    from jaxdesign.evaluation import evaluate as evaluate
-    from jaxdesign.exact.greedy import greedy as greedy
+    from jaxdesign.design import Status as Status
+    from jaxdesign.exact.greedy.greedy import greedy as greedy
     from jaxdesign.exact.random_pairs import with_uniform_floor as with_uniform_floor
+    from jaxdesign.exact.select import select_pairs as select_pairs
     from jaxdesign.information import held_information as held_information
     from jaxdesign.information import label_information as label_information
     from jaxdesign.information import pair_differences as pair_differences
     from jaxdesign.information import pair_information as pair_information
     from jaxdesign.information import pair_sensitivities as pair_sensitivities
-    from jaxdesign.information import policy_target as policy_target
+    from jaxdesign.label_curves import LabelCurve as LabelCurve
+    from jaxdesign.label_curves import label_curve as label_curve
     from jaxdesign.pool import CompletionPool as CompletionPool
-    from jaxdesign.pool import restrict_to_range as restrict_to_range
-    from jaxdesign.pool import second_moment as second_moment
-    from jaxdesign.quotas import Quota as Quota
-    from jaxdesign.select import select_pairs as select_pairs
     from jaxdesign.solvers.optimize import optimize as optimize
-    from jaxdesign.status import Status as Status
-    from jaxdesign.value_of_labels import LabelCurve as LabelCurve
-    from jaxdesign.value_of_labels import label_curve as label_curve
-    from jaxdesign.worst_case import WorstCase as WorstCase
+    from jaxdesign.targets import policy_target as policy_target
+    from jaxdesign.targets import second_moment as second_moment
 
 
 def __getattr__(name: str):

@@ -1,5 +1,9 @@
 """The only place that words input errors: argument, what was found, what is allowed, what to do."""
 
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -225,3 +229,11 @@ def positive_finite(value: Any, name: str, meaning: str) -> float:
     if not np.isfinite(number) or number <= 0:
         raise ValueError(f"{name}={number:g}: must be positive and finite; it is {meaning}")
     return number
+
+
+def check_different(names: Iterable[Any], argument: str, remedy: str) -> None:
+    """ValueError that says which name occurs how often. Names that are written alike (1 and "1") are the same name."""
+    names = [str(name) for name in names]
+    if len(set(names)) < len(names):
+        name, times = Counter(names).most_common(1)[0]
+        raise ValueError(f"{argument}: {name!r} found {times} times; {remedy}")

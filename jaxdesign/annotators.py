@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdesign import _arrays, _checks
-from jaxdesign.budget import Budget
+from jaxdesign.budget.budget import Budget
+from jaxdesign.budget.quota import Quota
 from jaxdesign.design import Design
 from jaxdesign.pool import CompletionPool
-from jaxdesign.quotas import Quota
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,8 @@ weights n c of a prompt,
     information    A = sum_p Phi_p^T L_p Phi_p,  L_p = diag(W_p 1) - W_p  (the weighted graph Laplacian)
     sensitivities  b_ij = c_ij (Q_ii + Q_jj - 2 Q_ij),  Q_p = Phi_p G Phi_p^T
 
-at 2 P K d^2 + 2 P K^2 d floating-point operations each instead of P K^2 d^2 pair by pair. Everything here is a pure,
-traceable function; chunking over prompts bounds the scratch memory. This file knows no solver.
+at 2 P K d^2 + 2 P K^2 d floating-point operations each instead of P K^2 d^2 pair by pair. Everything here but
+`held_information` is a pure, traceable function; chunking over prompts bounds the scratch memory.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays, _checks
+from jaxdesign._pairs import check_pairs
 from jaxdesign.pool import CompletionPool, centred_features
 
 
@@ -219,28 +220,6 @@ def pair_flips(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[Array, "
     return flip[p] if flip.ndim == 1 else flip[p, i, j]
 
 
-def check_pairs(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> None:
-    """ValueError unless pairs are rows (p, i, j) of existing, different completions of the pool."""
-    if np.ndim(pairs) != 2 or np.shape(pairs)[1] != 3:
-        raise ValueError(f"pairs: shape {np.shape(pairs)} found; expected (S, 3), one row (prompt, i, j) per pair")
-    if _arrays.is_traced(pool, pairs):
-        return
-    pairs = np.asarray(pairs)
-    if not np.issubdtype(pairs.dtype, np.integer):
-        raise TypeError(f"pairs: dtype {pairs.dtype} found; expected integers")
-    limits = np.array([pool.num_prompts, pool.completions, pool.completions])
-    bad = ((pairs < 0) | (pairs >= limits)).any(axis=1) | (pairs[:, 1] == pairs[:, 2])
-    if not bad.any():
-        mask = np.asarray(pool.mask)
-        bad = ~(mask[pairs[:, 0], pairs[:, 1]] & mask[pairs[:, 0], pairs[:, 2]])
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise ValueError(
-            f"pairs: row {row} is {tuple(int(v) for v in pairs[row])}; expected two different existing completions of "
-            f"one prompt, (p, i, j) within {tuple(int(v) for v in limits)}"
-        )
-
-
 def sparse_information(differences: Float[Array, "s d"], weights: Float[Array, "*r s"]) -> Float[Array, "*r d d"]:
     """sum_s w_s z_s z_s^T of a sparse list of pairs; weights = labels times label information, one row per draw."""
     weights, rows = _arrays.aligned(weights[..., None], differences)
@@ -278,73 +257,9 @@ def held_information(pool: CompletionPool, pairs: Any, labels: Any = None) -> Fl
     return (found + found.swapaxes(-1, -2)) / 2
 
 
-def policy_target(pool: CompletionPool, log_weights: Float[Array, "p k"] | None = None) -> Float[Array, "d d"]:
-    """H = mean over prompts of Cov[phi] under softmax(log_weights), the curvature of the policy's loss of quality.
-
-    H = (1/P') sum_p sum_k w_pk (phi_pk - mu_p)(phi_pk - mu_p)^T, mu_p = sum_k w_pk phi_pk, w_p = softmax over the
-    existing completions; no K - 1 correction; P' counts prompts with at least one completion.
-
-    Args:
-        pool: completions sampled from the policy whose errors matter (log_weights None: equal weights), or from
-            another one.
-        log_weights: (P, K) log importance weights, for instance log pi - log pi_sampling; constants per prompt cancel.
-
-    Returns:
-        (d, d), float32 (float64 for float64 features).
-
-    Raises:
-        ValueError: log_weights of another shape; outside of jit also NaN or inf in one of an existing completion (-inf,
-            a weight of 0, is allowed).
-
-    Numerics: accumulated in units of the largest centred feature, so that only the result has to be in the range of its
-    dtype: float32 ends at entries of 1.2e-38, below which they are 0, and 3.4e38. `second_moment` has no such end.
-    Source: arXiv 2606.19607; the expected policy gap is (beta/2) tr(H F^-1).
-    """
-    shape = (pool.num_prompts, pool.completions)
-    if log_weights is None:
-        log_weights = jnp.zeros(shape)
-    _checks.same_shape(jnp.shape(log_weights), shape, "log_weights", "(prompts, completions)")
-    pool, log_weights = _arrays.replicated((pool, log_weights))
-    log_weights = jnp.asarray(log_weights, _arrays.compute_dtype(pool.features.dtype))
-    if not _arrays.is_traced(pool, log_weights):
-        given = np.asarray(log_weights)
-        _checks.finite(np.where(np.isneginf(given), 0, given), "log_weights", pool.mask, ("prompt", "completion"))
-    return _policy_target(pool, log_weights)
-
-
-@jax.jit
-def _policy_target(pool, log_weights):
-    alive = jnp.any(pool.mask, axis=1)
-    dtype = log_weights.dtype
-    shares = completion_shares(pool, log_weights)
-    return mixed_covariance(pool, shares, alive.astype(dtype) / jnp.sum(alive).astype(dtype))
-
-
-def completion_shares(pool: CompletionPool, log_weights: Float[Array, "p k"]) -> Float[Array, "p k"]:
-    """softmax(log_weights) over the existing completions of each prompt; 0 in masked slots. Traceable."""
-    return _shares(pool.mask, log_weights)
-
-
-@jax.jit  # the -inf of masked slots stays inside, where `jax_debug_infs` does not stop at it
-def _shares(mask, log_weights):
-    alive = jnp.any(mask, axis=1)
-    logits = jnp.where(mask, log_weights, -jnp.inf)
-    return jnp.where(mask, jax.nn.softmax(jnp.where(alive[:, None], logits, 0), axis=1), 0)
-
-
-def mixed_covariance(
-    pool: CompletionPool, shares: Float[Array, "p k"], prompt_weights: Float[Array, " p"]
-) -> Float[Array, "d d"]:
-    """sum_p v_p Cov_p[phi], Cov_p under the shares (they sum to 1) of the completions of a prompt. Traceable."""
-    features = centred_features(pool)  # centring first keeps the subtraction of the weighted mean well conditioned
-    unit = _arrays.power_of_two_below(jnp.max(jnp.abs(features)))  # in such units squares stay in range
-    features = features / unit
-
-    def chunk(part):
-        rows, share, weight = part
-        rows = rows - jnp.sum(share[..., None] * rows, axis=1, keepdims=True)
-        return _arrays.contract("pkd,pke->de", rows * (share * weight[:, None])[..., None], rows)
-
-    arrays = features, shares.astype(features.dtype), prompt_weights.astype(features.dtype)
-    total = _arrays.sum_chunks(chunk, arrays, _arrays.chunk_length(*features.shape))
-    return (total + total.T) / 2 * unit * unit
+def draw_label_information(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[Array, "r s"]:
+    """Label information with an explicit axis of draws, R = 1 without; traceable."""
+    p, i, j = pairs.T
+    scores = jnp.zeros(pool.mask.shape)[None] if pool.scores is None else pool.scores.reshape(-1, *pool.mask.shape)
+    ends = jnp.stack([scores[:, p, i], scores[:, p, j]], -1)
+    return prompt_label_information(ends, jnp.result_type(float), pair_flips(pool, pairs))[..., 0, 1]

@@ -1,4 +1,4 @@
-"""CompletionPool: the completions among which pairs are chosen, and the index of its pairs.
+"""CompletionPool: the completions among which pairs are chosen.
 
 A pool holds one feature row per completion, never one per pair. A pair is `(p, i, j)` with `i < j`, two completions of
 the same prompt; its difference is z = phi_pi - phi_pj, which does not change when a constant is added to all rows of a
@@ -15,13 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from jaxdesign import _arrays, _checks
-from jaxdesign._flips import as_flips
-from jaxdesign._names import check_different
-from jaxdesign.centring import centred
-from jaxdesign.ranks import unit_diagonal
+from jaxdesign._centring import centred
+from jaxdesign._checks import check_different
 
 FAR = 8.0  # common offset over the spread of a column from which float64 features lose digits worth keeping
 LEAVES = ("features", "scores", "mask", "flip")
@@ -197,185 +195,31 @@ def centred_features(pool: CompletionPool, dtype: Any = None) -> Float[Array, "p
     return centred(pool.features.astype(dtype or _arrays.compute_dtype(pool.features.dtype)), pool.mask)
 
 
-def pair_slot(i: Any, j: Any, completions: int) -> Any:
-    """Slot i K + j of pair (i, j) within its prompt. (prompt, slot) names a pair; one flat int32 would overflow."""
-    return i * completions + j
-
-
-def slot_pair(slot: Any, completions: int) -> tuple[Any, Any]:
-    """Inverse of `pair_slot`: (i, j) of a slot."""
-    return slot // completions, slot % completions
-
-
-@jax.jit
-def _first_copies(features, mask):
-    return first_copies(_bare(features, mask))
-
-
-def first_copies(pool: CompletionPool) -> Int[Array, "p k"]:
-    """Index of the first completion of the prompt with bit-identical features; -1 in masked slots.
-
-    Pairs of copies have z = 0 and are no candidates. Rows are compared by two independent 32-bit hashes of their bits
-    (-0 counted as +0), so the cost is P K d integer operations and P K^2 comparisons, and no pair is materialised.
-    Two different rows of one prompt collide with probability about 2^-64.
-    """
-    completions = pool.completions
-
-    def chunk(part):
-        features, mask = part
-        keys = _row_hashes(features)
-        same = jnp.all(keys[:, :, None, :] == keys[:, None, :, :], axis=-1) & mask[:, :, None] & mask[:, None, :]
-        first = jax.lax.argmax(same, 2, jnp.int32)  # `jnp.argmax` in a float64 scope warns under the caller's jit
-        return jnp.where(mask, first, -1)
-
-    length = _arrays.chunk_length(pool.num_prompts, completions, pool.dim)
-    return _arrays.map_chunks(chunk, (pool.features, pool.mask), length)
-
-
-def _row_hashes(features: Float[Array, "p k d"]) -> Int[Array, "p k 2"]:
-    unsigned = {2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[features.dtype.itemsize]
-    features = jnp.where(features == 0, 0, features)  # -0 to +0; XLA folds the shorter `features + 0` away
-    bits = jax.lax.bitcast_convert_type(features, unsigned).astype(jnp.uint32)
-    bits = bits.reshape(*features.shape[:2], -1)
-    constants = np.random.default_rng(20260619).integers(0, 2**32, (2, 2, bits.shape[-1]), dtype=np.uint32)
-    hashes = []
-    for offset, factor in constants[:, :, None, None]:  # mixed before summing: low bits of short floats are all zero
-        mixed = (bits ^ jnp.asarray(offset)) * np.uint32(0x85EBCA6B)
-        mixed = (mixed ^ (mixed >> 13)) * np.uint32(0xC2B2AE35)
-        mixed = (mixed ^ (mixed >> 16)) * jnp.asarray(factor | 1)
-        hashes.append(jnp.sum(mixed, axis=-1, dtype=jnp.uint32))
-    return jnp.stack(hashes, axis=-1)
-
-
-def candidate_pairs(copies: Int[Array, "p k"]) -> Bool[Array, "p k k"]:
-    """True at (p, i, j), i < j, where both completions exist and their features differ."""
-    index = jnp.arange(copies.shape[-1])
-    upper = index[:, None] < index[None, :]
-    exists = copies >= 0
-    differ = copies[..., :, None] != copies[..., None, :]
-    return jnp.broadcast_to(upper, differ.shape) & differ & exists[..., :, None] & exists[..., None, :]
-
-
-def candidate_counts(copies: Int[Array, "p k"]) -> np.ndarray:
-    """(P,) number of candidate pairs of each prompt, float64 on the host."""
-    return np.asarray(_candidate_counts(copies), dtype=np.float64)
-
-
-@jax.jit
-def _candidate_counts(copies):
-    length = _arrays.chunk_length(copies.shape[0], copies.shape[1], copies.shape[1])
-    return _arrays.map_chunks(lambda part: jnp.sum(candidate_pairs(part), axis=(1, 2)), copies, length)
-
-
-def second_moment(pool: CompletionPool) -> Float[np.ndarray, "d d"]:
-    """C = mean over existing completions of phi phi^T, phi centred within the prompt; float64 on the host.
-
-    For pools without masked slots it equals `policy_target(pool)`. Accumulated in float64 whatever the stored dtype.
-
-    Raises:
-        TypeError: a traced pool: the result is a NumPy array.
-    """
-    _checks.concrete("second_moment", pool)
-    arrays = _arrays.replicated((pool.features, pool.mask))
-    with _arrays.float64():
-        return np.asarray(_second_moment(*arrays))
-
-
-@jax.jit
-def _second_moment(features, mask):
-    prompts, completions, dim = features.shape
-
-    def chunk(part):
-        rows = centred_features(_bare(*part), jnp.float64)
-        return _arrays.contract("pkd,pke->de", rows, rows)
-
-    length = _arrays.chunk_length(prompts, completions, dim)
-    return _arrays.sum_chunks(chunk, (features, mask), length) / jnp.sum(mask, dtype=jnp.float64)
-
-
-def _bare(features, mask) -> CompletionPool:
+def bare_pool(features, mask) -> CompletionPool:
     return CompletionPool.tree_unflatten(None, (features, None, mask, None))
 
 
-def restrict_to_range(pool: CompletionPool, rtol: float = 1e-10) -> tuple[CompletionPool, Float[np.ndarray, "d r"]]:
-    """Express a pool in an orthonormal basis B of the range of its centred second moment C (see `second_moment`).
-
-    Real features are often rank-deficient (dead dimensions), and then every information matrix without a prior is
-    singular. The new features are (phi - prompt mean) B, so every difference becomes B^T z with the same norm; carry a
-    target or prior over as B^T H B. Directions are dropped in which C, scaled to a unit diagonal, has an eigenvalue of
-    at most rtol times the largest: a column in small units is not missing, and is kept. A column that differs within
-    prompts by less than its dtype resolves is missing: what is left of it is rounding.
-
-    Args:
-        pool: the pool, concrete (not inside jit: the rank is a shape).
-        rtol: relative threshold on the eigenvalues of the scaled C, which are computed in float64.
-
-    Returns:
-        The restricted pool (float32, or float64 where the features are), and B, (d, r) float64, columns by descending
-        eigenvalue. Completions with identical features stay bit-identical.
+def as_flips(flip: Any, exists: Bool[Array, "p k"]) -> Float[Array, " p"] | Float[Array, "p k k"]:
+    """`flip` as (P,) or symmetric (P, K, K) on the device, at least float32, 0 where there is no pair.
 
     Raises:
-        ValueError: all completions of every prompt are identical, so the range is empty; rtol outside [0, 1).
+        TypeError: no floating array. ValueError: another shape; outside of jit also values outside of [0, 1/2), or not
+            symmetric.
     """
-    _checks.concrete("restrict_to_range", pool)
-    if not 0 <= rtol < 1:
-        raise ValueError(f"rtol={rtol:g}: must be in [0, 1); it is relative to the largest eigenvalue")
-    pool = _arrays.replicated(pool)
-    if not candidate_counts(_first_copies(pool.features, pool.mask)).any():  # C itself would be rounding, not zero
-        raise ValueError(
-            "features: the completions of every prompt are identical (range of dimension 0), so no pair carries "
-            "information; use features that tell completions apart"
-        )
-    C = second_moment(pool)
-    alive = np.diagonal(C) > _resolution(pool) ** 2
-    alive |= ~alive.any()
-    basis = _range_basis(np.where(alive[:, None] & alive, C, 0), rtol)
-    return in_basis(pool, basis), basis
-
-
-def _resolution(pool: CompletionPool) -> Float[np.ndarray, " d"]:
-    """Distance of neighbouring numbers of the stored dtype at the largest size of every column."""
-    kind, exists = jnp.finfo(pool.features.dtype), pool.mask[..., None]
-    largest = jnp.max(jnp.where(exists, jnp.abs(pool.features), 0), axis=(0, 1))
-    return np.maximum(np.asarray(largest, np.float64) * float(kind.eps), float(kind.smallest_subnormal))
-
-
-def _range_basis(C: Float[np.ndarray, "d d"], rtol: float) -> Float[np.ndarray, "d r"]:
-    """Orthonormal basis of the range of C = S R S, S times that of R; columns by descending eigenvalue of C."""
-    scaled, size = unit_diagonal(C)
-    spectrum, vectors = np.linalg.eigh(scaled)
-    keep = spectrum > rtol * spectrum[-1]
-    span = size[:, None] * vectors[:, keep]
-    order = np.argsort(-size, kind="stable")  # largest rows first: a QR factorisation is then accurate row by row
-    orthonormal = np.zeros_like(span)
-    orthonormal[order] = np.linalg.qr(span[order])[0]
-    directions = np.linalg.eigh(orthonormal.T @ C @ orthonormal)[1][:, ::-1]
-    return np.ascontiguousarray(orthonormal @ directions)
-
-
-def in_basis(pool: CompletionPool, basis: Float[np.ndarray, "d r"]) -> CompletionPool:
-    """The pool with features (phi - prompt mean) B: differences z become B^T z, targets and priors B^T H B.
-
-    Products in float64, stored as float32 (float64 for float64 features). Completions with identical features stay
-    bit-identical. The basis need not be orthonormal.
-    """
-    basis = np.asarray(_checks.as_float_array(basis, "basis"), np.float64)
-    if basis.ndim != 2 or basis.shape[0] != pool.dim or not basis.shape[1]:
-        raise ValueError(f"basis: shape {basis.shape} found; expected ({pool.dim}, r), one row per feature dimension")
-    pool, dtype = _arrays.replicated(pool), _arrays.compute_dtype(pool.features.dtype)
-    with _arrays.float64():
-        projected = _project(pool.features, pool.mask, jnp.asarray(basis), dtype=dtype)
-    return CompletionPool.tree_unflatten(pool.ids, (projected, pool.scores, pool.mask, pool.flip))
-
-
-@jax.jit(static_argnames="dtype")
-def _project(features, mask, basis, *, dtype):
-    prompts, completions, dim = features.shape
-
-    def chunk(part):
-        piece = _bare(*part)
-        rows = _arrays.contract("pkd,dr->pkr", centred_features(piece, jnp.float64), basis).astype(dtype)
-        first = jnp.maximum(first_copies(piece), 0)  # the product may round equal rows differently
-        return jnp.where(piece.mask[..., None], jnp.take_along_axis(rows, first[..., None], axis=1), 0)
-
-    return _arrays.map_chunks(chunk, (features, mask), _arrays.chunk_length(prompts, completions, dim))
+    if isinstance(flip, int | float) and not isinstance(flip, bool):
+        flip = np.float64(flip)
+    flip = _checks.as_float_array(flip, "flip")
+    prompts, completions = exists.shape
+    _checks.rank(flip, (0, 1, 3), "flip", "(), (P,) or (P, K, K)")
+    shape = {0: (), 1: (prompts,), 3: (prompts, completions, completions)}[flip.ndim]
+    _checks.same_shape(flip.shape, shape, "flip", "(prompts,), or (prompts, completions, completions), as in features")
+    if not isinstance(flip, jax.Array):  # a copy, so that later changes to a NumPy array do not reach the pool
+        flip = jax.device_put(flip, may_alias=False)
+    paired = exists[:, :, None] & exists[:, None, :] & ~jnp.eye(completions, dtype=bool)[None]
+    if flip.ndim < 3:
+        paired = jnp.any(paired, axis=(1, 2))
+    if not _arrays.is_traced(flip, paired):
+        _checks.flips(np.broadcast_to(np.asarray(flip), paired.shape), paired)
+    # cleared before anything is computed: what is no pair may hold NaN, which `jax_debug_nans` would stop at
+    flip = jnp.where(paired, flip, 0).astype(_arrays.compute_dtype(flip.dtype))
+    return (flip + jnp.swapaxes(flip, 1, 2)) / 2 if flip.ndim == 3 else flip  # the check lets rounding pass

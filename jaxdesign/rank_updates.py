@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxdesign._arrays import contract
-from jaxdesign.criteria import inverse
+from jaxdesign._linalg import inverse
 
 
 class InverseState(NamedTuple):

@@ -16,14 +16,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdesign.budget import Budget, Limits, exact_total
-from jaxdesign.criteria import CriterionLike, LogDet, Trace
-from jaxdesign.decided import pair_keys
-from jaxdesign.design import Design
-from jaxdesign.evaluation import evaluated
-from jaxdesign.pool import CompletionPool, candidate_pairs, first_copies
-from jaxdesign.problem import Problem, check_rank, make_problem
-from jaxdesign.status import Status
+from jaxdesign._pairs import candidate_pairs, first_copies, pair_keys
+from jaxdesign.analysis import check_rank
+from jaxdesign.budget.budget import Budget
+from jaxdesign.budget.limits import Limits
+from jaxdesign.budget.oracle import exact_total
+from jaxdesign.certificates.evaluate import evaluated
+from jaxdesign.criteria.log_det import LogDet
+from jaxdesign.criteria.protocol import CriterionLike
+from jaxdesign.criteria.trace import Trace
+from jaxdesign.design import Design, Status
+from jaxdesign.door import make_problem
+from jaxdesign.pool import CompletionPool
+from jaxdesign.problem import Problem
 
 MAX_PAIRS = 5_000
 TOL = 1e-6  # relative gap at which the result is called certified

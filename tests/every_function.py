@@ -11,7 +11,7 @@ from problems import random_arrays, random_flips, random_spd
 
 import jaxdesign
 from jaxdesign import Annotators, Budget, CompletionPool, LogDet, Quota, Trace, WorstCase, baselines, preference
-from jaxdesign.pool import in_basis
+from jaxdesign.basis import in_basis
 from jaxdesign.preference import log_policy
 from jaxdesign.solvers import frank_wolfe, multiplicative
 

@@ -9,8 +9,8 @@ import os
 import signal
 import sys
 
-from jaxdesign.preference.label_store import LabelStore
-from jaxdesign.preference.label_tasks import answered, make_tasks
+from jaxdesign.preference.labels.store import LabelStore
+from jaxdesign.preference.labels.tasks import answered, make_tasks
 
 write = os.write
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxdesign.preference.language_model import LanguageModel, LanguageModelConfig
-from jaxdesign.preference.tokens import END, Tokeniser
+from jaxdesign.preference.small_model.language_model import LanguageModel, LanguageModelConfig
+from jaxdesign.preference.small_model.tokens import END, Tokeniser
 
 
 def tiny_model(alphabet="ab", *, seed=0, sharpness=3.0, **config):

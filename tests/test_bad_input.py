@@ -8,14 +8,18 @@ import pytest
 from problems import DIM, PROMPTS, random_arrays, random_pool, random_spd
 
 from jaxdesign import reference
-from jaxdesign.budget import Budget
-from jaxdesign.criteria import LogDet, Trace
-from jaxdesign.evaluation import evaluate
-from jaxdesign.information import label_information, pair_information, pair_sensitivities, policy_target
-from jaxdesign.pool import CompletionPool, restrict_to_range
-from jaxdesign.problem import check_rank, make_problem
-from jaxdesign.solvers.frank_wolfe import frank_wolfe
+from jaxdesign.analysis import check_rank
+from jaxdesign.basis import restrict_to_range
+from jaxdesign.budget.budget import Budget
+from jaxdesign.certificates.evaluate import evaluate
+from jaxdesign.criteria.log_det import LogDet
+from jaxdesign.criteria.trace import Trace
+from jaxdesign.door import make_problem
+from jaxdesign.information import label_information, pair_information, pair_sensitivities
+from jaxdesign.pool import CompletionPool
+from jaxdesign.solvers import frank_wolfe
 from jaxdesign.solvers.optimize import optimize
+from jaxdesign.targets import policy_target
 
 FEATURES, SCORES, MASK = random_arrays(0, ragged=False)
 POOL = random_pool(0)

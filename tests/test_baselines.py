@@ -40,10 +40,10 @@ from jaxdesign.baselines import (
     t_pilaf,
     t_pilaf_law,
 )
-from jaxdesign.baselines._selection import groups
+from jaxdesign.baselines._common import groups
 from jaxdesign.baselines.bait import backward
 from jaxdesign.baselines.sampled import draw_labels
-from jaxdesign.budget import Limits
+from jaxdesign.budget.limits import Limits
 from jaxdesign.exact.random_pairs import random_pairs
 
 H, HELD = random_spd(1), random_spd(2) + 0.1 * np.eye(DIM)

@@ -14,8 +14,9 @@ from bench.accelerator.arrays import factor, heavy_tailed
 from bench.accelerator.cases import Case, run
 from bench.accelerator.passes import NEVER, computing_at
 from bench.accelerator.phases import FUNCTIONS, Phases
-from jaxdesign import problem
-from jaxdesign.pricing.memory import memory_source, price
+from jaxdesign import analysis, door
+from jaxdesign.pricing.memory import memory_source
+from jaxdesign.pricing.passes import price
 
 SLOW = {"restricted", "optimize", "select_pairs"}  # compile for a minute
 
@@ -161,8 +162,8 @@ def test_phases_count_own_seconds_and_put_functions_back():
     pool = heavy_tailed(64, 8, 16)
     before = {name: getattr(module, attribute) for name, (module, attribute) in FUNCTIONS.items()}
     with Phases() as phases:
-        made = problem.make_problem(pool, jd.LogDet(), jd.Budget(5000))
-        problem.check_rank(made)
+        made = door.make_problem(pool, jd.LogDet(), jd.Budget(5000))
+        analysis.check_rank(made)
     assert {name: getattr(module, attribute) for name, (module, attribute) in FUNCTIONS.items()} == before
     row = phases.row()
     assert {name: phase["calls"] for name, phase in row["phases"].items()} == {

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from jaxdesign import _arrays
-from jaxdesign.preference import bradley_terry
-from jaxdesign.preference.bradley_terry import fit_bradley_terry, log_choice
+from jaxdesign.preference.fit import bradley_terry
+from jaxdesign.preference.fit.bradley_terry import fit_bradley_terry, log_choice
 
 
 def problem(seed, flip=0.0, rows=60, dim=4):

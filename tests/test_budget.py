@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from problems import lp_oracle, random_pool, written_out
 
-from jaxdesign.budget import Budget, Limits, capacity, exact_total, linear_oracle, resolve
-from jaxdesign.pool import candidate_counts, first_copies
+from jaxdesign._pairs import candidate_counts, first_copies
+from jaxdesign.budget.budget import Budget
+from jaxdesign.budget.limits import Limits, capacity, resolve
+from jaxdesign.budget.oracle import exact_total, linear_oracle
 
 seeds = st.integers(0, 2**32 - 1)
 PROMPTS = 5

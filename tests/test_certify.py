@@ -27,14 +27,21 @@ from problems import (
 )
 from truths import FOUR, complete_graphs
 
-from jaxdesign import certify, reference
-from jaxdesign.budget import Budget, linear_oracle, resolve
-from jaxdesign.certify import cold_level
-from jaxdesign.criteria import Criterion, LogDet, Trace
-from jaxdesign.evaluation import evaluate
-from jaxdesign.pool import CompletionPool, candidate_counts, first_copies
-from jaxdesign.problem import analyse, exact_sensitivities, information, make_problem
-from jaxdesign.status import Status
+from jaxdesign import reference
+from jaxdesign._pairs import candidate_counts, first_copies
+from jaxdesign.analysis import analyse, exact_sensitivities, information
+from jaxdesign.budget.budget import Budget
+from jaxdesign.budget.limits import resolve
+from jaxdesign.budget.oracle import linear_oracle
+from jaxdesign.certificates import separable
+from jaxdesign.certificates.evaluate import evaluate
+from jaxdesign.certificates.separable import cold_level
+from jaxdesign.criteria.log_det import LogDet
+from jaxdesign.criteria.of_function import Criterion
+from jaxdesign.criteria.trace import Trace
+from jaxdesign.design import Status
+from jaxdesign.door import make_problem
+from jaxdesign.pool import CompletionPool
 
 seeds = st.integers(0, 2**32 - 1)
 FULL, LOW, HELD = random_spd(1), random_spd(2, rank=1), random_spd(3)
@@ -134,8 +141,8 @@ def test_a_wrong_guess_of_the_level_never_makes_a_certificate_false(name, seed, 
     analysis = analyse(problem, matrix)
     with pytest.MonkeyPatch.context() as patch:
         if sparse:  # as if too many pairs had been listed
-            patch.setattr(certify, "listing_limit", lambda problem: 0)
-        priced = certify.certify(problem, matrix, analysis, factor * cold_level(problem, analysis))
+            patch.setattr(separable, "listing_limit", lambda problem: 0)
+        priced = separable.certify(problem, matrix, analysis, factor * cold_level(problem, analysis))
     assert priced.certificate.lower_bound <= case.best_value + 1e-10 * abs(case.best_value)
     exact = lp_oracle(case.pairs, exact_sensitivities(problem, case.pairs, analysis.factors), **case.limits)[1]
     assert priced.oracle.value >= exact * (1 - 1e-12)
@@ -166,7 +173,7 @@ def test_badly_conditioned_pools_are_never_certified_too_well(seed, dtype, offse
     problem = make_problem(pool, LogDet(), Budget(**limits), 1e-9)
     matrix = problem.even
     analysis = analyse(problem, matrix)
-    found = certify.certify(problem, matrix, analysis, cold_level(problem, analysis))
+    found = separable.certify(problem, matrix, analysis, cold_level(problem, analysis))
     exact = exact_sensitivities(problem, pairs, analysis.factors)
     best = linear_oracle(problem.limits, pairs, exact).value
     assert found.oracle.value >= best * (1 - 1e-13)
@@ -283,7 +290,7 @@ def test_long_lists_take_the_dense_way_to_the_same_matrix(scores):
 
 
 def test_lists_longer_than_a_page_are_added_up(monkeypatch):
-    monkeypatch.setattr("jaxdesign.problem.PAGE", 7)
+    monkeypatch.setattr("jaxdesign.analysis.PAGE", 7)
     case = solved("LogDet")
     problem = make_problem(case.pool, case.criterion, case.budget, case.prior)
     found = information(problem, case.pairs, case.best)

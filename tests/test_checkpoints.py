@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 from small_policy import tiny_model
 
-from jaxdesign.preference.checkpoints import restore_checkpoint, save_checkpoint
-from jaxdesign.preference.training import filter_of
+from jaxdesign.preference.small_model.checkpoints import restore_checkpoint, save_checkpoint
+from jaxdesign.preference.small_model.training import filter_of
 
 MODEL, _ = tiny_model("abc", seed=5)
 OPTIMISER = optax.adam(1e-3)

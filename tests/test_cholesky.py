@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxdesign import _arrays, _cholesky
-from jaxdesign._cholesky import LEAF, LEAVES, cholesky_and_inverse
+from jaxdesign import _arrays, _linalg
+from jaxdesign._linalg import LEAF, LEAVES, cholesky_and_inverse
 
 factorise = jax.jit(cholesky_and_inverse)
 
@@ -41,8 +41,8 @@ def test_factor_and_inverse_are_those_of_numpy(size, seed, condition, scale):
 
 @pytest.mark.parametrize("size", [LEAF * LEAVES, 3 * LEAF * LEAVES + 7])
 def test_a_program_has_at_most_so_many_leaves(size, monkeypatch):
-    sizes, leaf = [], _cholesky._leaf
-    monkeypatch.setattr(_cholesky, "_leaf", lambda matrix: sizes.append(len(matrix)) or leaf(matrix))
+    sizes, leaf = [], _linalg._leaf
+    monkeypatch.setattr(_linalg, "_leaf", lambda matrix: sizes.append(len(matrix)) or leaf(matrix))
     jax.eval_shape(cholesky_and_inverse, jax.ShapeDtypeStruct((size, size), jnp.float32))
     assert LEAVES / 2 <= len(sizes) <= LEAVES and sum(sizes) == size
 
@@ -65,7 +65,7 @@ def test_indefinite_matrices_give_nan(where):
 
 ALONGSIDE = """
 import jax, jax.numpy as jnp, numpy as np
-from jaxdesign._cholesky import cholesky_and_inverse
+from jaxdesign._linalg import cholesky_and_inverse
 
 jax.config.update("jax_enable_x64", True)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import jaxdesign
 from jaxdesign import cli
 from jaxdesign.cli import selecting, words
-from jaxdesign.preference.label_tasks import make_tasks
+from jaxdesign.preference.labels.tasks import make_tasks
 
 LABELS = ["--labels", "24"]
 PYTHON_WORDS = re.compile(

@@ -12,8 +12,8 @@ from exact_arithmetic import information, minus_log_det
 from problems import all_pairs_of
 
 from jaxdesign import Budget, CompletionPool, LogDet, evaluate, pair_information, pair_sensitivities
-from jaxdesign.budget import Limits
-from jaxdesign.centring import centred, less_first
+from jaxdesign._centring import centred, less_first
+from jaxdesign.budget.limits import Limits
 from jaxdesign.solvers import frank_wolfe, multiplicative
 
 PROMPTS, COMPLETIONS, DIM = 4, 6, 3

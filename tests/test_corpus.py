@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from jaxdesign.preference.corpus import ALPHABET, SHARES, grammar_corpus
-from jaxdesign.preference.hidden_reward import HiddenReward, random_reward
-from jaxdesign.preference.tokens import Tokeniser
+from jaxdesign.preference.simulation.hidden_reward import HiddenReward, random_reward
+from jaxdesign.preference.small_model.corpus import ALPHABET, SHARES, grammar_corpus
+from jaxdesign.preference.small_model.tokens import Tokeniser
 
 
 def test_seeds_decide_everything():

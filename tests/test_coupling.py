@@ -22,9 +22,10 @@ from scipy.optimize import linprog
 
 import jaxdesign
 from jaxdesign import Budget, CompletionPool, LogDet, Quota, Status, Trace, select_pairs
-from jaxdesign.certify_coupled import certify_coupled
-from jaxdesign.evaluation import canonical_allocation
-from jaxdesign.problem import analyse, information, make_problem
+from jaxdesign.analysis import analyse, information
+from jaxdesign.certificates.allowed import canonical_allocation
+from jaxdesign.certificates.coupled import certify_coupled
+from jaxdesign.door import make_problem
 
 TARGET = random_spd(2)
 PRIOR = 0.2 * np.eye(DIM)

@@ -8,7 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from problems import DIM, DRAWS, criterion_of, gradients_of, random_spd
 
-from jaxdesign.criteria import Criterion, CriterionLike, LogDet, Trace, inverse
+from jaxdesign._linalg import inverse
+from jaxdesign.criteria.log_det import LogDet
+from jaxdesign.criteria.of_function import Criterion
+from jaxdesign.criteria.protocol import CriterionLike
+from jaxdesign.criteria.trace import Trace
 
 seeds = st.integers(0, 2**32 - 1)
 TARGET = random_spd(0)

@@ -8,8 +8,8 @@ from problems import DIM, DRAWS, gradients_of, information_of, random_pool, rand
 
 import jaxdesign
 from jaxdesign import Budget, Trace, greedy, select_pairs
-from jaxdesign.exact.exchange import exchange
-from jaxdesign.problem import make_problem
+from jaxdesign.door import make_problem
+from jaxdesign.exact.exchange.exchange import exchange
 
 TARGETS = np.stack([random_spd(seed) for seed in range(DRAWS)])
 PRIOR = 0.2 * np.eye(DIM)

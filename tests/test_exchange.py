@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from problems import DIM, criterion_of, information_of, random_pool, random_spd, written_out
 
 from jaxdesign import Budget, Criterion, LogDet, Trace, optimize
-from jaxdesign.budget import exact_total
-from jaxdesign.exact.exchange import exchange
-from jaxdesign.exact.sampling import dependent
-from jaxdesign.problem import make_problem
+from jaxdesign.budget.oracle import exact_total
+from jaxdesign.door import make_problem
+from jaxdesign.exact.exchange.exchange import exchange
+from jaxdesign.exact.rounding import dependent
 
 H, RIDGE = random_spd(1), 0.1 * np.eye(DIM)
 BUDGETS = {

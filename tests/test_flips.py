@@ -29,15 +29,17 @@ from problems import (
 
 import jaxdesign
 from jaxdesign import Budget, CompletionPool, LogDet, Trace, _arrays, baselines, evaluate, optimize, select_pairs
-from jaxdesign.baselines._selection import information_of_all, pair_forms
-from jaxdesign.budget import Limits
-from jaxdesign.evaluation import check_allowed
-from jaxdesign.exact import swap_search, swaps
-from jaxdesign.exact.exchange import exchange
-from jaxdesign.exact.greedy import myopic_allocation
+from jaxdesign.analysis import analyse, exact_sensitivities, information
+from jaxdesign.baselines._common import information_of_all, pair_forms
+from jaxdesign.budget.limits import Limits
+from jaxdesign.certificates.allowed import check_allowed
+from jaxdesign.door import make_problem
+from jaxdesign.exact.exchange import search, swap_gains
+from jaxdesign.exact.exchange.exchange import exchange
+from jaxdesign.exact.greedy.greedy import myopic_allocation
 from jaxdesign.information import margin_information, pair_information, pair_sensitivities
-from jaxdesign.pricing.memory import memory_source, price, some_prompts
-from jaxdesign.problem import analyse, exact_sensitivities, information, make_problem
+from jaxdesign.pricing.memory import memory_source, some_prompts
+from jaxdesign.pricing.passes import price
 
 H = random_spd(1)
 RIDGE = 0.1 * np.eye(DIM)
@@ -200,10 +202,10 @@ def test_the_search_for_swaps_scores_pairs_with_their_flips(scores, flip):
     matrix = information_of(z, np.broadcast_to(c, (pool.num_draws or 1, len(pairs))), 0.3, RIDGE)
     with _arrays.float64():
         source = memory_source(pool, np.float64)
-        _, factors = swaps.factors_of(jnp.asarray(matrix), None)
+        _, factors = swap_gains.factors_of(jnp.asarray(matrix), None)
         closed = np.full((4, 3), -1, np.int32)
-        rules = swap_search.Rules(closed, np.full(source.slots, -1.0), np.ones(source.slots, bool))
-        found = np.asarray(swap_search.promising(source, factors, rules).best)[:PROMPTS, :, 0]
+        rules = search.Rules(closed, np.full(source.slots, -1.0), np.ones(source.slots, bool))
+        found = np.asarray(search.promising(source, factors, rules).best)[:PROMPTS, :, 0]
     leverage = c * np.einsum("sd,rde,se->rs", z, np.linalg.inv(matrix), z)
     expected = symmetric(pairs, np.log1p(leverage).mean(axis=0)).max(axis=-1)
     np.testing.assert_allclose(np.where(np.isfinite(found), found, 0), expected, rtol=1e-6, atol=1e-12)
@@ -394,12 +396,12 @@ def check_gains(pool, target, picked):
 
 
 def test_a_greedy_choice_among_some_prompts_keeps_their_flips():
-    from jaxdesign.exact import portfolio
+    from jaxdesign.exact import choices
 
     pool = random_pool(7, "yes", "pair")
     problem = make_problem(pool, LogDet(), Budget(4, per_pair=1), RIDGE)
     prompts = np.array([3, 4])
-    found, _ = portfolio._greedy_among(problem, LogDet(), prompts)
+    found, _ = choices._greedy_among(problem, LogDet(), prompts)
     mask = np.asarray(pool.mask) & np.isin(np.arange(PROMPTS), prompts)[:, None]
     masked = CompletionPool(pool.features, pool.scores, mask, flip=pool.flip)
     expected, _ = jaxdesign.greedy(masked, LogDet(), size=4, prior=RIDGE)

@@ -11,7 +11,7 @@ from problems import criterion_of, information_of, random_spd, written_out
 
 import jaxdesign
 from jaxdesign import Budget, CompletionPool, LogDet, Status, Trace
-from jaxdesign.problem import make_problem
+from jaxdesign.door import make_problem
 
 H = random_spd(1, DIM)
 BUDGET = Budget(100, per_pair=2)

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from problems import DIM, PROMPTS, random_pool, random_spd
 
 from jaxdesign import Budget, CompletionPool, Criterion, LogDet, Status, Trace, _arrays, evaluate, optimize, reference
-from jaxdesign.problem import make_problem
+from jaxdesign.door import make_problem
+from jaxdesign.methods.line_search import exact_step
+from jaxdesign.methods.room import linear_oracle, rescale
 from jaxdesign.solvers import frank_wolfe
-from jaxdesign.solvers.dense_problem import dense_of
-from jaxdesign.solvers.feasible import linear_oracle, rescale
-from jaxdesign.solvers.frank_wolfe import direction
-from jaxdesign.solvers.line_search import exact_step
+from jaxdesign.solvers.dense.frank_wolfe import direction
+from jaxdesign.solvers.dense.problem import dense_of
 
 seeds = st.integers(0, 2**32 - 1)
 H = random_spd(1)

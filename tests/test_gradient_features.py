@@ -12,14 +12,9 @@ import pytest
 from tiny_policy import examples, log_probability, parameters
 
 import jaxdesign
-from jaxdesign.preference.gradient_features import (
-    _jitted_rows,
-    gradient_rows,
-    parameter_paths,
-    projected_gradients,
-)
-from jaxdesign.preference.nnx_policy import split_model
-from jaxdesign.preference.projection import project
+from jaxdesign.preference.features.gradients import _jitted_rows, gradient_rows, parameter_paths, projected_gradients
+from jaxdesign.preference.features.nnx_policy import split_model
+from jaxdesign.preference.features.projection import project
 
 slow = pytest.mark.slow
 PARAMS, KEY, D = parameters(), jax.random.key(7), 16

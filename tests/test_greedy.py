@@ -20,10 +20,11 @@ from problems import (
 
 import jaxdesign
 from jaxdesign import Budget, CompletionPool, Criterion, LogDet, Trace, greedy
-from jaxdesign.exact import lazy_greedy
-from jaxdesign.exact.full_greedy import PARTS, REFRESH
-from jaxdesign.exact.greedy import LIFT, _greedy, greedy_allocation, myopic_allocation
-from jaxdesign.problem import information, make_problem
+from jaxdesign.analysis import information
+from jaxdesign.door import make_problem
+from jaxdesign.exact.greedy import lazy as lazy_greedy
+from jaxdesign.exact.greedy.full import PARTS, REFRESH
+from jaxdesign.exact.greedy.greedy import LIFT, _greedy, greedy_allocation, myopic_allocation
 
 PRIOR = random_spd(1) + 0.1 * np.eye(DIM)
 TARGETS = {"LogDet": None, "Trace": random_spd(2), "Trace of a low-rank H": random_spd(3, rank=1)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_policy import LENGTH, VOCABULARY, WIDTH, hidden, parameters
 
-from jaxdesign.preference.hidden_features import last_hidden_states
+from jaxdesign.preference.features.hidden_states import last_hidden_states
 
 PARAMS = parameters()
 RNG = np.random.default_rng(0)

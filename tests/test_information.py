@@ -27,10 +27,10 @@ from jaxdesign.information import (
     pair_differences,
     pair_information,
     pair_sensitivities,
-    policy_target,
     sparse_information,
 )
-from jaxdesign.pool import CompletionPool, second_moment
+from jaxdesign.pool import CompletionPool
+from jaxdesign.targets import policy_target, second_moment
 
 seeds = st.integers(0, 2**32 - 1)
 TOLERANCE = {"float16": 2e-6, "bfloat16": 2e-6, "float32": 2e-6, "float64": 1e-14}  # relative to the largest entry

@@ -28,7 +28,7 @@ from jaxdesign.io import (
     with_texts,
     write_selection,
 )
-from jaxdesign.preference.label_tasks import make_tasks
+from jaxdesign.preference.labels.tasks import make_tasks
 
 ANY_TEXT = st.text(st.characters(), max_size=30)  # every code point JSON can carry, lone surrogates included
 RAGGED = st.lists(st.lists(ANY_TEXT, max_size=4), min_size=1, max_size=5).filter(any)

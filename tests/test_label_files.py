@@ -9,12 +9,12 @@ import stat
 import numpy as np
 import pytest
 
-from jaxdesign.preference.label_files import read_answers, write_tasks
-from jaxdesign.preference.label_store import LabelStore
-from jaxdesign.preference.label_tasks import make_tasks
-from jaxdesign.preference.labels import FIRST, SECOND, SKIP, TIE, as_labels
-from jaxdesign.preference.preference_files import write_preferences
-from jaxdesign.preference.row_files import read_rows
+from jaxdesign.preference.labels.labels import FIRST, SECOND, SKIP, TIE, as_labels
+from jaxdesign.preference.labels.preference_files import write_preferences
+from jaxdesign.preference.labels.row_files import read_rows
+from jaxdesign.preference.labels.store import LabelStore
+from jaxdesign.preference.labels.task_files import read_answers, write_tasks
+from jaxdesign.preference.labels.tasks import make_tasks
 
 PROMPTS = [f'prompt {p}, "with" a comma' for p in range(30)]
 COMPLETIONS = [[f"completion {k}\nof {p}" for k in range(3)] for p in range(30)]

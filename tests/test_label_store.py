@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxdesign.preference.label_store import LabelStore
-from jaxdesign.preference.label_tasks import Task, answered, check_tasks, make_tasks, task_id
-from jaxdesign.preference.labels import FIRST, SECOND, SKIP, TIE
+from jaxdesign.preference.labels.labels import FIRST, SECOND, SKIP, TIE
+from jaxdesign.preference.labels.store import LabelStore
+from jaxdesign.preference.labels.tasks import Task, answered, check_tasks, make_tasks, task_id
 
 TASKS = make_tasks(0, [(p, 0, 1) for p in range(8)])
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxdesign import CompletionPool
-from jaxdesign.preference import labels as codes
-from jaxdesign.preference.labels import (
+from jaxdesign.preference.labels import labels, tasks
+from jaxdesign.preference.labels.labels import (
     FIRST,
     SECOND,
     SKIP,
@@ -142,4 +142,4 @@ def test_labels_of_different_pairs_are_never_added_up(count):
 
 
 def test_the_words_are_those_of_the_codes():
-    assert [codes.CHOICES[getattr(codes, word.upper())] for word in codes.CHOICES] == list(codes.CHOICES)
+    assert [tasks.CHOICES[getattr(labels, word.upper())] for word in tasks.CHOICES] == list(tasks.CHOICES)

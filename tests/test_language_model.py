@@ -7,8 +7,8 @@ import pytest
 from flax import nnx
 from small_policy import every_completion, perturbed, tiny_model
 
-from jaxdesign.preference.dpo_training import compiled_log_probability
-from jaxdesign.preference.language_model import (
+from jaxdesign.preference.small_model.dpo_training import compiled_log_probability
+from jaxdesign.preference.small_model.language_model import (
     LanguageModel,
     LanguageModelConfig,
     sequence_log_probability,
@@ -86,7 +86,7 @@ def test_padding_has_no_gradient():
 
 
 def test_chunks_change_nothing(monkeypatch):
-    from jaxdesign.preference import dpo_training
+    from jaxdesign.preference.small_model import dpo_training
 
     model, tokeniser = tiny_model(seed=1)
     completions = every_completion(tokeniser, 3)

@@ -7,9 +7,9 @@ import pytest
 
 nnx = pytest.importorskip("flax.nnx")
 
-from jaxdesign.preference.language_model import LanguageModel, LanguageModelConfig, sequence_log_probability  # noqa: E402
-from jaxdesign.preference.model_features import gradient_pool, hidden_pool  # noqa: E402
-from jaxdesign.preference.projection import project  # noqa: E402
+from jaxdesign.preference.features.pools import gradient_pool, hidden_pool  # noqa: E402
+from jaxdesign.preference.features.projection import project  # noqa: E402
+from jaxdesign.preference.small_model.language_model import LanguageModel, LanguageModelConfig, sequence_log_probability  # noqa: E402
 
 CONFIG = LanguageModelConfig(characters=5, max_length=10, width=8, depth=1, heads=2)
 MODEL = LanguageModel(CONFIG, rngs=nnx.Rngs(0))

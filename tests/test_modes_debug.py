@@ -19,7 +19,7 @@ import pytest
 from every_function import DIM, HOST, QUICK, SIBLINGS, TARGET, TRACEABLE, arrays, daily, pool_of
 
 from jaxdesign import Budget, Criterion, LogDet
-from jaxdesign.budget import Limits
+from jaxdesign.budget.limits import Limits
 from jaxdesign.solvers import multiplicative
 
 STOPS = {  # under `jax_debug_infs`

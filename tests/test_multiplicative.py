@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from problems import PROMPTS, random_pool, random_spd, written_out
 
 from jaxdesign import Budget, Criterion, LogDet, Status, Trace, _arrays, evaluate, optimize, reference
-from jaxdesign.problem import make_problem
+from jaxdesign.door import make_problem
 from jaxdesign.solvers import multiplicative
-from jaxdesign.solvers.dense_problem import dense_of, even_allocation
-from jaxdesign.solvers.multiplicative import default_power, multiplicative_steps
+from jaxdesign.solvers.dense.multiplicative import default_power, multiplicative_steps
+from jaxdesign.solvers.dense.problem import dense_of, even_allocation
 
 seeds = st.integers(0, 2**32 - 1)
 H = random_spd(1)

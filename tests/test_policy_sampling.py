@@ -7,11 +7,11 @@ import pytest
 from flax import nnx
 from small_policy import every_completion, tiny_model
 
-from jaxdesign.preference import sampling
-from jaxdesign.preference.dpo_training import compiled_log_probability
-from jaxdesign.preference.language_model import token_logits
-from jaxdesign.preference.sampling import sample_completions
-from jaxdesign.preference.tokens import END
+from jaxdesign.preference.small_model import sampling
+from jaxdesign.preference.small_model.dpo_training import compiled_log_probability
+from jaxdesign.preference.small_model.language_model import token_logits
+from jaxdesign.preference.small_model.sampling import sample_completions
+from jaxdesign.preference.small_model.tokens import END
 
 MODEL, TOKENISER = tiny_model("abc", seed=2)
 PROMPTS = TOKENISER.encode_prompts(["a", "bab", "", "cc", "b"], 5)

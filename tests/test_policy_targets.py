@@ -8,12 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdesign import CompletionPool, policy_target, restrict_to_range
-from jaxdesign.preference.policy_targets import (
-    deployment_target,
-    effective_sample_size,
-    implicit_rewards,
-    sampled_target,
-)
+from jaxdesign.preference.targets import deployment_target, effective_sample_size, implicit_rewards, sampled_target
 
 ANSWERS, D = 6, 3
 

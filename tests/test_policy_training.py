@@ -10,12 +10,12 @@ import pytest
 from flax import nnx
 from small_policy import tiny_model
 
-from jaxdesign.preference.corpus import Corpus, Law
-from jaxdesign.preference.dpo_training import compiled_log_probability, preferred_pairs, train_on_pairs
-from jaxdesign.preference.fine_tuning import Examples, fine_tune, fine_tuning_optimiser
-from jaxdesign.preference.labels import as_labels
+from jaxdesign.preference.labels.labels import as_labels
 from jaxdesign.preference.losses import conservative_dpo_loss, dpo_loss
-from jaxdesign.preference.training import ProgressBar, batch_rows, train
+from jaxdesign.preference.small_model.corpus import Corpus, Law
+from jaxdesign.preference.small_model.dpo_training import compiled_log_probability, preferred_pairs, train_on_pairs
+from jaxdesign.preference.small_model.fine_tuning import Examples, fine_tune, fine_tuning_optimiser
+from jaxdesign.preference.small_model.training import ProgressBar, batch_rows, train
 
 MODEL, TOKENISER = tiny_model("ab", seed=1)
 PROMPTS = TOKENISER.encode_prompts(["a", "bb", "ab", "b"], 4)

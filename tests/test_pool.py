@@ -10,18 +10,11 @@ from problems import COMPLETIONS, DIM, PROMPTS, random_arrays, random_pool, stor
 
 import jaxdesign
 from jaxdesign import _arrays
+from jaxdesign._pairs import candidate_counts, candidate_pairs, first_copies, pair_slot, slot_pair
+from jaxdesign.basis import restrict_to_range
 from jaxdesign.information import pair_differences
-from jaxdesign.pool import (
-    CompletionPool,
-    candidate_counts,
-    candidate_pairs,
-    centred_features,
-    first_copies,
-    pair_slot,
-    restrict_to_range,
-    second_moment,
-    slot_pair,
-)
+from jaxdesign.pool import CompletionPool, centred_features
+from jaxdesign.targets import second_moment
 
 seeds = st.integers(0, 2**32 - 1)
 

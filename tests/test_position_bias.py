@@ -5,9 +5,9 @@ import pytest
 from scipy.optimize import minimize
 
 from jaxdesign import CompletionPool
-from jaxdesign.preference.bradley_terry import fit_bradley_terry
-from jaxdesign.preference.labels import FIRST, SECOND, SKIP, TIE, as_labels
-from jaxdesign.preference.position_bias import estimate_position_bias
+from jaxdesign.preference.fit.bradley_terry import fit_bradley_terry
+from jaxdesign.preference.fit.position_bias import estimate_position_bias
+from jaxdesign.preference.labels.labels import FIRST, SECOND, SKIP, TIE, as_labels
 
 BIAS = np.array([0.0, 0.8, -0.5])
 W = np.array([1.0, -0.7, 0.4])

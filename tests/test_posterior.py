@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from jaxdesign import CompletionPool, policy_target
-from jaxdesign.preference.labels import as_labels
-from jaxdesign.preference.posterior import (
+from jaxdesign.preference.fit.posterior import (
     Posterior,
     fit_posterior,
     posterior_draws,
@@ -13,6 +12,7 @@ from jaxdesign.preference.posterior import (
     predicted_gap,
     scored_pool,
 )
+from jaxdesign.preference.labels.labels import as_labels
 
 P, K, D = 12, 5, 4
 FEATURES = np.random.default_rng(0).normal(size=(P, K, D)).astype(np.float32)

@@ -9,20 +9,14 @@ from hypothesis import strategies as st
 from problems import random_arrays, random_spd, sensitivities_of, written_out
 
 from jaxdesign import _arrays
-from jaxdesign.budget import Budget
-from jaxdesign.criteria import LogDet, Trace
+from jaxdesign.analysis import analyse, exact_sensitivities
+from jaxdesign.budget.budget import Budget
+from jaxdesign.criteria.log_det import LogDet
+from jaxdesign.criteria.trace import Trace
+from jaxdesign.door import make_problem
 from jaxdesign.pool import CompletionPool
-from jaxdesign.pricing.memory import (
-    Charges,
-    PassResult,
-    best_pairs,
-    map_chunks,
-    memory_source,
-    open_pairs,
-    price,
-    reaching_pairs,
-)
-from jaxdesign.problem import analyse, exact_sensitivities, make_problem
+from jaxdesign.pricing.memory import map_chunks, memory_source, open_pairs
+from jaxdesign.pricing.passes import Charges, PassResult, best_pairs, price, reaching_pairs
 
 PROMPTS, COMPLETIONS, DIM, DRAWS = 12, 8, 5, 2
 NOWHERE = np.float32(np.inf)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxdesign.preference.projection import SPREAD, project, project_leaves, signs
+from jaxdesign.preference.features.projection import SPREAD, project, project_leaves, signs
 
 SHAPES = {"a": (3, 5), "b": (), "c": (7, 2, 20), "d": (64,)}  # with D = 4 the buckets are 64: c takes five chunks
 SIZE = sum(int(np.prod(shape)) for shape in SHAPES.values())

@@ -1,6 +1,7 @@
 """The front door: names, signatures, documentation, what importing costs, and which file may import which."""
 
 import ast
+import graphlib
 import importlib
 import inspect
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import jaxdesign
-from jaxdesign.criteria import CriterionLike
+from jaxdesign.criteria.protocol import CriterionLike
 
 PACKAGE = Path(jaxdesign.__file__).parent
 
@@ -154,47 +155,58 @@ def test_importing_starts_no_computation_and_sets_no_flag():
 
 # ---- imports run downward only
 
-# a file imports from lines above its own and from its own folder; those on one line know nothing of each other
+# a file imports from lines above its own and from its own room; those on one line know nothing of each other
 LAYERS = [
-    ["status", "_arrays", "_files", "_names", "centring", "ranks"],
-    ["_checks"],
-    ["_cholesky", "_flips"],
+    ["_arrays", "_files", "_centring", "design"],
+    ["_checks", "_linalg"],
     ["pool"],
-    ["scaling"],
-    ["information"],
-    ["criteria"],
-    ["rank_updates", "worst_case"],
-    ["quotas", "design"],
-    ["coupling"],
-    ["feasibility"],
-    ["budget"],
-    ["label_sums"],
-    ["lifted_prior"],
-    ["annotators"],
-    ["decided"],
-    ["pricing"],
+    ["_pairs", "units"],
+    ["information", "targets", "criteria"],
+    ["basis", "rank_updates", "methods", "budget"],
+    ["pricing", "annotators"],
     ["problem"],
-    ["certify"],
-    ["coupled_start", "certify_coupled"],
-    ["fitted_mixture", "whole_bound"],
-    ["evaluation"],
+    ["analysis"],
+    ["door"],
+    ["certificates"],
     ["solvers", "reference"],
     ["exact"],
     ["baselines"],
-    ["select"],
-    ["value_of_labels"],
+    ["label_curves"],
     ["io", "report", "preference", "dynamics"],
     ["cli"],
     ["__main__"],
 ]
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+# the same inside of rooms that have an order of their own
+ROOMS = {
+    "criteria": [["protocol", "anchors"], ["log_det", "trace", "of_function"], ["in_basis", "worst_case"]],
+    "budget": [["quota"], ["budget", "constraints"], ["feasibility"], ["limits", "required"], ["oracle"]],
+    "pricing": [["memory"], ["passes"]],
+    "certificates": [
+        ["allowed", "separable"],
+        ["coupled", "label_sums"],
+        ["worst_case", "lifted_prior"],
+        ["whole", "evaluate"],
+    ],
+    "solvers": [["states"], ["driver"], ["dense"], ["column_generation"], ["atoms"], ["worst_case"], ["optimize"]],
+    "exact": [
+        ["integer_programs", "rounding", "greedy"],
+        ["by_score", "exchange"],
+        ["random_pairs", "choices"],
+        ["select"],
+    ],
+    "preference": [
+        ["_extras", "losses", "log_linear"],
+        ["labels"],
+        ["small_model", "targets"],
+        ["features", "simulation", "fit"],
+        ["rounds"],
+    ],
+}
+LEVELS = {
+    room: {name: level for level, names in enumerate(layers) for name in names}
+    for room, layers in {None: LAYERS, **ROOMS}.items()
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
-
-
-def home(module):
-    """Folder or file of jaxdesign that a dotted module lies in; None for modules of others."""
-    parts = module.split(".")
-    return parts[1] if parts[0] == "jaxdesign" and len(parts) > 1 else None
 
 
 def imported(tree, file):
@@ -209,26 +221,49 @@ def imported(tree, file):
             )
 
 
+def parts_of(file):
+    """Rooms and name of a file: solvers/dense/host.py is ("solvers", "dense", "host")."""
+    return file.relative_to(PACKAGE).with_suffix("").parts
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_imports_run_downward(file):
-    relative = file.relative_to(PACKAGE)
-    own = relative.parts[0].removesuffix(".py")
-    if relative == Path("__init__.py"):
+    own = parts_of(file)
+    if own[-1] == "__init__":
         return
-    assert own in LEVEL, f"{own}: give this file or folder its place in LAYERS"
     for module in imported(ast.parse(file.read_text()), file):
-        other = home(module)
-        if other is None or other == own:
+        other = tuple(module.split("."))[1:] if module.split(".")[0] == "jaxdesign" else ()
+        shared = next((k for k, (a, b) in enumerate(zip(own, other, strict=False)) if a != b), None)
+        room = None if shared == 0 else own[0]
+        if shared is None or shared > 1 or room not in LEVELS:
             continue
-        assert other in LEVEL, f"{relative} imports the public name {module}: name the file it lives in"
-        assert LEVEL[other] < LEVEL[own], f"{relative} imports {module}, which is not below it"
+        levels = LEVELS[room]
+        for name in (own[shared], other[shared]):
+            assert name in levels, f"{module}: give {name} its place among the layers of {room or 'the package'}"
+        assert levels[other[shared]] < levels[own[shared]], f"{'.'.join(own)} imports {module}, which is not below it"
+
+
+def test_no_file_imports_itself_by_a_detour():
+    arrows = {}
+    for file in FILES:
+        found = {tuple(module.split("."))[1:] for module in imported(ast.parse(file.read_text()), file)}
+        homes = {parts_of(other) for other in FILES}
+        arrows[parts_of(file)] = {path[:n] for path in found for n in range(1, len(path) + 1) if path[:n] in homes}
+    list(graphlib.TopologicalSorter(arrows).static_order())  # raises where there is a circle
+
+
+# why a file may have more than 350 lines
+LONG = {
+    "preference/fit/reliability.py": "one fit: the model, its starts, the iteration and its standard errors",
+    "preference/labels/store.py": "one class, whose methods share the file on disk",
+}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_files_stay_short_and_open_with_what_they_are_for(file):
     text = file.read_text()
     assert ast.get_docstring(ast.parse(text)), "no docstring"
-    assert len(text.splitlines()) <= 400
+    assert len(text.splitlines()) <= (400 if str(file.relative_to(PACKAGE)) in LONG else 350)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
@@ -240,14 +275,14 @@ def test_nobody_flips_a_global_switch(file):
             assert called not in ("jax.config.update", "np.random.seed", "warnings.filterwarnings", "np.seterr"), called
 
 
-# files of preference/ that are a Flax model or train one, and load on first use only
+# files of preference/small_model/ that are a Flax model or train one, and load on first use only
 FLAX = ["checkpoints", "dpo_training", "fine_tuning", "language_model", "sampled_value", "sampling", "training"]
 
 
 def test_heavy_libraries_are_imported_inside_functions_only():
     """Files of the preference package load on first use and may name what they train with; see the test above."""
     for file in FILES:
-        if file.parent.name == "preference" and file.stem in FLAX:
+        if parts_of(file)[:2] == ("preference", "small_model") and file.stem in FLAX:
             continue
         for node in ast.parse(file.read_text()).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

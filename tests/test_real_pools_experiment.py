@@ -9,7 +9,7 @@ import pytest
 import jaxdesign as jd
 from bench.experiments import arms, human_votes, real_pools
 from bench.experiments.files import settings, write_json
-from jaxdesign.preference.labels import FIRST, SECOND, TIE
+from jaxdesign.preference.labels.labels import FIRST, SECOND, TIE
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.standard_normal((24, 5, 10)) * np.linspace(3, 0.5, 10)

@@ -18,10 +18,12 @@ from problems import (
 from truths import TRUTHS
 
 from jaxdesign import reference
-from jaxdesign.budget import Budget
-from jaxdesign.criteria import Criterion, LogDet, Trace
+from jaxdesign.budget.budget import Budget
+from jaxdesign.criteria.log_det import LogDet
+from jaxdesign.criteria.of_function import Criterion
+from jaxdesign.criteria.trace import Trace
+from jaxdesign.design import Status
 from jaxdesign.pool import CompletionPool
-from jaxdesign.status import Status
 
 pytest.importorskip("cvxpy", reason="the reference solver needs the extra `reference`")
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdesign import CompletionPool, policy_target
-from jaxdesign.preference.reference_fit import fit_reference, mapped, reference_target
+from jaxdesign.preference.fit.reference import fit_reference, mapped, reference_target
 
 P, K, D = 7, 5, 6
 

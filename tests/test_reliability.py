@@ -10,11 +10,11 @@ from scipy.optimize import minimize
 from scipy.special import xlogy
 
 from jaxdesign import Budget, CompletionPool, LogDet, label_information, select_pairs
-from jaxdesign.preference import reliability
-from jaxdesign.preference.bradley_terry import fit_bradley_terry
-from jaxdesign.preference.labels import FIRST, SECOND, SKIP, TIE, Labels, as_labels, concatenated, counted
-from jaxdesign.preference.reliability import estimate_reliability, flip_of, reliable_annotators, with_estimated_flip
-from jaxdesign.preference.simulated_annotators import make_annotators, simulate_labels
+from jaxdesign.preference.fit import reliability
+from jaxdesign.preference.fit.bradley_terry import fit_bradley_terry
+from jaxdesign.preference.fit.reliability import estimate_reliability, flip_of, reliable_annotators, with_estimated_flip
+from jaxdesign.preference.labels.labels import FIRST, SECOND, SKIP, TIE, Labels, as_labels, concatenated, counted
+from jaxdesign.preference.simulation.annotators import make_annotators, simulate_labels
 
 ETA = np.array([0.98, 0.9, 0.75, 0.6])
 

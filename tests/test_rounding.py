@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from problems import random_pool
 
-from jaxdesign.budget import Budget, Limits, exact_total
+from jaxdesign.budget.budget import Budget
+from jaxdesign.budget.limits import Limits
+from jaxdesign.budget.oracle import exact_total
 from jaxdesign.exact.random_pairs import random_pairs
 from jaxdesign.exact.rounding import adams, best_set, largest_remainder, once_each
 

@@ -6,8 +6,9 @@ from exact_arithmetic import information, minus_log_det, trace_of_inverse
 from problems import all_pairs_of
 
 from jaxdesign import Budget, CompletionPool, LogDet, Status, Trace, evaluate, optimize
-from jaxdesign.problem import ROUNDING, analyse, make_problem
-from jaxdesign.problem import information as float_information
+from jaxdesign.analysis import ROUNDING, analyse
+from jaxdesign.analysis import information as float_information
+from jaxdesign.door import make_problem
 
 PROMPTS, COMPLETIONS, DIM = 5, 4, 4
 PAIRS = all_pairs_of(PROMPTS, COMPLETIONS)

@@ -8,12 +8,8 @@ import numpy as np
 import pytest
 
 import jaxdesign as jd
-from jaxdesign.preference.bradley_terry import fit_bradley_terry
-from jaxdesign.preference.label_files import read_answers, write_tasks
-from jaxdesign.preference.label_store import LabelStore
-from jaxdesign.preference.label_tasks import answered
-from jaxdesign.preference.labels import as_labels
-from jaxdesign.preference.posterior import (
+from jaxdesign.preference.fit.bradley_terry import fit_bradley_terry
+from jaxdesign.preference.fit.posterior import (
     Posterior,
     fit_posterior,
     posterior_draws,
@@ -21,8 +17,12 @@ from jaxdesign.preference.posterior import (
     predicted_gap,
     scored_pool,
 )
+from jaxdesign.preference.labels.labels import as_labels
+from jaxdesign.preference.labels.store import LabelStore
+from jaxdesign.preference.labels.task_files import read_answers, write_tasks
+from jaxdesign.preference.labels.tasks import answered
 from jaxdesign.preference.rounds import RoundPlan, run_rounds
-from jaxdesign.preference.simulated_annotators import simulate_labels
+from jaxdesign.preference.simulation.annotators import simulate_labels
 
 RNG = np.random.default_rng(0)
 POOL = jd.CompletionPool(RNG.standard_normal((12, 4, 3)).astype(np.float32))

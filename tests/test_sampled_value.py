@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from small_policy import every_completion, perturbed, tiny_model
 
-from jaxdesign.preference.dpo_training import compiled_log_probability
-from jaxdesign.preference.sampled_value import sampled_policy_value, sequence_divergence
+from jaxdesign.preference.small_model.dpo_training import compiled_log_probability
+from jaxdesign.preference.small_model.sampled_value import sampled_policy_value, sequence_divergence
 
 REFERENCE, TOKENISER = tiny_model("ab", seed=3)
 MODEL = perturbed(REFERENCE, 1, size=0.1)

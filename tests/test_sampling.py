@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxdesign.budget import Limits, exact_total
-from jaxdesign.exact.sampling import dependent, drawn
+from jaxdesign.budget.limits import Limits
+from jaxdesign.budget.oracle import exact_total
+from jaxdesign.exact.rounding import dependent, drawn
 
 seeds = st.integers(0, 2**32 - 1)
 PROMPTS = 5

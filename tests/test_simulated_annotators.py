@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdesign.preference.labels import FIRST, SECOND, SKIP, TIE, counted
-from jaxdesign.preference.simulated_annotators import choice_probabilities, make_annotators, simulate_labels
+from jaxdesign.preference.labels.labels import FIRST, SECOND, SKIP, TIE, counted
+from jaxdesign.preference.simulation.annotators import choice_probabilities, make_annotators, simulate_labels
 
 CREW = make_annotators(temperature=[1, 0.5, 2], flip=[0, 0.1, 0.3], tie=[0, 0.4, 1.5], skip=[0, 0.05, 0.2])
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxdesign.preference.tokens import END, Tokeniser
+from jaxdesign.preference.small_model.tokens import END, Tokeniser
 
 TOKENISER = Tokeniser("abc .")
 

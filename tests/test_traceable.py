@@ -23,7 +23,7 @@ from problems import (
 )
 
 from jaxdesign import Budget, CompletionPool, LogDet, Trace, evaluate, pair_information, reference
-from jaxdesign.budget import Limits
+from jaxdesign.budget.limits import Limits
 from jaxdesign.solvers import frank_wolfe, multiplicative
 
 BOTH = {"frank_wolfe": frank_wolfe, "multiplicative": multiplicative}

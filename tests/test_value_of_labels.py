@@ -5,7 +5,7 @@ import pytest
 from problems import DIM, information_of, random_pool, random_spd, written_out
 
 from jaxdesign import Budget, LogDet, Trace, baselines, policy_target, select_pairs
-from jaxdesign.value_of_labels import LabelCurve, label_curve
+from jaxdesign.label_curves import LabelCurve, label_curve
 
 POOL, RIDGE = random_pool(0, copies=False), 0.1
 

@@ -12,14 +12,16 @@ from problems import fisher_information, random_arrays, random_flips, random_spd
 
 import jaxdesign as jd
 from bench.pools import real_pool
-from jaxdesign import Annotators, Budget, CompletionPool, LogDet, Quota, Trace, WorstCase, select_pairs, whole_bound
+from jaxdesign import Annotators, Budget, CompletionPool, LogDet, Quota, Trace, WorstCase, select_pairs
+from jaxdesign.analysis import analyse, information
 from jaxdesign.annotators import repeated_budget, repeated_pool
-from jaxdesign.budget import whole_budget
-from jaxdesign.exact.portfolio import in_tasks
-from jaxdesign.fitted_mixture import with_mixture
-from jaxdesign.label_sums import largest_sum, log_increments
-from jaxdesign.lifted_prior import lifted, no_lift
-from jaxdesign.problem import information, make_problem
+from jaxdesign.budget.budget import whole_budget
+from jaxdesign.certificates import whole
+from jaxdesign.certificates.label_sums import largest_sum, log_increments
+from jaxdesign.certificates.lifted_prior import lifted, no_lift
+from jaxdesign.certificates.worst_case import with_mixture
+from jaxdesign.door import make_problem
+from jaxdesign.exact.choices import in_tasks
 
 PROMPTS, COMPLETIONS, DIM = 4, 3, 6  # 12 pairs in 6 dimensions
 GROUP = np.array(["a", "b", "a", "b"])
@@ -52,7 +54,7 @@ def bound_of(pool, criterion, budget, prior, size=1):
     problem = make_problem(pool, criterion, whole_budget(budget), prior)
     if isinstance(criterion, WorstCase):
         problem = with_mixture(problem, np.ones(len(criterion.names)))
-    return whole_bound.whole_bound(problem, in_tasks(problem, size).limits, size), problem
+    return whole.whole_bound(problem, in_tasks(problem, size).limits, size), problem
 
 
 def batches(count, total):
@@ -220,7 +222,7 @@ def leverages_of(pool, prior):
 
 
 def test_log_det_is_hadamards_bound_where_the_prior_is_not_lifted(monkeypatch):
-    monkeypatch.setattr(whole_bound, "ROUNDS", 0)
+    monkeypatch.setattr(whole, "ROUNDS", 0)
     for seed in range(6):
         pool, prior = pool_of(seed), 0.1 * random_spd(seed, DIM) + 0.1 * np.eye(DIM)
         best = np.sort(leverages_of(pool, prior))[::-1]
@@ -235,7 +237,7 @@ def test_log_det_is_hadamards_bound_where_the_prior_is_not_lifted(monkeypatch):
 def test_lifting_the_prior_never_loosens_the_bound_and_often_tightens_it(monkeypatch):
     cases = [(pool_of(seed), Budget(4, 1)) for seed in range(6)]
     raised = np.array([bound_of(pool, LogDet(), budget, 0.01)[0] for pool, budget in cases])
-    monkeypatch.setattr(whole_bound, "ROUNDS", 0)
+    monkeypatch.setattr(whole, "ROUNDS", 0)
     plain = np.array([bound_of(pool, LogDet(), budget, 0.01)[0] for pool, budget in cases])
     assert (raised >= plain).all()
     assert (raised - plain)[1::2].min() > 2  # nats, where one direction lies in the best pairs of all prompts
@@ -376,10 +378,10 @@ def test_prices_count_what_is_not_listed():
 def test_a_matrix_below_the_prior_is_raised_until_it_is_not():
     pool, prior = pool_of(0), 0.1 * random_spd(0, DIM) + 0.1 * np.eye(DIM)
     problem = make_problem(pool, LogDet(), Budget(3, 1), prior)
-    found = whole_bound._listing(problem, problem.limits, 1, 0.95 * problem.prior)
+    found = whole._listing(problem, problem.limits, 1, 0.95 * problem.prior)
     np.testing.assert_allclose(found.log_det, np.linalg.slogdet(prior)[1], rtol=0, atol=1e-9)
-    assert whole_bound._listing(problem, problem.limits, 1, 0.5 * problem.prior) is None
-    above = whole_bound._listing(problem, problem.limits, 1, 3 * problem.prior)
+    assert whole._listing(problem, problem.limits, 1, 0.5 * problem.prior) is None
+    above = whole._listing(problem, problem.limits, 1, 3 * problem.prior)
     np.testing.assert_allclose(above.log_det, np.linalg.slogdet(3 * prior)[1], rtol=0, atol=1e-9)
 
 
@@ -484,5 +486,5 @@ def test_half_a_label_a_dimension_on_real_pools(name, log_det):
     for criterion, least in ((LogDet(), log_det), (Trace(moment), 0.9999)):
         bound, problem = bound_of(pool, criterion, Budget(190, 1), prior)
         matrix = information(problem, start.pairs, start.labels)
-        value = jd.problem.analyse(problem, matrix).value
+        value = analyse(problem, matrix).value
         assert bound < value and criterion.efficiency(value, bound, pool.dim) >= least

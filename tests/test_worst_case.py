@@ -24,11 +24,11 @@ from problems import (
 
 import jaxdesign
 from jaxdesign import Budget, CompletionPool, Status, Trace, WorstCase, evaluate, optimize, select_pairs
-from jaxdesign.criteria import CriterionLike
-from jaxdesign.exact.exchange import exchange
-from jaxdesign.problem import make_problem
-from jaxdesign.solvers.dense_certificate import efficiency_of, lower_bound
-from jaxdesign.worst_case import PowerMean, as_trace
+from jaxdesign.criteria.protocol import CriterionLike
+from jaxdesign.criteria.worst_case import PowerMean, as_trace
+from jaxdesign.door import make_problem
+from jaxdesign.exact.exchange.exchange import exchange
+from jaxdesign.solvers.dense.certificate import efficiency_of, lower_bound
 
 RIDGE = 0.1 * np.eye(DIM)
 THREE = {"maths": random_spd(1), "code": random_spd(2, rank=1), "chat": 2 * random_spd(3, rank=2)}

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from problems import regression_pool
 
-from jaxdesign.budget import Budget
-from jaxdesign.criteria import LogDet, Trace
+from jaxdesign.budget.budget import Budget
+from jaxdesign.criteria.log_det import LogDet
+from jaxdesign.criteria.trace import Trace
 from jaxdesign.pool import CompletionPool
 
 

@@ -14,11 +14,11 @@ from bench.accelerator.arrays import heavy_tailed, normal
 from bench.accelerator.cases import Case
 from bench.accelerator.clock import timed_all
 from jaxdesign import _arrays
-from jaxdesign._cholesky import cholesky_and_inverse
-from jaxdesign.problem import make_problem
-from jaxdesign.solvers import working_set
-from jaxdesign.solvers.feasible import Room, project
-from jaxdesign.solvers.newton import hessian_product
+from jaxdesign._linalg import cholesky_and_inverse
+from jaxdesign.door import make_problem
+from jaxdesign.methods.room import Room, project
+from jaxdesign.solvers.column_generation import working_set
+from jaxdesign.solvers.column_generation.newton import hessian_product
 
 PRODUCTS = 16  # Hessian products of one program, as a Newton step has many after one factorisation
 

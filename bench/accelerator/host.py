@@ -11,7 +11,8 @@ import numpy as np
 from bench.accelerator.arrays import factor, heavy_tailed
 from bench.accelerator.cases import Case
 from bench.accelerator.clock import timed_all
-from jaxdesign.pricing.memory import best_pairs, memory_source, price, reaching_pairs
+from jaxdesign.pricing.memory import memory_source
+from jaxdesign.pricing.passes import best_pairs, price, reaching_pairs
 
 LISTED, LIMIT = 5000, 1000  # completions whose best pair reaches the level; pairs asked for
 

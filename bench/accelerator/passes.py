@@ -17,8 +17,9 @@ from bench.accelerator.arrays import factor, heavy_tailed
 from bench.accelerator.cases import Case
 from bench.accelerator.clock import memory, timed_all
 from jaxdesign import _arrays
-from jaxdesign.pricing.memory import MemorySource, memory_source, price, sum_chunks
-from jaxdesign.problem import make_problem, pairs_information
+from jaxdesign.door import make_problem
+from jaxdesign.pricing.memory import MemorySource, memory_source, sum_chunks
+from jaxdesign.pricing.passes import pairs_information, price
 
 NEVER = np.float32(np.inf)  # a level that no pair reaches
 

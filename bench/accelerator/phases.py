@@ -10,23 +10,24 @@ from unittest import mock
 
 import jax
 
-from jaxdesign import problem
-from jaxdesign.pricing import memory
-from jaxdesign.solvers import column_generation, hot_start
+from jaxdesign import analysis, door, problem
+from jaxdesign.pricing import passes
+from jaxdesign.solvers.column_generation import hot_start
+from jaxdesign.solvers.column_generation import solver as column_generation
 
 FUNCTIONS = {
-    "source": (memory, "memory_source"),
+    "source": (door, "memory_source"),
     "even information": (problem, "pairs_information"),
-    "rank": (problem, "check_rank"),
+    "rank": (analysis, "check_rank"),
     "hot start": (hot_start, "hot_start"),
     "gradients": (column_generation, "by_gradients"),
     "newton": (column_generation, "by_newton"),
-    "price": (memory, "price"),
-    "analyse": (problem, "analyse"),
-    "exact sensitivities": (problem, "exact_sensitivities"),
-    "information": (problem, "information"),
-    "reaching pairs": (memory, "reaching_pairs"),
-    "best pairs": (memory, "best_pairs"),
+    "price": (passes, "price"),
+    "analyse": (analysis, "analyse"),
+    "exact sensitivities": (analysis, "exact_sensitivities"),
+    "information": (analysis, "information"),
+    "reaching pairs": (passes, "reaching_pairs"),
+    "best pairs": (passes, "best_pairs"),
 }
 
 

@@ -30,7 +30,7 @@ from bench.experiments.paired import share_right
 from bench.measure import machine
 from bench.pools import DATA_VARIABLE
 from jaxdesign import preference as pref
-from jaxdesign.preference.labels import FIRST, SECOND, TIE
+from jaxdesign.preference.labels.labels import FIRST, SECOND, TIE
 
 ARMS = tuple(arm for arm in arms.ONE_ROUND if arm not in (*arms.NEED_SCORES, "trace_oracle"))
 CHOICES = np.array([TIE, FIRST, SECOND], np.int8)  # of the votes 0, 1, 2

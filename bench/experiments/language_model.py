@@ -32,8 +32,8 @@ from bench.experiments.files import write_json
 from bench.experiments.plots import plot_gains
 from bench.measure import machine
 from jaxdesign import preference as pref
-from jaxdesign.preference.corpus import ALPHABET
-from jaxdesign.preference.model_features import gradient_pool
+from jaxdesign.preference.features.pools import gradient_pool
+from jaxdesign.preference.small_model.corpus import ALPHABET
 
 TOKENISER = pref.Tokeniser(ALPHABET)
 PROMPT_COLUMNS, COMPLETION_COLUMNS = 11, 27

@@ -42,7 +42,7 @@ from bench.measure import machine
 from bench.pools import DATA_VARIABLE
 from jaxdesign import preference as pref
 from jaxdesign._arrays import float64
-from jaxdesign.preference.labels import FIRST, SECOND, TIE
+from jaxdesign.preference.labels.labels import FIRST, SECOND, TIE
 
 CASES = ("well_specified", "judge_4", "judge_1", "human")
 RIDGE = {"well_specified": 0.1, "judge_4": 0.1, "judge_1": 0.02, "human": 0.5}

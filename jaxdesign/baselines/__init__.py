@@ -5,19 +5,19 @@ comparisons are honest; where the choice leaves the information singular, the va
 `SELECTORS` lists them by name.
 """
 
+from jaxdesign.baselines.adpo import adpo as adpo
 from jaxdesign.baselines.bait import bait as bait
 from jaxdesign.baselines.chance import first_two as first_two
 from jaxdesign.baselines.chance import random as random
-from jaxdesign.baselines.greedy_design import adpo as adpo
-from jaxdesign.baselines.laws import square_root_law as square_root_law
-from jaxdesign.baselines.laws import t_pilaf_law as t_pilaf_law
+from jaxdesign.baselines.distance import apo as apo
+from jaxdesign.baselines.distance import arm_fi as arm_fi
+from jaxdesign.baselines.distance import largest_distance as largest_distance
 from jaxdesign.baselines.margins import closest_call as closest_call
 from jaxdesign.baselines.margins import largest_score_gap as largest_score_gap
 from jaxdesign.baselines.sampled import square_root as square_root
+from jaxdesign.baselines.sampled import square_root_law as square_root_law
 from jaxdesign.baselines.sampled import t_pilaf as t_pilaf
-from jaxdesign.baselines.top_batch import apo as apo
-from jaxdesign.baselines.top_batch import arm_fi as arm_fi
-from jaxdesign.baselines.top_batch import largest_distance as largest_distance
+from jaxdesign.baselines.sampled import t_pilaf_law as t_pilaf_law
 
 SELECTORS = {
     "random": random,

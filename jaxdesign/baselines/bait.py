@@ -9,15 +9,18 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxdesign import _arrays, _checks
-from jaxdesign.baselines._selection import TIE, chosen, information_of_all, refuse_coupling, whole_problem
-from jaxdesign.budget import Budget, capacity
-from jaxdesign.criteria import CriterionLike, Trace
+from jaxdesign.analysis import information
+from jaxdesign.baselines._common import TIE, chosen, information_of_all, refuse_coupling, whole_problem
+from jaxdesign.budget.budget import Budget
+from jaxdesign.budget.limits import capacity
+from jaxdesign.criteria.protocol import CriterionLike
+from jaxdesign.criteria.trace import Trace
 from jaxdesign.design import Design
-from jaxdesign.exact.greedy import LIFT, myopic_allocation
-from jaxdesign.information import pair_differences
+from jaxdesign.exact.greedy.greedy import LIFT, myopic_allocation
+from jaxdesign.information import draw_label_information, pair_differences
 from jaxdesign.pool import CompletionPool
-from jaxdesign.problem import Problem, draw_label_information, information
-from jaxdesign.scaling import rescaled
+from jaxdesign.problem import Problem
+from jaxdesign.units import rescaled
 
 REFRESH = 64  # removals between computations from scratch
 

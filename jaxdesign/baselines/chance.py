@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxdesign.baselines._selection import by_place, chosen, every_pair, rank_in_prompt, whole_problem
-from jaxdesign.budget import Budget
-from jaxdesign.criteria import CriterionLike
+from jaxdesign.baselines._common import by_place, chosen, every_pair, rank_in_prompt, whole_problem
+from jaxdesign.budget.budget import Budget
+from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.design import Design
 from jaxdesign.exact.random_pairs import random_pairs
 from jaxdesign.pool import CompletionPool

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdesign.baselines._selection import by_place, every_pair, groups, rank_in_prompt, whole_problem
-from jaxdesign.budget import Budget
-from jaxdesign.criteria import CriterionLike
+from jaxdesign.baselines._common import by_place, every_pair, groups, rank_in_prompt, whole_problem
+from jaxdesign.budget.budget import Budget
+from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.design import Design
 from jaxdesign.pool import CompletionPool
 

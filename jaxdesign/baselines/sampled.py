@@ -1,19 +1,139 @@
-"""Selectors that draw pairs from a law without replacement: the square-root rule and T-PILAF."""
+"""Selectors that draw pairs at random, without replacement: the square-root rule and T-PILAF, with their laws.
+
+Both need the policy pi over the completions of each prompt. A pool holds implicit rewards u = beta log(pi / pi_ref) of
+completions sampled from pi_ref, so the policy's share of each is its importance weight, pi = softmax(u / beta) over the
+prompt's existing completions; equal shares without scores (then pi is pi_ref, which sampled them).
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from jaxdesign.baselines._selection import chosen, every_pair, whole_problem
-from jaxdesign.baselines.laws import log_law, square_root_weight, t_pilaf_weight
-from jaxdesign.budget import Budget, Limits
-from jaxdesign.criteria import CriterionLike
+from jaxdesign import _arrays, _checks
+from jaxdesign._pairs import candidate_pairs, first_copies
+from jaxdesign.baselines._common import chosen, every_pair, whole_problem, without_scores
+from jaxdesign.budget.budget import Budget
+from jaxdesign.budget.limits import Limits
+from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.design import Design
-from jaxdesign.exact.fill import in_rounds
+from jaxdesign.exact.by_score import in_rounds
 from jaxdesign.pool import CompletionPool
+
+
+def square_root_law(
+    pool: CompletionPool, *, log_weights: Float[np.ndarray, "p k"] | None = None, beta: float = 1.0
+) -> Float[np.ndarray, "p k k"]:
+    """Square-root rule: probability of a pair proportional to sqrt(pi_i pi_j), normalised jointly over all prompts.
+
+    A good free start for tr(H A^-1) where every completion has a parameter of its own and margins are small: it covers
+    the tail of the policy, which pi_i pi_j starves.
+
+    Args:
+        pool: the pool.
+        log_weights: (P, K) log pi up to a constant per prompt, as in `policy_target`; None: scores / beta.
+        beta: strength of the KL penalty that the scores were computed with; without it pi cannot be told from them.
+
+    Returns:
+        (P, K, K) float64, symmetric, summing to 1 over pairs i < j; 0 on the diagonal, for masked completions and for
+        pairs with identical features. With draws the mean of the laws of each draw.
+
+    Raises:
+        ValueError: beta not positive and finite, log_weights of another shape or not finite at an existing completion.
+
+    Complexity: O(P K^2) for each draw.
+    Source: derived for tabular policies and compared numerically with the optimum of arXiv 2606.19607's criterion
+    (within 5% without label information, worse at score differences of 2 and more).
+    """
+    return np.exp(log_law(pool, log_weights, beta, square_root_weight))
+
+
+def t_pilaf_law(
+    pool: CompletionPool, *, log_weights: Float[np.ndarray, "p k"] | None = None, beta: float = 1.0
+) -> Float[np.ndarray, "p k k"]:
+    """T-PILAF: probability of a pair proportional to pi_i pi_j (2 + e^D + e^-D), D = u_pi - u_pj, over all prompts.
+
+    As 1 / (2 + e^D + e^-D) is the label information c, the expected information of a label is
+    sum_e law_e c_e z_e z_e^T = (1 / Z) sum_p Cov_pi[phi] = (P' / Z) H with H = policy_target(pool, log pi) and Z the
+    normalising sum over all prompts: exactly proportional to H. Normalised prompt by prompt it would not be.
+
+    Args:
+        pool: the pool; D = 0 without scores.
+        log_weights: (P, K) log pi up to a constant per prompt, as in `policy_target`; None: scores / beta.
+        beta: strength of the KL penalty that the scores were computed with; without it pi cannot be told from them.
+
+    Returns:
+        (P, K, K) float64, symmetric, summing to 1 over pairs i < j; 0 on the diagonal, for masked completions and for
+        pairs with identical features (they carry no information). With draws the mean of the laws of each draw, which
+        is proportional to H draw by draw only.
+
+    Raises:
+        ValueError: beta not positive and finite, log_weights of another shape or not finite at an existing completion.
+
+    Numerics: in logarithms, so that margins of hundreds do no harm.
+    Complexity: O(P K^2) for each draw.
+    Source: arXiv 2502.04270 (its theoretical sampler, written for pairs without order); proportionality derived and
+    checked by tests/test_baselines.py.
+    """
+    return np.exp(log_law(pool, log_weights, beta, t_pilaf_weight))
+
+
+def square_root_weight(log_policy: Float[np.ndarray, "p k"], scores: Float[np.ndarray, "p k"]):
+    """log sqrt(pi_i pi_j), (P, K, K)."""
+    return (log_policy[:, :, None] + log_policy[:, None, :]) / 2
+
+
+def t_pilaf_weight(log_policy: Float[np.ndarray, "p k"], scores: Float[np.ndarray, "p k"]):
+    """log pi_i pi_j (2 + e^D + e^-D) = log pi_i pi_j (e^{D/2} + e^{-D/2})^2, (P, K, K)."""
+    half = (scores[:, :, None] - scores[:, None, :]) / 2
+    return log_policy[:, :, None] + log_policy[:, None, :] + 2 * np.logaddexp(half, -half)
+
+
+def log_law(pool: CompletionPool, log_weights: Any, beta: float, log_weight) -> Float[np.ndarray, "p k k"]:
+    """Log of the law with the given log weights, normalised over all prompts, averaged over draws; -inf at no pair."""
+    pool = _arrays.replicated(pool)
+    upper = np.asarray(_candidates(without_scores(pool)))
+    if not upper.any():
+        raise ValueError(
+            "features: all completions of every prompt are identical, so no pair carries information (z = 0); use "
+            "features that tell completions apart"
+        )
+    candidates = upper | upper.swapaxes(1, 2)
+    scores = np.zeros((1, *upper.shape[:2])) if pool.scores is None else np.asarray(pool.scores).astype(np.float64)
+    scores = scores.reshape(-1, *upper.shape[:2])
+    beta = _checks.positive_finite(beta, "beta", "the strength of the KL penalty, u = beta log(pi / pi_ref)")
+    logits = scores / beta if log_weights is None else _given(pool, log_weights)
+    total = np.full(upper.shape, -np.inf)
+    for policy, u in zip(log_policy(logits, np.asarray(pool.mask)), scores, strict=True):
+        weight = np.where(candidates, log_weight(policy, u), -np.inf)
+        shift = weight.max()
+        total = np.logaddexp(total, weight - shift - np.log(np.exp(weight[upper] - shift).sum()))
+    return total - np.log(len(scores))
+
+
+@jax.jit
+def _candidates(pool: CompletionPool) -> Bool[Array, "p k k"]:
+    return candidate_pairs(first_copies(pool))
+
+
+def log_policy(logits: Float[np.ndarray, "r p k"], mask: np.ndarray) -> Float[np.ndarray, "r p k"]:
+    """Log softmax over the existing completions of each prompt; -inf elsewhere."""
+    logits = np.where(mask, logits, -np.inf)
+    top = logits.max(axis=-1, keepdims=True)
+    shifted = logits - np.where(np.isfinite(top), top, 0)
+    sums = np.exp(shifted).sum(axis=-1, keepdims=True)
+    return shifted - np.log(np.where(sums > 0, sums, 1))
+
+
+def _given(pool: CompletionPool, log_weights: Any) -> Float[np.ndarray, "1 p k"]:
+    given = np.asarray(_checks.as_float_array(log_weights, "log_weights")).astype(np.float64)
+    shape = (pool.num_prompts, pool.completions)
+    _checks.same_shape(given.shape, shape, "log_weights", "(prompts, completions)")
+    _checks.finite(given, "log_weights", np.asarray(pool.mask), ("prompt", "completion"))
+    return np.broadcast_to(given, (pool.num_draws or 1, *shape))
 
 
 def square_root(

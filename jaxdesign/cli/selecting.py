@@ -123,7 +123,7 @@ def _in_words(phase: str, detail: str) -> tuple[str, str]:
 
 
 def _tasks(design, file: PoolFile, seed: int):
-    from jaxdesign.preference.label_tasks import make_tasks
+    from jaxdesign.preference.labels.tasks import make_tasks
 
     return make_tasks(0, design.pairs, design.labels, ids=file.ids, swap_seed=seed)
 

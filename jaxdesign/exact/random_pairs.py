@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdesign.budget import Budget, resolve, whole_budget
-from jaxdesign.decided import decided_pairs, pair_keys
-from jaxdesign.exact.fill import in_rounds
+from jaxdesign._pairs import pair_keys
+from jaxdesign.budget.budget import Budget, whole_budget
+from jaxdesign.budget.limits import resolve
+from jaxdesign.budget.quota import Quota
+from jaxdesign.budget.required import decided_pairs
+from jaxdesign.exact.by_score import in_rounds
 from jaxdesign.pool import CompletionPool
-from jaxdesign.quotas import Quota
 
 
 def random_pairs(

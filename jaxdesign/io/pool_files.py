@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdesign._names import check_different
+from jaxdesign._checks import check_different
 
 PROMPT_KEYS = ("prompt", "instruction")
 COMPLETIONS_KEYS = ("completions", "generations", "responses", "answers")

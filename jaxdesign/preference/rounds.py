@@ -19,16 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdesign import _checks
-from jaxdesign.budget import Budget
-from jaxdesign.criteria import Trace
-from jaxdesign.decided import decided_pairs
+from jaxdesign.budget.budget import Budget
+from jaxdesign.budget.required import decided_pairs
+from jaxdesign.criteria.trace import Trace
 from jaxdesign.exact.random_pairs import with_uniform_floor
+from jaxdesign.exact.select import select_pairs
 from jaxdesign.information import held_information
 from jaxdesign.pool import CompletionPool
-from jaxdesign.preference.label_store import LabelStore
-from jaxdesign.preference.label_tasks import LabelRecord, Task, check_tasks, make_tasks
-from jaxdesign.preference.labels import concatenated, counted
-from jaxdesign.preference.posterior import (
+from jaxdesign.preference.fit.posterior import (
     Posterior,
     fit_posterior,
     posterior_draws,
@@ -36,8 +34,10 @@ from jaxdesign.preference.posterior import (
     predicted_gap,
     scored_pool,
 )
+from jaxdesign.preference.labels.labels import concatenated, counted
+from jaxdesign.preference.labels.store import LabelStore
+from jaxdesign.preference.labels.tasks import LabelRecord, Task, check_tasks, make_tasks
 from jaxdesign.pricing.memory import memory_source, open_counts
-from jaxdesign.select import select_pairs
 
 GROUP = 64  # labels asked for between two writes to the store
 
@@ -120,7 +120,7 @@ def run_rounds(
 
     Args:
         pool: where pairs are chosen; its flips count, its scores do not.
-        label: gives labels for a list of tasks (`label_tasks.answered` makes the records). A generator's labels are
+        label: gives labels for a list of tasks (`tasks.answered` makes the records). A generator's labels are
             stored one by one as it yields them, a list's together when it is returned, so a kill loses what was not
             returned yet. It may leave tasks out, for instance those nobody has answered yet: then the round is not
             finished and the run ends there. Records must be of the tasks asked about; nothing else is stored. About

@@ -1,7 +1,7 @@
 """The one loop behind `optimize`: certify, report, stop or step.
 
-A solver is two pure functions, `init` and `step`, over a `SolverState`; the loop prices the pool once per step, keeps
-the best lower bound of all passes (each is valid for the same problem) and returns the best allocation met.
+The loop prices the pool once per step, keeps the best lower bound of all passes (each is valid for the same problem)
+and returns the best allocation met.
 """
 
 from __future__ import annotations
@@ -9,53 +9,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from jaxdesign.certify import Priced, blurred, certify, cold_level, from_bound
-from jaxdesign.certify_coupled import certify_coupled
-from jaxdesign.criteria import LogDet
-from jaxdesign.decided import added_up, with_required
-from jaxdesign.design import Design, TraceRow
-from jaxdesign.problem import Analysis, Problem, analyse, exact_sensitivities, information, singular, usable
-from jaxdesign.status import Status
+from jaxdesign._pairs import added_up
+from jaxdesign.analysis import Analysis, analyse, exact_sensitivities, information, singular, usable
+from jaxdesign.budget.required import with_required
+from jaxdesign.certificates.coupled import certify_coupled
+from jaxdesign.certificates.separable import blurred, certify, cold_level, from_bound
+from jaxdesign.criteria.log_det import LogDet
+from jaxdesign.design import Design, Status, TraceRow
+from jaxdesign.problem import Problem
+from jaxdesign.solvers.states import Scored, Solver, SolverState, movable, prompt_levels
 
 BLURRED = 1e-10  # relative gap by rounding alone below which no problem is called ill-conditioned
 RETREATS = (0, 1e-4, 1e-2, 0.5)  # shares of the best allocation that a singular one is mixed with
-
-
-class SolverState(NamedTuple):
-    """Allocation between two passes."""
-
-    pairs: Int[np.ndarray, "s 3"]  # in order (p, i, j)
-    labels: Float[np.ndarray, " s"]  # positive, summing to the total
-    passes: int  # over the pool so far, those inside of `init` and `step` included
-    memory: Any = None  # the solver's own
-
-
-class Scored(NamedTuple):
-    """An allocation with everything one pass tells about it."""
-
-    matrix: Float[np.ndarray, "r d d"]
-    analysis: Analysis
-    sensitivities: Float[np.ndarray, " s"]  # of the allocation's pairs, float64
-    priced: Priced
-    relative_gap: float
-
-
-class Solver(Protocol):
-    """What the loop needs of a solver."""
-
-    max_passes: int  # default limit
-    patience: int  # passes without a smaller gap after which it has stalled
-
-    def init(self, problem: Problem, start: Design | None) -> SolverState:
-        """First allocation; from an earlier design where one is given."""
-
-    def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
-        """A better allocation."""
 
 
 def run(
@@ -162,38 +131,3 @@ def listing_level(problem: Problem, state: SolverState, b: Float[np.ndarray, " s
     off = np.abs(b / np.maximum(levels[state.pairs[:, 0]], 1e-300) - 1)
     spread = np.average(off, weights=movable(problem, state.pairs, state.labels) + 1e-12)
     return float(levels.min() * (1 - min(0.5, 2e-6 + 2 * spread)))
-
-
-def movable(problem: Problem, pairs: np.ndarray, labels: np.ndarray) -> Float[np.ndarray, " s"]:
-    """Labels a pair could both lose and gain; 0 at the cap."""
-    cap = problem.limits.per_pair[pairs[:, 0]]
-    with np.errstate(invalid="ignore"):
-        return np.where(np.isinf(cap), labels, labels * np.maximum(1 - labels / cap, 0))
-
-
-def prompt_levels(
-    problem: Problem, pairs: np.ndarray, labels: np.ndarray, b: Float[np.ndarray, " s"]
-) -> Float[np.ndarray, " p"]:
-    """Sensitivity at which a pair would be indifferent: one for all prompts, more for a prompt held by its quota."""
-    limits, prompts = problem.limits, pairs[:, 0]
-    weight, size = movable(problem, pairs, labels), len(limits.per_prompt)
-    level = free_level(problem, pairs, labels, b)
-    held = np.bincount(prompts, weights=labels, minlength=size) >= limits.per_prompt * (1 - 1e-6)
-    mass = np.bincount(prompts, weights=weight, minlength=size)
-    mean = np.bincount(prompts, weights=weight * b, minlength=size) / np.maximum(mass, 1e-300)
-    own = held & (mass > 1e-6 * np.minimum(limits.per_prompt, limits.total))
-    return np.where(own, np.maximum(mean, level), level)
-
-
-def free_level(problem: Problem, pairs: np.ndarray, labels: np.ndarray, b: Float[np.ndarray, " s"]) -> float:
-    """Mean sensitivity of the pairs that are free to move in prompts below their quota.
-
-    Where there is none, the level lies anywhere below all pairs with labels: the smallest of theirs.
-    """
-    limits, prompts = problem.limits, pairs[:, 0]
-    spent = np.bincount(prompts, weights=labels, minlength=len(limits.per_prompt))
-    loose = (spent < limits.per_prompt * (1 - 1e-6))[prompts]
-    weight = movable(problem, pairs, labels) * loose
-    if weight.sum() > 1e-9 * limits.total:
-        return float(weight @ b / weight.sum())
-    return float(b.min())

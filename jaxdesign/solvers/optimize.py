@@ -7,19 +7,20 @@ from typing import Any
 
 from jaxdesign import _checks
 from jaxdesign.annotators import Annotators, repeated_budget, repeated_pool, with_annotators
-from jaxdesign.budget import Budget
-from jaxdesign.criteria import CriterionLike
+from jaxdesign.budget.budget import Budget
+from jaxdesign.criteria.protocol import CriterionLike
+from jaxdesign.criteria.worst_case import WorstCase
 from jaxdesign.design import Design, TraceRow
+from jaxdesign.door import make_problem
 from jaxdesign.pool import CompletionPool
-from jaxdesign.problem import make_problem
-from jaxdesign.solvers.column_generation import ColumnGeneration
-from jaxdesign.solvers.continuation import worst_case_design
-from jaxdesign.solvers.coupled_atoms import CoupledAtoms
-from jaxdesign.solvers.dense_driver import FrankWolfe, Multiplicative
-from jaxdesign.solvers.driver import Solver, run
-from jaxdesign.solvers.interior_point import InteriorPoint
-from jaxdesign.solvers.matrix_atoms import MatrixAtoms
-from jaxdesign.worst_case import WorstCase
+from jaxdesign.solvers.atoms.coupled_atoms import CoupledAtoms
+from jaxdesign.solvers.atoms.matrix_atoms import MatrixAtoms
+from jaxdesign.solvers.column_generation.interior_point import InteriorPoint
+from jaxdesign.solvers.column_generation.solver import ColumnGeneration
+from jaxdesign.solvers.dense.host import FrankWolfe, Multiplicative
+from jaxdesign.solvers.driver import run
+from jaxdesign.solvers.states import Solver
+from jaxdesign.solvers.worst_case import worst_case_design
 
 SOLVERS: dict[str, type] = {
     "column_generation": ColumnGeneration,

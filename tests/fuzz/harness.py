@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdesign as jd
-from jaxdesign.budget import Limits
+from jaxdesign.budget.limits import Limits
 
 from . import best, truth
 from .allowed import Allowed, best_vertex, broken, violation, written_rules

@@ -1,0 +1,121 @@
+"""What the selectors share: a problem with whole limits, its pairs, their forms, filling a budget, an honest Design."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxdesign import _arrays
+from jaxdesign.budget.budget import Budget, whole_budget
+from jaxdesign.certificates.allowed import check_allowed
+from jaxdesign.certificates.evaluate import evaluated
+from jaxdesign.criteria.protocol import CriterionLike
+from jaxdesign.design import Design, Status
+from jaxdesign.door import make_problem
+from jaxdesign.exact.by_score import in_rounds
+from jaxdesign.information import pair_sensitivities, prompt_major
+from jaxdesign.pool import CompletionPool
+from jaxdesign.problem import Problem
+from jaxdesign.solvers.dense.allocations import dense_candidates
+
+TIE = 1e-9  # relative difference below which two float64 figures are the same one, rounded in two ways
+
+
+def whole_problem(pool: CompletionPool, crit: CriterionLike, budget: Budget, prior: Any, seed: int) -> Problem:
+    """The problem with caps and quotas rounded down.
+
+    Raises:
+        TypeError, ValueError: as `optimize`; a total that is not whole; a seed that is no integer, or negative.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise TypeError(f"seed: expected an integer, found {type(seed).__name__}")
+    if seed < 0:
+        raise ValueError(f"seed={seed}: must be at least 0")
+    return make_problem(pool, crit, whole_budget(budget), prior)
+
+
+def every_pair(problem: Problem) -> Int[np.ndarray, "n 3"]:
+    """All candidate pairs (completions that exist and differ) in order; 12 bytes each."""
+    candidates = np.asarray(dense_candidates(problem.source))[: problem.pool.num_prompts]
+    return np.stack(np.nonzero(candidates), axis=1).astype(np.int32)
+
+
+def pair_forms(
+    pool: CompletionPool, G: Float[np.ndarray, "*r d d"], pairs: Int[np.ndarray, "n 3"]
+) -> Float[np.ndarray, " n"]:
+    """c z^T G z of the pairs, averaged over draws; float64, by `pair_sensitivities` chunk by chunk.
+
+    In float64, so that pairs which tie by arithmetic tie to `TIE` here and are taken in order.
+    """
+    with _arrays.float64():
+        dense = np.asarray(_pair_forms(pool, jnp.asarray(G)))
+    return dense[tuple(pairs.T)]
+
+
+@jax.jit
+def _pair_forms(pool: CompletionPool, G: Float[Array, "*r d d"]) -> Float[Array, "p k k"]:
+    def chunk(part):
+        features, mask, scores, flip = part
+        scores = jnp.moveaxis(scores, 1, 0) if scores is not None and scores.ndim == 3 else scores
+        leaves = (features.astype(jnp.float64), scores, mask, flip)
+        return pair_sensitivities(CompletionPool.tree_unflatten(None, leaves), G)
+
+    arrays = (pool.features, pool.mask, prompt_major(pool.scores), pool.flip)
+    return _arrays.map_chunks(chunk, arrays, _arrays.chunk_length(*pool.features.shape))
+
+
+def without_scores(pool: CompletionPool) -> CompletionPool:
+    """The pool as seen by a rule that knows neither margins nor noise: c = 1/4 for every pair."""
+    return CompletionPool.tree_unflatten(None, (pool.features, None, pool.mask, None))
+
+
+def information_of_all(problem: Problem) -> Float[np.ndarray, "r d d"]:
+    """sum_e c_e z_e z_e^T over all candidate pairs, per draw, without the prior; float64."""
+    bare = replace(problem, prior=np.zeros_like(problem.prior))
+    return bare.even * (problem.pair_counts.sum() / problem.limits.total)
+
+
+def groups(values: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """0 for the largest value, 1 for the next, and so on; values that differ by no more than `TIE` share a number."""
+    order = np.argsort(-values, kind="stable")
+    higher, lower = values[order][:-1], values[order][1:]
+    falls = higher - lower > TIE * np.maximum(np.abs(higher), np.abs(lower))
+    numbers = np.zeros(len(values), np.int64)
+    numbers[order[1:]] = np.cumsum(falls)
+    return numbers
+
+
+def rank_in_prompt(pairs: Int[np.ndarray, "n 3"], order: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Place of each pair among those of its own prompt, 0 first, in the order given (indices of all pairs)."""
+    by_prompt = order[np.argsort(pairs[order, 0], kind="stable")]
+    prompts = pairs[by_prompt, 0]
+    ranks = np.empty(len(pairs), np.int64)
+    ranks[by_prompt] = np.arange(len(pairs)) - np.searchsorted(prompts, prompts, side="left")
+    return ranks
+
+
+def by_place(problem: Problem, pairs: Int[np.ndarray, "n 3"], places: Int[np.ndarray, " n"]) -> Design:
+    """Design of the pairs with the smallest places, ties to the first (prompt, i, j)."""
+    scores = -places.astype(np.float64)
+    return chosen(problem, pairs, in_rounds(problem.limits, pairs, lambda: scores))
+
+
+def refuse_coupling(problem: Problem, name: str) -> None:
+    """ValueError where the budget couples prompts, which a rule that labels pair by pair cannot obey."""
+    if problem.limits.coupling is not None:
+        raise ValueError(
+            f"budget: baselines.{name} labels pair by pair and cannot obey quotas of groups, minima or a spend limit; "
+            "compare it under caps per pair and per_prompt only"
+        )
+
+
+def chosen(problem: Problem, pairs: Int[np.ndarray, "n 3"], labels: Float[np.ndarray, " n"]) -> Design:
+    """Design of these labels (zeros dropped), certified as `evaluate` does; value inf, efficiency 0 where singular."""
+    pairs, labels = pairs[labels > 0], labels[labels > 0]
+    check_allowed(problem, pairs, labels)
+    return evaluated(problem, pairs, labels, Status.EVALUATED)

@@ -1,0 +1,100 @@
+"""Pools in another basis: the range of their features, and any basis given."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jaxdesign import _arrays, _checks
+from jaxdesign._linalg import unit_diagonal
+from jaxdesign._pairs import candidate_counts, first_copies, jitted_first_copies
+from jaxdesign.pool import CompletionPool, bare_pool, centred_features
+from jaxdesign.targets import second_moment
+
+
+def restrict_to_range(pool: CompletionPool, rtol: float = 1e-10) -> tuple[CompletionPool, Float[np.ndarray, "d r"]]:
+    """Express a pool in an orthonormal basis B of the range of its centred second moment C (see `second_moment`).
+
+    Real features are often rank-deficient (dead dimensions), and then every information matrix without a prior is
+    singular. The new features are (phi - prompt mean) B, so every difference becomes B^T z with the same norm; carry a
+    target or prior over as B^T H B. Directions are dropped in which C, scaled to a unit diagonal, has an eigenvalue of
+    at most rtol times the largest: a column in small units is not missing, and is kept. A column that differs within
+    prompts by less than its dtype resolves is missing: what is left of it is rounding.
+
+    Args:
+        pool: the pool, concrete (not inside jit: the rank is a shape).
+        rtol: relative threshold on the eigenvalues of the scaled C, which are computed in float64.
+
+    Returns:
+        The restricted pool (float32, or float64 where the features are), and B, (d, r) float64, columns by descending
+        eigenvalue. Completions with identical features stay bit-identical.
+
+    Raises:
+        ValueError: all completions of every prompt are identical, so the range is empty; rtol outside [0, 1).
+    """
+    _checks.concrete("restrict_to_range", pool)
+    if not 0 <= rtol < 1:
+        raise ValueError(f"rtol={rtol:g}: must be in [0, 1); it is relative to the largest eigenvalue")
+    pool = _arrays.replicated(pool)
+    if not candidate_counts(
+        jitted_first_copies(pool.features, pool.mask)
+    ).any():  # C itself would be rounding, not zero
+        raise ValueError(
+            "features: the completions of every prompt are identical (range of dimension 0), so no pair carries "
+            "information; use features that tell completions apart"
+        )
+    C = second_moment(pool)
+    alive = np.diagonal(C) > _resolution(pool) ** 2
+    alive |= ~alive.any()
+    basis = _range_basis(np.where(alive[:, None] & alive, C, 0), rtol)
+    return in_basis(pool, basis), basis
+
+
+def _resolution(pool: CompletionPool) -> Float[np.ndarray, " d"]:
+    """Distance of neighbouring numbers of the stored dtype at the largest size of every column."""
+    kind, exists = jnp.finfo(pool.features.dtype), pool.mask[..., None]
+    largest = jnp.max(jnp.where(exists, jnp.abs(pool.features), 0), axis=(0, 1))
+    return np.maximum(np.asarray(largest, np.float64) * float(kind.eps), float(kind.smallest_subnormal))
+
+
+def _range_basis(C: Float[np.ndarray, "d d"], rtol: float) -> Float[np.ndarray, "d r"]:
+    """Orthonormal basis of the range of C = S R S, S times that of R; columns by descending eigenvalue of C."""
+    scaled, size = unit_diagonal(C)
+    spectrum, vectors = np.linalg.eigh(scaled)
+    keep = spectrum > rtol * spectrum[-1]
+    span = size[:, None] * vectors[:, keep]
+    order = np.argsort(-size, kind="stable")  # largest rows first: a QR factorisation is then accurate row by row
+    orthonormal = np.zeros_like(span)
+    orthonormal[order] = np.linalg.qr(span[order])[0]
+    directions = np.linalg.eigh(orthonormal.T @ C @ orthonormal)[1][:, ::-1]
+    return np.ascontiguousarray(orthonormal @ directions)
+
+
+def in_basis(pool: CompletionPool, basis: Float[np.ndarray, "d r"]) -> CompletionPool:
+    """The pool with features (phi - prompt mean) B: differences z become B^T z, targets and priors B^T H B.
+
+    Products in float64, stored as float32 (float64 for float64 features). Completions with identical features stay
+    bit-identical. The basis need not be orthonormal.
+    """
+    basis = np.asarray(_checks.as_float_array(basis, "basis"), np.float64)
+    if basis.ndim != 2 or basis.shape[0] != pool.dim or not basis.shape[1]:
+        raise ValueError(f"basis: shape {basis.shape} found; expected ({pool.dim}, r), one row per feature dimension")
+    pool, dtype = _arrays.replicated(pool), _arrays.compute_dtype(pool.features.dtype)
+    with _arrays.float64():
+        projected = _project(pool.features, pool.mask, jnp.asarray(basis), dtype=dtype)
+    return CompletionPool.tree_unflatten(pool.ids, (projected, pool.scores, pool.mask, pool.flip))
+
+
+@jax.jit(static_argnames="dtype")
+def _project(features, mask, basis, *, dtype):
+    prompts, completions, dim = features.shape
+
+    def chunk(part):
+        piece = bare_pool(*part)
+        rows = _arrays.contract("pkd,dr->pkr", centred_features(piece, jnp.float64), basis).astype(dtype)
+        first = jnp.maximum(first_copies(piece), 0)  # the product may round equal rows differently
+        return jnp.where(piece.mask[..., None], jnp.take_along_axis(rows, first[..., None], axis=1), 0)
+
+    return _arrays.map_chunks(chunk, (features, mask), _arrays.chunk_length(prompts, completions, dim))

@@ -1,0 +1,165 @@
+"""Certificates where constraints couple prompts: the linear oracle by prices, over the whole pool.
+
+The linear problem max sum_e b_e n_e is solved by column generation of its own. A linear program over the pairs known so
+far gives prices; a pass over the pool, net of the prices, lists the pairs that would enter; again, until the bound of
+the prices over all pairs (`constraints.dual_bound`) is close to what the program over the listed ones reaches. The
+bound holds after any round.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxdesign.analysis import Analysis, sensitivity_bounds
+from jaxdesign.budget.constraints import (
+    Prices,
+    Program,
+    completion_charges,
+    dual_bound,
+    linear_program,
+    net,
+    prompt_prices,
+)
+from jaxdesign.budget.oracle import OracleResult
+from jaxdesign.certificates.separable import (
+    Priced,
+    certificate,
+    certify,
+    cold_level,
+    listed_count,
+    listing_limit,
+    pairs_holding,
+    price_at,
+)
+from jaxdesign.pricing.passes import Charges, reaching_pairs
+from jaxdesign.problem import Problem
+
+ROUNDS = 8  # passes over the pool at most
+SHARE = 0.1  # of the gap that the oracle may be off by
+BAND = 1e-3  # pairs are listed down to this share of the average sensitivity below the price of a label
+
+
+def certify_coupled(
+    problem: Problem,
+    matrix: Float[np.ndarray, "r d d"],
+    analysis: Analysis,
+    pairs: Int[np.ndarray, "s 3"],
+    labels: Float[np.ndarray, " s"],
+) -> Priced:
+    """Certify an allowed allocation with information A; its pairs are the first columns of the linear programs.
+
+    The `oracle` of the result holds the labels of the best allowed allocation over the pairs listed, S as its value and
+    the price of a label as its level; `passes` says how many passes it took.
+    """
+    limits = problem.limits
+    columns, (b, upper) = pairs, sensitivity_bounds(problem, pairs, analysis.factors)
+    current, bound = float(b @ labels), np.inf
+    program, passes = _program(limits, columns, b, labels), 0
+    while True:
+        prices, passes = program.prices, passes + 1
+        listed, floor, result = _listed(problem, analysis, prices, current / limits.total)
+        columns, first = np.unique(np.concatenate([columns, listed]), axis=0, return_index=True)
+        known = first < len(b)
+        fresh = np.zeros((2, len(columns)))
+        fresh[:, known] = np.stack([b, upper])[:, first[known]]
+        fresh[:, ~known] = sensitivity_bounds(problem, columns[~known], analysis.factors)
+        b, upper = fresh
+        floor = _with_minima(limits, columns, net(limits.coupling, prices, columns, b), floor)
+        program = linear_program(limits, columns, b) or program
+        for trial in (prices, program.prices):
+            bound = min(bound, _bound(problem, trial, columns, upper, floor, prices))
+        slack = max(SHARE * (bound - current), 1e-10 * abs(bound))
+        if bound - program.value <= slack or passes == ROUNDS:
+            break
+    oracle = OracleResult(program.labels, bound, program.prices.label)
+    return Priced(
+        certificate(problem, matrix, analysis, bound), result, columns, b, oracle, float(np.max(floor)), passes
+    )
+
+
+def certify_afresh(
+    problem: Problem,
+    matrix: Float[np.ndarray, "r d d"],
+    analysis: Analysis,
+    pairs: Int[np.ndarray, "s 3"],
+    labels: Float[np.ndarray, " s"],
+) -> Priced:
+    """Certify an allocation of any budget without a guess of where its sensitivities lie."""
+    if problem.limits.coupling is not None:
+        return certify_coupled(problem, matrix, analysis, pairs, labels)
+    return certify(problem, matrix, analysis, cold_level(problem, analysis))
+
+
+def _program(limits, pairs, b, labels):
+    """The linear program over the allocation's own pairs, with room for what rounding missed of the constraints."""
+    found = linear_program(limits, pairs, b)
+    if found is not None:
+        return found
+    coupling = limits.coupling
+    groups = coupling.groups
+    loose = coupling._replace(
+        least=coupling.least * (1 - 1e-6),
+        spend=coupling.spend * (1 + 1e-6),
+        groups=groups._replace(low=groups.low * (1 - 1e-6), high=groups.high * (1 + 1e-6)),
+    )
+    found = linear_program(limits._replace(coupling=loose), pairs, b)
+    if found is not None:
+        return found
+    nothing = Prices(float(b.min(initial=0.0)), np.zeros(len(groups.names)), 0.0)
+    return Program(labels, float(b @ labels), nothing)
+
+
+def _listed(problem: Problem, analysis: Analysis, prices: Prices, average: float):
+    """Pairs whose net at these prices may be above 0 or that a prompt's minimum may need; a bound on the net of all
+    others, prompt by prompt; the pass."""
+    source, limits = problem.source, problem.limits
+    coupling, prompts = limits.coupling, problem.pool.num_prompts
+    of = np.zeros((source.slots, problem.pool.completions))
+    of[:prompts] = completion_charges(coupling, prices)
+    always = np.zeros(source.slots, source.dtype)
+    always[:prompts] = pairs_holding(limits, limits.coupling.least)
+    charges = Charges(of, jnp.asarray(always))
+
+    threshold = prices.label - BAND * average
+    result = price_at(problem, analysis, threshold, charges)
+    for _ in range(6):  # prices of a poor program list too much: a higher threshold, and a bound that is loose for now
+        if listed_count(result) <= listing_limit(problem) + always.sum():
+            break
+        best = np.sort(np.asarray(result.best)[..., 0].ravel())[::-1] * result.unit
+        rank = min(int(listing_limit(problem) / 8), len(best) - 1)
+        threshold = max(float(best[rank]), threshold + 0.5 * max(float(best[0]) - threshold, 0))
+        result = price_at(problem, analysis, threshold, charges)
+    pairs = reaching_pairs(result, problem.pool.completions)
+    # charges are rounded to the working dtype, in which the threshold was compared
+    rounding = 2 * float(np.finfo(source.dtype).eps) * np.abs(of[:prompts]).max(axis=1)
+    return pairs, threshold - prices.label + rounding, result
+
+
+def _with_minima(limits, pairs, nets, floor):
+    """`floor`, lower in prompts with a minimum: as many of their best pairs as it may need are listed."""
+    wanted = pairs_holding(limits, limits.coupling.least).astype(int)
+    order = np.lexsort((-nets, pairs[:, 0]))
+    owner, ranked = pairs[order, 0], nets[order]
+    place = np.searchsorted(owner, np.arange(len(wanted))) + wanted - 1
+    some = np.flatnonzero((wanted > 0) & (place < len(owner)))
+    some = some[owner[place[some]] == some]
+    lower = np.array(floor)
+    lower[some] = np.minimum(floor[some], ranked[place[some]])
+    return lower
+
+
+def _bound(problem, prices, columns, b, floor, priced_at) -> float:
+    """`dual_bound` at some prices, from what a pass at other prices says of the pairs that it did not list."""
+    limits = problem.limits
+    coupling, counts = limits.coupling, problem.pair_counts
+    moved = priced_at.spend - prices.spend
+    if limits.has_quotas and moved != 0:
+        return np.inf  # which pairs of a prompt come first may have changed
+    shift = priced_at.label - prices.label + prompt_prices(coupling, priced_at) - prompt_prices(coupling, prices)
+    if moved != 0:
+        costs = np.sort(np.where(np.asarray(problem.pool.mask), coupling.charges, np.nan), axis=1)
+        most = np.nan_to_num(-np.sort(-costs, axis=1)[:, :2].sum(axis=1))
+        shift = shift + np.where(moved > 0, moved * most, moved * np.nan_to_num(costs[:, :2].sum(axis=1)))
+    return dual_bound(limits, counts, prices, columns, net(coupling, prices, columns, b), floor + shift)

@@ -1,0 +1,86 @@
+"""`evaluate`: the certificate of any given allocation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jaxdesign.analysis import analyse, information, singular, usable
+from jaxdesign.annotators import Annotators, repeated_budget, repeated_pairs, repeated_pool, with_annotators
+from jaxdesign.budget.budget import Budget
+from jaxdesign.budget.required import with_required
+from jaxdesign.certificates.allowed import canonical_allocation
+from jaxdesign.certificates.coupled import certify_afresh
+from jaxdesign.certificates.separable import blurred
+from jaxdesign.certificates.worst_case import judged
+from jaxdesign.criteria.protocol import CriterionLike
+from jaxdesign.criteria.worst_case import WorstCase
+from jaxdesign.design import Certificate, Design, Status
+from jaxdesign.door import make_problem
+from jaxdesign.pool import CompletionPool
+from jaxdesign.problem import Problem
+
+BLURRED = (
+    1e-4  # relative gap by rounding alone above which `evaluate` says so: condition numbers of about 1e11 and more
+)
+
+
+def evaluate(
+    pool: CompletionPool,
+    crit: CriterionLike,
+    budget: Budget,
+    pairs: Any,
+    labels: Any,
+    prior: Any = None,
+    *,
+    annotators: Annotators | None = None,
+    assigned: Any = None,
+) -> Design:
+    """Certificate of a given allocation: its criterion, and how far it can be from the best allowed one.
+
+    Args:
+        pool: the pool.
+        crit: the criterion.
+        budget: what allocations it is compared with; the given one must obey it.
+        pairs: (S, 3) rows (p, i, j); rows (p, j, i) are turned round, repeated pairs are added up.
+        labels: (S,) labels of each pair, non-negative, real or whole.
+        prior: information already held, (d, d) or a scalar ridge.
+        annotators: who can label; needs `assigned`.
+        assigned: (S,) index of the annotator of each pair, as in `Design.annotators`.
+
+    Returns:
+        A Design with the pairs in order, zeros dropped. `certificate.value` is inf and the efficiency 0 where the
+        allocation leaves A singular.
+
+    Raises:
+        ValueError: pairs outside of the pool, negative or non-finite labels, an allocation that breaks the budget
+            (total to 1e-6 relative, caps to 1e-6), and everything `optimize` raises.
+
+    Numerics: float64 from the stored features throughout; see `certificates.separable`.
+    """
+    if annotators is not None:
+        if assigned is None:
+            raise ValueError("assigned: missing; with annotators it says who labels each pair")
+        wide = repeated_pool(pool, annotators), crit, repeated_budget(budget, pool, annotators)
+        design = evaluate(*wide, repeated_pairs(pairs, assigned, pool, annotators), labels, prior)
+        return with_annotators(design, pool, annotators)
+    problem = make_problem(pool, crit, budget, prior)
+    pairs, labels = canonical_allocation(problem, pairs, labels)
+    return evaluated(problem, pairs, labels, Status.EVALUATED)
+
+
+def evaluated(problem: Problem, pairs: np.ndarray, labels: np.ndarray, status: Status, **fields) -> Design:
+    """Design of an allocation of the labels left to choose that is already in order and allowed."""
+    matrix = information(problem, pairs, labels)
+    analysis = analyse(problem, matrix)
+    if not usable(problem, analysis) or singular(problem, matrix):
+        certificate = Certificate(float("inf"), float("-inf"), float("inf"), 0.0)
+    elif isinstance(problem.criterion, WorstCase):
+        certificate, fields["report"] = judged(problem, pairs, labels, matrix)
+    else:
+        certificate = certify_afresh(problem, matrix, analysis, pairs, labels).certificate
+    if status is Status.EVALUATED and np.isfinite(certificate.value) and blurred(problem, analysis) > BLURRED:
+        status = Status.ILL_CONDITIONED
+    every = with_required(problem.decided, pairs, labels)
+    return Design(*every, certificate, status, skipped_prompts=problem.skipped_prompts, **fields)

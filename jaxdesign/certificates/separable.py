@@ -1,0 +1,184 @@
+"""Certificates that survive every rounding on the way to them.
+
+A pass in the pool's working dtype finds which pairs can matter; those are priced again in float64 from the stored
+features. Pairs that were not listed have, in exact arithmetic, a sensitivity below the level `floor` of the listing,
+because the pass adds a bound on its own rounding error before it compares. The linear oracle over the listed pairs,
+with `floor` for everything else, is then an upper bound S on the oracle over all pairs: never a certificate better than
+the truth, whatever the listing missed.
+
+What is counted, and how well it is known:
+
+- that A^-1 and the factors F are inexact: not at all, bounds hold for F as computed (`criteria.anchors`). Proven.
+- b of listed pairs in float64: `analysis.sensitivity_bounds`. Proven.
+- t = tr(F F^T prior), sums of S and the anchor: units in the last place times sums of absolute values. Proven.
+- b of unlisted pairs in float32: `pricing.passes._rounding_error`, under independent roundings, its constant measured.
+  A prompt in which something is not finite is listed whole; where nothing can be listed, nothing is proven.
+- the value of the given allocation, whose A is itself a rounded sum: `analysis.value_rounding`. Measured.
+- for a user's own criterion the gradient is taken as exact.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxdesign.analysis import Analysis, sensitivity_bounds
+from jaxdesign.budget.limits import Limits, capacity
+from jaxdesign.budget.oracle import OracleResult, linear_oracle
+from jaxdesign.design import Certificate
+from jaxdesign.pricing.passes import Charges, PassResult, price, reaching_pairs
+from jaxdesign.problem import Problem
+
+
+class Priced(NamedTuple):
+    """A pass with its certificate."""
+
+    certificate: Certificate
+    result: PassResult
+    pairs: Int[np.ndarray, "s 3"]  # the listed pairs
+    sensitivities: Float[np.ndarray, " s"]  # theirs, float64
+    oracle: OracleResult
+    floor: float  # no unlisted pair has a larger sensitivity
+    passes: int = 1  # over the pool
+
+
+def certify(problem: Problem, matrix: Float[np.ndarray, "r d d"], analysis: Analysis, level: float) -> Priced:
+    """Price the pool at A and certify it.
+
+    Args:
+        matrix: A of an allowed allocation, (R, d, d) float64, with its `analysis`.
+        level: pairs are listed down to this sensitivity. A guess is enough: too low lists more pairs, too high loosens
+            the certificate, neither makes it false.
+    """
+    result = price_at(problem, analysis, level)
+    ceiling = float(np.max(np.asarray(result.best)[..., 0].max(axis=1).astype(np.float64) + np.asarray(result.error)))
+    ceiling = float(np.nextafter(ceiling * result.unit, np.inf))
+    if listed_count(result) > listing_limit(problem):
+        pairs, floor = np.zeros((0, 3), np.int32), ceiling
+    else:
+        pairs, floor = reaching_pairs(result, problem.pool.completions), min(level, ceiling)
+    sensitivities, bounds = sensitivity_bounds(problem, pairs, analysis.factors)
+    oracle = linear_oracle(problem.limits, pairs, bounds, floor)
+    return Priced(certificate(problem, matrix, analysis, oracle.value), result, pairs, sensitivities, oracle, floor)
+
+
+def price_at(problem: Problem, analysis: Analysis, level: float, charges: Charges | None = None) -> PassResult:
+    """A pass over the pool at `analysis`; level and charges in units of sensitivities."""
+    unit = analysis.unit
+    if charges is not None:
+        charges = charges._replace(of=jnp.asarray(charges.of / unit, analysis.scaled.dtype))
+    threshold = rounded_down(level / unit, analysis.scaled.dtype)
+    result = price(problem.source, analysis.scaled, threshold, useful_ranks(problem), charges)
+    return result._replace(unit=unit)
+
+
+def certificate(problem: Problem, matrix, analysis: Analysis, oracle_value: float) -> Certificate:
+    """Certificate of A from S, an upper bound on the linear oracle (see `criteria.anchors` for the formulas)."""
+    eps = np.finfo(np.float64).eps
+    constant = float(np.mean(np.sum(analysis.G * problem.prior, axis=(1, 2))))
+    size = np.sqrt(np.maximum(np.diagonal(analysis.G, axis1=1, axis2=2), 0))
+    terms = size[:, :, None] * size[:, None, :] * np.abs(problem.prior)
+    constant += (problem.dim + 10) * eps * float(np.mean(np.sum(terms, axis=(1, 2))))
+    linear = (constant + oracle_value) * (1 + 64 * eps)  # sums over pairs are pairwise, or of a few terms
+    current = analysis.anchor  # tr(F^T K) where the bound starts from it, as tr(G A) in exact arithmetic
+    if not hasattr(problem.criterion, "anchor"):
+        current = float(np.mean(np.sum(analysis.G * matrix, axis=(1, 2))))
+    if not np.isfinite(linear):
+        return from_bound(problem, analysis, -np.inf)
+    bound = float(problem.criterion.lower_bound(analysis.anchor, linear, current, problem.dim))
+    return from_bound(problem, analysis, bound)
+
+
+def from_bound(problem: Problem, analysis: Analysis, lower_bound: float) -> Certificate:
+    """Certificate of an allocation from the analysis of its A and any valid lower bound (bounds of other passes are).
+
+    The rounding of its own value is taken off the bound: that of another allocation, where A is regular, may be less.
+    Where nothing is proven the bound is -inf and the efficiency 0; NaN is for criteria that have no such formula.
+    """
+    declared = np.isfinite(problem.criterion.efficiency(1.0, 0.5, problem.dim))
+    value = float(analysis.value)
+    if not (np.isfinite(value) and np.isfinite(lower_bound) and np.isfinite(analysis.rounding)):
+        bound = float(lower_bound) if np.isfinite(lower_bound) else -np.inf
+        return Certificate(value, bound, float("inf"), 0.0 if declared else float("nan"))
+    bound = float(min(lower_bound, value) - analysis.rounding)
+    efficiency = float(problem.criterion.efficiency(value, bound, problem.dim))
+    return Certificate(value, bound, value - bound, float(np.clip(efficiency, 0, 1)))
+
+
+def blurred(problem: Problem, analysis: Analysis) -> float:
+    """The relative gap that the rounding of the value alone leaves, however good an allocation is."""
+    return from_bound(problem, analysis, analysis.value).relative_gap()
+
+
+def pairs_needed(problem: Problem) -> float:
+    """At most how many pairs the linear oracle gives labels to."""
+    limits = problem.limits
+    smallest = min(float(np.min(limits.per_pair, where=limits.per_pair > 0, initial=np.inf)), limits.total)
+    by_quota = np.minimum(problem.pair_counts, pairs_holding(limits, limits.per_prompt))
+    return min(np.ceil(limits.total / smallest), float(by_quota.sum()))
+
+
+def pairs_holding(limits: Limits, labels: Float[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:
+    """How many pairs of each prompt it takes to hold so many labels; 0 where required pairs left no room."""
+    cap = np.minimum(limits.per_pair, limits.total)
+    return np.where(cap > 0, np.ceil(labels / np.where(cap > 0, cap, 1)), 0.0)
+
+
+def listing_limit(problem: Problem) -> float:
+    """More listed pairs than this mean that the level was a poor guess."""
+    return 4 * pairs_needed(problem) + 20_000
+
+
+def listed_count(result: PassResult) -> int:
+    """Number of pairs that reach the level."""
+    return int(np.bitwise_count(np.asarray(result.reaches)).sum())
+
+
+def cold_level(problem: Problem, analysis: Analysis) -> float:
+    """A level at which the listing holds all the oracle's pairs and not many more, found without a guess."""
+    limits = problem.limits
+    result = price_at(problem, analysis, np.inf)
+    best = np.asarray(result.best)[..., 0] - np.asarray(result.error)[:, None]  # in NumPy: nothing to compile
+    best = np.sort(best.ravel())[::-1].astype(np.float64) * result.unit
+    if not limits.has_caps and not limits.has_quotas:
+        return float(best[0])
+    # a pair is the best of at most two completions, so 2 k values above a level mean k pairs or more
+    place = 2 * int(pairs_needed(problem)) - 1
+    low, high = float(max(best[place], 0.0)) if place < len(best) else 0.0, float(best[0])
+    for _ in range(16):  # `low` lists enough, or is on its way down; `high` lists too few
+        result = price_at(problem, analysis, low)
+        if not _holds_total(problem, result):
+            low, high = (low / 2 if low > 1e-9 * best[0] else 0.0), low
+            continue
+        if listed_count(result) <= 0.5 * listing_limit(problem):
+            break
+        middle = np.sqrt(max(low, 1e-9 * high)) * np.sqrt(high)
+        result = price_at(problem, analysis, middle)
+        low, high = (middle, high) if _holds_total(problem, result) else (low, middle)
+    return low
+
+
+def _holds_total(problem: Problem, result: PassResult) -> bool:
+    counts = np.bitwise_count(np.asarray(result.reaches)).sum(axis=(1, 2))[: problem.pool.num_prompts]
+    return capacity(problem.limits, counts.astype(np.float64)) >= problem.limits.total
+
+
+def rounded_down(level: float, dtype: np.dtype) -> np.ndarray:
+    """`level` in a pricing dtype, rounded down, so that the listing reaches it."""
+    with np.errstate(over="ignore"):
+        rounded = np.asarray(level, dtype)
+    return rounded if float(rounded) <= level else np.nextafter(rounded, np.asarray(-np.inf, dtype))
+
+
+def useful_ranks(problem: Problem) -> np.ndarray | None:
+    """How many pairs of each prompt the oracle can use, padded like the source; None without quotas."""
+    limits = problem.limits
+    if not limits.has_quotas:
+        return None
+    ranks = pairs_holding(limits, np.minimum(limits.per_prompt, limits.total))
+    padded = np.zeros(problem.source.slots, problem.source.dtype)
+    padded[: len(ranks)] = ranks
+    return padded

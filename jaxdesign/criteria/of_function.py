@@ -1,0 +1,51 @@
+"""Criterion: any differentiable function of the information matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+
+from jaxdesign._linalg import gradient_factors
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Criterion:
+    """Any differentiable function of one information matrix; G comes from `jax.grad`.
+
+    Args:
+        function: traceable (d, d) -> scalar. It must be convex and decreasing in A (in the Loewner order) for the
+            bound to hold; this cannot be checked here. Averaged over draws.
+
+    The gap is S - sum_e b_e n_e (Frank-Wolfe), the efficiency NaN, and solvers stop on gap <= tol max(1, |value|).
+    """
+
+    function: Callable = field(metadata={"static": True})
+
+    def value(self, information):
+        return jnp.mean(_over_draws(self.function, information))
+
+    def gradient(self, information):
+        grad = _over_draws(jax.grad(self.function), information)
+        return -(grad + jnp.swapaxes(grad, -1, -2)) / 2
+
+    def factors(self, information):
+        return gradient_factors(self.gradient(information))
+
+    def curvature(self, information):
+        slope = jax.linearize(self.gradient, information)[1]
+        return lambda change: -slope(change)
+
+    def lower_bound(self, value, linear, current, dim):
+        return value - max(linear - current, 0.0)
+
+    def efficiency(self, value, lower_bound, dim):
+        return float("nan")
+
+
+def _over_draws(function, information):
+    information = jnp.asarray(information)
+    return jax.vmap(function)(information) if information.ndim == 3 else function(information)

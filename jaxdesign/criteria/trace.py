@@ -1,0 +1,144 @@
+"""Trace: A-optimality, and V-optimality for a target H."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxdesign import _checks
+from jaxdesign._arrays import HIGHEST, aligned, contract
+from jaxdesign._linalg import cholesky_and_inverse, gradient_factors, inverse, sandwich, unit_diagonal
+from jaxdesign.criteria.anchors import sum_rounding
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Minimise tr(H A^-1): A-optimality at H = I, V/L-optimality for a target H (arXiv 2606.19607). G = A^-1 H A^-1.
+
+    Bound (Cauchy-Schwarz; Elfving): f*/f >= f / (t + S), so the lower bound is f^2 / (t + S).
+
+    Args:
+        H: (d, d) symmetric positive semidefinite, kept in float64; or (R, d, d), one per parameter draw of the pool's
+            scores, because a draw changes the target as it changes the label information: then the mean of
+            tr(H_r A_r^-1) is minimised. Asymmetry up to 1e-5 of the largest entry is averaged away, eigenvalues down to
+            -1e-6 of the largest are accepted and set to 0.
+
+    Raises:
+        ValueError: H not square, not symmetric, indefinite or not finite.
+
+    Numerics: everything is computed from a root K K^T = H, found in units in which H has a unit diagonal.
+    """
+
+    H: Any
+    root: Any = field(default=None, init=False, repr=False)  # K, like H; None where H is traced
+
+    def __post_init__(self):
+        if isinstance(self.H, jax.core.Tracer):
+            return
+        H = _checks.as_float_array(self.H, "H")
+        if H.ndim not in (2, 3) or H.shape[-1] != H.shape[-2]:
+            raise ValueError(f"H: shape {H.shape} found; expected a square matrix (d, d), or (draws, d, d)")
+        H, root = semidefinite(_checks.symmetric_psd(H, H.shape[-1], "H", H.shape[:-2]))
+        object.__setattr__(self, "H", H)
+        object.__setattr__(self, "root", root)
+
+    def tree_flatten(self):
+        return (self.H, self.root), None
+
+    @classmethod
+    def tree_unflatten(cls, _, leaves):
+        criterion = object.__new__(cls)  # never validates: transformations unflatten with placeholders
+        object.__setattr__(criterion, "H", leaves[0])
+        object.__setattr__(criterion, "root", leaves[1])
+        return criterion
+
+    def _root(self, dtype):
+        if self.root is None:
+            return gradient_factors(jnp.asarray(self.H, dtype))
+        return jnp.asarray(self.root, dtype)
+
+    def value(self, information):
+        return trace_value(information, self._root(jnp.asarray(information).dtype))
+
+    def gradient(self, information):
+        factors = self.factors(information)
+        return contract("...ik,...jk->...ij", factors, factors)
+
+    def factors(self, information):
+        return trace_factors(information, self._root(jnp.asarray(information).dtype))
+
+    def anchor(self, information, factors):
+        """tr(F^T K), averaged over draws, less bounds on its rounding."""
+        return trace_anchor(information, factors, self._root(factors.dtype))
+
+    def in_basis(self, basis, unit):
+        """See `in_basis`: H becomes B^T H B / unit."""
+        root = contract("ij,...ik->...jk", basis, self._root(basis.dtype)) / unit**0.5
+        return Trace.tree_unflatten(None, (contract("...ik,...jk->...ij", root, root), root))
+
+    def curvature(self, information):
+        inv, G = inverse(information), self.gradient(information)
+
+        def apply(change):
+            half = sandwich(inv, change, G)
+            return half + jnp.swapaxes(half, -1, -2)
+
+        return apply
+
+    def lower_bound(self, value, linear, current, dim):
+        return value * (value / max(linear, value)) if value > 0 else 0.0
+
+    def efficiency(self, value, lower_bound, dim):
+        return lower_bound / value if value > 0 else 1.0
+
+
+def semidefinite(H: Float[np.ndarray, "*r d d"]) -> tuple[Float[np.ndarray, "*r d d"], Float[np.ndarray, "*r d d"]]:
+    """H with what rounding left below zero set to zero, and K with K K^T = H; float64 on the host.
+
+    Eigenvectors are those of H scaled to a unit diagonal, so that columns in different units keep their digits. An H
+    that is semidefinite to rounding is returned as it is.
+    """
+    scaled, size = unit_diagonal(H)
+    spectrum, vectors = np.linalg.eigh(scaled)
+    root = size[..., :, None] * vectors * np.sqrt(np.maximum(spectrum, 0))[..., None, :]
+    if spectrum.min() < -4 * H.shape[-1] * np.finfo(np.float64).eps:
+        H = root @ root.swapaxes(-1, -2)
+        H = (H + H.swapaxes(-1, -2)) / 2
+    return H, root
+
+
+def trace_value(information: Float[Array, "*r d d"], root: Float[Array, "*#r d q"]) -> Float[Array, ""]:
+    """tr(K K^T A^-1) = |L^-1 K|^2, averaged over draws: a sum of squares, which cannot cancel."""
+    _, inverse_factor = cholesky_and_inverse(jnp.asarray(information))
+    half = jnp.matmul(inverse_factor, root, precision=HIGHEST)
+    return jnp.mean(jnp.sum(half * half, axis=(-2, -1)))
+
+
+def trace_factors(information: Float[Array, "*r d d"], root: Float[Array, "*#r d q"]) -> Float[Array, "*r d q"]:
+    """F = A^-1 K, so that F F^T = A^-1 K K^T A^-1."""
+    _, inverse_factor = cholesky_and_inverse(jnp.asarray(information))
+    half = jnp.matmul(inverse_factor, root, precision=HIGHEST)
+    return jnp.matmul(jnp.swapaxes(inverse_factor, -1, -2), half, precision=HIGHEST)
+
+
+def trace_anchor(information, factors: Float[Array, "*r d q"], root: Float[Array, "*#r d q"]) -> Float[Array, ""]:
+    """tr(F^T K), averaged over draws, less bounds on its rounding and on that of K K^T = H.
+
+    The second is 4 d eps tr(diag(H) A^-1): exact arithmetic on H instead of K K^T would change the criterion by so
+    much, where H is singular and A nearly so. (Taken at A, it is measured, not proven, for other A.)
+    """
+    factors, root = aligned(factors, root)
+    products = factors * root
+    _, inverse_factor = cholesky_and_inverse(jnp.asarray(information))
+    variances = jnp.sum(inverse_factor**2, axis=-2)
+    blurred = (
+        4 * root.shape[-2] * jnp.finfo(factors.dtype).eps * jnp.sum(jnp.sum(root**2, axis=-1) * variances, axis=-1)
+    )
+    rounding = sum_rounding(products, root.shape[-1])
+    return jnp.mean(jnp.sum(products, axis=(-2, -1))) - rounding - jnp.mean(blurred)

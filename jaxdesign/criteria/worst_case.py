@@ -1,0 +1,284 @@
+"""Worst case over a few named targets: the criterion max_t tr(H_t A^-1) / scale_t, and a smooth one below it.
+
+Bound. For any mixture w (w_t >= 0, sum w = 1) of the targets, max_t f_t >= f_w = sum_t w_t f_t = tr(H_w A^-1), which is
+a Trace criterion: so f_w^2 / (t + S), with t and S taken at G_w = A^-1 H_w A^-1, is below the best worst case, whatever
+w. Its anchor and factors are those of Trace (see `criteria.anchors`).
+
+Smooth criterion. The weighted power mean M = (sum_t v_t f_t^p)^(1/p), sum v = 1, is below the maximum. It is a norm of
+nonnegative convex functions, hence convex; decreasing in A; of degree -1; and the largest of the tr(H_u A^-1) over the
+u >= 0 of the dual unit ball, so that 1/M, as the least of concave functions, is concave. That is all the bound of Trace
+rests on: M^2 / (t + S) is below the best M, hence below the best worst case. G = A^-1 (sum_t u_t H_t) A^-1 with
+u_t = v_t (f_t / M)^(p-1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxdesign import _checks
+from jaxdesign._arrays import HIGHEST, contract
+from jaxdesign._linalg import gradient_factors, inverse
+from jaxdesign.criteria.trace import Trace, trace_anchor, trace_factors
+
+POWER = 64.0  # of the power mean where none is given
+BINDING = 1e-3  # weight in the mixture above which a target is said to bind
+BELOW = 1 - 1e-12  # what a weight in a bound is lowered by, so that its rounding does no harm
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True, init=False, eq=False)
+class WorstCase:
+    """Minimise the largest of tr(H_t A^-1) / scale_t over a few named targets: good for all of them, best for none.
+
+    Each of them is averaged over draws before the largest is taken. The efficiency is lower bound / value, as for
+    `Trace`.
+
+    Args:
+        targets: a mapping name -> H_t, or a sequence (named "0", "1", ...); (d, d) symmetric positive semidefinite, at
+            least one of them, checked as by `Trace`.
+        scales: positive, one per target: a mapping with the same names, or a sequence in their order; None: all 1. The
+            best possible tr(H_t A^-1) of each target alone as its scale gives the smallest regret ratio.
+        mixture: weights of the targets, at least 0, for the lower bound: a mapping or a sequence. Every mixture gives a
+            valid bound. None: `optimize` finds the best one and gives it in `design.report["mixture"]`, `evaluate`
+            looks for a good one.
+
+    Raises:
+        TypeError: targets of another kind, a target that is no floating array.
+        ValueError: no target, targets of different sizes, not symmetric, indefinite, not finite; scales or a mixture
+            of other names or number, or not positive.
+
+    Source: bound and smoothing are derived in `jaxdesign.criteria.worst_case`, and checked by the tests against cvxpy.
+    """
+
+    H: Float[Array, "t d d"]  # each divided by its scale, float64
+    mixture: Float[Array, " t"] | None  # sums to 1
+    names: tuple[str, ...]
+
+    def __init__(self, targets: Any, scales: Any = None, mixture: Any = None):
+        if isinstance(targets, Mapping):
+            names, matrices = tuple(str(name) for name in targets), list(targets.values())
+        elif isinstance(targets, list | tuple | np.ndarray | jax.Array):
+            names, matrices = tuple(str(k) for k in range(len(targets))), list(targets)
+        else:
+            raise TypeError(f"targets: expected a mapping name -> H or a sequence, found {type(targets).__name__}")
+        if not matrices:
+            raise ValueError("targets: none found; give at least one matrix (d, d)")
+        if len(set(names)) < len(names):
+            raise ValueError(f"targets: two have the name {next(n for n in names if names.count(n) > 1)!r}")
+        scales = np.ones(len(names)) if scales is None else _by_name(scales, names, "scales")
+        if not (scales > 0).all():
+            worst = int(np.argmin(scales))
+            raise ValueError(f"scales: {scales[worst]:g} for target {names[worst]!r}; must be positive")
+        if mixture is not None:
+            mixture = _by_name(mixture, names, "mixture")
+            if not (mixture >= 0).all() or mixture.sum() <= 0:
+                raise ValueError(f"mixture={mixture.tolist()}: weights must be at least 0, one of them positive")
+            mixture = mixture / mixture.sum()
+        matrices = [_target(matrix, name) / scale for matrix, name, scale in zip(matrices, names, scales, strict=True)]
+        for name, matrix in zip(names, matrices, strict=True):
+            if matrix.shape != matrices[0].shape:
+                raise ValueError(
+                    f"targets: {name!r} has shape {matrix.shape}, {names[0]!r} {matrices[0].shape}; all must have the "
+                    "dimension of the features"
+                )
+        for field, value in (("H", np.stack(matrices)), ("mixture", mixture), ("names", names)):
+            object.__setattr__(self, field, value)
+
+    def tree_flatten(self):
+        return (self.H, self.mixture), self.names
+
+    @classmethod
+    def tree_unflatten(cls, names, leaves):
+        criterion = object.__new__(cls)  # never validates: transformations unflatten with placeholders
+        for field, value in (("H", leaves[0]), ("mixture", leaves[1]), ("names", names)):
+            object.__setattr__(criterion, field, value)
+        return criterion
+
+    def values(self, information: Float[Array, "*r d d"]) -> Float[Array, " t"]:
+        """f_t: tr(H_t A^-1) / scale_t of each target, averaged over draws."""
+        return _traces(self.H, inverse(jnp.asarray(information)))
+
+    def mixed(self, mixture: Any) -> WorstCase:
+        """The same criterion with another mixture for its lower bound."""
+        mixture = np.asarray(mixture, np.float64)
+        return WorstCase.tree_unflatten(self.names, (self.H, mixture / mixture.sum()))
+
+    def smooth(self, weights: Any = None, power: float = POWER) -> PowerMean:
+        """The weighted power mean of the targets, below the worst case; equal weights where none are given."""
+        count = len(self.names)
+        weights = np.full(count, 1 / count) if weights is None else np.asarray(weights, np.float64)
+        return PowerMean(self.H, weights / weights.sum(), np.float64(power))
+
+    def value(self, information):
+        return jnp.max(self.values(information))
+
+    def gradient(self, information):
+        inv = inverse(jnp.asarray(information))
+        return _sandwich(inv, _mixed(self.H, self._weights(inv), inv.dtype))
+
+    def _weights(self, inv):
+        """Of the targets in the bound; they sum to at most 1."""
+        if self.mixture is not None:
+            return self.mixture
+        f = _traces(self.H, inv)
+        weights = (f / jnp.maximum(jnp.max(f), jnp.finfo(f.dtype).tiny)) ** (POWER - 1)
+        return weights / jnp.maximum(jnp.sum(weights), 1)
+
+    def _root(self, information):
+        inv = inverse(jnp.asarray(information))
+        return gradient_factors(_mixed(self.H, self._weights(inv), inv.dtype) * BELOW)
+
+    def factors(self, information):
+        return trace_factors(information, self._root(information))
+
+    def anchor(self, information, factors):
+        """That of the mixture's Trace criterion."""
+        return trace_anchor(information, factors, self._root(information))
+
+    def in_basis(self, basis, unit):
+        """See `in_basis.in_basis`: every H_t becomes B^T H_t B / unit."""
+        return WorstCase.tree_unflatten(self.names, (_congruent(basis, self.H, unit), self.mixture))
+
+    def curvature(self, information):
+        return self.smooth().curvature(information)
+
+    def lower_bound(self, value, linear, current, dim):
+        return current * (current / max(linear, current)) if current > 0 else 0.0
+
+    def efficiency(self, value, lower_bound, dim):
+        return lower_bound / value if value > 0 else 1.0
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PowerMean:
+    """M = (sum_t v_t f_t^p)^(1/p) with f_t = tr(H_t A^-1) averaged over draws; see the module's text."""
+
+    H: Float[Array, "t d d"]
+    weights: Float[Array, " t"]  # v, summing to 1
+    power: Float[Array, ""]  # p, at least 1
+
+    def _at(self, inv):
+        """f_t, M and the weights u_t of the targets in G."""
+        f = _traces(self.H, inv)
+        largest = jnp.maximum(jnp.max(f), jnp.finfo(f.dtype).tiny)
+        share = f / largest
+        mean = jnp.sum(self.weights * share**self.power) ** (1 / self.power)
+        mean = jnp.maximum(mean, jnp.finfo(f.dtype).tiny)
+        return f, largest * mean, self.weights * (share / mean) ** (self.power - 1)
+
+    def value(self, information):
+        return self._at(inverse(jnp.asarray(information)))[1]
+
+    def mixture(self, information: Float[Array, "*r d d"]) -> Float[Array, " t"]:
+        """Weights of the targets in G, scaled to sum to 1."""
+        weights = self._at(inverse(jnp.asarray(information)))[2]
+        return weights / jnp.sum(weights)
+
+    def gradient(self, information):
+        inv = inverse(jnp.asarray(information))
+        return _sandwich(inv, _mixed(self.H, self._at(inv)[2], inv.dtype))
+
+    def factors(self, information):
+        return trace_factors(information, self._root(information))
+
+    def _root(self, information):
+        inv = inverse(jnp.asarray(information))
+        return gradient_factors(_mixed(self.H, self._at(inv)[2], inv.dtype))
+
+    def anchor(self, information, factors):
+        """That of the Trace criterion with H = sum_t u_t H_t, less the rounding of u."""
+        return trace_anchor(information, factors, self._root(information)) * BELOW
+
+    def in_basis(self, basis, unit):
+        return PowerMean(_congruent(basis, self.H, unit), self.weights, self.power)
+
+    def curvature(self, information):
+        inv = inverse(jnp.asarray(information))
+        f, mean, weights = self._at(inv)
+        target = _mixed(self.H, weights, inv.dtype)
+
+        def apply(change):
+            moved = _sandwich(inv, change)
+            fall = _traces(self.H, moved)  # -df
+            tilt = weights * (self.power - 1) * (fall / jnp.where(f > 0, f, 1) - jnp.sum(weights * fall) / mean)
+            half = jnp.matmul(jnp.matmul(moved, target, precision=HIGHEST), inv, precision=HIGHEST)
+            return half + jnp.swapaxes(half, -1, -2) + _sandwich(inv, _mixed(self.H, tilt, inv.dtype))
+
+        return apply
+
+    def lower_bound(self, value, linear, current, dim):
+        return value * (value / max(linear, value)) if value > 0 else 0.0
+
+    def efficiency(self, value, lower_bound, dim):
+        return lower_bound / value if value > 0 else 1.0
+
+
+def as_trace(criterion: Any) -> Any:
+    """The Trace criterion of a worst case's mixture, which choices of whole labels go by; others as they are."""
+    if not isinstance(criterion, WorstCase):
+        return criterion
+    weights = np.full(len(criterion.names), 1.0) if criterion.mixture is None else np.asarray(criterion.mixture)
+    return Trace(np.tensordot(weights / weights.sum(), np.asarray(criterion.H), 1))
+
+
+def target_report(criterion: WorstCase, information: Float[Array, "*r d d"]) -> dict:
+    """Value of each target, weight of each in the bound, and the binding ones: those with weight. By name."""
+    values = np.asarray(criterion.values(information), np.float64).tolist()
+    mixture = np.asarray(criterion.mixture, np.float64).tolist()
+    return {
+        "targets": dict(zip(criterion.names, values, strict=True)),
+        "mixture": dict(zip(criterion.names, mixture, strict=True)),
+        "binding": [name for name, weight in zip(criterion.names, mixture, strict=True) if weight > BINDING],
+    }
+
+
+def _by_name(values: Any, names: tuple[str, ...], argument: str) -> np.ndarray:
+    """Numbers in the order of the targets; from a mapping, by their names."""
+    if isinstance(values, Mapping):
+        given = {str(name): value for name, value in values.items()}
+        if set(given) != set(names):
+            raise ValueError(f"{argument}: names {sorted(given)} found; expected those of the targets, {sorted(names)}")
+        values = [given[name] for name in names]
+    try:
+        values = np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{argument}: expected one number per target, found {values!r}") from error
+    if values.shape != (len(names),) or not np.isfinite(values).all():
+        raise ValueError(f"{argument}: {values.tolist()} found; expected {len(names)} finite numbers, one per target")
+    return values
+
+
+def _target(matrix: Any, name: str) -> np.ndarray:
+    label = f"targets[{name!r}]"
+    matrix = _checks.as_float_array(matrix, label)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"{label}: shape {matrix.shape} found; expected a square matrix (d, d)")
+    return _checks.symmetric_psd(matrix, matrix.shape[0], label)
+
+
+def _traces(H, inv) -> Float[Array, " t"]:
+    """tr(H_t X), averaged over draws; X is symmetric."""
+    traces = contract("tij,...ij->t...", jnp.asarray(H, inv.dtype), inv)
+    return traces if traces.ndim == 1 else jnp.mean(traces, axis=1)
+
+
+def _mixed(H, weights, dtype) -> Float[Array, "d d"]:
+    return contract("t,tij->ij", jnp.asarray(weights, dtype), jnp.asarray(H, dtype))
+
+
+def _congruent(basis, H, unit) -> Float[Array, "t d d"]:
+    """B^T H_t B / unit, symmetric to the last bit."""
+    H = contract("ij,tik,kl->tjl", basis, jnp.asarray(H, basis.dtype), basis) / unit
+    return (H + jnp.swapaxes(H, -1, -2)) / 2
+
+
+def _sandwich(inv, middle):
+    return jnp.matmul(jnp.matmul(inv, middle, precision=HIGHEST), inv, precision=HIGHEST)

@@ -1,0 +1,67 @@
+"""Whole labels by a score that labels do not change: the largest scores first, as far as the budget allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxdesign.budget.limits import Limits
+from jaxdesign.exact.integer_programs import most_scored
+from jaxdesign.exact.rounding import once_each
+
+LISTED = 4  # under coupling constraints: pairs looked at for each label, by score, and as many in every prompt
+
+
+def in_rounds(
+    limits: Limits, pairs: Int[np.ndarray, "n 3"], scores: Callable[[], Float[np.ndarray, " n"]]
+) -> Float[np.ndarray, " n"]:
+    """Whole labels: the largest scores once each, passing over pairs that would break a quota; then again from the top.
+
+    A pair is labelled a second time only when no pair is left that could have a first label: these rules rank pairs by
+    a score that a label does not change, so that a cap alone would put everything on one pair. Where constraints couple
+    prompts, pairs are chosen together, by the smallest sum of places in the order of the scores (`integer_programs`).
+
+    Args:
+        limits: whole total, caps and quotas that the pairs can hold.
+        pairs: all candidate pairs; ties go to the first (prompt, i, j).
+        scores: called once a round.
+
+    Raises:
+        ValueError: no whole labels on these pairs obey the constraints.
+    """
+    if limits.coupling is not None:
+        return _together(limits, pairs, scores())
+    labels = np.zeros(len(pairs))
+    for _ in range(int(limits.total)):  # every round places a label at least
+        left = limits.total - labels.sum()
+        if left == 0:
+            break
+        spent = np.bincount(pairs[:, 0], weights=labels, minlength=len(limits.per_prompt))
+        room = labels < limits.per_pair[pairs[:, 0]]
+        extra = once_each(left, limits.per_prompt - spent, pairs[room], scores()[room])
+        if not extra.any():
+            raise ValueError(f"budget.total={limits.total:g}: more than whole labels under these caps can make up")
+        labels[room] += extra
+    return labels
+
+
+def _together(limits, pairs, scores):
+    order = np.lexsort((np.arange(len(pairs)), -scores))
+    place = np.empty(len(pairs))
+    place[order] = np.arange(len(pairs))
+    by_prompt = order[np.argsort(pairs[order, 0], kind="stable")]
+    owner = pairs[by_prompt, 0]
+    rank = np.arange(len(pairs)) - np.searchsorted(owner, owner, side="left")
+    each = LISTED * (1 + int(limits.total) // len(limits.per_prompt))
+    some = np.union1d(order[: LISTED * int(limits.total)], by_prompt[rank < each])
+    cap = np.minimum(np.floor(limits.per_pair[pairs[:, 0]]), limits.total)
+    labels = np.zeros(len(pairs))
+    for listed in (some, np.arange(len(pairs))):
+        for most in (np.minimum(cap, 1), cap):
+            found = most_scored(limits, pairs[listed], -place[listed], np.zeros(len(listed)), most[listed])
+            if found is not None:
+                labels[listed] = found
+                return labels
+    raise ValueError("budget: no whole labels that obey quotas, minima and spend limit were found; relax one of them")

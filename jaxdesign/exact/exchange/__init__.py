@@ -1,0 +1,1 @@
+"""Exchange: labels moved from pair to pair until no move helps."""

@@ -1,0 +1,298 @@
+"""Exchange of whole labels: swap by swap, one label from a pair to another, until no swap in the pool helps.
+
+Three nested searches. The whole pool is searched for pairs that should gain a label (`search`). The best of them
+and the labelled pairs that should lose one form a working set of a few thousand, in which swaps are scored by matrix
+products. The most promising few hundred pairs of these are taken aside with their Gram matrix, in which swaps are made
+one by one, the best first (`rounds`). Then the pool is searched again, until a search that is complete and in
+float64 finds no swap that helps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxdesign import _arrays, _checks
+from jaxdesign.analysis import information
+from jaxdesign.budget.constraints import group_totals, pair_costs
+from jaxdesign.certificates.allowed import check_allowed, ordered_allocation
+from jaxdesign.criteria.log_det import LogDet
+from jaxdesign.criteria.trace import Trace
+from jaxdesign.exact.exchange import rounds, search, swap_gains
+from jaxdesign.exact.greedy import trace_forms
+from jaxdesign.pricing.memory import MemorySource, memory_source
+from jaxdesign.pricing.passes import best_pairs
+from jaxdesign.problem import Problem
+
+GAIN = 1e-9  # the least gain that counts: fall of -log det A, or fall of the trace relative to the trace
+OTHERS = 3072  # pairs of the working set that were found by searching the pool
+FEW = 0.05  # quick searches end with one that leads to fewer swaps than this share of the labelled pairs
+_factors_of = jax.jit(swap_gains.factors_of)
+
+
+class ExchangeReport(NamedTuple):
+    """What an exchange did."""
+
+    value_before: float  # the criterion, float64
+    value: float
+    swaps: int
+    passes: int  # searches of the whole pool
+    optimal: bool  # no swap in the pool helps; False where that was not shown
+
+
+def exchange(
+    problem: Problem,
+    pairs: Any,
+    labels: Any,
+    *,
+    least_gain: float = GAIN,
+    max_swaps: int | None = None,
+    max_passes: int | None = None,
+    progress: Callable[[str], Any] = lambda detail: None,
+) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"], ExchangeReport]:
+    """Improve whole labels until no swap, one label taken from a pair and given to another, lowers the criterion.
+
+    Args:
+        problem: the pool, the criterion (LogDet or Trace, averaged over draws), all limits and the prior.
+        pairs: (S, 3) rows (p, i, j).
+        labels: (S,) whole labels, allowed, required ones left out, with regular information: greedy ones, or a rounded
+            design.
+        least_gain: a swap helps if it lowers -log det A (mean over draws) by more than this, or the trace by more than
+            this share of it. The last passes make few swaps of little gain: 1e-6 saves about half of the passes.
+        max_swaps: stop after so many swaps; None for no limit.
+        max_passes: stop after so many searches of the pool; None for no limit.
+        progress: told before every search of the pool how many there were and how many swaps they led to.
+
+    Returns:
+        pairs (S, 3) in order, whole labels (S,) with the same sum under the same caps and quotas, and a report. With
+        `report.optimal`, no allowed swap in the whole pool helps. Where repeats are allowed, without a prior, m labels
+        of such a LogDet choice have D-efficiency at least (m - d + 1) / m against the best real-valued design.
+
+    Raises:
+        TypeError: another criterion, limits that are not integers.
+        ValueError: labels that are not whole, not allowed, or leave A singular; a least gain that is not positive;
+            negative limits.
+
+    Numerics: every swap lowers the criterion as computed in float64 at that moment; A is refactorised once a round and
+    summed afresh for every search. float32 (float64 for float64 features) only chooses what to look at. Deterministic.
+    Complexity: a quick search takes 2 P K d^2 + 2 P K^2 d operations, a complete one at most 2 P K S d more; a round
+    about 8,000 d^2 + 8 million d, a swap a few times 512^2. Twice that for Trace, times the draws.
+    Source: Fedorov (1972), Theory of Optimal Experiments, cited from memory; the gains and the bounds that make a
+    search complete are derived in `swap_gains` and `search` and checked by enumeration in the tests.
+    """
+    if not isinstance(problem.criterion, LogDet | Trace):
+        raise TypeError(f"crit: exchange knows the swaps of LogDet() and Trace(H), found {problem.criterion!r}")
+    pairs, labels = ordered_allocation(problem, pairs, labels)
+    check_allowed(problem, pairs, labels)
+    if (labels != np.rint(labels)).any():
+        row = int(np.argmax(labels != np.rint(labels)))
+        raise ValueError(f"labels: {labels[row]:g} at row {row}; exchange moves whole labels, so round them first")
+    least = _checks.positive_finite(least_gain, "least_gain", "the least gain of a swap that helps")
+    limits = _limit(max_swaps, "max_swaps"), _limit(max_passes, "max_passes")
+    with _arrays.float64():
+        batch = _batch(problem, trace_forms.root(problem.criterion), pairs, labels)
+        if not np.isfinite(batch.value):
+            raise ValueError(
+                "labels: their information is singular, so that no swap can be scored; start from other labels, or "
+                "pass a prior (a ridge will do)"
+            )
+        return _exchanged(problem, batch, least, *limits, progress)
+
+
+def _limit(value: int | None, name: str) -> float:
+    if value is None:
+        return np.inf
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an integer or None, found {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"{name}={value}: must be at least 0; None means no limit")
+    return float(value)
+
+
+class _Batch(NamedTuple):
+    """Whole labels with what a search needs, in float64."""
+
+    pairs: Int[np.ndarray, "s 3"]  # in order
+    labels: Float[np.ndarray, " s"]
+    target_root: Float[Array, "*r d d"] | None
+    matrix: Float[np.ndarray, "r d d"]  # A
+    factors: swap_gains.Factors
+    value: float
+
+
+class _Searched(NamedTuple):
+    """What a search of the pool tells."""
+
+    labelled: Int[np.ndarray, " s"]  # pairs that should lose a label, the most urgent first
+    others: Int[np.ndarray, "n 3"]  # pairs that should gain one, likewise
+    gains: Float[np.ndarray, " n"]  # theirs
+
+
+def _batch(problem: Problem, target_root, pairs, labels) -> _Batch:
+    matrix = information(problem, pairs, labels)
+    value, factors = _factors_of(matrix, target_root)
+    return _Batch(pairs, labels, target_root, matrix, factors, float(value))
+
+
+def _exchanged(problem: Problem, batch: _Batch, least: float, max_swaps: float, max_passes: float, progress: Callable):
+    """Quick searches while they pay, then complete ones until nothing helps."""
+    rough, before = problem.source, batch.value
+    exact = rough if rough.dtype == np.float64 else memory_source(problem.pool, np.float64, problem.decided.closed)
+    made, passes, quick, done, optimal = 0, 0, True, False, False
+    while made < max_swaps and passes < max_passes and not done:
+        passes += 1
+        progress(f"search {passes}, {made} swaps so far")
+        found, swapped = _search(problem, batch, rough if quick else exact, least, complete=not quick), 0
+        if quick or (found.gains > least).any():
+            batch, swapped = _swap_among(problem, batch, found, least, max_swaps - made, rough.dtype)
+        if not quick and not swapped and (found.gains > least).any():  # float32 did not see it
+            batch, swapped = _swap_among(problem, batch, found, least, max_swaps - made, exact.dtype)
+        # where constraints couple prompts, the search says what helps and not what is allowed
+        shown = problem.limits.coupling is None or not (found.gains > least).any()
+        done = not quick and not swapped
+        optimal = done and shown
+        quick = quick and swapped >= FEW * len(batch.labels)
+        made += swapped
+    return batch.pairs, batch.labels, ExchangeReport(before, batch.value, made, passes, optimal)
+
+
+def _search(problem: Problem, batch: _Batch, source: MemorySource, least: float, *, complete: bool) -> _Searched:
+    number = len(batch.pairs)
+    size = max(_arrays.power_of_two(number), search.BLOCK)  # so that few shapes are ever compiled
+    padded = np.zeros((size, 3), np.int32)
+    padded[:number] = batch.pairs
+    z, c = swap_gains.gather(problem.pool, padded)
+    removable = search.removable(batch.factors, padded, z, c, np.int64(number), dtype=source.dtype)
+    rules = _rules(problem, batch, source, removable)
+    order = np.asarray(removable.order)[:number]
+    if not complete:
+        found = search.promising(source, batch.factors, rules)
+        return _Searched(order, *best_pairs(found, swap_gains.NEVER, OTHERS))
+    found = search.improving(source, batch.factors, removable, rules, np.float64(least))
+    others, gains = best_pairs(found, swap_gains.NEVER, OTHERS)
+    best, loser = np.asarray(found.best), np.asarray(found.loser)
+    losers = loser[best > least][np.argsort(-best[best > least], kind="stable")]
+    losers = np.concatenate([losers, np.arange(number)])
+    return _Searched(order[losers[np.sort(np.unique(losers, return_index=True)[1])]], others, gains)
+
+
+def _rules(problem: Problem, batch: _Batch, source: MemorySource, removable: search.Removable) -> search.Rules:
+    number, order = len(batch.pairs), removable.order
+    sensitivities = np.asarray(removable.sensitivities)
+    at_cap = batch.labels + 1 > _cap(problem, batch.pairs)
+    closed = np.full((len(sensitivities), 3), -1, np.int32)
+    closed[: at_cap.sum()] = batch.pairs[at_cap]
+    owner, left = _sets(problem, batch.pairs), _left(problem, batch)
+    has_room, levels = np.zeros(source.slots, bool), np.full(source.slots, np.inf, source.dtype)
+    has_room[: problem.pool.num_prompts], levels[: problem.pool.num_prompts] = _losers(
+        problem, left, owner[:, np.asarray(order)[:number]], sensitivities[:number]
+    )
+    return search.Rules(closed, levels, has_room)
+
+
+def _losers(problem: Problem, left: rounds.Left, owner, b):
+    """For every prompt whether pairs of others may give it a label, and the smallest sensitivity of those that may."""
+    prompts = np.arange(problem.pool.num_prompts)
+    levels, anyone = np.full(len(prompts), -np.inf), np.ones(len(prompts), bool)
+    for losing, taking in zip(owner, _sets(problem, np.stack([prompts] * 3, axis=1)), strict=True):
+        own = np.full(len(left.room), np.inf)
+        np.minimum.at(own, losing, b)
+        others = float(np.min(b[left.spare[losing] >= 1], initial=np.inf))
+        has_room = left.room[taking] >= 1
+        levels = np.maximum(levels, np.where(has_room, np.minimum(own[taking], others), own[taking]))
+        if problem.limits.coupling is None:
+            anyone = has_room
+    return anyone, levels
+
+
+def _sets(problem: Problem, pairs) -> Int[np.ndarray, "q s"]:
+    """The sets that pairs count in: their prompt, and the groups of the budget's quotas, numbered on."""
+    prompts = pairs[:, 0]
+    coupling = problem.limits.coupling
+    if coupling is None:
+        return prompts[None]
+    return np.concatenate([prompts[None], problem.pool.num_prompts + coupling.groups.owner[:, prompts]])
+
+
+def _left(problem: Problem, batch: _Batch) -> rounds.Left:
+    """What the budget leaves open: labels that sets may take and lose, and money."""
+    limits, coupling = problem.limits, problem.limits.coupling
+    spent = np.bincount(batch.pairs[:, 0], weights=batch.labels, minlength=problem.pool.num_prompts)
+    room = np.minimum(np.floor(limits.per_prompt), limits.total) - spent
+    if coupling is None:
+        return rounds.Left(room, np.full(len(room), np.inf), np.float64(np.inf))
+    held = group_totals(coupling, spent)
+    high = np.minimum(np.floor(coupling.groups.high), limits.total)
+    return rounds.Left(
+        np.concatenate([room, high - held]),
+        np.concatenate([spent - np.ceil(coupling.least), held - np.ceil(coupling.groups.low)]),
+        np.float64(coupling.spend - pair_costs(coupling, batch.pairs) @ batch.labels),
+    )
+
+
+def _cap(problem: Problem, pairs) -> Float[np.ndarray, " s"]:
+    """Whole labels that pairs may have."""
+    return np.minimum(np.floor(problem.limits.per_pair), problem.limits.total)[pairs[:, 0]]
+
+
+def _swap_among(
+    problem: Problem, batch: _Batch, found: _Searched, least: float, limit: float, dtype
+) -> tuple[_Batch, int]:
+    """The batch after swaps among the pairs found, until none gains or `limit` are made, and the number of swaps."""
+    if not len(found.others):
+        return batch, 0
+    labelled = batch.pairs[found.labelled[: rounds.LABELLED]]
+    pairs = np.unique(np.concatenate([labelled, found.others]), axis=0)
+    working = _working_set(problem, batch, pairs)
+    swapped, last, earlier = 0, np.inf, (working, 0)
+    while swapped < limit:
+        left = np.int64(min(limit - swapped, 1e9))
+        after, made, value = rounds.swap_round(
+            working, batch.target_root, np.float64(least), left, dtype=np.dtype(dtype)
+        )
+        if not value < last:  # near a singular A, rounding may promise gains for ever
+            working, swapped = earlier
+            break
+        if not made:
+            break
+        earlier, last = (working, swapped), float(value)
+        working, swapped = after, swapped + int(made)
+    if not swapped:
+        return batch, 0
+    rest = _places(problem, batch.pairs, pairs) < 0
+    labels = np.asarray(working.labels)[: len(pairs)]
+    pairs, labels = np.concatenate([batch.pairs[rest], pairs]), np.concatenate([batch.labels[rest], labels])
+    order = np.lexsort(pairs.T[::-1])
+    order = order[labels[order] > 0]
+    better = _batch(problem, batch.target_root, pairs[order], labels[order])
+    return (better, swapped) if better.value < batch.value else (batch, 0)  # rounding can only undo tiny gains
+
+
+def _working_set(problem: Problem, batch: _Batch, pairs) -> rounds.WorkingSet:
+    """The pairs with their labels, padded to a size that depends on the pool's shape and the power of two of labels."""
+    pool = problem.pool
+    most = min(_arrays.power_of_two(len(batch.pairs)), rounds.LABELLED)
+    most += min(_arrays.power_of_two(2 * pool.num_prompts * pool.completions), OTHERS)
+    size = _arrays.round_up(most, rounds.BLOCK)
+    places = _places(problem, pairs, batch.pairs)
+    padded, labels, cap = np.zeros((size, 3), np.int32), np.zeros(size), np.zeros(size)
+    padded[: len(pairs)] = pairs
+    labels[: len(pairs)] = np.where(places >= 0, batch.labels[places], 0)
+    cap[: len(pairs)] = _cap(problem, pairs)
+    z, c = swap_gains.gather(pool, padded)
+    coupling = problem.limits.coupling
+    cost = None if coupling is None or not np.isfinite(coupling.spend) else pair_costs(coupling, padded)
+    left = _left(problem, batch)
+    return rounds.WorkingSet(padded, z, c, labels, cap, _sets(problem, padded), cost, left, batch.matrix)
+
+
+def _places(problem: Problem, pairs, among) -> Int[np.ndarray, " s"]:
+    """Where in the ordered list `among` pairs are, -1 where they are not."""
+    shape = (*problem.pool.mask.shape, problem.pool.completions)
+    wanted, listed = (np.ravel_multi_index(tuple(p.T), shape) for p in (pairs.astype(np.int64), among.astype(np.int64)))
+    place = np.minimum(np.searchsorted(listed, wanted), len(listed) - 1)
+    return np.where(listed[place] == wanted, place, -1)

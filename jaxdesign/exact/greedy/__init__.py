@@ -1,0 +1,1 @@
+"""Greedy selection: one label at a time, the largest gain first."""

@@ -1,0 +1,129 @@
+"""Greedy selection that updates and compares all pairs at every pick: for criteria whose gains have no cheap bound.
+
+For Trace the labels still to come are anticipated. Greedy by the gain at A_t, the information of the t labels so far,
+is poor while A_t is nearly singular: it spends the batch on the worst direction of the moment, label after label, where
+any other labels would have covered it as well. Gains are therefore taken at
+
+    A_t + (m - t - 1) M,    M the mean information of a label, over all candidate pairs
+
+with m the size of the batch. The anticipated part is renewed with every computation from scratch, four times in a small
+batch: more often was no better, because the last gains are then taken at a nearly singular matrix again. (Derived, not
+from a paper. Trace after greedy without and with it: 24 and 0.34 for 16 labels of a heavy-tailed pool, d = 16, without
+a prior; 0.401 and 0.380 for 1,000 labels of a real pool of rank 381 with a weak one.)
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxdesign.criteria.protocol import CriterionLike
+from jaxdesign.criteria.trace import Trace
+from jaxdesign.exact.greedy import trace_forms
+from jaxdesign.exact.greedy.lazy import Rules, times_picked
+from jaxdesign.exact.greedy.ties import CLOSED, enough, first
+from jaxdesign.information import draw_label_information, pair_differences
+from jaxdesign.pool import CompletionPool
+
+REFRESH = 64  # picks between computations from scratch
+PARTS = 4  # computations from scratch in a batch, at least
+STALE = 1e-4  # relative error of a stored form at which it is not trusted
+
+
+class Picks(NamedTuple):
+    """State between picks."""
+
+    matrix: Float[Array, "r d d"]  # A, float64
+    pairs: Int[Array, "n 3"]  # the first `picked` count
+    picked: Int[Array, ""]
+    quota: Float[Array, " p"]  # labels the pairs of a prompt may still take
+    left: Bool[Array, ""]  # whether any pair was open at the last look
+
+
+class Block(NamedTuple):
+    """State between computations from scratch."""
+
+    picks: Picks
+    forms: trace_forms.Forms
+    since: Int[Array, ""]  # looks since the forms were computed
+    stale: Bool[Array, ""]  # the best form was found to be inexact
+
+
+def full_greedy(
+    pool: CompletionPool,
+    crit: CriterionLike,
+    matrix: Float[Array, "r d d"],
+    to_come: Float[Array, "r d d"],
+    is_open: Bool[Array, "p k k"],
+    rules: Rules,
+    *,
+    rows: int,
+) -> tuple[Int[Array, "n 3"], Int[Array, ""]]:
+    """Pairs (rows, 3) in the order of picking and how many of them count; A starts at `matrix`.
+
+    `to_come`: what each label still to be picked is expected to add to A; zeros for gains at A_t itself. Call inside
+    `_arrays.float64()`.
+    """
+    fixed, root = trace_forms.all_pairs(pool, is_open), trace_forms.root(crit)
+    every = jnp.clip(rules.size // PARTS, 1, REFRESH) if isinstance(crit, Trace) else 1
+    zero, left = jnp.zeros((), jnp.int32), jnp.ones((), bool)
+
+    def unfinished(picks):
+        return picks.left & (picks.picked < rules.size)
+
+    def block(picks):
+        open_still = fixed.candidates & (_counts(picks, fixed).astype(rules.cap.dtype) + 1 <= rules.cap[:, None, None])
+        anticipated = picks.matrix + (rules.size - picks.picked - 1).astype(to_come.dtype) * to_come
+        forms = trace_forms.from_scratch(fixed, crit, root, anticipated, open_still)
+        return lax.while_loop(
+            lambda b: unfinished(b.picks) & ~b.stale & (b.since < every),
+            lambda b: _pick(pool, fixed, rules.cap, b),
+            Block(picks, forms, zero, ~left),
+        ).picks
+
+    start = Picks(matrix, jnp.zeros((rows, 3), jnp.int32), zero, jnp.asarray(rules.quota, jnp.float32), left)
+    picks = lax.while_loop(unfinished, block, start)
+    return picks.pairs, picks.picked
+
+
+def _counts(picks, fixed):
+    """Labels on every pair so far."""
+    p, i, j = picks.pairs.T
+    counted = (jnp.arange(len(p), dtype=jnp.int32) < picks.picked).astype(fixed.rows.dtype)
+    return jnp.zeros(fixed.candidates.shape, fixed.rows.dtype).at[p, i, j].add(counted)
+
+
+def _pick(pool, fixed, cap, block):
+    """Label the best pair, unless its stored form turns out to be inexact."""
+    picks = block.picks
+    slot, found = _best(trace_forms.gains(block.forms), picks.quota)
+    pair = jnp.stack(slot).astype(jnp.int32)
+    z, c = pair_differences(pool, pair[None])[0], draw_label_information(pool, pair[None])[:, 0]
+    exact = trace_forms.of_pair(block.forms, z, c)
+    stale = (block.since > 0) & (trace_forms.errors(block.forms, slot, exact) > STALE)  # fresh is as good as it gets
+    taken = found & ~stale
+
+    amount = taken.astype(jnp.float64)
+    forms = trace_forms.add_label(fixed, block.forms, exact, amount)
+    held = times_picked(picks.pairs, picks.picked, pair)
+    forms = trace_forms.close(forms, slot, taken & (held + 2 > cap[slot[0]]))
+    picks = Picks(
+        picks.matrix + (amount * c)[:, None, None] * jnp.outer(z, z)[None],
+        picks.pairs.at[jnp.where(taken, picks.picked, len(picks.pairs))].set(pair),
+        picks.picked + taken.astype(jnp.int32),
+        picks.quota.at[slot[0]].add(-amount.astype(picks.quota.dtype)),
+        found,
+    )
+    return Block(picks, forms, block.since + 1, stale)
+
+
+def _best(gains, quota):
+    """Slot (p, i, j) of the largest gain, ties to the first, and whether there is any."""
+    by_row = jnp.where(quota[:, None] >= 1, jnp.max(gains, axis=-1), CLOSED)
+    best = jnp.max(by_row)
+    row = first(by_row.reshape(-1) >= enough(best))
+    p, i = row // by_row.shape[1], row % by_row.shape[1]
+    return (p, i, first(gains[p, i] >= enough(best))), best > CLOSED

@@ -1,0 +1,258 @@
+"""Greedy selection of whole labels, traceable: one label at a time, the one that lowers the criterion most.
+
+For LogDet by bounds (`lazy`), for other criteria by comparing all pairs at every pick (`full`).
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxdesign import _arrays, _checks
+from jaxdesign._linalg import cholesky_and_inverse
+from jaxdesign._pairs import candidate_pairs, check_pairs, first_copies
+from jaxdesign.budget.limits import Limits
+from jaxdesign.criteria.in_basis import in_basis
+from jaxdesign.criteria.log_det import LogDet
+from jaxdesign.criteria.protocol import CriterionLike
+from jaxdesign.criteria.trace import Trace
+from jaxdesign.exact.greedy.full import REFRESH, full_greedy
+from jaxdesign.exact.greedy.lazy import Rules, Start, lazy_greedy
+from jaxdesign.information import gram_sensitivities, laplacian_information, prompt_label_information, prompt_major
+from jaxdesign.pool import CompletionPool, centred_features
+from jaxdesign.problem import check_kinds, traceable_prior
+from jaxdesign.units import EXTREME, ORDINARY, farthest_rows
+
+LIFT = 1e-6  # smallest eigenvalue before the first pick, over the mean one after an even allocation
+
+
+def greedy(
+    pool: CompletionPool,
+    crit: CriterionLike,
+    *,
+    size: int,
+    per_pair: Any = 1,
+    per_prompt: Any = None,
+    exclude: Any = None,
+    prior: Any = None,
+) -> tuple[Int[Array, "size 3"], Float[Array, " size"]]:
+    """Choose labels one at a time, each the one with the largest exact gain given those before it.
+
+    Gains, with leverage a = c z^T A^-1 z and sensitivity b: LogDet log(1 + a), Trace b / (1 + a), means over draws;
+    any other criterion b, its first-order gain. For Trace they are taken at A plus (labels still to come) times the
+    mean information of a label over all pairs (see `full`), so that a batch smaller than the dimension, or a few
+    times as large, is not spent on directions that its other labels cover. Traceable with static shapes: works inside
+    the caller's jit and vmap.
+
+    Args:
+        pool: the pool.
+        crit: the criterion.
+        size: labels to choose, a Python int (it is a shape).
+        per_pair: at most this many labels on one pair, a number or one per prompt (P,); None for no limit.
+        per_prompt: at most this many labels on the pairs of one prompt, a number or one per prompt (P,); None for no
+            limit.
+        exclude: (S, 3) rows (p, i, j) that must not be chosen, such as pairs labelled before; may be traced.
+        prior: information already held: (d, d), (R, d, d) for R draws, or a scalar ridge; that of labels held is
+            `held_information(pool, pairs)`, inside of jit `pair_information(pool, labels)`. Where its smallest
+            eigenvalue (0 for None) is below 1e-6 of the mean eigenvalue that `size` labels spread evenly would give, so
+            much times the identity is added: the first picks are then those that span the space.
+
+    Returns:
+        pairs (size, 3) int32 rows (p, i, j), i < j, in the order of picking, so that for LogDet a prefix is itself a
+        greedy choice; a pair picked twice is two rows. labels (size,) float32: 1, or 0 with the row (0, 0, 0) where no
+        pair was left.
+
+    Raises:
+        TypeError: pool, crit or size of another kind.
+        ValueError: size below 1, per_pair or per_prompt below 1, pairs to exclude that are none, a prior or target of
+            the wrong shape or (outside of jit) indefinite.
+
+    Numerics: the d x d algebra in float64 whatever the x64 flag; pairs are compared in float32 (float64 for float64
+    features), gains within 4e-6 of the best count as ties: of the first such prompt, the first such (i, j). Features
+    are in units of a power of two near their largest, so their size does not matter; columns 1e-18 times as large as
+    others are lost in float32.
+    Complexity: LogDet at most 2 P K d + 2 P K^2 operations per pick, as matrix products, and as much again for prompts
+    that are looked at twice; Trace 4 P K d + 12 P K^2 at the speed of memory; and 2 P K d^2 + 2 P K^2 d every 512 picks
+    for LogDet, every 64 or a quarter of them for Trace, at every pick for other criteria; all times R draws. Memory
+    P K^2 floats per draw, twice that for Trace.
+    Source: for the monotone submodular log det, greedy reaches 1 - 1/e of the best possible gain (Nemhauser, Wolsey and
+    Fisher 1978, cited from memory); for Trace there is no such guarantee.
+    """
+    check_kinds(pool, crit)
+    if isinstance(size, bool) or not isinstance(size, int | np.integer):
+        raise TypeError(f"size: expected a Python int, found {type(size).__name__}; it is a shape")
+    if size < 1:
+        raise ValueError(f"size={size}: must be at least 1; it is the number of labels to choose")
+    limits = {"per_pair": per_pair, "per_prompt": per_prompt}
+    cap, quota = (_cap(limit, name, pool.num_prompts) for name, limit in limits.items())
+    shut = None
+    if exclude is not None and len(exclude):
+        check_pairs(pool, exclude)
+        rows = jnp.asarray(exclude, jnp.int32)
+        shut = jnp.concatenate([rows[:, :1], jnp.sort(rows[:, 1:], axis=1)], axis=1)
+    bare, crit, prior, shut = _arrays.replicated((pool.without_ids(), crit, prior, shut))
+    with _arrays.float64():
+        held = traceable_prior(prior, pool)
+        held = held[0, 0, 0] if prior is None or jnp.ndim(prior) == 0 else held  # a ridge needs no factorisation
+        pairs, picked = _greedy(*_in_units(bare, crit, held), int(size), cap, quota, shut, rows=int(size))
+        return pairs, (jnp.arange(int(size), dtype=jnp.int32) < picked).astype(jnp.float32)
+
+
+def greedy_allocation(
+    pool: CompletionPool,
+    crit: CriterionLike,
+    limits: Limits,
+    prior: Float[np.ndarray, "r d d"],
+    closed: Int[np.ndarray, "c 3"] | None = None,
+) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
+    """The greedy choice under caps and quotas, on the host: pairs in order, repeated ones added up; `closed` ones none.
+
+    Holds fewer labels than the (whole) total only if caps and quotas leave no room for more.
+    """
+    return _allocation(_greedy, pool, crit, limits, prior, closed)
+
+
+def myopic_allocation(
+    pool: CompletionPool,
+    crit: CriterionLike,
+    limits: Limits,
+    prior: Float[np.ndarray, "r d d"],
+    closed: Int[np.ndarray, "c 3"] | None = None,
+) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
+    """`greedy_allocation` by gains at A itself for every criterion, Trace too: what published selectors do."""
+    return _allocation(_myopic, pool, crit, limits, prior, closed)
+
+
+def _allocation(choose, pool, crit, limits, prior, closed):
+    total = int(limits.total)
+    rows = _arrays.power_of_two(total)
+    bare = pool.without_ids()
+    with _arrays.float64():
+        shut = None if closed is None or not len(closed) else _padded(closed)
+        pairs, picked = choose(bare, crit, prior, total, limits.per_pair, limits.per_prompt, shut, rows=rows)
+    pairs, counts = np.unique(np.asarray(pairs)[: int(picked)], axis=0, return_counts=True)
+    return pairs.astype(np.int32), counts.astype(np.float64)
+
+
+def _padded(pairs):
+    """Pairs with repetitions of the first, up to a power of two."""
+    size = _arrays.power_of_two(len(pairs))
+    return np.concatenate([pairs, np.broadcast_to(pairs[:1], (size - len(pairs), 3))])
+
+
+def work(pool: CompletionPool, crit: CriterionLike, total: int) -> float:
+    """About what a greedy choice costs, in operations that run at the speed of memory (4e11 take a minute or so)."""
+    completions, dim = pool.completions, pool.dim
+    product = 0.1 * 2 * dim * (dim + completions)  # matrix products run ten times as fast
+    if isinstance(crit, LogDet):
+        step = 0.2 * 2 * (dim + completions)
+    elif isinstance(crit, Trace):
+        step = 2 * (2 * dim + 6 * completions + product / REFRESH)
+    else:
+        step = 6 * completions + product
+    return (pool.num_draws or 1) * float(total) * pool.num_prompts * completions * step
+
+
+def memory(pool: CompletionPool, crit: CriterionLike) -> float:
+    """Entries of the stored forms and label information."""
+    kinds = 1 + isinstance(crit, Trace)
+    if not isinstance(crit, LogDet):
+        kinds += pool.scores is not None or pool.flip is not None
+    return float(kinds) * (pool.num_draws or 1) * pool.num_prompts * pool.completions**2
+
+
+def mean_information(
+    pool: CompletionPool, candidates: Bool[Array, "p k k"]
+) -> tuple[Float[Array, "r d d"], Float[Array, " r"]]:
+    """Information of a label, averaged over candidate pairs, and its trace; float64 from float32 chunks.
+
+    The trace is a sum of its own, so that what needs no more does not pay for the matrix.
+    """
+    shape = (pool.num_draws or 1, pool.dim, pool.dim)
+
+    def chunk(part):
+        features, mask, scores, flip, chosen = part
+        rows = centred_features(CompletionPool.tree_unflatten(None, (features, None, mask, None)))
+        scores = jnp.moveaxis(scores, 1, 0) if scores is not None and scores.ndim == 3 else scores
+        both = (chosen | jnp.swapaxes(chosen, 1, 2)).astype(rows.dtype)
+        info = prompt_label_information(scores, rows.dtype, flip)
+        found = jnp.broadcast_to(laplacian_information(rows, both, info), shape)
+        squares = prod(_arrays.aligned(jnp.where(chosen, gram_sensitivities(rows, rows), 0), info))
+        squares = jnp.broadcast_to(jnp.sum(squares, axis=(-3, -2, -1)), shape[:1])
+        return found.astype(jnp.float64), squares.astype(jnp.float64)
+
+    arrays = (pool.features, pool.mask, prompt_major(pool.scores), pool.flip, candidates)
+    length = _arrays.chunk_length(pool.num_prompts, pool.completions, pool.dim)
+    count = jnp.maximum(jnp.sum(candidates, dtype=jnp.float64), 1)
+    return jax.tree.map(lambda total: total / count, _arrays.sum_chunks(chunk, arrays, length))
+
+
+def _in_units(pool, crit, prior):
+    """Pool, criterion and prior with features divided by a power of two near the largest; as they are if ordinary."""
+    if pool.features.dtype == np.float16:  # cannot hold what is not ordinary
+        return pool, crit, prior
+    unit = _unit(pool.features, pool.mask)
+    if not _arrays.is_traced(unit) and unit == 1:  # no copy of the features
+        return pool, crit, prior
+    features = pool.features * (1 / unit).astype(pool.features.dtype)
+    bare = CompletionPool.tree_unflatten(None, (features, pool.scores, pool.mask, pool.flip))
+    return bare, in_basis(crit, jnp.eye(pool.dim) / unit), prior / unit**2
+
+
+@jax.jit
+def _unit(features, mask):
+    largest = jnp.max(farthest_rows(features, mask)).astype(jnp.float64)
+    unit = jnp.clip(_arrays.power_of_two_below(largest), 2.0 ** -EXTREME[4], 2.0 ** EXTREME[4])
+    return jnp.where((unit < 2.0**-ORDINARY) | (unit > 2.0**ORDINARY), unit, 1)
+
+
+def _cap(limit, name, prompts):
+    cap = _checks.at_least_one(np.inf if limit is None else limit, name, "use mask to exclude completions")
+    if cap.shape not in ((), (prompts,)):
+        raise ValueError(f"{name}: shape {cap.shape} found; expected a scalar or ({prompts},)")
+    return np.broadcast_to(cap, (prompts,))
+
+
+@jax.jit(static_argnames="rows")
+def _greedy(pool, crit, prior, size, cap, quota, closed=None, *, rows):
+    """Pairs (rows, 3) and how many of them count, at most `size`. Call inside `_arrays.float64()`."""
+    is_open, mean, start = _start(pool, prior, size, closed)
+    rules = Rules(size, jnp.asarray(cap), jnp.asarray(quota))
+    if isinstance(crit, LogDet):
+        return lazy_greedy(pool, start, is_open, rules, rows=rows)
+    to_come = mean if isinstance(crit, Trace) else jnp.zeros_like(mean)
+    return full_greedy(pool, crit, start.matrix, to_come, is_open, rules, rows=rows)
+
+
+@jax.jit(static_argnames="rows")
+def _myopic(pool, crit, prior, size, cap, quota, closed=None, *, rows):
+    is_open, mean, start = _start(pool, prior, size, closed)
+    rules = Rules(size, jnp.asarray(cap), jnp.asarray(quota))
+    return full_greedy(pool, crit, start.matrix, jnp.zeros_like(mean), is_open, rules, rows=rows)
+
+
+def _start(pool, prior, size, closed):
+    """Pairs that may be picked, the mean information of a label, and A before the first pick."""
+    is_open = candidate_pairs(first_copies(pool))
+    if closed is not None:
+        is_open = is_open.at[tuple(closed.T)].set(False)
+    mean, trace = mean_information(pool, is_open)
+    return is_open, mean, _lifted(prior, LIFT * size * trace / pool.dim, pool.dim)
+
+
+def _lifted(prior, least, dim) -> Start:
+    """Prior plus `least` times I where its smallest eigenvalue is below that."""
+    eye = jnp.eye(dim)[None]
+    if prior.ndim == 0:
+        ridge = jnp.where(prior >= least, prior, prior + least)[:, None, None]
+        return Start(ridge * eye, eye / ridge, eye / jnp.sqrt(ridge))
+    ridge = least[:, None, None] * eye
+    regular = jnp.isfinite(cholesky_and_inverse(prior - ridge)[0]).all(axis=(1, 2))
+    matrix = jnp.where(regular[:, None, None], prior, prior + ridge)
+    root = cholesky_and_inverse(matrix)[1]
+    return Start(matrix, _arrays.contract("rkd,rke->rde", root, root), jnp.swapaxes(root, 1, 2))

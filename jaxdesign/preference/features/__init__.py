@@ -1,0 +1,1 @@
+"""Features of completions from a model: gradients, hidden states, projections."""

@@ -1,0 +1,79 @@
+"""Features of completions from a policy: the hidden state of its last layer at the last token.
+
+For a policy whose last layer is log-linear in its hidden state this is what grad log pi is made of, for one token; over
+a whole completion it is a stand-in, cheaper than `gradients` and the choice of arXiv 2606.19607.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from jaxdesign import _arrays, _checks
+from jaxdesign.preference.features.microbatches import checked_examples, gathered, map_examples, mesh_of, spread
+
+
+def last_hidden_states(
+    hidden: Callable[[Any, Array], Array],
+    params: Any,
+    tokens: Int[Array, "n t"],
+    lengths: Int[Array, " n"],
+    *,
+    microbatch: int = 32,
+    mesh: Mesh | None = None,
+) -> Float[Array, "n d"]:
+    """phi_n = hidden(params, tokens_n)[lengths_n - 1], the state at the last token that is no padding.
+
+    Args:
+        hidden: (params, tokens (T,)) -> (T, d), causal: what stands after a position has no influence on it. Compiled
+            once per function object.
+        params: pytree of the policy's parameters.
+        tokens: (n, T) prompt and completion of each example, padded on the right with anything. What stands on the
+            left, padding too, is for hidden to handle.
+        lengths: (n,) columns up to and including the last token that is no padding, 1 to T.
+        microbatch: examples in flight at a time on each device.
+        mesh: spread the examples over all of its devices; None: that of tokens on one.
+
+    Returns:
+        (n, d) float32. States at padding, NaN included, do not reach it.
+
+    Raises:
+        TypeError: tokens or lengths no integers. ValueError: wrong shapes, lengths outside of 1 to T (not checked
+            inside of jit), or hidden that does not return one row per token.
+    """
+    for name, value in (("tokens", tokens), ("lengths", lengths)):
+        if not jnp.issubdtype(jnp.result_type(value), jnp.integer):
+            raise TypeError(f"{name}: dtype {jnp.result_type(value)} found; expected integers")
+    if jnp.ndim(tokens) != 2:
+        raise ValueError(f"tokens: shape {jnp.shape(tokens)} found; expected axes (examples n, positions T)")
+    _checks.same_shape(jnp.shape(lengths), jnp.shape(tokens)[:1], "lengths", "one per example")
+    if not _arrays.is_traced(lengths):
+        known = np.asarray(lengths)
+        if bad := np.flatnonzero((known < 1) | (known > tokens.shape[1])).tolist():
+            raise ValueError(
+                f"lengths: {known[bad[0]]} at example {bad[0]}; must be between 1 and the {tokens.shape[1]} positions"
+            )
+    examples = (jnp.asarray(tokens), jnp.asarray(lengths))
+    count = checked_examples(examples, microbatch)
+    mesh = mesh or mesh_of(examples)
+    params, examples = spread(params, examples, mesh)
+    return gathered(_jitted_states(params, examples, hidden, min(int(microbatch), count), mesh), count, mesh)
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4))
+def _jitted_states(params, examples, hidden, microbatch, mesh):
+    def one(params, example):
+        tokens, length = example
+        states = hidden(params, tokens)
+        if states.ndim != 2 or states.shape[0] != tokens.shape[0]:
+            raise ValueError(f"hidden: returned shape {states.shape} for {tokens.shape[0]} tokens; expected (T, d)")
+        return states[length - 1].astype(jnp.float32)
+
+    return map_examples(one, params, examples, microbatch, mesh)

@@ -1,0 +1,1 @@
+"""Fits to labels: Bradley-Terry, posteriors, references, reliability of annotators."""

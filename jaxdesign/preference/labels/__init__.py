@@ -1,0 +1,1 @@
+"""Labels: tasks for annotators, answers, the store that keeps them, files."""

@@ -1,0 +1,237 @@
+"""Passes over all pairs of a source: scratch memory is bounded whatever P is.
+
+With F F^T = G, a chunk's rows are multiplied by F once and the sensitivities of its pairs read off their Gram matrix:
+b_ij = c_ij |y_i - y_j|^2, y = phi F. The factored form keeps b >= 0 up to rounding and squares away half of the
+condition number of G. A pass keeps, per completion, its two best partners, and one bit per pair: whether its
+sensitivity may reach a given threshold.
+
+Units. Sums of squares leave float32 where features, G or labels are in extreme units. Factors are therefore divided by
+a power of two (`in_pricing_units`), which changes no digit, and what a pass returns is in units of its square.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from jaxdesign import _arrays
+from jaxdesign._pairs import candidate_pairs
+from jaxdesign.information import gram_sensitivities, laplacian_information, prompt_label_information
+from jaxdesign.pricing.memory import Chunk, MemorySource, map_chunks, open_pairs, sum_chunks
+
+# Rounding error of a priced sensitivity over the bound of `_rounding_error`: measured at most 0.7 / ERROR_MARGIN over
+# random pools of condition number 1 to 1e10, d = 3 to 128; the certificate relies on it being at most 1.
+ERROR_MARGIN = 2.0
+
+
+class Charges(NamedTuple):
+    """What is taken from sensitivities: `of` both completions of a pair."""
+
+    of: Float[Array, "p k"]
+    listed: Float[Array, " p"]
+
+
+class PassResult(NamedTuple):
+    """What one pass tells of every prompt (padding included); all device arrays."""
+
+    best: Float[Array, "p k 2"]  # the two largest sensitivities of each completion; -1, net of charges -inf, if none
+    partner: Int[Array, "p k 2"]  # the completions they are reached with
+    error: Float[Array, " p"]  # bound on the rounding error of the prompt's sensitivities; inf where one is not finite
+    reaches: UInt8[Array, "p k b"]  # bit j of row i: pair (i, j), i < j, may reach the threshold
+    unit: float | None = None  # of `best` and `error`, a power of two; None for 1
+
+
+def chunk_sensitivities(
+    chunk: Chunk, factors: Float[Array, "r d d"]
+) -> tuple[Float[Array, "c k k"], Float[Array, " c"]]:
+    """b of all pairs of some prompts, averaged over draws, and a bound on its rounding error per prompt."""
+    rows, scores, copies, flip = chunk.rows, chunk.scores, chunk.copies, chunk.flip
+    flat = rows.reshape(-1, rows.shape[-1])
+    total, error = 0.0, 0.0
+    for draw in range(factors.shape[0]):  # unrolled: a handful of draws, and no (R, P, K, d) scratch
+        y = jnp.matmul(flat, factors[draw], precision=_arrays.HIGHEST).reshape(rows.shape)
+        u = scores if scores is None or scores.ndim == 2 else scores[:, draw]
+        total += prompt_label_information(u, rows.dtype, flip) * gram_sensitivities(y, y)
+        error += _rounding_error(flat, y, factors[draw])
+    if flip is not None:
+        error *= _largest_share(flip, copies).astype(rows.dtype)
+    return total / len(factors), error / len(factors)
+
+
+def _largest_share(flip, copies) -> Float[Array, " c"]:
+    """(1 - 2 eps)^2 of the least noisy pair of each prompt: c is at most a quarter of that, its error too."""
+    share = (1 - 2 * flip) ** 2
+    return share if share.ndim == 1 else jnp.max(jnp.where(candidate_pairs(copies), share, 0), axis=(1, 2))
+
+
+def _rounding_error(
+    flat: Float[Array, "n d"], y: Float[Array, "c k d"], factor: Float[Array, "d q"]
+) -> Float[Array, " c"]:
+    """Bound on the rounding error of c |y_i - y_j|^2, c <= 1/4, per prompt: the only place that says why it holds.
+
+    Exact values are meant for the stored features and scores and the float64 factors F, which are cast to the working
+    dtype, unit roundoff u = eps / 2. Rounding leaves in y_i = phi_i F an error of at most (d + 2) u |phi_i| |F| by
+    components, and, as roundings are independent, hardly ever more than 4 u sqrt(d + 16) s_i in length, with s_i^2 =
+    sum_k phi_ik^2 G_kk (Higham and Mary 2019, doi 10.1137/18M1226312): more than eps |y_i| where the terms of phi F
+    cancel (badly conditioned features). So |y_i - y_j|^2 is off by a multiple of |y| s, the Gram form adds eps |y|^2,
+    and c, from margins that are differences of stored scores and have a relative error of u each, |u| sigma'(u) < 1/4
+    times that: less than what the Gram form adds. The constant is measured, see ERROR_MARGIN; the last term is for
+    what float32 flushes to zero.
+    """
+    dim = flat.shape[-1]
+    diagonal = jnp.sum(factor * factor, axis=-1)[None]
+    spread = jnp.max(jnp.sum(flat * flat * diagonal, axis=-1).reshape(y.shape[:-1]), axis=-1)
+    largest = jnp.max(jnp.sum(y * y, axis=-1), axis=-1)
+    eps = float(jnp.finfo(y.dtype).eps)
+    first = ERROR_MARGIN * eps * (dim + 16) ** 0.5 * jnp.sqrt(largest) * jnp.sqrt(jnp.maximum(spread, largest))
+    return first + (dim + 16) * 2.0**-52 * spread + (dim + 16) * float(jnp.finfo(y.dtype).tiny)
+
+
+def in_pricing_units(factors: Float[np.ndarray, "r d q"], dtype: Any) -> tuple[Float[np.ndarray, "r d q"], float]:
+    """Factors divided by the power of two next to their largest entry, in a working dtype; and its square, the unit."""
+    largest = float(np.max(np.abs(factors), initial=0.0))
+    if not (np.isfinite(largest) and largest > 0):
+        return factors.astype(dtype), 1.0
+    exponent = int(np.clip(np.frexp(largest)[1], -500, 500))  # so that the square is a float64
+    return np.ldexp(factors, -exponent).astype(dtype), float(np.ldexp(1.0, 2 * exponent))
+
+
+@jax.jit
+def price(
+    source: MemorySource,
+    factors: Float[Array, "r d d"],
+    threshold: Float[Array, ""],
+    ranks: Float[Array, " p"] | None = None,
+    charges: Charges | None = None,
+) -> PassResult:
+    """One pass over all pairs.
+
+    Args:
+        source: the pool.
+        factors: F with F F^T = G, one per draw, in the working dtype and in its units (`in_pricing_units`).
+        threshold: pairs whose sensitivity could be at least this, given the rounding error, have their bit set.
+        ranks: with quotas per prompt, only pairs that could be among the `ranks[p]` best of their prompt get a bit;
+            None: no such limit.
+        charges: what is taken from every sensitivity, and how many of its best pairs each prompt has listed whatever
+            the threshold. Sensitivities, threshold and results are then net of charges. None: nothing.
+
+    Complexity: 2 P K d^2 + 2 P K^2 d floating-point operations for each draw; results of 1/8 byte per pair slot.
+    """
+    chunks, length = source.copies.shape[:2]
+    more = jax.tree.map(lambda a: a.reshape(chunks, length, *a.shape[1:]), (ranks, charges))
+    none = -1 if charges is None else -jnp.inf
+
+    def pass_over(chunk, part):
+        rank, charge = part
+        b, error = chunk_sensitivities(chunk, factors)
+        upper = open_pairs(chunk)
+        # not by maxima, which drop NaN on CPUs
+        finite = jnp.isfinite(error) & jnp.all(jnp.isfinite(b) | ~upper, axis=(1, 2))
+        b, error = jnp.where(finite[:, None, None], b, 0), jnp.where(finite, error, jnp.inf)
+        if charge is not None:
+            error += 2 * float(jnp.finfo(b.dtype).eps) * (jnp.max(b, axis=(1, 2)) + 4 * jnp.max(abs(charge.of), axis=1))
+            b -= charge.of[:, :, None] + charge.of[:, None, :]
+        b_all = jnp.where(upper | jnp.swapaxes(upper, 1, 2), b, none)
+        best, partner = _two_best(b_all, none)
+        slack = 2 * float(jnp.finfo(b.dtype).eps) * jnp.where(jnp.isfinite(threshold), abs(threshold), 0)
+        level = jnp.broadcast_to(threshold - error - slack, error.shape)  # rounding of the comparison itself
+        if rank is not None:
+            level = jnp.maximum(level, _ranked_level(upper, b, rank) - 2 * error)
+        if charge is not None:
+            always = jnp.where(charge.listed > 0, _ranked_level(upper, b, charge.listed) - 2 * error, jnp.inf)
+            level = jnp.minimum(level, always)
+        reaches = jnp.packbits(upper & ((b >= level[:, None, None]) | ~finite[:, None, None]), axis=-1)
+        return PassResult(best, partner, error, reaches)
+
+    result = map_chunks(pass_over, source, more)
+    return jax.tree.map(lambda a: a.reshape(chunks * length, *a.shape[2:]), result)
+
+
+def _two_best(b: Float[Array, "c k k"], none: float) -> tuple[Float[Array, "c k 2"], Int[Array, "c k 2"]]:
+    """Two largest entries of each row and where they are; ties go to the smaller index. Faster here than `top_k`."""
+    index = jnp.arange(b.shape[-1], dtype=jnp.int32)
+    values, places = [], []
+    for _ in range(2):
+        value = jnp.max(b, axis=-1)
+        place = jnp.min(jnp.where(b == value[..., None], index, b.shape[-1] - 1), axis=-1)
+        values.append(value)
+        places.append(place)
+        b = jnp.where(index[None, None] == place[..., None], none, b)
+    return jnp.stack(values, axis=-1), jnp.stack(places, axis=-1)
+
+
+def _ranked_level(
+    upper: Bool[Array, "c k k"], b: Float[Array, "c k k"], rank: Float[Array, " c"]
+) -> Float[Array, " c"]:
+    """A level just below the rank-th largest entry of each prompt, by bisection; below all where it has fewer."""
+    high = jnp.max(jnp.where(upper, b, -jnp.inf), axis=(1, 2))
+    low = jnp.min(jnp.where(upper, b, jnp.inf), axis=(1, 2)) - 1
+    low, high = jnp.where(jnp.isfinite(low), low, -1), jnp.where(jnp.isfinite(high), high, -1)
+    b = jnp.where(upper, b, -jnp.inf)
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) / 2
+        enough = jnp.sum(b >= middle[:, None, None], axis=(1, 2)).astype(rank.dtype) >= rank
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    return jax.lax.fori_loop(0, 32, halve, (low, high))[0]
+
+
+def reaching_pairs(result: PassResult, completions: int) -> Int[np.ndarray, "s 3"]:
+    """The pairs whose bit is set, on the host, ordered by (prompt, i, j)."""
+    packed = np.asarray(result.reaches)
+    rows = np.flatnonzero(packed.reshape(-1, packed.shape[-1]).any(axis=1))
+    bits = np.unpackbits(packed.reshape(-1, packed.shape[-1])[rows], axis=-1, count=completions)
+    row, j = np.nonzero(bits)
+    p, i = rows[row] // completions, rows[row] % completions
+    return np.stack([p, i, j], axis=1).astype(np.int32)
+
+
+def best_pairs(
+    result: PassResult, above: float, limit: int, unit: float = 1.0
+) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
+    """At most `limit` pairs with sensitivity above a level, from the two best partners of every completion.
+
+    `unit` is that of the result; the level and what is returned have none.
+
+    Largest first, ties by (prompt, i, j). Two partners per completion keep the list diverse: the best pairs of a pool
+    are often many near-copies around one extreme completion.
+    """
+    best = np.asarray(result.best)
+    p, i, rank = np.nonzero(best > above / unit)
+    values = best[p, i, rank]
+    if len(values) > 4 * limit:  # every pair is listed at most twice
+        keep = np.argpartition(-values, 2 * limit)[: 2 * limit]
+        keep.sort()
+        p, i, rank, values = p[keep], i[keep], rank[keep], values[keep]
+    j = np.asarray(result.partner)[p, i, rank]
+    pairs = np.stack([p, np.minimum(i, j), np.maximum(i, j)], axis=1).astype(np.int32)
+    pairs, first = np.unique(pairs, axis=0, return_index=True)
+    values = values[first]
+    order = np.argsort(-values, kind="stable")[:limit]
+    return pairs[order], values[order].astype(np.float64) * unit
+
+
+@jax.jit
+def pairs_information(source: MemorySource) -> Float[Array, "r d d"]:
+    """sum_e c_e z_e z_e^T over all pairs that may be used, per draw; traceable, inside `_arrays.float64()`."""
+
+    def of_chunk(chunk, _):
+        rows, scores, flip = chunk.rows.astype(jnp.float64), chunk.scores, chunk.flip
+        if scores is None and chunk.closed is None and (flip is None or flip.ndim == 1):
+            # copies have z = 0, so all pairs count: sum_{i<j} z z^T = K sum_i phi phi^T, phi centred
+            count = jnp.sum(chunk.copies >= 0, axis=1, dtype=jnp.float64)[:, None, None]
+            weight = count * prompt_label_information(None, jnp.float64, flip)
+            return _arrays.contract("pkd,pke->de", weight * rows, rows)[None]
+        if scores is not None:
+            scores = scores[None] if scores.ndim == 2 else jnp.moveaxis(scores, 1, 0)
+        pairs = open_pairs(chunk).astype(jnp.float64)
+        symmetric = (pairs + jnp.swapaxes(pairs, 1, 2))[None]
+        return laplacian_information(rows, symmetric, prompt_label_information(scores, jnp.float64, flip))
+
+    return sum_chunks(of_chunk, source, jnp.zeros((source.draws, *source.means.shape[-1:] * 2)))

@@ -1,0 +1,1 @@
+"""Solvers that mix whole allowed allocations."""

@@ -1,0 +1,110 @@
+"""Matrix atoms under constraints that couple prompts: groups, minima, a spend limit.
+
+As `matrix_atoms`, with atoms from the linear programs that certify (`certificates.coupled`): whole allowed allocations,
+so that every mixture of them is allowed, whatever the constraints are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxdesign.analysis import analyse, check_rank, flat, information, regular, usable
+from jaxdesign.budget.required import free_part
+from jaxdesign.certificates.allowed import check_allowed
+from jaxdesign.certificates.coupled import certify_coupled
+from jaxdesign.criteria.log_det import LogDet
+from jaxdesign.design import Design
+from jaxdesign.problem import Problem
+from jaxdesign.solvers.atoms.allowed_start import allowed_start
+from jaxdesign.solvers.atoms.matrix_atoms import Atom, Mixture, allocation_of, atom, matrix_of, mixed, pruned, with_atom
+from jaxdesign.solvers.states import Scored, SolverState
+
+DUST = 1e-12  # labels below this share of the mean are dropped
+
+
+# shares of the even allocation that show the first atoms what is missing: the second where pairs that no label may go
+# to hide it from the first, MORE where either leaves A singular to working precision
+SHOWN, MORE = (1e-6, 1e-10), (1e-3, 1.0)
+
+
+class CoupledAtoms(NamedTuple):
+    """Any criterion, any budget."""
+
+    max_passes: int = 400
+    patience: int = 40
+
+    def init(self, problem: Problem, start: Design | None) -> SolverState:
+        if start is not None and (warm := _warm_atom(problem, start)) is not None:
+            return _state(problem, Mixture([warm], np.ones(1), None), 0)
+        check_rank(problem)
+        first = atom(problem, *allowed_start(problem))
+        for share in SHOWN:
+            spanning, passes = _spanning(problem, first, share)
+            if flat(matrix := matrix_of(problem, spanning)) or not usable(problem, analyse(problem, matrix)):
+                continue
+            state = _state(problem, pruned(mixed(problem, spanning, 1e-2)), passes)
+            # where the target leaves directions out, weights that are best for it may be singular
+            found = information(problem, state.pairs, state.labels)
+            return state if regular(problem, found) else _state(problem, spanning, passes)
+        if regular(problem, matrix):  # a criterion that is finite where A is singular
+            return _state(problem, spanning, passes)
+        raise ValueError(
+            "budget: no mixture of allowed allocations was found that makes the information regular; pass a prior (a "
+            "ridge), or relax quotas, minima and spend limit"
+        )
+
+    def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
+        target = max(0.05 * min(scored.relative_gap, 1.0), 0.1 * tol)
+        mixture = with_atom(state.memory, _oracle_atom(problem, scored.priced))
+        return _state(problem, pruned(mixed(problem, mixture, target)), state.passes)
+
+
+def _spanning(problem: Problem, first: Atom, share: float) -> tuple[Mixture, int]:
+    """Atoms of equal weight that make A regular, for LogDet because a target may leave directions out; and passes.
+
+    Singular still where no atom adds to the rank. The even allocation breaks the constraints, but a trace of it shows
+    the next atom where information is missing, by sensitivities that are large there.
+    """
+    every, atoms, passes = replace(problem, criterion=LogDet()), [first], 0
+    for _ in range(2 * problem.dim + 2):
+        mixture = Mixture(atoms, np.full(len(atoms), 1 / len(atoms)), None)
+        matrix = matrix_of(problem, mixture)
+        if not flat(matrix) and usable(problem, analyse(problem, matrix)):
+            break
+        for trace in (share, *MORE):
+            shown = matrix + trace * (problem.even - problem.prior)
+            if usable(every, analysis := analyse(every, shown)):
+                break
+        else:
+            break
+        priced = certify_coupled(every, shown, analysis, atoms[-1].pairs, atoms[-1].labels)
+        atoms, passes = [*atoms, _oracle_atom(problem, priced)], passes + priced.passes
+    return mixture, passes
+
+
+def _state(problem: Problem, mixture: Mixture, passes: int) -> SolverState:
+    """The mixture's allocation, which is allowed because every atom is."""
+    pairs, labels = allocation_of(mixture)
+    keep = labels > DUST * problem.limits.total / len(labels)
+    labels = labels[keep] * (problem.limits.total / labels[keep].sum())
+    return SolverState(pairs[keep].astype(np.int32), labels, passes, mixture)
+
+
+def _warm_atom(problem: Problem, start: Design) -> Atom | None:
+    """An earlier design as an atom; None where it breaks this budget or leaves A singular."""
+    pairs, labels = free_part(problem.decided, start.pairs, start.labels, problem.pool.completions)
+    try:
+        check_allowed(problem, pairs, labels)
+    except ValueError:
+        return None
+    found = atom(problem, pairs, labels)
+    return found if regular(problem, problem.prior + found.matrix) else None
+
+
+def _oracle_atom(problem, priced) -> Atom:
+    chosen = priced.oracle.labels > 0
+    labels = priced.oracle.labels[chosen]
+    return atom(problem, priced.pairs[chosen], labels * (problem.limits.total / labels.sum()))

@@ -1,0 +1,1 @@
+"""Column generation: the default solver, and its restricted problems."""

@@ -1,0 +1,149 @@
+"""Hot start: a few multiplicative steps with large powers over all pairs, to find where the support is.
+
+n_e <- rescale(n_e (b_e / max b)^p): after six passes nearly all of an optimal design's mass lies on a few times its
+support. Powers (5, 4, 3.5, 3, 3, 2.5) for criteria of degree 0 such as LogDet, halved for Trace, whose sensitivities
+are of second order in A^-1; found on one real pool and used on all.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxdesign import _arrays
+from jaxdesign.analysis import analyse
+from jaxdesign.budget.limits import capacity
+from jaxdesign.criteria.log_det import LogDet
+from jaxdesign.methods.room import rescale
+from jaxdesign.pricing.memory import some_prompts
+from jaxdesign.pricing.passes import price
+from jaxdesign.problem import Problem
+from jaxdesign.solvers.dense.problem import DenseProblem, dense_part, even_allocation, information, sensitivities
+
+POWERS = (5.0, 4.0, 3.5, 3.0, 3.0, 2.5)
+EVEN = 0.01  # share kept on the even allocation, so that no direction starves where there are few pairs;
+FEW = 40  # less in proportion where there are more than FEW x d: there it would only blur the support
+FAINT = 1e-18  # smallest weight of a candidate pair
+SMALL = 1e-6  # labels below this share of the largest are not looked at
+LARGE = 2**21  # pair slots above which only leading prompts take part
+
+
+class HotStart(NamedTuple):
+    """Dense labels over some prompts with the sensitivities they were last scored at, in the units of the steps."""
+
+    prompts: Int[np.ndarray, " q"]  # index in the pool; past its end for padding
+    labels: Float[np.ndarray, "q k k"]  # in units of `label_unit`
+    sensitivities: Float[np.ndarray, "q k k"]
+    passes: int
+    label_unit: float
+    unit: float  # of the criterion
+
+    def criterion_slope(self) -> float:
+        """sum_e b_e n_e, in the units of the criterion."""
+        return self.unit * float(np.sum(self.labels * self.sensitivities, dtype=np.float64))
+
+
+def hot_start(problem: Problem) -> HotStart:
+    """Run the multiplicative steps on the device; the result comes to the host once.
+
+    Pools of more than LARGE pair slots are first cut to the prompts with the most sensitive pairs at the even
+    allocation, found in one pass; the rest of the pool is left to pricing.
+    """
+    limits, source, criterion = problem.limits, problem.source, problem.criterion
+    prompts, extra = np.arange(source.slots), 0
+    chunks, length = source.copies.shape[:2]
+    wanted = LARGE // problem.pool.completions**2 // length  # chunks of prompts
+    if wanted < chunks:
+        prompts, extra = _leading_prompts(problem, wanted * length), 1
+    if len(prompts) < source.slots:
+        source = some_prompts(source, prompts.reshape(-1, length))
+    inside = np.minimum(prompts, len(limits.per_pair) - 1)
+    powers = np.array(POWERS if isinstance(criterion, LogDet) else [p / 2 for p in POWERS])
+    dense = dense_part(problem, source, limits.per_pair[inside], limits.per_prompt[inside])
+    with _arrays.float64():
+        labels, sensitivities = _steps(dense, powers)
+    return HotStart(
+        prompts, np.asarray(labels), np.asarray(sensitivities), len(powers) + 1 + extra,
+        float(dense.labels), float(dense.unit),
+    )  # fmt: skip
+
+
+def _leading_prompts(problem: Problem, count: int) -> Int[np.ndarray, " q"]:
+    """The prompts with the largest sensitivity at the even allocation, in order; more if they cannot hold the total."""
+    analysis = analyse(problem, problem.even)
+    result = price(problem.source, analysis.scaled, np.asarray(np.inf, analysis.scaled.dtype))
+    order = np.argsort(-np.asarray(result.best)[..., 0].max(axis=1), kind="stable")
+    kept = order[order < problem.pool.num_prompts][:count]
+    counts = np.zeros(problem.pool.num_prompts)
+    counts[kept] = problem.pair_counts[kept]
+    if capacity(problem.limits, counts) < 4 * problem.limits.total and count < problem.source.slots:
+        return np.arange(problem.source.slots)
+    return np.sort(order[:count])
+
+
+@jax.jit
+def _steps(dense: DenseProblem, powers: Float[Array, " n"]):
+    def step(carry, power):
+        labels, b = carry
+        growth = (b / jnp.maximum(jnp.max(b), jnp.finfo(b.dtype).tiny)) ** power.astype(b.dtype)
+        # never to zero: where quotas spread the labels, weak prompts must be able to take theirs back
+        weights = jnp.maximum(labels / jnp.max(labels) * growth, FAINT)
+        moved = rescale(jnp.where(dense.room.cap > 0, weights, 0), dense.room)
+        labels = (1 - share) * moved + share * even
+        return (labels, sensitivities(dense, information(dense, labels))), None
+
+    even = even_allocation(dense)
+    pairs = jnp.sum(dense.room.cap > 0, dtype=even.dtype)
+    share = EVEN * jnp.minimum(1, FEW * dense.prior.shape[-1] / pairs)
+    powers = jnp.concatenate([jnp.zeros(1), powers])  # the first step only scores the even allocation
+    labels, b = jax.lax.scan(step, (even, jnp.ones_like(even)), powers)[0]
+    known = jnp.isfinite(labels).all() & jnp.isfinite(b).all()  # or label information is below what float32 holds
+    return jnp.where(known, labels, even), jnp.where(known, b, 1)
+
+
+def leading_pairs(
+    start: HotStart, cap: Float[np.ndarray, " p"], level: float, limit: int
+) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
+    """Pairs that are likely neither at zero nor at the cap for good, and then all that are at the cap.
+
+    Scored by log(n / cap) + 10 log(b / level) below the cap and -10 log(b / level) at it; the first `limit` pairs are
+    the working set, the pairs after them are at the cap.
+    """
+    few = np.count_nonzero(start.labels) <= 4 * limit
+    index, labels, b = positive_entries(start, 0.0 if few else SMALL * float(start.labels.max()))
+    cap = np.broadcast_to(cap[:, None], (len(cap), start.labels[0].size)).ravel()[index]
+    lean = 10 * np.log(np.maximum(b, 1e-30) / level)
+    full = labels >= 0.999 * cap
+    score = np.where(full, -lean, np.log(labels / cap) + lean)
+    chosen = np.argpartition(-score, limit)[:limit] if limit < len(score) else np.arange(len(score))
+    rest = np.setdiff1d(np.flatnonzero(full), chosen)
+    order = np.concatenate([np.sort(chosen), rest])
+    return pairs_at(start, index[order]), labels[order]
+
+
+def positive_entries(
+    start: HotStart, above: float
+) -> tuple[Int[np.ndarray, " s"], Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
+    """Flat index, labels and sensitivities of the pairs with more than `above` units of labels; labels are counted."""
+    index = np.flatnonzero(start.labels.ravel() > above)
+    labels, b = (array.ravel()[index].astype(np.float64) for array in (start.labels, start.sensitivities))
+    return index, labels * start.label_unit, b
+
+
+def pairs_at(start: HotStart, index: Int[np.ndarray, " s"]) -> Int[np.ndarray, "s 3"]:
+    """Pairs (p, i, j) of the pool at flat entries of the dense arrays."""
+    place, i, j = np.unravel_index(index, start.labels.shape)
+    return np.stack([start.prompts[place], i, j], axis=1).astype(np.int32)
+
+
+def starting_level(start: HotStart, cap: Float[np.ndarray, " q"]) -> float:
+    """Mean sensitivity of the pairs below their cap, weighted by the labels they could both lose and gain."""
+    index, labels, b = positive_entries(start, SMALL * float(start.labels.max()))
+    cap = np.broadcast_to(cap[:, None], (len(cap), start.labels[0].size)).ravel()[index]
+    weight = labels * np.maximum(1 - labels / cap, 0)
+    level = weight @ b / weight.sum() if weight.sum() > 1e-9 * labels.sum() else b.min()
+    return max(float(level), 1e-30)  # 0 where no pair can help the criterion

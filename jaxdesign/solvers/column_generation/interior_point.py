@@ -1,0 +1,203 @@
+"""Column generation with an interior point method for the restricted problem: explicit Hessians, float64 NumPy.
+
+Independent of the Newton steps of `column_generation` and good to the last digits, at O(n^3) an iteration over n pairs
+at work: a cross-check for small supports (n to about 2,000), not for large ones.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxdesign import _arrays
+from jaxdesign.analysis import check_rank, information
+from jaxdesign.budget.limits import capacity
+from jaxdesign.criteria.log_det import LogDet
+from jaxdesign.criteria.protocol import CriterionLike
+from jaxdesign.criteria.trace import Trace
+from jaxdesign.design import Design
+from jaxdesign.information import draw_label_information, pair_differences
+from jaxdesign.methods.interior_point import Point, Region, minimise
+from jaxdesign.problem import Problem
+from jaxdesign.solvers.column_generation.hot_start import hot_start, leading_pairs, starting_level
+from jaxdesign.solvers.column_generation.solver import Restricted, holding_total, merge
+from jaxdesign.solvers.states import Scored, SolverState, solver_state, warm_state
+
+AT_WORK = 2_000  # pairs of a restricted problem at most
+NEAR = 10.0  # slack, in units of mu, at which a bound counts as active
+THIN = 1e-9  # relative room below which a region has no inside to speak of
+PAGE = 512  # pairs are gathered in multiples of this, so that few shapes are compiled
+
+
+class InteriorPoint(NamedTuple):
+    """LogDet and Trace, with and without caps and quotas."""
+
+    max_passes: int = 60
+    patience: int = 6
+
+    def init(self, problem: Problem, start: Design | None) -> SolverState:
+        if not isinstance(problem.criterion, LogDet | Trace):
+            raise TypeError(
+                "crit: solver='interior_point' needs an explicit Hessian, which LogDet() and Trace(H) have, found "
+                f"{type(problem.criterion).__name__}; use solver='column_generation' or 'matrix_atoms'"
+            )
+        if start is not None and (warm := warm_state(problem, start)) is not None:
+            return warm
+        check_rank(problem)
+        begun = hot_start(problem)
+        cap = np.minimum(problem.limits.per_pair, problem.limits.total)
+        cap = cap[np.minimum(begun.prompts, problem.pool.num_prompts - 1)]
+        limit = min(AT_WORK, 20 * problem.dim + 256)
+        pairs, labels = holding_total(problem, begun, *leading_pairs(begun, cap, starting_level(begun, cap), limit))
+        return solver_state(problem, pairs, labels, begun.passes)
+
+    def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
+        restricted = workable(problem, merge(problem, state, scored))
+        labels = by_barrier(problem, restricted, max(0.01 * min(scored.relative_gap, 1.0), 0.1 * tol, 1e-12))
+        return solver_state(problem, restricted.pairs, labels, state.passes)
+
+
+def workable(problem: Problem, restricted: Restricted) -> Restricted:
+    """At most AT_WORK pairs move, and none whose prompt's quota the fixed pairs use up.
+
+    Fixed pairs within 1e-6 of their cap are put on it: what is missing there would be missing for good. New pairs come
+    after those that carry labels, so where AT_WORK binds fewer of them enter.
+    """
+    pairs, labels, at_work, level = restricted
+    quota, cap = problem.limits.per_prompt, problem.limits.per_pair[pairs[:, 0]]
+    moves = np.arange(len(pairs)) < min(at_work, AT_WORK)
+    labels = np.where(~moves & (labels > cap * (1 - 1e-6)), cap, labels)
+    spent = np.bincount(pairs[~moves, 0], weights=labels[~moves], minlength=len(quota))
+    exhausted = moves & (spent > quota * (1 - 1e-6))[pairs[:, 0]]
+    moves, labels = moves & ~exhausted, np.where(exhausted, 0.0, labels)
+    order = np.argsort(~moves, kind="stable")
+    return Restricted(pairs[order], labels[order], int(moves.sum()), level)
+
+
+def by_barrier(problem: Problem, restricted: Restricted, target: float) -> Float[np.ndarray, " s"]:
+    """Labels of the restricted problem to a relative gap of about `target`; unchanged where nothing can move."""
+    pairs, labels, at_work, level = restricted
+    moving, limits = pairs[:at_work], problem.limits
+    total = limits.total - labels[at_work:].sum()
+    spent = np.bincount(pairs[at_work:, 0], weights=labels[at_work:], minlength=len(limits.per_prompt))
+    left = limits._replace(total=total, per_prompt=limits.per_prompt - spent)
+    counts = np.bincount(moving[:, 0], minlength=len(spent)).astype(np.float64)
+    if capacity(left, counts) <= total * (1 + THIN):  # all quotas bind: open them a little, or nothing is inside
+        left = left._replace(per_prompt=left.per_prompt * (1 + 2 * THIN))
+    if at_work == 0 or capacity(left, counts) <= total * (1 + THIN):  # still full: every pair is at its cap
+        return labels
+    scale = limits.total / problem.dim  # units in which the sensitivities of the support are about 1
+    region = _region(limits.per_pair[moving[:, 0]], left.per_prompt, moving[:, 0], total, scale)
+    start = inside(region, labels[:at_work] / scale)
+    base = information(problem, pairs[at_work:], labels[at_work:])
+    objective = Objective(problem.criterion, *gather(problem, moving, scale), base, level * scale)
+    point = minimise(objective.gradient, objective.hessian, region, start, target * problem.dim)
+    return np.concatenate([cleaned(point, region) * scale, labels[at_work:]])
+
+
+def _region(cap, quota, prompts, total, scale) -> Region:
+    binding = quota[prompts] < total
+    cap = np.where(cap < total, cap, np.inf) / scale
+    if not binding.any():
+        return Region(total / scale, cap, np.zeros(0), np.zeros(len(cap), int))
+    names, group = np.unique(prompts, return_inverse=True)
+    return Region(total / scale, cap, np.minimum(quota[names], 2 * total) / scale, group)
+
+
+def inside(region: Region, x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """A point near x, strictly between 0 and the caps and inside of the quotas; its sum is not kept."""
+    x = np.minimum(0.9 * x + 0.1 * region.total / len(x), 0.95 * region.cap)
+    over = region.spent(x) / (0.95 * region.quota)
+    return x / np.maximum(region.spread(over), 1.0)
+
+
+def cleaned(point: Point, region: Region) -> Float[np.ndarray, " n"]:
+    """x with what is within a few mu of 0, of its cap or of its quota moved there.
+
+    Nothing is quite at its bound otherwise, and the next round could not tell what is free. Moves of a few mu cost no
+    more than the gap that is left. The sum is kept by what is free in all respects.
+    """
+    mu = float(np.mean(point.x * point.lower))
+    at_cap = region.cap - point.x <= NEAR * mu
+    x = np.where(point.x <= NEAR * mu, 0.0, np.where(at_cap, region.cap, point.x))
+    held = region.quota - region.spent(point.x) <= 10 * NEAR * mu
+    full, free = region.spent(np.where(at_cap, x, 0.0)), region.spent(np.where(at_cap, 0.0, x))
+    stretch = np.where(held & (free > 0), (region.quota - full) / np.where(free > 0, free, 1), 1.0)
+    if len(held):
+        x = np.where(at_cap, x, np.minimum(x * np.maximum(stretch, 0)[region.group], region.cap))
+    movable = np.where(at_cap | (region.spread(held.astype(float)) > 0), 0.0, x)
+    missing = region.total - x.sum()
+    if abs(missing) < 0.1 * movable.sum():
+        x = np.minimum(x + movable * (missing / movable.sum()), region.cap)
+    return x
+
+
+def gather(
+    problem: Problem, pairs: Int[np.ndarray, "n 3"], scale: float
+) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "r n"]]:
+    """Differences and label information times `scale` of listed pairs, float64, from the stored features."""
+    padded = np.zeros((_arrays.round_up(len(pairs), PAGE), 3), np.int32)
+    padded[: len(pairs)] = pairs
+    with _arrays.float64():
+        z, c = _gather(problem.pool, padded)
+        return np.asarray(z)[: len(pairs)], np.asarray(c)[:, : len(pairs)] * scale
+
+
+@jax.jit
+def _gather(pool, pairs):
+    return pair_differences(pool, pairs), draw_label_information(pool, pairs)
+
+
+class Objective:
+    """The criterion over listed pairs divided by `unit`: gradient -b and Hessian, averaged over draws.
+
+    With S = Z A^-1 Z^T and C = Z A^-1 H A^-1 Z^T (rows of Z times sqrt(c)): Hessian S o S (LogDet), 2 S o C (Trace).
+    """
+
+    def __init__(
+        self,
+        criterion: CriterionLike,
+        z: Float[np.ndarray, "n d"],
+        c: Float[np.ndarray, "r n"],
+        base: Float[np.ndarray, "r d d"],
+        unit: float,
+    ):
+        self.rows = [np.sqrt(info)[:, None] * z for info in c]
+        self.base, self.unit = base, unit
+        self.roots = None
+        if isinstance(criterion, Trace):
+            self.roots = [_root(H) for H in np.broadcast_to(criterion.H, base.shape)]
+
+    def gradient(self, x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """-b / unit; LinAlgError where A is not positive definite."""
+        total = np.zeros(len(x))
+        for k in range(len(self.rows)):
+            whitened, targeted = self._whitened(x, k)
+            total += np.einsum("nd,nd->n", *[whitened if targeted is None else targeted] * 2)
+        return -total / (len(self.rows) * self.unit)
+
+    def hessian(self, x: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n n"]:
+        """Second derivatives / unit."""
+        total = 0.0
+        for k in range(len(self.rows)):
+            whitened, targeted = self._whitened(x, k)
+            S = whitened @ whitened.T
+            total = total + (S * S if targeted is None else 2 * S * (targeted @ targeted.T))
+        return total / (len(self.rows) * self.unit)
+
+    def _whitened(self, x, k):
+        """Z L^-T and, for Trace, Z A^-1 H^(1/2), with A = L L^T of draw k."""
+        rows = self.rows[k]
+        inverse = np.linalg.inv(np.linalg.cholesky(self.base[k] + rows.T @ (rows * x[:, None])))
+        whitened = rows @ inverse.T
+        return whitened, None if self.roots is None else whitened @ (inverse @ self.roots[k])
+
+
+def _root(H: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d r"]:
+    """K with K K^T = H."""
+    spectrum, vectors = np.linalg.eigh(np.asarray(H, np.float64))
+    keep = spectrum > 0
+    return vectors[:, keep] * np.sqrt(spectrum[keep])

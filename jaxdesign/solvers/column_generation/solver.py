@@ -1,0 +1,169 @@
+"""Column generation: price the pool, merge the violators into a working set, solve the restricted problem, repeat.
+
+Hot start: multiplicative steps with large powers over all pairs find where the support is; projected gradient steps on
+a working set of about twice the support clean it. Then each round solves the restricted problem, by projected gradients
+while the gap is large and by a Newton step once it is small: each round cuts the gap 5 to 80 times, so a handful of
+passes over the pool suffice where first-order methods need hundreds. With caps, pairs that are at the cap for good are
+fixed and leave the working set.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxdesign import _arrays
+from jaxdesign._pairs import not_among
+from jaxdesign.analysis import check_rank
+from jaxdesign.budget.limits import capacity
+from jaxdesign.budget.oracle import linear_oracle
+from jaxdesign.design import Design
+from jaxdesign.methods import spectral_gradient
+from jaxdesign.methods.room import project
+from jaxdesign.pricing.passes import best_pairs
+from jaxdesign.problem import Problem
+from jaxdesign.solvers.column_generation import working_set
+from jaxdesign.solvers.column_generation.hot_start import (
+    HotStart,
+    hot_start,
+    leading_pairs,
+    pairs_at,
+    positive_entries,
+    starting_level,
+)
+from jaxdesign.solvers.column_generation.newton import newton_step
+from jaxdesign.solvers.states import Scored, SolverState, prompt_levels, solver_state, warm_state
+
+NEWTON_BELOW = 0.02  # relative gap below which the quadratic model is good
+PRODUCTS = 100  # Hessian products of one Newton step
+
+
+class Restricted(NamedTuple):
+    """A restricted problem: the first `at_work` pairs move, the others are fixed."""
+
+    pairs: Int[np.ndarray, "s 3"]
+    labels: Float[np.ndarray, " s"]
+    at_work: int
+    average: float  # sensitivity of a label, on average: the unit of the restricted problem
+
+
+class ColumnGeneration(NamedTuple):
+    """The default solver, with and without caps and quotas."""
+
+    max_passes: int = 60
+    patience: int = 6
+
+    def init(self, problem: Problem, start: Design | None) -> SolverState:
+        if start is not None and (warm := warm_state(problem, start)) is not None:
+            return warm
+        check_rank(problem)
+        begun = hot_start(problem)
+        inside = np.minimum(begun.prompts, problem.pool.num_prompts - 1)
+        cap = np.minimum(problem.limits.per_pair[inside], problem.limits.total)
+        level = starting_level(begun, cap)
+        limit = working_set.capacity(problem) * 3 // 4
+        pairs, labels = holding_total(problem, begun, *leading_pairs(begun, cap, level, limit))
+        average = begun.criterion_slope() / problem.limits.total
+        restricted = Restricted(pairs, labels, min(limit, len(pairs)), average)
+        return solver_state(problem, pairs, by_gradients(problem, restricted, 24), begun.passes)
+
+    def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
+        restricted = merge(problem, state, scored)
+        if scored.relative_gap < NEWTON_BELOW:
+            labels = by_newton(problem, restricted)
+        else:
+            labels = by_gradients(problem, restricted, 40)
+        return solver_state(problem, restricted.pairs, labels, state.passes)
+
+
+def holding_total(
+    problem: Problem, begun: HotStart, pairs: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The list, extended until caps and quotas let it hold the whole total; added pairs come last and stay fixed."""
+    limits = problem.limits
+    counts = np.bincount(pairs[:, 0], minlength=len(limits.per_pair)).astype(np.float64)
+    if capacity(limits, counts) >= limits.total * (1 + 1e-9):
+        return pairs, labels
+    index, values, _ = positive_entries(begun, 0.0)
+    every = pairs_at(begun, index)
+    oracle = linear_oracle(limits, every, values)
+    more = (oracle.labels > 0) & not_among(every, pairs, problem.pool.completions)
+    return np.concatenate([pairs, every[more]]), np.concatenate([labels, values[more]])
+
+
+def merge(problem: Problem, state: SolverState, scored: Scored) -> Restricted:
+    """Working set of the next round: what is not fixed at the cap, and the pairs that violate optimality most."""
+    completions, priced = problem.pool.completions, scored.priced
+    levels = np.maximum(prompt_levels(problem, state.pairs, state.labels, scored.sensitivities), 1e-300)
+    level, gap = float(levels.min()), min(scored.relative_gap, 1.0)
+    limit = 3 * problem.dim + 256
+    found, values = best_pairs(priced.result, level * (1 + 0.1 * gap), 4 * limit, priced.result.unit)
+    new, first = np.unique(np.concatenate([priced.pairs, found]), axis=0, return_index=True)
+    values = np.concatenate([priced.sensitivities, values])[first]
+    useful = (values > levels[new[:, 0]]) & not_among(new, state.pairs, completions)
+    new, values = new[useful], values[useful]
+    chosen = diverse(new, values / levels[new[:, 0]], completions, 2, limit)
+    new, values = new[chosen], values[chosen]
+
+    rivals = levels.copy()  # a pair at its cap is safe there only if no pair left out of its prompt is better
+    np.maximum.at(rivals, new[:, 0], np.where(np.isfinite(problem.limits.per_prompt[new[:, 0]]), values, 0))
+    lean = scored.sensitivities / rivals[state.pairs[:, 0]] - 1
+    full = state.labels >= problem.limits.per_pair[state.pairs[:, 0]] * (1 - 1e-6)
+    fixed = full & (lean > max(0.02, 10 * gap))
+    crowd = int((~fixed).sum()) + len(new) - working_set.capacity(problem)
+    if crowd > 0:  # too many pairs at work: those whose sensitivity speaks most clearly stay as they are
+        at_work = np.flatnonzero(~fixed)
+        fixed[at_work[np.argsort(-np.abs(lean[at_work]), kind="stable")[:crowd]]] = True
+    pairs = np.concatenate([state.pairs[~fixed], new, state.pairs[fixed]])
+    labels = np.concatenate([state.labels[~fixed], np.zeros(len(new)), state.labels[fixed]])
+    average = float(scored.sensitivities @ state.labels) / problem.limits.total
+    return Restricted(pairs, labels, int((~fixed).sum()) + len(new), average)
+
+
+def by_gradients(problem: Problem, restricted: Restricted, iterations: int) -> Float[np.ndarray, " s"]:
+    """Labels after at most `iterations` projected gradient steps on the restricted problem."""
+    with _arrays.float64():
+        ws, criterion, u = _gather(problem, restricted)
+        return _labels(restricted, ws, _gradients(ws, criterion, u, iterations))
+
+
+@jax.jit
+def _gradients(ws, criterion, u, iterations):
+    objective = working_set.objective(ws, criterion)
+    return spectral_gradient.minimise(objective, lambda v: project(v, ws.room), u, 0.05, iterations, 5e-5).x
+
+
+def by_newton(problem: Problem, restricted: Restricted) -> Float[np.ndarray, " s"]:
+    """Labels after a Newton step on the restricted problem."""
+    with _arrays.float64():
+        ws, criterion, u = _gather(problem, restricted)
+        return _labels(restricted, ws, _newton(ws, criterion, u, PRODUCTS))
+
+
+_newton = jax.jit(newton_step)
+
+
+def _gather(problem, restricted):
+    pairs, labels, at_work, average = restricted
+    unit = max(average * problem.limits.total / problem.dim, 1e-300)
+    return working_set.gather(problem, pairs[:at_work], labels[:at_work], (pairs[at_work:], labels[at_work:]), unit)
+
+
+def _labels(restricted, ws, u):
+    moved = np.asarray(u, np.float64)[: restricted.at_work] * float(ws.scale)
+    return np.concatenate([moved, restricted.labels[restricted.at_work :]])
+
+
+def diverse(
+    pairs: Int[np.ndarray, "s 3"], values: Float[np.ndarray, " s"], completions: int, per_completion: int, limit: int
+) -> np.ndarray:
+    """Indices of the largest values, taking no more than `per_completion` pairs of any first completion."""
+    order = np.argsort(-values, kind="stable")
+    owner = pairs[order, 0].astype(np.int64) * completions + pairs[order, 1]
+    by_owner = np.argsort(owner, kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[by_owner] = np.arange(len(order)) - np.searchsorted(owner[by_owner], owner[by_owner], side="left")
+    return order[rank < per_completion][:limit]

@@ -1,0 +1,146 @@
+"""The restricted problem: a working set of pairs, the rest of the allocation held fixed.
+
+Differences are gathered once and kept in float32 blocks. Capacity is a static function of the pool's shapes, so that
+values, budgets and the number of pairs at work cause no recompilation; loops run over the blocks in use only.
+
+Variables are u = labels / scale with scale = total / d, and the criterion is divided by sum_e b_e n_e / d at the start.
+In these units LogDet without a prior has b = 1 on the support of an optimal design and a Hessian with diagonal 1.
+Differences are whitened by the even allocation (`whitening`), and multiplied by scale^(1/2), so that A = base + sum_e
+u_e c_e z_e z_e^T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from jaxdesign import _arrays
+from jaxdesign.analysis import information as information_of
+from jaxdesign.criteria.in_basis import in_basis
+from jaxdesign.criteria.protocol import CriterionLike
+from jaxdesign.information import draw_label_information, pair_differences
+from jaxdesign.methods.room import Room
+from jaxdesign.problem import Problem
+from jaxdesign.solvers.dense.whitening import whitening
+
+BLOCK = 1024
+
+
+class WorkingSet(NamedTuple):
+    """Pairs at work, in blocks, padded with zero rows."""
+
+    rows: Float[Array, "n block d"]  # differences z W scale^(1/2), float32, for directions and Hessian products
+    exact: Float[Array, "n block d"]  # the same in float64, for gradients
+    label_info: Float[Array, "n r block"]
+    room: Room  # in units of u, (n * block,)
+    base: Float[Array, "r d d"]  # prior and fixed pairs, float64
+    scale: Float[Array, ""]
+    blocks: Int[Array, ""]  # blocks in use
+
+
+def capacity(problem: Problem) -> int:
+    """Pairs a working set can hold: supports have about 15 d pairs, twice that while they are being found."""
+    return _arrays.round_up(min(40 * problem.dim + BLOCK, max(int(problem.pair_counts.sum()), 1)), BLOCK)
+
+
+def gather(
+    problem: Problem,
+    pairs: Int[np.ndarray, "s 3"],
+    labels: Float[np.ndarray, " s"],
+    fixed: tuple[Int[np.ndarray, "t 3"], Float[np.ndarray, " t"]],
+    unit: float,
+) -> tuple[WorkingSet, CriterionLike, Float[Array, " n"]]:
+    """Working set of the listed pairs beside `fixed` pairs and labels; its criterion; and its start in its units.
+
+    `unit` is what the criterion is divided by. Call inside `_arrays.float64()`.
+    """
+    limits, size = problem.limits, capacity(problem)
+    base, total = information_of(problem, *fixed), limits.total - fixed[1].sum()
+    scale = limits.total / problem.dim
+    padded = np.zeros((size, 3), np.int32)
+    padded[: len(pairs)] = pairs
+    used = -(-len(pairs) // BLOCK)
+    basis = whitening(problem.even)
+    rows, exact, label_info = _gather(problem.pool, padded.reshape(-1, BLOCK, 3), used, basis * np.sqrt(scale))
+    cap = np.zeros(size)
+    cap[: len(pairs)] = np.minimum(limits.per_pair[pairs[:, 0]], limits.total) / scale
+    quota, prompt = None, None
+    if limits.has_quotas:
+        names, index = np.unique(pairs[:, 0], return_inverse=True)
+        quota = np.full(size, np.inf)
+        spent = np.bincount(fixed[0][:, 0], weights=fixed[1], minlength=len(limits.per_prompt))
+        quota[: len(names)] = np.minimum(limits.per_prompt - spent, 2 * limits.total)[names] / scale
+        prompt = np.full(size, size - 1, np.int32)
+        prompt[: len(pairs)] = index
+    start = np.zeros(size)
+    start[: len(pairs)] = labels / scale
+    room = Room(jnp.asarray(cap), jnp.asarray(total / scale), quota, prompt)
+    base, criterion = _in_basis(problem.criterion, basis, base, np.float64(unit))
+    return WorkingSet(rows, exact, label_info, room, base, jnp.asarray(scale), used), criterion, jnp.asarray(start)
+
+
+@jax.jit
+def _in_basis(criterion, basis, base, unit):
+    return _arrays.contract("ji,rjk,kl->ril", basis, base, basis), in_basis(criterion, basis, unit)
+
+
+@jax.jit
+def _gather(pool, pairs, used, basis):
+    """Differences in a basis, and label information, block by block; blocks not in use stay zero."""
+    draws = pool.num_draws or 1
+    rows = jnp.zeros((*pairs.shape[:2], pool.dim), jnp.float32)
+    label_info = jnp.zeros((pairs.shape[0], draws, pairs.shape[1]), jnp.float64)
+
+    def one(k, arrays):
+        rows, exact, label_info = arrays
+        z = jnp.matmul(pair_differences(pool, pairs[k]), basis, precision=_arrays.HIGHEST)
+        info = draw_label_information(pool, pairs[k])
+        return rows.at[k].set(z.astype(rows.dtype)), exact.at[k].set(z), label_info.at[k].set(info)
+
+    return lax.fori_loop(0, used, one, (rows, rows.astype(jnp.float64), label_info))
+
+
+def _rows(ws: WorkingSet, k: Array, dtype) -> tuple[Float[Array, "block d"], Float[Array, "r block"]]:
+    return (ws.exact[k] if dtype == jnp.float64 else ws.rows[k]), ws.label_info[k].astype(dtype)
+
+
+def information(ws: WorkingSet, u: Float[Array, " n"], dtype=jnp.float32) -> Float[Array, "r d d"]:
+    """A(u) = base + sum_e u_e c_e z_e z_e^T, products in `dtype`, the sum over blocks in float64."""
+    labels = u.astype(dtype).reshape(ws.rows.shape[:2])
+
+    def add(k, total):
+        rows, label_info = _rows(ws, k, dtype)
+        part = [_arrays.contract("sd,se->de", rows * (w * labels[k])[:, None], rows) for w in label_info]
+        return total + jnp.stack(part).astype(total.dtype)
+
+    total = lax.fori_loop(0, ws.blocks, add, ws.base)
+    return (total + jnp.swapaxes(total, 1, 2)) / 2
+
+
+def sensitivities(ws: WorkingSet, factors: Float[Array, "r d d"]) -> Float[Array, " n"]:
+    """b_e in units of u as float64, for F F^T = G; products in the dtype of the factors; 0 for padding."""
+
+    def score(k, b):
+        rows, label_info = _rows(ws, k, factors.dtype)
+        draws = [jnp.sum(jnp.matmul(rows, f, precision=_arrays.HIGHEST) ** 2, axis=-1) for f in factors]
+        return b.at[k].set(jnp.mean(jnp.stack(draws) * label_info, axis=0))
+
+    start = jnp.zeros(ws.rows.shape[:2], factors.dtype)
+    return lax.fori_loop(0, ws.blocks, score, start).reshape(-1).astype(jnp.float64)
+
+
+def objective(ws: WorkingSet, criterion) -> Callable:
+    """u -> (criterion, gradient); vectors in float64, products over pairs in float32."""
+
+    def value_and_gradient(u):
+        matrix = information(ws, u)
+        factors = criterion.factors(matrix).astype(jnp.float32)
+        return criterion.value(matrix), -sensitivities(ws, factors)
+
+    return value_and_gradient

@@ -1,0 +1,119 @@
+"""`frank_wolfe` and `multiplicative` behind `optimize`: several steps on the device between two certificates."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxdesign import _arrays
+from jaxdesign._pairs import check_pairs
+from jaxdesign.analysis import check_rank
+from jaxdesign.design import Design
+from jaxdesign.methods.room import rescale
+from jaxdesign.problem import Problem
+from jaxdesign.solvers.dense.frank_wolfe import frank_wolfe_steps
+from jaxdesign.solvers.dense.multiplicative import default_power, multiplicative_steps
+from jaxdesign.solvers.dense.problem import DenseProblem, dense_of, even_allocation
+from jaxdesign.solvers.states import Scored, SolverState, solver_state, without_dust
+
+FIRST = 5  # steps before the first certificate; then a quarter of the passes made so far, at most LONGEST
+LONGEST = 50
+
+
+class DenseMemory(NamedTuple):
+    """The problem and the allocation on the device."""
+
+    problem: DenseProblem
+    labels: Float[Array, "p k k"]
+
+
+class FrankWolfe(NamedTuple):
+    """Frank-Wolfe steps; see `frank_wolfe`."""
+
+    max_passes: int = 2_000
+    patience: int = 12
+
+    def init(self, problem: Problem, start: Design | None) -> SolverState:
+        return self._advance(problem, begin(problem, start, 0.99), 0, FIRST, 0.0)
+
+    def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
+        return self._advance(problem, state.memory, state.passes, steps_after(state.passes), tol)
+
+    def _advance(self, problem, memory, passes, steps, tol):
+        with _arrays.float64():
+            labels = _frank_wolfe_steps(memory.problem, memory.labels, steps)
+        return sparse_state(problem, labels, memory._replace(labels=labels), passes + steps, tol)
+
+
+class Multiplicative(NamedTuple):
+    """Multiplicative steps; see `multiplicative`. power None: 1.8 times the monotone one."""
+
+    max_passes: int = 1_000
+    patience: int = 12
+    power: float | None = None
+
+    def init(self, problem: Problem, start: Design | None) -> SolverState:
+        return self._advance(problem, begin(problem, start, 0.9), 0, FIRST, 0.0)
+
+    def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
+        return self._advance(problem, state.memory, state.passes, steps_after(state.passes), tol)
+
+    def _advance(self, problem, memory, passes, steps, tol):
+        power = 1.8 * default_power(problem.criterion) if self.power is None else self.power
+        with _arrays.float64():
+            labels, best = _multiplicative_steps(memory.problem, memory.labels, steps, np.float64(power))
+        return sparse_state(problem, best, memory._replace(labels=labels), passes + steps, tol)
+
+
+def steps_after(passes: int) -> int:
+    """Steps until the next certificate, which costs about as much as one of them."""
+    return int(np.clip(passes // 4, FIRST, LONGEST))
+
+
+@jax.jit
+def _frank_wolfe_steps(problem, labels, steps):
+    return frank_wolfe_steps(problem, labels, steps).labels
+
+
+@jax.jit
+def _multiplicative_steps(problem, labels, steps, power):
+    state = multiplicative_steps(problem, labels, steps, power)
+    return state.labels, state.best
+
+
+def begin(problem: Problem, start: Design | None, kept: float) -> DenseMemory:
+    """Even allocation, or a mixture with the share `kept` of an earlier design."""
+    check_rank(problem)
+    dense = dense_of(problem)
+    with _arrays.float64():
+        return DenseMemory(dense, _start(dense, None if start is None else _as_dense(problem, dense, start) * kept))
+
+
+def _as_dense(problem: Problem, dense: DenseProblem, start: Design) -> Float[np.ndarray, "p k k"]:
+    check_pairs(problem.pool, start.pairs)
+    labels = np.zeros((problem.source.slots, *[problem.pool.completions] * 2), problem.source.dtype)
+    total = problem.limits.total / float(dense.labels)
+    labels[tuple(np.asarray(start.pairs).T)] = start.labels * (total / start.labels.sum())
+    return labels
+
+
+@jax.jit
+def _start(problem: DenseProblem, given: Any):
+    even = even_allocation(problem)
+    if given is None:
+        return even
+    inside = jnp.where(problem.room.cap > 0, given, 0)
+    return rescale(inside + even * (1 - jnp.sum(inside) / problem.room.total), problem.room)
+
+
+def sparse_state(problem: Problem, labels: Float[Array, "p k k"], memory: Any, passes: int, tol: float) -> SolverState:
+    """State of a dense allocation, less the smallest labels that together are tol / 20 of the total."""
+    dense = np.asarray(labels)[: problem.pool.num_prompts]
+    pairs = np.argwhere(dense > 0).astype(np.int32)
+    values = dense[tuple(pairs.T)].astype(np.float64) * float(memory.problem.labels)
+    keep = without_dust(problem, pairs, values, min(tol, 1e-2) / 20)
+    return solver_state(problem, pairs[keep], values[keep], passes)._replace(memory=memory)

@@ -1,0 +1,154 @@
+"""A design problem over dense allocations, traceable: what `frank_wolfe` and `multiplicative` share.
+
+Everything here has static shapes and runs on the device, inside the caller's jit and vmap. Passes over the pool are in
+its working dtype, the d x d algebra in float64, so every function is to be called inside `_arrays.float64()`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxdesign import _arrays, _checks
+from jaxdesign._arrays import contract
+from jaxdesign.budget.budget import Budget
+from jaxdesign.budget.limits import Limits
+from jaxdesign.criteria.in_basis import in_basis
+from jaxdesign.criteria.protocol import CriterionLike
+from jaxdesign.criteria.worst_case import WorstCase
+from jaxdesign.methods.room import Room, rescale
+from jaxdesign.pool import CompletionPool
+from jaxdesign.pricing.memory import MemorySource, memory_source
+from jaxdesign.pricing.passes import pairs_information
+from jaxdesign.problem import Problem, check_kinds
+from jaxdesign.solvers.dense.allocations import dense_candidates, dense_information, dense_sensitivities
+from jaxdesign.solvers.dense.whitening import criterion_unit, power_of_two_near, whitened_source, whitening
+
+
+class DenseProblem(NamedTuple):
+    """Pool, criterion, prior and limits as arrays, in whitened coordinates (`whitening`).
+
+    Pairs are slots (p, i, j), i < j, of the source's prompts. Labels are counted in units of `labels`; the criterion is
+    divided by `unit`.
+    """
+
+    source: MemorySource  # features phi W labels^(1/2)
+    criterion: CriterionLike
+    prior: Float[Array, "r d d"]  # float64
+    room: Room  # (P, K, K), in the source's dtype
+    basis: Float[Array, "d d"]  # W
+    labels: Float[Array, ""]
+    unit: Float[Array, ""]
+
+
+def dense_problem(pool: CompletionPool, criterion: CriterionLike, limits: Limits, prior: Any) -> DenseProblem:
+    """The problem in the pool's working dtype, traceable."""
+    source = memory_source(pool)
+    if isinstance(criterion, WorstCase):
+        criterion = criterion.smooth()  # the maximum itself has no gradient where two targets are equal
+    pairs = jnp.maximum(jnp.sum(dense_candidates(source), dtype=prior.dtype), 1)
+    even = prior + pairs_information(source) * (jnp.asarray(limits.total, prior.dtype) / pairs)
+    return whitened(source, criterion, prior, limits, even)
+
+
+def dense_of(problem: Problem) -> DenseProblem:
+    """The same of a problem that was validated on the host."""
+    limits = problem.limits
+    return dense_part(problem, problem.source, limits.per_pair, limits.per_prompt)
+
+
+def dense_part(problem: Problem, source: MemorySource, per_pair, per_prompt) -> DenseProblem:
+    """The problem over the prompts of a source, whose limits are given."""
+    limits = Limits(problem.limits.total, per_pair, per_prompt if problem.limits.has_quotas else None)
+    with _arrays.float64():
+        return _whitened(source, problem.criterion, jnp.asarray(problem.prior), limits, jnp.asarray(problem.even))
+
+
+def whitened(source, criterion, prior, limits: Limits, even: Float[Array, "r d d"]) -> DenseProblem:
+    """The problem in the coordinates that whiten `even`; traceable, inside `_arrays.float64()`."""
+    basis, labels = whitening(even), power_of_two_near(jnp.asarray(limits.total, even.dtype), 4)
+    unit = criterion_unit(criterion, even)
+    prior = contract("ji,rjk,kl->ril", basis, prior, basis)
+    return DenseProblem(
+        whitened_source(source, basis * jnp.sqrt(labels)),
+        in_basis(criterion, basis, unit),
+        (prior + jnp.swapaxes(prior, 1, 2)) / 2,
+        dense_room(source, in_label_units(limits, labels)),
+        basis,
+        labels,
+        unit,
+    )
+
+
+_whitened = jax.jit(whitened)
+
+
+def in_label_units(limits: Limits, labels: Float[Array, ""]) -> Limits:
+    """Limits with labels counted in units of `labels`; None kept."""
+    over = [None if limit is None else jnp.asarray(limit, labels.dtype) / labels for limit in limits[:3]]
+    return Limits(*over)
+
+
+def dense_room(source: MemorySource, limits: Limits) -> Room:
+    """Limits of every pair slot, 0 for what is no candidate; None for per_pair or per_prompt means no limit."""
+    dtype = source.dtype
+    total = jnp.asarray(limits.total, dtype)
+    cap = total if limits.per_pair is None else jnp.minimum(_by_slot(limits.per_pair, source), total)
+    quota = None if limits.per_prompt is None else jnp.minimum(_by_slot(limits.per_prompt, source), 2 * total)
+    return Room(dense_candidates(source) * (cap if cap.ndim == 0 else cap[:, None, None]), total, quota)
+
+
+def _by_slot(limit, source):
+    """One number per prompt of the source in its dtype, padding included."""
+    limit = jnp.asarray(limit, source.dtype)
+    return jnp.full(source.slots, limit) if limit.ndim == 0 else jnp.pad(limit, (0, source.slots - limit.shape[0]))
+
+
+def information(problem: DenseProblem, labels: Float[Array, "p k k"]) -> Float[Array, "r d d"]:
+    """A = prior + sum_e n_e c_e z_e z_e^T: assembled in the source's dtype, added in float64."""
+    return problem.prior + dense_information(problem.source, labels).astype(problem.prior.dtype)
+
+
+def in_coordinates(problem: DenseProblem, matrix: Float[Array, "r d d"]) -> Float[Array, "r d d"]:
+    """An information matrix of the features as they are, in the problem's coordinates."""
+    return contract("ji,rjk,kl->ril", problem.basis, matrix, problem.basis)
+
+
+def sensitivities(problem: DenseProblem, matrix: Float[Array, "r d d"]) -> Float[Array, "p k k"]:
+    """b of every candidate pair at A, in the source's dtype and the problem's units; 0 elsewhere."""
+    factors = problem.criterion.factors(matrix)
+    return dense_sensitivities(problem.source, factors.astype(problem.source.dtype))
+
+
+def even_allocation(problem: DenseProblem) -> Float[Array, "p k k"]:
+    """As many labels on every candidate pair as on any other, but for caps and quotas."""
+    return rescale((problem.room.cap > 0).astype(problem.room.cap.dtype), problem.room)
+
+
+def check_arguments(pool: Any, crit: Any, budget: Any, passes: Any) -> None:
+    """TypeError or ValueError for what can be seen without looking at traced values."""
+    check_kinds(pool, crit)
+    if not isinstance(budget, Budget | Limits):
+        raise TypeError(f"budget: expected jaxdesign.Budget or jaxdesign.budget.Limits, found {type(budget).__name__}")
+    for name in ("per_pair", "per_prompt"):
+        if np.shape(getattr(budget, name)) not in ((), (pool.num_prompts,)):
+            shape = np.shape(getattr(budget, name))
+            raise ValueError(f"budget.{name}: shape {shape} found; expected a scalar or ({pool.num_prompts},)")
+    if not _arrays.is_traced(passes):
+        _checks.whole_number(passes, "passes", 1)
+
+
+def limits_of(budget: Budget | Limits) -> Limits:
+    """Numbers as float64 arrays, None kept: whether there is a limit is part of the program, its value is not."""
+    total, per_pair, per_prompt = budget.total, budget.per_pair, budget.per_prompt
+    return Limits(*(None if v is None else jnp.asarray(v, jnp.float64) for v in (total, per_pair, per_prompt)))
+
+
+def constant(tree: Any) -> Any:
+    """The same values, which differentiation takes for constants: no derivative passes through a solver."""
+    return jax.tree.map(lambda leaf: lax.stop_gradient(jnp.asarray(leaf)), tree)

@@ -1,0 +1,136 @@
+"""What a solver is, and what passes between its steps: allocations, what a pass tells about them, levels.
+
+A solver is two pure functions, `init` and `step`, over a `SolverState`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxdesign._pairs import check_pairs, not_among, pair_keys
+from jaxdesign.analysis import Analysis, analyse, information, usable
+from jaxdesign.budget.limits import capacity
+from jaxdesign.budget.oracle import exact_total
+from jaxdesign.budget.required import free_part
+from jaxdesign.certificates.separable import Priced, certify, cold_level
+from jaxdesign.design import Design
+from jaxdesign.problem import Problem
+
+
+class SolverState(NamedTuple):
+    """Allocation between two passes."""
+
+    pairs: Int[np.ndarray, "s 3"]  # in order (p, i, j)
+    labels: Float[np.ndarray, " s"]  # positive, summing to the total
+    passes: int  # over the pool so far, those inside of `init` and `step` included
+    memory: Any = None  # the solver's own
+
+
+class Scored(NamedTuple):
+    """An allocation with everything one pass tells about it."""
+
+    matrix: Float[np.ndarray, "r d d"]
+    analysis: Analysis
+    sensitivities: Float[np.ndarray, " s"]  # of the allocation's pairs, float64
+    priced: Priced
+    relative_gap: float
+
+
+class Solver(Protocol):
+    """What the loop needs of a solver."""
+
+    max_passes: int  # default limit
+    patience: int  # passes without a smaller gap after which it has stalled
+
+    def init(self, problem: Problem, start: Design | None) -> SolverState:
+        """First allocation; from an earlier design where one is given."""
+
+    def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
+        """A better allocation."""
+
+
+def movable(problem: Problem, pairs: np.ndarray, labels: np.ndarray) -> Float[np.ndarray, " s"]:
+    """Labels a pair could both lose and gain; 0 at the cap."""
+    cap = problem.limits.per_pair[pairs[:, 0]]
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(cap), labels, labels * np.maximum(1 - labels / cap, 0))
+
+
+def prompt_levels(
+    problem: Problem, pairs: np.ndarray, labels: np.ndarray, b: Float[np.ndarray, " s"]
+) -> Float[np.ndarray, " p"]:
+    """Sensitivity at which a pair would be indifferent: one for all prompts, more for a prompt held by its quota."""
+    limits, prompts = problem.limits, pairs[:, 0]
+    weight, size = movable(problem, pairs, labels), len(limits.per_prompt)
+    level = free_level(problem, pairs, labels, b)
+    held = np.bincount(prompts, weights=labels, minlength=size) >= limits.per_prompt * (1 - 1e-6)
+    mass = np.bincount(prompts, weights=weight, minlength=size)
+    mean = np.bincount(prompts, weights=weight * b, minlength=size) / np.maximum(mass, 1e-300)
+    own = held & (mass > 1e-6 * np.minimum(limits.per_prompt, limits.total))
+    return np.where(own, np.maximum(mean, level), level)
+
+
+def free_level(problem: Problem, pairs: np.ndarray, labels: np.ndarray, b: Float[np.ndarray, " s"]) -> float:
+    """Mean sensitivity of the pairs that are free to move in prompts below their quota.
+
+    Where there is none, the level lies anywhere below all pairs with labels: the smallest of theirs.
+    """
+    limits, prompts = problem.limits, pairs[:, 0]
+    spent = np.bincount(prompts, weights=labels, minlength=len(limits.per_prompt))
+    loose = (spent < limits.per_prompt * (1 - 1e-6))[prompts]
+    weight = movable(problem, pairs, labels) * loose
+    if weight.sum() > 1e-9 * limits.total:
+        return float(weight @ b / weight.sum())
+    return float(b.min())
+
+
+DUST = 1e-7  # labels below this share of the mean are dropped
+
+
+def warm_state(problem: Problem, start: Design) -> SolverState | None:
+    """An earlier design scaled to this budget, with the best other pairs where its own cannot hold the total.
+
+    None where it leaves A singular, so that the solver starts afresh.
+    """
+    check_pairs(problem.pool, start.pairs)
+    pairs, labels = free_part(problem.decided, start.pairs, start.labels, problem.pool.completions)
+    if not len(pairs):
+        return None
+    matrix = information(problem, pairs, labels)
+    analysis = analyse(problem, matrix)
+    if not usable(problem, analysis):
+        return None
+    counts = np.bincount(pairs[:, 0], minlength=len(problem.limits.per_pair)).astype(np.float64)
+    passes = 0
+    if capacity(problem.limits, counts) < problem.limits.total * (1 - 1e-9):
+        priced = certify(problem, matrix, analysis, cold_level(problem, analysis))
+        passes, oracle = 2, priced.oracle.labels
+        more = (oracle > 0) & not_among(priced.pairs, pairs, problem.pool.completions)
+        if capacity(problem.limits, counts) + oracle[more].sum() < problem.limits.total:
+            return None
+        pairs = np.concatenate([pairs, priced.pairs[more]])
+        labels = np.concatenate([labels, 1e-3 * oracle[more]])
+    return solver_state(problem, pairs, labels, passes)
+
+
+def solver_state(problem: Problem, pairs: np.ndarray, labels: np.ndarray, passes: int) -> SolverState:
+    """State without dust, in the order of the pairs, summing to the total."""
+    keep = labels > DUST * problem.limits.total / max(len(labels), 1)
+    pairs, labels = pairs[keep], labels[keep]
+    order = np.argsort(pair_keys(pairs, problem.pool.completions))
+    pairs, labels = pairs[order], labels[order]
+    return SolverState(pairs, exact_total(problem.limits, pairs, labels), passes)
+
+
+def without_dust(
+    problem: Problem, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"], share: float
+) -> np.ndarray:
+    """True for all but the smallest labels, of at most `share` of the total, if the caps let the rest hold it."""
+    order = np.argsort(labels, kind="stable")
+    keep = np.ones(len(labels), bool)
+    keep[order[np.cumsum(labels[order]) <= share * problem.limits.total]] = False
+    counts = np.bincount(pairs[keep, 0], minlength=problem.pool.num_prompts).astype(np.float64)
+    return keep if capacity(problem.limits, counts) >= problem.limits.total * (1 + 1e-9) else np.ones(len(labels), bool)

@@ -1,0 +1,109 @@
+"""Targets: covariances of features within prompts, which say where errors of a policy matter."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxdesign import _arrays, _checks
+from jaxdesign.pool import CompletionPool, bare_pool, centred_features
+
+
+def policy_target(pool: CompletionPool, log_weights: Float[Array, "p k"] | None = None) -> Float[Array, "d d"]:
+    """H = mean over prompts of Cov[phi] under softmax(log_weights), the curvature of the policy's loss of quality.
+
+    H = (1/P') sum_p sum_k w_pk (phi_pk - mu_p)(phi_pk - mu_p)^T, mu_p = sum_k w_pk phi_pk, w_p = softmax over the
+    existing completions; no K - 1 correction; P' counts prompts with at least one completion.
+
+    Args:
+        pool: completions sampled from the policy whose errors matter (log_weights None: equal weights), or from
+            another one.
+        log_weights: (P, K) log importance weights, for instance log pi - log pi_sampling; constants per prompt cancel.
+
+    Returns:
+        (d, d), float32 (float64 for float64 features).
+
+    Raises:
+        ValueError: log_weights of another shape; outside of jit also NaN or inf in one of an existing completion (-inf,
+            a weight of 0, is allowed).
+
+    Numerics: accumulated in units of the largest centred feature, so that only the result has to be in the range of its
+    dtype: float32 ends at entries of 1.2e-38, below which they are 0, and 3.4e38. `second_moment` has no such end.
+    Source: arXiv 2606.19607; the expected policy gap is (beta/2) tr(H F^-1).
+    """
+    shape = (pool.num_prompts, pool.completions)
+    if log_weights is None:
+        log_weights = jnp.zeros(shape)
+    _checks.same_shape(jnp.shape(log_weights), shape, "log_weights", "(prompts, completions)")
+    pool, log_weights = _arrays.replicated((pool, log_weights))
+    log_weights = jnp.asarray(log_weights, _arrays.compute_dtype(pool.features.dtype))
+    if not _arrays.is_traced(pool, log_weights):
+        given = np.asarray(log_weights)
+        _checks.finite(np.where(np.isneginf(given), 0, given), "log_weights", pool.mask, ("prompt", "completion"))
+    return _policy_target(pool, log_weights)
+
+
+@jax.jit
+def _policy_target(pool, log_weights):
+    alive = jnp.any(pool.mask, axis=1)
+    dtype = log_weights.dtype
+    shares = completion_shares(pool, log_weights)
+    return mixed_covariance(pool, shares, alive.astype(dtype) / jnp.sum(alive).astype(dtype))
+
+
+def completion_shares(pool: CompletionPool, log_weights: Float[Array, "p k"]) -> Float[Array, "p k"]:
+    """softmax(log_weights) over the existing completions of each prompt; 0 in masked slots. Traceable."""
+    return _shares(pool.mask, log_weights)
+
+
+@jax.jit  # the -inf of masked slots stays inside, where `jax_debug_infs` does not stop at it
+def _shares(mask, log_weights):
+    alive = jnp.any(mask, axis=1)
+    logits = jnp.where(mask, log_weights, -jnp.inf)
+    return jnp.where(mask, jax.nn.softmax(jnp.where(alive[:, None], logits, 0), axis=1), 0)
+
+
+def mixed_covariance(
+    pool: CompletionPool, shares: Float[Array, "p k"], prompt_weights: Float[Array, " p"]
+) -> Float[Array, "d d"]:
+    """sum_p v_p Cov_p[phi], Cov_p under the shares (they sum to 1) of the completions of a prompt. Traceable."""
+    features = centred_features(pool)  # centring first keeps the subtraction of the weighted mean well conditioned
+    unit = _arrays.power_of_two_below(jnp.max(jnp.abs(features)))  # in such units squares stay in range
+    features = features / unit
+
+    def chunk(part):
+        rows, share, weight = part
+        rows = rows - jnp.sum(share[..., None] * rows, axis=1, keepdims=True)
+        return _arrays.contract("pkd,pke->de", rows * (share * weight[:, None])[..., None], rows)
+
+    arrays = features, shares.astype(features.dtype), prompt_weights.astype(features.dtype)
+    total = _arrays.sum_chunks(chunk, arrays, _arrays.chunk_length(*features.shape))
+    return (total + total.T) / 2 * unit * unit
+
+
+def second_moment(pool: CompletionPool) -> Float[np.ndarray, "d d"]:
+    """C = mean over existing completions of phi phi^T, phi centred within the prompt; float64 on the host.
+
+    For pools without masked slots it equals `policy_target(pool)`. Accumulated in float64 whatever the stored dtype.
+
+    Raises:
+        TypeError: a traced pool: the result is a NumPy array.
+    """
+    _checks.concrete("second_moment", pool)
+    arrays = _arrays.replicated((pool.features, pool.mask))
+    with _arrays.float64():
+        return np.asarray(_second_moment(*arrays))
+
+
+@jax.jit
+def _second_moment(features, mask):
+    prompts, completions, dim = features.shape
+
+    def chunk(part):
+        rows = centred_features(bare_pool(*part), jnp.float64)
+        return _arrays.contract("pkd,pke->de", rows, rows)
+
+    length = _arrays.chunk_length(prompts, completions, dim)
+    return _arrays.sum_chunks(chunk, (features, mask), length) / jnp.sum(mask, dtype=jnp.float64)

@@ -1,0 +1,86 @@
+"""Units: problems brought to columns of about unit size.
+
+Changing the unit of a feature by a power of two changes no digit of any number, so a problem in other units is the same
+problem: with T the diagonal matrix of the units, phi -> phi T, A -> T A T, H -> T H T. What changes is where float32
+ends: squares of features above 2^63 or below 2^-63 leave it. Problems are therefore solved in units in which every
+column has a spread of about 1 within prompts.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxdesign import _arrays
+from jaxdesign._centring import less_first
+from jaxdesign.pool import CompletionPool, centred_features
+
+ORDINARY = 12  # exponents of columns up to which a pool is used as it is, without a copy of its features
+EXTREME = {4: 126, 8: 1000}  # largest exponent a factor can have, by size of the dtype
+
+
+def column_units(pool: CompletionPool) -> Int[np.ndarray, " d"]:
+    """Exponents e of the units of the columns: features times 2^e have a root mean square within prompts of 1/2 to 1.
+
+    All 0 where none is above ORDINARY in size: such a pool needs no other units. 0 for a column that is constant within
+    every prompt.
+    """
+    rows = float(pool.features.shape[0] * pool.completions)
+    farthest = np.asarray(farthest_rows(pool.features, pool.mask), np.float64)
+    # a root mean square is at most twice the farthest, and at least half of it over the root of the number of rows
+    if (4 * farthest <= 2.0**ORDINARY).all() and (farthest >= 8 * rows**0.5 * 2.0**-ORDINARY).all():
+        return np.zeros(pool.dim, np.int64)
+    with _arrays.float64():
+        largest, squares = (np.asarray(part) for part in _column_sizes(pool.features, pool.mask))
+    some = largest > 0
+    exponents = np.zeros(pool.dim, np.int64)
+    exponents[some] = -np.frexp(largest[some])[1] - np.round(np.log2(squares[some]) / 2).astype(np.int64)
+    limit = EXTREME[_arrays.compute_dtype(pool.features.dtype).itemsize]
+    exponents = np.clip(exponents, -limit, limit)
+    return exponents if (np.abs(exponents) > ORDINARY).any() else np.zeros_like(exponents)
+
+
+@jax.jit
+def farthest_rows(features, mask):
+    """Largest distance in each column from the first row of a prompt: cheap, and tells that columns are ordinary."""
+
+    def of_chunk(part):
+        return jnp.max(jnp.abs(less_first(*part)), axis=(0, 1))
+
+    return _arrays.max_chunks(of_chunk, (features, mask), _arrays.chunk_length(*features.shape))
+
+
+@jax.jit
+def _column_sizes(features, mask):
+    """Largest size of each centred column, and its mean square in units of that, over existing completions."""
+    length = _arrays.chunk_length(*features.shape)
+
+    def centred(part):
+        rows, exists = part
+        return centred_features(CompletionPool.tree_unflatten(None, (rows, None, exists, None)), jnp.float64)
+
+    largest = _arrays.max_chunks(lambda part: jnp.max(jnp.abs(centred(part)), axis=(0, 1)), (features, mask), length)
+    safe = jnp.where(largest > 0, largest, 1)
+    squares = _arrays.sum_chunks(
+        lambda part: jnp.sum((centred(part) / safe[None, None]) ** 2, axis=(0, 1)), (features, mask), length
+    )
+    return largest, squares / jnp.sum(mask, dtype=squares.dtype)
+
+
+def in_units(pool: CompletionPool, exponents: Int[np.ndarray, " d"]) -> CompletionPool:
+    """The pool with features times 2^e; the same pool where all e are 0. Digits do not change."""
+    if not exponents.any():
+        return pool
+    dtype = _arrays.compute_dtype(pool.features.dtype)
+    with _arrays.float64() if dtype == np.float64 else nullcontext():
+        features = pool.features.astype(dtype) * np.ldexp(np.ones(1, dtype), exponents).astype(dtype)[None, None]
+    return CompletionPool.tree_unflatten(pool.ids, (features, pool.scores, pool.mask, pool.flip))
+
+
+def rescaled(matrix: Float[np.ndarray, "*r d d"], exponents: Int[np.ndarray, " d"]) -> Float[np.ndarray, "*r d d"]:
+    """T A T with T = diag(2^e), float64 on the host."""
+    return np.ldexp(np.ldexp(np.asarray(matrix, np.float64), exponents[:, None]), exponents[None, :])
