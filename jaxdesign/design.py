@@ -69,7 +69,7 @@ class TraceRow(NamedTuple):
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Design:
     """An allocation of labels to pairs with its certificate.
 

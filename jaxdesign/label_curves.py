@@ -25,7 +25,7 @@ ROUNDING = 1e-9  # relative difference of gaps that are the same
 DESIGN = "design"  # the name of `select_pairs` among the rules
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabelCurve:
     """What `label_curve` found; arrays have one row per number of labels and one column per seed."""
 

@@ -22,7 +22,7 @@ from jaxdesign.pricing.passes import pairs_information
 from jaxdesign.units import rescaled
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """Pool, criterion, limits and prior, validated, with the pool's pricing source.
 

@@ -68,7 +68,7 @@ def test_four_devices_give_what_one_gives():
     script = """
 import jax, numpy as np
 from tiny_policy import examples, log_probability, parameters
-from jaxdesign.preference.gradient_features import projected_gradients
+from jaxdesign.preference import projected_gradients
 assert jax.device_count() == 4
 mesh = jax.make_mesh((2, 2), ("rows", "columns"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
 pool = examples(13)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import jaxdesign
@@ -125,7 +126,7 @@ def test_importing_the_preference_package_needs_no_extras():
     [
         ("flax", "from jaxdesign.preference import train", "jaxdesign.preference.train"),
         ("flax", "import jaxdesign.preference as pf; pf.LanguageModel", "jaxdesign.preference.LanguageModel"),
-        ("optax", "from jaxdesign.preference import *", "jaxdesign.preference.Checkpoint"),
+        ("optax", "from jaxdesign.preference import Checkpoint", "jaxdesign.preference.Checkpoint"),
         ("tqdm", "from jaxdesign.preference import ProgressBar; ProgressBar(3)", "ProgressBar"),
     ],
 )
@@ -135,6 +136,46 @@ def test_without_the_extra_it_is_said_what_to_install(missing, statement, what):
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith(f"ModuleNotFoundError: {what} needs {missing}"), last
     assert last.endswith("which is not installed; pip install 'jaxdesign[preference]'")
+
+
+def test_what_a_label_team_needs_needs_no_extras():
+    missing = "".join(f"sys.modules[{name!r}] = None; " for name in ("flax", "optax", "orbax", "tqdm"))
+    script = f"import sys; {missing}from jaxdesign.preference import *; print(LabelStore.__name__)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == "LabelStore", result.stderr
+
+
+ROOMS_OF_PREFERENCE = ["features", "fit", "labels", "simulation", "small_model"]
+
+
+@pytest.mark.parametrize("room", ["", *ROOMS_OF_PREFERENCE])
+def test_editors_and_imports_know_the_same_names_of_preference(room):
+    """What type checkers are told is what `__getattr__` finds; all names of a room can be had from preference too."""
+    package = importlib.import_module(".".join(filter(None, ["jaxdesign.preference", room])))
+    told = {}
+    for node in ast.walk(ast.parse(Path(package.__file__).read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith(f"{package.__name__}."):
+            told |= {alias.asname: node.module.removeprefix(f"{package.__name__}.") for alias in node.names}
+    told.pop("needed_for", None), told.pop(None, None)
+    assert told == package._HOMES
+    assert set(package.__all__) <= set(package._HOMES) <= set(jaxdesign.preference._HOMES)
+    for name in package._HOMES:
+        assert getattr(package, name) is getattr(jaxdesign.preference, name)
+
+
+def test_types_are_shipped():
+    assert (PACKAGE / "py.typed").is_file()
+
+
+def test_dataclasses_with_arrays_compare_by_identity():
+    """Arrays have no one truth value, so that comparing field by field would raise."""
+    caps = np.ones(3)
+    budget = jaxdesign.Budget(3.0, per_pair=caps)
+    assert budget == budget and budget != jaxdesign.Budget(3.0, per_pair=caps) and len({budget}) == 1
+    design = jaxdesign.Design(
+        np.zeros((0, 3), int), np.zeros(0), jaxdesign.Certificate(0, 0, 0, 1), jaxdesign.Status.EXACT
+    )
+    assert design == design and len({design}) == 1
 
 
 def test_what_is_missing_for_other_reasons_is_not_put_down_to_the_extra():
@@ -157,7 +198,7 @@ def test_importing_starts_no_computation_and_sets_no_flag():
 
 # a file imports from lines above its own and from its own room; those on one line know nothing of each other
 LAYERS = [
-    ["_arrays", "_files", "_centring", "design"],
+    ["_arrays", "_files", "_lazy", "_centring", "design"],
     ["_checks", "_linalg"],
     ["pool"],
     ["_pairs", "units"],

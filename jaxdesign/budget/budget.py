@@ -12,7 +12,7 @@ from jaxdesign import _checks
 from jaxdesign.budget.quota import Quota, whole_quota
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Budget:
     """Labels that may be spent, and where.
 

@@ -157,7 +157,7 @@ class WorstCase:
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PowerMean:
     """M = (sum_t v_t f_t^p)^(1/p) with f_t = tr(H_t A^-1) averaged over draws; see the module's text."""
 

@@ -1,11 +1,14 @@
 """The preference side: labels, annotators, losses, policies and rounds, from a design to a better policy and back.
 
-This file names what the package offers and nothing else; every file loads on first use, so that the parts that need
-flax, optax or orbax (the extra `preference`) cost nothing to those who do not touch them.
+`__all__` names what a label team needs. The rest is in the rooms `labels`, `fit`, `features`, `small_model` and
+`simulation` and in the files `losses`, `log_linear` and `targets`; every name of theirs can be imported from here too.
+Files load on first use, so that the parts that need flax, optax or orbax (the extra `preference`) cost nothing to those
+who do not touch them.
 """
 
-import importlib
+from typing import TYPE_CHECKING
 
+from jaxdesign._lazy import lazily
 from jaxdesign.preference._extras import needed_for
 
 _HOMES = {
@@ -119,17 +122,136 @@ _HOMES = {
     "write_tasks": "labels.task_files",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = [
+    "LabelStore",
+    "Labels",
+    "RoundPlan",
+    "as_labels",
+    "counted",
+    "estimate_reliability",
+    "fit_bradley_terry",
+    "fit_posterior",
+    "make_tasks",
+    "next_batch",
+    "read_answers",
+    "reliable_annotators",
+    "run_rounds",
+    "write_preferences",
+    "write_tasks",
+]
 
+if TYPE_CHECKING:
+    from jaxdesign.preference.features.gradients import gradient_rows as gradient_rows
+    from jaxdesign.preference.features.gradients import parameter_paths as parameter_paths
+    from jaxdesign.preference.features.gradients import projected_gradients as projected_gradients
+    from jaxdesign.preference.features.hidden_states import last_hidden_states as last_hidden_states
+    from jaxdesign.preference.features.nnx_policy import split_model as split_model
+    from jaxdesign.preference.features.pools import gradient_pool as gradient_pool
+    from jaxdesign.preference.features.pools import hidden_pool as hidden_pool
+    from jaxdesign.preference.features.projection import project as project
+    from jaxdesign.preference.fit.bradley_terry import BradleyTerryFit as BradleyTerryFit
+    from jaxdesign.preference.fit.bradley_terry import fit_bradley_terry as fit_bradley_terry
+    from jaxdesign.preference.fit.position_bias import PositionBias as PositionBias
+    from jaxdesign.preference.fit.position_bias import estimate_position_bias as estimate_position_bias
+    from jaxdesign.preference.fit.posterior import Posterior as Posterior
+    from jaxdesign.preference.fit.posterior import fit_posterior as fit_posterior
+    from jaxdesign.preference.fit.posterior import posterior_draws as posterior_draws
+    from jaxdesign.preference.fit.posterior import posterior_targets as posterior_targets
+    from jaxdesign.preference.fit.posterior import predicted_gap as predicted_gap
+    from jaxdesign.preference.fit.posterior import scored_pool as scored_pool
+    from jaxdesign.preference.fit.reference import ReferenceFit as ReferenceFit
+    from jaxdesign.preference.fit.reference import fit_reference as fit_reference
+    from jaxdesign.preference.fit.reference import mapped as mapped
+    from jaxdesign.preference.fit.reference import reference_target as reference_target
+    from jaxdesign.preference.fit.reliability import Reliability as Reliability
+    from jaxdesign.preference.fit.reliability import estimate_reliability as estimate_reliability
+    from jaxdesign.preference.fit.reliability import flip_of as flip_of
+    from jaxdesign.preference.fit.reliability import reliable_annotators as reliable_annotators
+    from jaxdesign.preference.fit.reliability import with_estimated_flip as with_estimated_flip
+    from jaxdesign.preference.labels.labels import Labels as Labels
+    from jaxdesign.preference.labels.labels import as_labels as as_labels
+    from jaxdesign.preference.labels.labels import check_labels as check_labels
+    from jaxdesign.preference.labels.labels import concatenated as concatenated
+    from jaxdesign.preference.labels.labels import counted as counted
+    from jaxdesign.preference.labels.labels import counted_by_annotator as counted_by_annotator
+    from jaxdesign.preference.labels.preference_files import write_preferences as write_preferences
+    from jaxdesign.preference.labels.store import LabelStore as LabelStore
+    from jaxdesign.preference.labels.task_files import read_answers as read_answers
+    from jaxdesign.preference.labels.task_files import write_tasks as write_tasks
+    from jaxdesign.preference.labels.tasks import LabelRecord as LabelRecord
+    from jaxdesign.preference.labels.tasks import Task as Task
+    from jaxdesign.preference.labels.tasks import answered as answered
+    from jaxdesign.preference.labels.tasks import check_tasks as check_tasks
+    from jaxdesign.preference.labels.tasks import make_tasks as make_tasks
+    from jaxdesign.preference.labels.tasks import task_id as task_id
+    from jaxdesign.preference.log_linear import kl_divergence as kl_divergence
+    from jaxdesign.preference.log_linear import log_policy as log_policy
+    from jaxdesign.preference.log_linear import optimal_policy as optimal_policy
+    from jaxdesign.preference.log_linear import policy_gap as policy_gap
+    from jaxdesign.preference.log_linear import policy_value as policy_value
+    from jaxdesign.preference.log_linear import tabular_pool as tabular_pool
+    from jaxdesign.preference.losses import LOSSES as LOSSES
+    from jaxdesign.preference.losses import conservative_dpo_loss as conservative_dpo_loss
+    from jaxdesign.preference.losses import dpo_loss as dpo_loss
+    from jaxdesign.preference.losses import exo_loss as exo_loss
+    from jaxdesign.preference.losses import hinge_loss as hinge_loss
+    from jaxdesign.preference.losses import implicit_reward as implicit_reward
+    from jaxdesign.preference.losses import importance_weighted_dpo_loss as importance_weighted_dpo_loss
+    from jaxdesign.preference.losses import ipo_loss as ipo_loss
+    from jaxdesign.preference.losses import log_ratio_gap as log_ratio_gap
+    from jaxdesign.preference.losses import margin_dpo_loss as margin_dpo_loss
+    from jaxdesign.preference.losses import ramp_loss as ramp_loss
+    from jaxdesign.preference.losses import robust_dpo_loss as robust_dpo_loss
+    from jaxdesign.preference.losses import rpo_loss as rpo_loss
+    from jaxdesign.preference.losses import sigmoid_loss as sigmoid_loss
+    from jaxdesign.preference.losses import slic_hf_loss as slic_hf_loss
+    from jaxdesign.preference.losses import unhinged_loss as unhinged_loss
+    from jaxdesign.preference.losses import weighted_mean as weighted_mean
+    from jaxdesign.preference.rounds import RoundPlan as RoundPlan
+    from jaxdesign.preference.rounds import RoundsResult as RoundsResult
+    from jaxdesign.preference.rounds import next_batch as next_batch
+    from jaxdesign.preference.rounds import run_rounds as run_rounds
+    from jaxdesign.preference.simulation.annotators import SimulatedAnnotators as SimulatedAnnotators
+    from jaxdesign.preference.simulation.annotators import choice_probabilities as choice_probabilities
+    from jaxdesign.preference.simulation.annotators import make_annotators as make_annotators
+    from jaxdesign.preference.simulation.annotators import simulate_labels as simulate_labels
+    from jaxdesign.preference.simulation.hidden_reward import HiddenReward as HiddenReward
+    from jaxdesign.preference.simulation.hidden_reward import random_reward as random_reward
+    from jaxdesign.preference.small_model.checkpoints import Checkpoint as Checkpoint
+    from jaxdesign.preference.small_model.checkpoints import restore_checkpoint as restore_checkpoint
+    from jaxdesign.preference.small_model.checkpoints import save_checkpoint as save_checkpoint
+    from jaxdesign.preference.small_model.corpus import Corpus as Corpus
+    from jaxdesign.preference.small_model.corpus import grammar_corpus as grammar_corpus
+    from jaxdesign.preference.small_model.dpo_training import PreferredPairs as PreferredPairs
+    from jaxdesign.preference.small_model.dpo_training import compiled_log_probability as compiled_log_probability
+    from jaxdesign.preference.small_model.dpo_training import preferred_pairs as preferred_pairs
+    from jaxdesign.preference.small_model.dpo_training import train_on_pairs as train_on_pairs
+    from jaxdesign.preference.small_model.fine_tuning import Examples as Examples
+    from jaxdesign.preference.small_model.fine_tuning import fine_tune as fine_tune
+    from jaxdesign.preference.small_model.fine_tuning import fine_tuning_optimiser as fine_tuning_optimiser
+    from jaxdesign.preference.small_model.language_model import LanguageModel as LanguageModel
+    from jaxdesign.preference.small_model.language_model import LanguageModelConfig as LanguageModelConfig
+    from jaxdesign.preference.small_model.language_model import Prediction as Prediction
+    from jaxdesign.preference.small_model.language_model import sequence_log_probability as sequence_log_probability
+    from jaxdesign.preference.small_model.language_model import token_log_probabilities as token_log_probabilities
+    from jaxdesign.preference.small_model.sampled_value import PolicyValue as PolicyValue
+    from jaxdesign.preference.small_model.sampled_value import sampled_policy_value as sampled_policy_value
+    from jaxdesign.preference.small_model.sampled_value import sequence_divergence as sequence_divergence
+    from jaxdesign.preference.small_model.sampling import Samples as Samples
+    from jaxdesign.preference.small_model.sampling import sample_completions as sample_completions
+    from jaxdesign.preference.small_model.tokens import Tokeniser as Tokeniser
+    from jaxdesign.preference.small_model.training import ProgressBar as ProgressBar
+    from jaxdesign.preference.small_model.training import Trained as Trained
+    from jaxdesign.preference.small_model.training import train as train
+    from jaxdesign.preference.targets import DeploymentTarget as DeploymentTarget
+    from jaxdesign.preference.targets import SampledTarget as SampledTarget
+    from jaxdesign.preference.targets import deployment_target as deployment_target
+    from jaxdesign.preference.targets import effective_sample_size as effective_sample_size
+    from jaxdesign.preference.targets import implicit_rewards as implicit_rewards
+    from jaxdesign.preference.targets import sampled_target as sampled_target
 
-def __getattr__(name: str):
-    if name not in _HOMES:
-        raise AttributeError(f"module 'jaxdesign.preference' has no attribute {name!r}")
-    with needed_for(f"jaxdesign.preference.{name}"):
-        value = getattr(importlib.import_module(f"jaxdesign.preference.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(__name__, _HOMES, needed_for)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted(_HOMES)

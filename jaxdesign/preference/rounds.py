@@ -42,7 +42,7 @@ from jaxdesign.pricing.memory import memory_source, open_counts
 GROUP = 64  # labels asked for between two writes to the store
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RoundPlan:
     """How many labels each round has and how it is designed.
 

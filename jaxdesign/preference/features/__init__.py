@@ -1,1 +1,35 @@
 """Features of completions from a model: gradients, hidden states, projections."""
+
+from typing import TYPE_CHECKING
+
+from jaxdesign._lazy import lazily
+from jaxdesign.preference._extras import needed_for
+
+_HOMES = {
+    "gradient_pool": "pools",
+    "gradient_rows": "gradients",
+    "hidden_pool": "pools",
+    "last_hidden_states": "hidden_states",
+    "parameter_paths": "gradients",
+    "project": "projection",
+    "projected_gradients": "gradients",
+    "split_model": "nnx_policy",
+}
+
+__all__ = sorted(_HOMES)
+
+if TYPE_CHECKING:
+    from jaxdesign.preference.features.gradients import gradient_rows as gradient_rows
+    from jaxdesign.preference.features.gradients import parameter_paths as parameter_paths
+    from jaxdesign.preference.features.gradients import projected_gradients as projected_gradients
+    from jaxdesign.preference.features.hidden_states import last_hidden_states as last_hidden_states
+    from jaxdesign.preference.features.nnx_policy import split_model as split_model
+    from jaxdesign.preference.features.pools import gradient_pool as gradient_pool
+    from jaxdesign.preference.features.pools import hidden_pool as hidden_pool
+    from jaxdesign.preference.features.projection import project as project
+
+__getattr__ = lazily(__name__, _HOMES, needed_for)
+
+
+def __dir__() -> list[str]:
+    return __all__

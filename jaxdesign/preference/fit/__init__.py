@@ -1,1 +1,57 @@
 """Fits to labels: Bradley-Terry, posteriors, references, reliability of annotators."""
+
+from typing import TYPE_CHECKING
+
+from jaxdesign._lazy import lazily
+from jaxdesign.preference._extras import needed_for
+
+_HOMES = {
+    "BradleyTerryFit": "bradley_terry",
+    "PositionBias": "position_bias",
+    "Posterior": "posterior",
+    "ReferenceFit": "reference",
+    "Reliability": "reliability",
+    "estimate_position_bias": "position_bias",
+    "estimate_reliability": "reliability",
+    "fit_bradley_terry": "bradley_terry",
+    "fit_posterior": "posterior",
+    "fit_reference": "reference",
+    "flip_of": "reliability",
+    "mapped": "reference",
+    "posterior_draws": "posterior",
+    "posterior_targets": "posterior",
+    "predicted_gap": "posterior",
+    "reference_target": "reference",
+    "reliable_annotators": "reliability",
+    "scored_pool": "posterior",
+    "with_estimated_flip": "reliability",
+}
+
+__all__ = sorted(_HOMES)
+
+if TYPE_CHECKING:
+    from jaxdesign.preference.fit.bradley_terry import BradleyTerryFit as BradleyTerryFit
+    from jaxdesign.preference.fit.bradley_terry import fit_bradley_terry as fit_bradley_terry
+    from jaxdesign.preference.fit.position_bias import PositionBias as PositionBias
+    from jaxdesign.preference.fit.position_bias import estimate_position_bias as estimate_position_bias
+    from jaxdesign.preference.fit.posterior import Posterior as Posterior
+    from jaxdesign.preference.fit.posterior import fit_posterior as fit_posterior
+    from jaxdesign.preference.fit.posterior import posterior_draws as posterior_draws
+    from jaxdesign.preference.fit.posterior import posterior_targets as posterior_targets
+    from jaxdesign.preference.fit.posterior import predicted_gap as predicted_gap
+    from jaxdesign.preference.fit.posterior import scored_pool as scored_pool
+    from jaxdesign.preference.fit.reference import ReferenceFit as ReferenceFit
+    from jaxdesign.preference.fit.reference import fit_reference as fit_reference
+    from jaxdesign.preference.fit.reference import mapped as mapped
+    from jaxdesign.preference.fit.reference import reference_target as reference_target
+    from jaxdesign.preference.fit.reliability import Reliability as Reliability
+    from jaxdesign.preference.fit.reliability import estimate_reliability as estimate_reliability
+    from jaxdesign.preference.fit.reliability import flip_of as flip_of
+    from jaxdesign.preference.fit.reliability import reliable_annotators as reliable_annotators
+    from jaxdesign.preference.fit.reliability import with_estimated_flip as with_estimated_flip
+
+__getattr__ = lazily(__name__, _HOMES, needed_for)
+
+
+def __dir__() -> list[str]:
+    return __all__

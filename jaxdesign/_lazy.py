@@ -1,0 +1,29 @@
+"""Names that load their file on first use, so that a package costs nothing to those who do not touch them."""
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+
+def lazily(
+    package: str, homes: Mapping[str, str], told: Callable[[str], AbstractContextManager] = lambda what: nullcontext()
+) -> Callable[[str], Any]:
+    """A module's `__getattr__`.
+
+    Args:
+        package: its name.
+        homes: file of every name, relative to the package.
+        told: given the whole name, a context in which the file is imported.
+    """
+
+    def load(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        with told(f"{package}.{name}"):
+            value = getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return load
