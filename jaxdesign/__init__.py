@@ -15,6 +15,7 @@ _HOMES = {
     "Budget": "budget.budget",
     "Certificate": "design",
     "CompletionPool": "pool",
+    "ConvexCriterion": "criteria.protocol",
     "Criterion": "criteria.of_function",
     "Design": "design",
     "LabelCurve": "label_curves",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from jaxdesign.certificates.evaluate import evaluate as evaluate
     from jaxdesign.criteria.log_det import LogDet as LogDet
     from jaxdesign.criteria.of_function import Criterion as Criterion
+    from jaxdesign.criteria.protocol import ConvexCriterion as ConvexCriterion
     from jaxdesign.criteria.trace import Trace as Trace
     from jaxdesign.criteria.worst_case import WorstCase as WorstCase
     from jaxdesign.design import Certificate as Certificate

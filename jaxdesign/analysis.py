@@ -16,10 +16,7 @@ from jaxtyping import Array, Float, Int
 from jaxdesign import _arrays
 from jaxdesign._centring import centred
 from jaxdesign._linalg import RANK, numerical_rank, unit_diagonal
-from jaxdesign.criteria.log_det import LogDet
-from jaxdesign.criteria.protocol import CriterionLike
-from jaxdesign.criteria.trace import Trace
-from jaxdesign.criteria.worst_case import PowerMean, WorstCase
+from jaxdesign.criteria.protocol import ConvexCriterion
 from jaxdesign.information import (
     draw_label_information,
     laplacian_information,
@@ -148,17 +145,17 @@ def _analyse(criterion, matrix):
     return found, value_rounding(matrix, found[2])
 
 
-def analysed(criterion: CriterionLike, matrix: Float[Array, "r d d"]):
+def analysed(criterion: ConvexCriterion, matrix: Float[Array, "r d d"]):
     """Value, anchor, G and F of a criterion at A, traceable.
 
     Bounds start from F, so G is F F^T and not the gradient, which differs by the rounding of A^-1. A criterion without
     an anchor has its value and its gradient.
     """
     value, factors = criterion.value(matrix), criterion.factors(matrix)
-    if not hasattr(criterion, "anchor"):
+    anchor = criterion.anchor(matrix, factors)
+    if anchor is None:
         return value, value, criterion.gradient(matrix), factors
-    G = _arrays.contract("...ik,...jk->...ij", factors, factors)
-    return value, criterion.anchor(matrix, factors), G, factors
+    return value, anchor, _arrays.contract("...ik,...jk->...ij", factors, factors), factors
 
 
 def value_rounding(matrix: Float[Array, "r d d"], G: Float[Array, "r d d"]) -> Float[Array, ""]:
@@ -180,7 +177,7 @@ def usable(problem: Problem, analysis: Analysis) -> bool:
 
 def singular(problem: Problem, matrix: Float[np.ndarray, "r d d"]) -> bool:
     """Whether A is `flat`, for the criteria that are then infinite. False for others, which may be finite there."""
-    return isinstance(problem.criterion, LogDet | Trace | WorstCase | PowerMean) and flat(matrix)
+    return problem.criterion.infinite_where_singular and flat(matrix)
 
 
 def regular(problem: Problem, matrix: Float[np.ndarray, "r d d"]) -> bool:

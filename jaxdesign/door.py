@@ -12,13 +12,9 @@ from jaxdesign.analysis import analyse, information
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import resolve
 from jaxdesign.budget.required import decided_pairs
-from jaxdesign.criteria.in_basis import in_units as criterion_in_units
-from jaxdesign.criteria.log_det import LogDet
-from jaxdesign.criteria.trace import Trace
-from jaxdesign.criteria.worst_case import WorstCase
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.memory import memory_source, open_counts
-from jaxdesign.problem import Problem, check_kinds, prior_matrix
+from jaxdesign.problem import Problem, checked_criterion, prior_matrix
 from jaxdesign.units import column_units, in_units, rescaled
 
 INDEFINITE = 1e-6  # share of the largest eigenvalue of G that one below zero may have by rounding
@@ -31,7 +27,7 @@ def make_problem(pool: CompletionPool, criterion: Any, budget: Budget, prior: An
         TypeError: pool, criterion or budget of another kind.
         ValueError: no candidate pair, a budget the pool cannot hold, a prior or target of wrong shape or indefinite.
     """
-    check_kinds(pool, criterion)
+    criterion = checked_criterion(pool, criterion)
     if _arrays.is_traced(pool):
         raise TypeError(
             "pool: is traced; this function runs its loop on the host. Inside jit or vmap use jaxdesign.greedy, "
@@ -49,7 +45,7 @@ def make_problem(pool: CompletionPool, criterion: Any, budget: Budget, prior: An
     limits = resolve(budget, counts, np.asarray(pool.mask), (decided.pairs, decided.labels))
     held = rescaled(prior_matrix(prior, pool), exponents)
     problem = Problem(
-        bare, criterion_in_units(criterion, exponents), limits, held, source, counts, decided, exponents
+        bare, criterion.in_units(exponents), limits, held, source, counts, decided, exponents
     )  # fmt: skip
     check_decreasing(problem)
     if not len(decided.pairs):
@@ -59,7 +55,7 @@ def make_problem(pool: CompletionPool, criterion: Any, budget: Budget, prior: An
 
 def check_decreasing(problem: Problem) -> None:
     """ValueError for a criterion of the user's own that increases with information, by G at the even allocation."""
-    if isinstance(problem.criterion, LogDet | Trace | WorstCase):
+    if problem.criterion.decreasing:
         return
     G = analyse(problem, problem.even).G
     if not np.isfinite(G).all():

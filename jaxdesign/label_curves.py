@@ -117,7 +117,9 @@ def label_curve(
     unknown = [rule for rule in rules if rule not in SELECTORS]
     if unknown:
         raise ValueError(f"rules: {unknown[0]!r} is unknown; choose of {', '.join(SELECTORS)}")
-    target = target if target is not None else crit.H if isinstance(crit, Trace) else policy_target(pool)
+    if target is None:
+        own = getattr(crit, "target", None)
+        target = policy_target(pool) if own is None else own
     gap = Trace(np.asarray(target, np.float64))
     chosen: Mapping[str, Callable] = {DESIGN: select_pairs} | {rule: SELECTORS[rule] for rule in rules}
     shape = len(totals), len(seeds)

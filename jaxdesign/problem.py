@@ -13,9 +13,8 @@ from jaxtyping import Array, Float, Int
 from jaxdesign import _arrays, _checks
 from jaxdesign.budget.limits import Limits
 from jaxdesign.budget.required import Decided
-from jaxdesign.criteria.protocol import CriterionLike
-from jaxdesign.criteria.trace import Trace
-from jaxdesign.criteria.worst_case import WorstCase
+from jaxdesign.criteria.adapted import adapted
+from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.memory import MemorySource
 from jaxdesign.pricing.passes import pairs_information
@@ -30,7 +29,7 @@ class Problem:
     """
 
     pool: CompletionPool  # without ids, so that other names cause no recompilation; in the problem's units
-    criterion: CriterionLike  # in these units, like the prior; values are those of the given criterion
+    criterion: ConvexCriterion  # in these units, like the prior; values are those of the given criterion
     limits: Limits
     prior: Float[np.ndarray, "r d d"]
     source: MemorySource
@@ -60,20 +59,21 @@ class Problem:
         return rescaled(matrix, -self.exponents)
 
 
-def check_kinds(pool: Any, criterion: Any) -> None:
-    """TypeError or ValueError for a pool or criterion of another kind, or a target of another size; traceable."""
+def checked_criterion(pool: Any, criterion: Any) -> ConvexCriterion:
+    """The criterion with all that solvers ask of it; traceable.
+
+    Raises:
+        TypeError: a pool or criterion of another kind. ValueError: a target of another size.
+    """
     if not isinstance(pool, CompletionPool):
         raise TypeError(f"pool: expected jaxdesign.CompletionPool, found {type(pool).__name__}")
     if isinstance(criterion, type) or not isinstance(criterion, CriterionLike):
         raise TypeError(
             f"crit: expected LogDet(), Trace(H), WorstCase(targets) or Criterion(function), found {criterion!r}"
         )
-    if isinstance(criterion, WorstCase) and np.shape(criterion.H)[1:] != (pool.dim, pool.dim):
-        raise ValueError(f"targets: shape {np.shape(criterion.H)[1:]} found; expected {(pool.dim, pool.dim)}")
-    shapes = [(pool.dim, pool.dim)] + [(draws, pool.dim, pool.dim) for draws in (pool.num_draws,) if draws is not None]
-    if isinstance(criterion, Trace) and np.shape(criterion.H) not in shapes:
-        allowed = " or ".join(map(str, shapes))
-        raise ValueError(f"H: shape {np.shape(criterion.H)} found; expected {allowed}, as the features and draws")
+    criterion = adapted(criterion)
+    criterion.check(pool.dim, pool.num_draws)
+    return criterion
 
 
 def traceable_prior(prior: Any, pool: CompletionPool) -> Float[Array, "r d d"]:

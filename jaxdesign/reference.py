@@ -13,22 +13,22 @@ import warnings
 from dataclasses import replace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxdesign import _arrays
 from jaxdesign._pairs import candidate_pairs, first_copies, pair_keys
-from jaxdesign.analysis import check_rank
+from jaxdesign.analysis import analyse, check_rank
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import Limits
 from jaxdesign.budget.oracle import exact_total
 from jaxdesign.certificates.evaluate import evaluated
-from jaxdesign.criteria.log_det import LogDet
 from jaxdesign.criteria.protocol import CriterionLike
-from jaxdesign.criteria.trace import Trace
 from jaxdesign.design import Design, Status
 from jaxdesign.door import make_problem
 from jaxdesign.pool import CompletionPool
-from jaxdesign.problem import Problem
+from jaxdesign.problem import Problem, checked_criterion
 
 MAX_PAIRS = 5_000
 TOL = 1e-6  # relative gap at which the result is called certified
@@ -47,7 +47,7 @@ def optimize(pool: CompletionPool, crit: CriterionLike, budget: Budget, prior: A
 
     Args:
         pool: at most 5,000 candidate pairs; meant for up to about 500 and d <= 12.
-        crit: LogDet or Trace.
+        crit: LogDet, Trace, or a criterion with an `expression` (see `jaxdesign.criteria.ConvexCriterion`).
         budget: every budget `jaxdesign.optimize` takes.
         prior: information already held, (d, d) or a scalar ridge.
 
@@ -56,16 +56,21 @@ def optimize(pool: CompletionPool, crit: CriterionLike, budget: Budget, prior: A
 
     Raises:
         ImportError: cvxpy is not installed.
-        TypeError: another criterion.
+        TypeError: a criterion without an expression.
         ValueError: more than 5,000 pairs, information singular without a prior, and everything `evaluate` raises.
 
-    Numerics: float64. LogDet goes to Clarabel first, Trace to SCS; the other solver is asked where the relative gap is
-    above 1e-9, and the better of the two is returned.
+    Numerics: float64. Criteria of degree 0 such as LogDet go to Clarabel first, others to SCS; the other solver is
+    asked where the relative gap is above 1e-9, and the better of the two is returned.
     """
     cvxpy = _import_cvxpy()
-    if not isinstance(crit, LogDet | Trace):
-        name = crit.__name__ if isinstance(crit, type) else type(crit).__name__
-        raise TypeError(f"crit: the reference solver takes LogDet() and Trace(H), found {name}; use jaxdesign.optimize")
+    criterion = checked_criterion(pool, crit)
+    with _arrays.float64():
+        known = criterion.expression(cvxpy, cvxpy.Variable((pool.dim, pool.dim), symmetric=True)) is not None
+    if not known:
+        raise TypeError(
+            "crit: the reference solver takes criteria with an `expression`, as have LogDet() and Trace(H), found "
+            f"{type(crit).__name__}; use jaxdesign.optimize"
+        )
     problem = make_problem(pool, crit, budget, prior)
     if problem.pair_counts.sum() > MAX_PAIRS:
         raise ValueError(
@@ -77,7 +82,7 @@ def optimize(pool: CompletionPool, crit: CriterionLike, budget: Budget, prior: A
     completions = pool.completions
     pairs = pairs[~np.isin(pair_keys(pairs, completions), pair_keys(problem.decided.closed, completions))]
     best = None
-    for settings in (CLARABEL, SCS) if isinstance(crit, LogDet) else (SCS, CLARABEL):
+    for settings in (CLARABEL, SCS) if criterion.degree == 0 else (SCS, CLARABEL):
         fractions = _solve(cvxpy, problem, pairs, settings)
         if fractions is None:
             continue
@@ -108,13 +113,14 @@ def _import_cvxpy():
 def _solve(cvxpy, problem: Problem, pairs: Int[np.ndarray, "s 3"], settings: dict) -> Float[np.ndarray, " s"] | None:
     """Labels as fractions of the total, clipped at 0; None where the solver failed."""
     fractions = cvxpy.Variable(len(pairs), nonneg=True)
-    draws = list(_scaled_draws(problem, pairs))
-    targets = [None] * len(draws)
-    if isinstance(problem.criterion, Trace):
-        targets = np.broadcast_to(problem.criterion.H, (len(draws), problem.dim, problem.dim))
-        targets = targets / max(float(np.linalg.eigvalsh(targets).max()), 1e-300)
-    terms = [_criterion_term(cvxpy, H, fractions, *draw) for H, draw in zip(targets, draws, strict=True)]
-    task = cvxpy.Problem(cvxpy.Minimize(sum(terms) / len(terms)), _constraints(cvxpy, problem.limits, pairs, fractions))
+    unit = float(analyse(problem, problem.even).value) if problem.criterion.degree == -1 else 1.0
+    terms, constraints = [], _constraints(cvxpy, problem.limits, pairs, fractions)
+    for number, (rows, held, scale) in enumerate(_scaled_draws(problem, pairs)):
+        with _arrays.float64():
+            criterion = problem.criterion.of_draw(number).in_basis(jnp.asarray(scale.T), max(unit, 1e-300))
+            term, more = criterion.expression(cvxpy, _information(cvxpy, fractions, rows, held))
+        terms, constraints = [*terms, term], [*constraints, *more]
+    task = cvxpy.Problem(cvxpy.Minimize(sum(terms) / len(terms)), constraints)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "solution may be inaccurate": our certificate says how inaccurate
         try:
@@ -154,20 +160,11 @@ def _differences_and_label_information(pool: CompletionPool, pairs: Int[np.ndarr
     return features[p, i] - features[p, j], info
 
 
-def _criterion_term(cvxpy, H, fractions, rows, prior, scale):
-    """The criterion of one draw, LogDet for H None up to a constant, Trace up to a factor common to all draws."""
+def _information(cvxpy, fractions, rows, prior):
+    """A of one draw as an affine expression."""
     dim = rows.shape[1]
     outer = (rows[:, :, None] * rows[:, None, :]).reshape(len(rows), -1)
-    information = prior + cvxpy.reshape(outer.T @ fractions, (dim, dim), order="C")
-    if H is None:
-        return -cvxpy.log_det(information)
-    # tr(H A^-1) = tr(K^T A'^-1 K) with A = T^-1 A' T^-T and K K^T = T H T^T
-    spectrum, vectors = np.linalg.eigh(H)
-    keep = spectrum > 1e-14 * max(spectrum[-1], 0.0)
-    if not keep.any():
-        return cvxpy.Constant(0.0)
-    root = scale @ (vectors[:, keep] * np.sqrt(spectrum[keep]))
-    return cvxpy.matrix_frac(root, information)
+    return prior + cvxpy.reshape(outer.T @ fractions, (dim, dim), order="C")
 
 
 def _constraints(cvxpy, limits: Limits, pairs: Int[np.ndarray, "s 3"], fractions) -> list:

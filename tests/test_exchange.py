@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import DIM, criterion_of, information_of, random_pool, random_spd, written_out
 
-from jaxdesign import Budget, Criterion, LogDet, Trace, optimize
+from jaxdesign import Budget, LogDet, Trace, optimize
 from jaxdesign.budget.oracle import exact_total
 from jaxdesign.door import make_problem
 from jaxdesign.exact.exchange.exchange import exchange
@@ -109,6 +109,3 @@ def test_bad_starts_are_named():
     bare = make_problem(pool, LogDet(), Budget(15))
     with pytest.raises(ValueError, match="labels: their information is singular"):
         exchange(bare, pairs[:1], [15])
-    user = make_problem(pool, Criterion(lambda A: -A.trace()), Budget(15), RIDGE)
-    with pytest.raises(TypeError, match=r"crit: exchange knows the swaps of LogDet\(\) and Trace\(H\)"):
-        exchange(user, pairs, labels)

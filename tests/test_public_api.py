@@ -219,7 +219,7 @@ LAYERS = [
 ]
 # the same inside of rooms that have an order of their own
 ROOMS = {
-    "criteria": [["protocol", "anchors"], ["log_det", "trace", "of_function"], ["in_basis", "worst_case"]],
+    "criteria": [["protocol", "anchors"], ["log_det", "trace", "of_function", "adapted"], ["worst_case"]],
     "budget": [["quota"], ["budget", "constraints"], ["feasibility"], ["limits", "required"], ["oracle"]],
     "pricing": [["memory"], ["passes"]],
     "certificates": [

@@ -13,7 +13,7 @@ from jaxdesign.analysis import information
 from jaxdesign.baselines._common import TIE, chosen, information_of_all, refuse_coupling, whole_problem
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import capacity
-from jaxdesign.criteria.protocol import CriterionLike
+from jaxdesign.criteria.protocol import CriterionLike, Gains
 from jaxdesign.criteria.trace import Trace
 from jaxdesign.design import Design
 from jaxdesign.exact.greedy.greedy import LIFT, myopic_allocation
@@ -76,7 +76,7 @@ def bait(
 def _target(problem: Problem, target: Any) -> Float[np.ndarray, "d d"]:
     if target is not None:
         return rescaled(_checks.symmetric_psd(target, problem.dim, "target"), problem.exponents)
-    H = problem.criterion.H if isinstance(problem.criterion, Trace) else information_of_all(problem)
+    H = problem.criterion.target if problem.criterion.gains is Gains.TRACE else information_of_all(problem)
     return H if H.ndim == 2 else H.mean(axis=0)
 
 

@@ -15,7 +15,6 @@ from jaxdesign.certificates.coupled import certify_afresh
 from jaxdesign.certificates.separable import blurred
 from jaxdesign.certificates.worst_case import judged
 from jaxdesign.criteria.protocol import CriterionLike
-from jaxdesign.criteria.worst_case import WorstCase
 from jaxdesign.design import Certificate, Design, Status
 from jaxdesign.door import make_problem
 from jaxdesign.pool import CompletionPool
@@ -76,7 +75,7 @@ def evaluated(problem: Problem, pairs: np.ndarray, labels: np.ndarray, status: S
     analysis = analyse(problem, matrix)
     if not usable(problem, analysis) or singular(problem, matrix):
         certificate = Certificate(float("inf"), float("-inf"), float("inf"), 0.0)
-    elif isinstance(problem.criterion, WorstCase):
+    elif problem.criterion.family:
         certificate, fields["report"] = judged(problem, pairs, labels, matrix)
     else:
         certificate = certify_afresh(problem, matrix, analysis, pairs, labels).certificate

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxdesign import _arrays
 from jaxdesign.analysis import Analysis, sensitivity_bounds
 from jaxdesign.budget.limits import Limits, capacity
 from jaxdesign.budget.oracle import OracleResult, linear_oracle
@@ -83,12 +84,11 @@ def certificate(problem: Problem, matrix, analysis: Analysis, oracle_value: floa
     terms = size[:, :, None] * size[:, None, :] * np.abs(problem.prior)
     constant += (problem.dim + 10) * eps * float(np.mean(np.sum(terms, axis=(1, 2))))
     linear = (constant + oracle_value) * (1 + 64 * eps)  # sums over pairs are pairwise, or of a few terms
-    current = analysis.anchor  # tr(F^T K) where the bound starts from it, as tr(G A) in exact arithmetic
-    if not hasattr(problem.criterion, "anchor"):
-        current = float(np.mean(np.sum(analysis.G * matrix, axis=(1, 2))))
+    current = float(np.mean(np.sum(analysis.G * matrix, axis=(1, 2))))
     if not np.isfinite(linear):
         return from_bound(problem, analysis, -np.inf)
-    bound = float(problem.criterion.lower_bound(analysis.anchor, linear, current, problem.dim))
+    with _arrays.float64():
+        bound = float(problem.criterion.lower_bound(analysis.anchor, linear, current, problem.dim))
     return from_bound(problem, analysis, bound)
 
 
@@ -98,14 +98,18 @@ def from_bound(problem: Problem, analysis: Analysis, lower_bound: float) -> Cert
     The rounding of its own value is taken off the bound: that of another allocation, where A is regular, may be less.
     Where nothing is proven the bound is -inf and the efficiency 0; NaN is for criteria that have no such formula.
     """
-    declared = np.isfinite(problem.criterion.efficiency(1.0, 0.5, problem.dim))
+    declared = not np.isnan(_efficiency(problem, 1.0, 0.5))
     value = float(analysis.value)
     if not (np.isfinite(value) and np.isfinite(lower_bound) and np.isfinite(analysis.rounding)):
         bound = float(lower_bound) if np.isfinite(lower_bound) else -np.inf
         return Certificate(value, bound, float("inf"), 0.0 if declared else float("nan"))
     bound = float(min(lower_bound, value) - analysis.rounding)
-    efficiency = float(problem.criterion.efficiency(value, bound, problem.dim))
-    return Certificate(value, bound, value - bound, float(np.clip(efficiency, 0, 1)))
+    return Certificate(value, bound, value - bound, float(np.clip(_efficiency(problem, value, bound), 0, 1)))
+
+
+def _efficiency(problem: Problem, value: float, bound: float) -> float:
+    with _arrays.float64():
+        return float(problem.criterion.efficiency(value, bound, problem.dim))
 
 
 def blurred(problem: Problem, analysis: Analysis) -> float:

@@ -66,8 +66,7 @@ from jaxdesign.certificates.label_sums import largest_sum, log_increments
 from jaxdesign.certificates.lifted_prior import lifted, no_lift
 from jaxdesign.certificates.separable import certify, cold_level
 from jaxdesign.criteria.log_det import LogDet
-from jaxdesign.criteria.trace import Trace
-from jaxdesign.criteria.worst_case import as_trace
+from jaxdesign.criteria.protocol import Gains
 from jaxdesign.information import draw_label_information, pair_differences
 from jaxdesign.problem import Problem
 
@@ -103,14 +102,14 @@ def whole_bound(problem: Problem, limits: Limits, size: int = 1) -> float:
     Numerics: float64 but for the passes over the pool, rounding counted.
     Complexity: a handful of passes over the pool for Trace, up to ROUNDS more for LogDet.
     """
-    criterion = as_trace(problem.criterion)
-    if limits.total >= problem.dim or not isinstance(criterion, LogDet | Trace):
+    criterion = problem.criterion.for_whole_labels()
+    if limits.total >= problem.dim or criterion.gains is Gains.FIRST_ORDER:
         return -np.inf
     start = _listing(problem, limits, size, problem.prior)
     if start is None:
         return -np.inf
-    if isinstance(criterion, Trace):
-        return _trace_bound(problem, limits, start, np.asarray(criterion.H, np.float64))
+    if criterion.gains is Gains.TRACE:
+        return _trace_bound(problem, limits, start, np.asarray(criterion.target, np.float64))
     # bounds below are of -log det in the problem's units; the criterion's values are in those given
     offset = float(getattr(criterion, "offset", 0.0))
     return _lifted_bound(problem, limits, size, start) + offset - 8 * EPS * abs(offset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +11,22 @@ import numpy as np
 
 from jaxdesign._linalg import cholesky_and_inverse, inverse, sandwich
 from jaxdesign.criteria.anchors import sum_rounding
+from jaxdesign.criteria.protocol import ConvexCriterion, Gains
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class LogDet:
+class LogDet(ConvexCriterion):
     """D-optimality: minimise -log det A.  G = A^-1.
 
     Bound (Kiefer-Wolfowitz with prior and caps; derived from concavity of det^(1/d), checked by the tests against
     cvxpy): (det A / det A*)^(1/d) >= d / (t + S), so the log-det gap is at most d log((t + S) / d).
     """
+
+    degree: ClassVar = 0
+    gains: ClassVar = Gains.LOG_DET
+    infinite_where_singular: ClassVar = True
+    decreasing: ClassVar = True
 
     def value(self, information):
         factor, _ = cholesky_and_inverse(jnp.asarray(information))
@@ -37,19 +43,19 @@ class LogDet:
         logs = jnp.log(jnp.abs(jnp.diagonal(factors, axis1=-2, axis2=-1)))
         return 2 * jnp.mean(jnp.sum(logs, axis=-1)) - sum_rounding(2 * logs + 1, factors.shape[-1])
 
-    def in_basis(self, basis, unit):
-        """See `in_basis`: the same criterion, up to a constant."""
-        return self
+    def in_basis(self, basis, unit=1.0):
+        """The same criterion, up to a constant."""
+        return LogDet()
+
+    def in_units(self, exponents):
+        return LogDetInUnits(np.float64(2 * np.log(2.0) * np.sum(exponents))) if np.any(exponents) else self
 
     def curvature(self, information):
         inv = inverse(information)
         return lambda change: sandwich(inv, change, inv)
 
-    def lower_bound(self, value, linear, current, dim):
-        return value - dim * np.log(max(linear, dim) / dim)
-
-    def efficiency(self, value, lower_bound, dim):
-        return np.exp(-(value - lower_bound) / dim)
+    def expression(self, cvxpy, information):
+        return -cvxpy.log_det(information), []
 
 
 @jax.tree_util.register_dataclass
@@ -64,6 +70,3 @@ class LogDetInUnits(LogDet):
 
     def anchor(self, information, factors):
         return super().anchor(information, factors) + self.offset - sum_rounding(self.offset, 1)
-
-    def in_basis(self, basis, unit):
-        return LogDet()

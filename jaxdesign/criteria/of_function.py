@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 
-from jaxdesign._linalg import gradient_factors
+from jaxdesign.criteria.protocol import ConvexCriterion
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Criterion:
+class Criterion(ConvexCriterion):
     """Any differentiable function of one information matrix; G comes from `jax.grad`.
 
     Args:
@@ -31,19 +31,6 @@ class Criterion:
     def gradient(self, information):
         grad = _over_draws(jax.grad(self.function), information)
         return -(grad + jnp.swapaxes(grad, -1, -2)) / 2
-
-    def factors(self, information):
-        return gradient_factors(self.gradient(information))
-
-    def curvature(self, information):
-        slope = jax.linearize(self.gradient, information)[1]
-        return lambda change: -slope(change)
-
-    def lower_bound(self, value, linear, current, dim):
-        return value - max(linear - current, 0.0)
-
-    def efficiency(self, value, lower_bound, dim):
-        return float("nan")
 
 
 def _over_draws(function, information):

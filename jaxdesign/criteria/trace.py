@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,12 @@ from jaxdesign import _checks
 from jaxdesign._arrays import HIGHEST, aligned, contract
 from jaxdesign._linalg import cholesky_and_inverse, gradient_factors, inverse, sandwich, unit_diagonal
 from jaxdesign.criteria.anchors import sum_rounding
+from jaxdesign.criteria.protocol import ConvexCriterion, Gains
 
 
 @jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True, eq=False)
-class Trace:
+class Trace(ConvexCriterion):
     """Minimise tr(H A^-1): A-optimality at H = I, V/L-optimality for a target H (arXiv 2606.19607). G = A^-1 H A^-1.
 
     Bound (Cauchy-Schwarz; Elfving): f*/f >= f / (t + S), so the lower bound is f^2 / (t + S).
@@ -34,6 +35,11 @@ class Trace:
 
     Numerics: everything is computed from a root K K^T = H, found in units in which H has a unit diagonal.
     """
+
+    degree: ClassVar = -1
+    gains: ClassVar = Gains.TRACE
+    infinite_where_singular: ClassVar = True
+    decreasing: ClassVar = True
 
     H: Any
     root: Any = field(default=None, init=False, repr=False)  # K, like H; None where H is traced
@@ -58,6 +64,22 @@ class Trace:
         object.__setattr__(criterion, "root", leaves[1])
         return criterion
 
+    @property
+    def target(self):
+        """H."""
+        return self.H
+
+    def check(self, dim, draws):
+        shapes = [(dim, dim)] + [(count, dim, dim) for count in (draws,) if count is not None]
+        if np.shape(self.H) not in shapes:
+            allowed = " or ".join(map(str, shapes))
+            raise ValueError(f"H: shape {np.shape(self.H)} found; expected {allowed}, as the features and draws")
+
+    def of_draw(self, draw):
+        if np.ndim(self.H) == 2:
+            return self
+        return Trace.tree_unflatten(None, jax.tree.map(lambda leaf: leaf[draw], (self.H, self.root)))
+
     def _root(self, dtype):
         if self.root is None:
             return gradient_factors(jnp.asarray(self.H, dtype))
@@ -77,8 +99,8 @@ class Trace:
         """tr(F^T K), averaged over draws, less bounds on its rounding."""
         return trace_anchor(information, factors, self._root(factors.dtype))
 
-    def in_basis(self, basis, unit):
-        """See `in_basis`: H becomes B^T H B / unit."""
+    def in_basis(self, basis, unit=1.0):
+        """H becomes B^T H B / unit."""
         root = contract("ij,...ik->...jk", basis, self._root(basis.dtype)) / unit**0.5
         return Trace.tree_unflatten(None, (contract("...ik,...jk->...ij", root, root), root))
 
@@ -91,11 +113,11 @@ class Trace:
 
         return apply
 
-    def lower_bound(self, value, linear, current, dim):
-        return value * (value / max(linear, value)) if value > 0 else 0.0
-
-    def efficiency(self, value, lower_bound, dim):
-        return lower_bound / value if value > 0 else 1.0
+    def expression(self, cvxpy, information):
+        """tr(K^T A^-1 K), K K^T = H."""
+        root = np.asarray(self._root(np.float64))
+        root = root[:, np.abs(root).max(axis=0) > 0]
+        return cvxpy.matrix_frac(root, information) if root.size else cvxpy.Constant(0.0), []
 
 
 def semidefinite(H: Float[np.ndarray, "*r d d"]) -> tuple[Float[np.ndarray, "*r d d"], Float[np.ndarray, "*r d d"]]:

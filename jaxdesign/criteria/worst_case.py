@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from jaxtyping import Array, Float
 from jaxdesign import _checks
 from jaxdesign._arrays import HIGHEST, contract
 from jaxdesign._linalg import gradient_factors, inverse
+from jaxdesign.criteria.protocol import ConvexCriterion, library_of
 from jaxdesign.criteria.trace import Trace, trace_anchor, trace_factors
 
 POWER = 64.0  # of the power mean where none is given
@@ -34,7 +35,7 @@ BELOW = 1 - 1e-12  # what a weight in a bound is lowered by, so that its roundin
 
 @jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True, init=False, eq=False)
-class WorstCase:
+class WorstCase(ConvexCriterion):
     """Minimise the largest of tr(H_t A^-1) / scale_t over a few named targets: good for all of them, best for none.
 
     Each of them is averaged over draws before the largest is taken. The efficiency is lower bound / value, as for
@@ -56,6 +57,12 @@ class WorstCase:
 
     Source: bound and smoothing are derived in `jaxdesign.criteria.worst_case`, and checked by the tests against cvxpy.
     """
+
+    degree: ClassVar = -1
+    infinite_where_singular: ClassVar = True
+    decreasing: ClassVar = True
+    multiplicative_power: ClassVar = None  # steps jump from target to target
+    family: ClassVar = True
 
     H: Float[Array, "t d d"]  # each divided by its scale, float64
     mixture: Float[Array, " t"] | None  # sums to 1
@@ -101,6 +108,15 @@ class WorstCase:
             object.__setattr__(criterion, field, value)
         return criterion
 
+    def check(self, dim, draws):
+        if np.shape(self.H)[1:] != (dim, dim):
+            raise ValueError(f"targets: shape {np.shape(self.H)[1:]} found; expected {(dim, dim)}")
+
+    def for_whole_labels(self):
+        """The Trace criterion of the mixture."""
+        weights = np.full(len(self.names), 1.0) if self.mixture is None else np.asarray(self.mixture)
+        return Trace(np.tensordot(weights / weights.sum(), np.asarray(self.H), 1))
+
     def values(self, information: Float[Array, "*r d d"]) -> Float[Array, " t"]:
         """f_t: tr(H_t A^-1) / scale_t of each target, averaged over draws."""
         return _traces(self.H, inverse(jnp.asarray(information)))
@@ -142,24 +158,27 @@ class WorstCase:
         """That of the mixture's Trace criterion."""
         return trace_anchor(information, factors, self._root(information))
 
-    def in_basis(self, basis, unit):
-        """See `in_basis.in_basis`: every H_t becomes B^T H_t B / unit."""
+    def in_basis(self, basis, unit=1.0):
+        """Every H_t becomes B^T H_t B / unit."""
         return WorstCase.tree_unflatten(self.names, (_congruent(basis, self.H, unit), self.mixture))
 
     def curvature(self, information):
         return self.smooth().curvature(information)
 
     def lower_bound(self, value, linear, current, dim):
-        return current * (current / max(linear, current)) if current > 0 else 0.0
-
-    def efficiency(self, value, lower_bound, dim):
-        return lower_bound / value if value > 0 else 1.0
+        """That of the mixture, whose value is tr(G A) or the anchor, whichever is given."""
+        return super().lower_bound(library_of(value, current).minimum(value, current), linear, current, dim)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
-class PowerMean:
+class PowerMean(ConvexCriterion):
     """M = (sum_t v_t f_t^p)^(1/p) with f_t = tr(H_t A^-1) averaged over draws; see the module's text."""
+
+    degree: ClassVar = -1
+    infinite_where_singular: ClassVar = True
+    decreasing: ClassVar = True
+    multiplicative_power: ClassVar = None
 
     H: Float[Array, "t d d"]
     weights: Float[Array, " t"]  # v, summing to 1
@@ -197,7 +216,7 @@ class PowerMean:
         """That of the Trace criterion with H = sum_t u_t H_t, less the rounding of u."""
         return trace_anchor(information, factors, self._root(information)) * BELOW
 
-    def in_basis(self, basis, unit):
+    def in_basis(self, basis, unit=1.0):
         return PowerMean(_congruent(basis, self.H, unit), self.weights, self.power)
 
     def curvature(self, information):
@@ -213,20 +232,6 @@ class PowerMean:
             return half + jnp.swapaxes(half, -1, -2) + _sandwich(inv, _mixed(self.H, tilt, inv.dtype))
 
         return apply
-
-    def lower_bound(self, value, linear, current, dim):
-        return value * (value / max(linear, value)) if value > 0 else 0.0
-
-    def efficiency(self, value, lower_bound, dim):
-        return lower_bound / value if value > 0 else 1.0
-
-
-def as_trace(criterion: Any) -> Any:
-    """The Trace criterion of a worst case's mixture, which choices of whole labels go by; others as they are."""
-    if not isinstance(criterion, WorstCase):
-        return criterion
-    weights = np.full(len(criterion.names), 1.0) if criterion.mixture is None else np.asarray(criterion.mixture)
-    return Trace(np.tensordot(weights / weights.sum(), np.asarray(criterion.H), 1))
 
 
 def target_report(criterion: WorstCase, information: Float[Array, "*r d d"]) -> dict:

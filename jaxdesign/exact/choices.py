@@ -18,9 +18,7 @@ from jaxdesign.budget.limits import Limits, capacity, prompt_room
 from jaxdesign.certificates.separable import from_bound
 from jaxdesign.certificates.whole import whole_bound
 from jaxdesign.criteria.log_det import LogDet
-from jaxdesign.criteria.protocol import CriterionLike
-from jaxdesign.criteria.trace import Trace
-from jaxdesign.criteria.worst_case import as_trace
+from jaxdesign.criteria.protocol import ConvexCriterion, Gains
 from jaxdesign.design import Certificate, Design
 from jaxdesign.exact import integer_programs, rounding
 from jaxdesign.exact.exchange.exchange import exchange
@@ -149,8 +147,8 @@ def best_choice(
             lent, start.pairs, start.labels, max_passes=EXCHANGE_PASSES, progress=partial(progress, "spanning")
         )
         consider("spanning", began, pairs, labels, start=start.name, swaps=made.swaps)
-    proxy = replace(tasks, criterion=as_trace(problem.criterion))
-    if isinstance(proxy.criterion, LogDet | Trace) and "exchange" in methods:
+    proxy = replace(tasks, criterion=problem.criterion.for_whole_labels())
+    if "exchange" in methods:
         for number, start in enumerate(_starts(tasks, choices)):
             if good_enough():
                 break
@@ -207,8 +205,8 @@ def _candidates(problem: Problem, relaxed: Design, seed: int) -> Iterator[tuple[
     ways["drawn_by_prompt"] = lambda: drawn(limits, pairs, labels, seed, by_prompt=True)
     for name, way in ways.items():
         yield name, None, lambda way=way: (pairs, _or_nothing(way(), pairs))
-    names = {"greedy": as_trace(problem.criterion)}
-    if not isinstance(problem.criterion, LogDet):
+    names = {"greedy": problem.criterion.for_whole_labels()}
+    if problem.criterion.gains is not Gains.LOG_DET:
         names["greedy_logdet"] = LogDet()
     for name, criterion in names.items():
         prompts = _greedy_prompts(problem, criterion, relaxed)
@@ -231,7 +229,7 @@ def _or_nothing(labels, pairs):
     return np.zeros(len(pairs)) if labels is None else labels
 
 
-def _greedy_prompts(problem: Problem, crit: CriterionLike, relaxed: Design) -> np.ndarray | None:
+def _greedy_prompts(problem: Problem, crit: ConvexCriterion, relaxed: Design) -> np.ndarray | None:
     """The prompts that greedy has time and memory for, those with most labels in the real-valued design first."""
     pool, limits = problem.pool, problem.limits
     if limits.total > MANY * len(relaxed.pairs):
@@ -249,7 +247,7 @@ def _greedy_prompts(problem: Problem, crit: CriterionLike, relaxed: Design) -> n
     return prompts if capacity(some, problem.pair_counts[prompts]) >= limits.total else None
 
 
-def _greedy_among(problem: Problem, crit: CriterionLike, prompts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _greedy_among(problem: Problem, crit: ConvexCriterion, prompts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The greedy choice among the pairs of some prompts, named as in the whole pool."""
     pool, limits, closed = problem.pool, problem.limits, problem.decided.closed
     if len(prompts) < pool.num_prompts:

@@ -16,15 +16,13 @@ from jaxdesign.certificates.allowed import canonical_allocation, check_allowed
 from jaxdesign.certificates.evaluate import evaluated
 from jaxdesign.certificates.whole import bound_in_words
 from jaxdesign.certificates.worst_case import report_at, with_mixture
-from jaxdesign.criteria.of_function import Criterion
 from jaxdesign.criteria.protocol import CriterionLike
-from jaxdesign.criteria.worst_case import WorstCase
 from jaxdesign.design import Design, Status, TraceRow
 from jaxdesign.door import make_problem
 from jaxdesign.exact.choices import METHODS, RECIPES, best_choice
 from jaxdesign.pool import CompletionPool
 from jaxdesign.problem import prior_matrix
-from jaxdesign.solvers.optimize import optimize
+from jaxdesign.solvers.optimize import checked_options, solve
 
 
 def select_pairs(
@@ -108,7 +106,7 @@ def select_pairs(
     unknown = [name for name in methods if name not in METHODS + RECIPES]
     if unknown or not methods:
         raise ValueError(f"methods: {unknown[:1] or methods} found; choose of {', '.join(METHODS + RECIPES)}")
-    budget = whole_budget(budget)
+    options, budget = checked_options(tol, max_passes, callback), whole_budget(budget)
     if annotators is not None:
         if design is not None:
             raise ValueError("design: a design that says who labels what cannot be rounded again; pass design=None")
@@ -121,13 +119,13 @@ def select_pairs(
     progress("optimise", "the real-valued design")
     problem = make_problem(pool, crit, budget, prior)
     if design is None:
-        relaxed = optimize(pool, crit, budget, prior=prior, tol=tol, max_passes=max_passes, callback=callback)
+        relaxed = solve(problem, None, options)
     else:
         allocation = canonical_allocation(problem, design.pairs, design.labels)
         relaxed = evaluated(problem, *allocation, design.status, passes=design.passes, trace=design.trace)
     free = without(problem.decided, relaxed.pairs, relaxed.labels)
     relaxed = replace(relaxed, pairs=free[0], labels=free[1])
-    if isinstance(crit, WorstCase):
+    if problem.criterion.family:
         problem = with_mixture(problem, [relaxed.report["mixture"][name] for name in crit.names])
     found = best_choice(problem, relaxed, tol, int(seed), int(budget.labels_per_task), methods, progress)
     best = found.best
@@ -149,7 +147,7 @@ def select_pairs(
         ),
         "candidates": found.candidates,
     }
-    if isinstance(crit, WorstCase):
+    if problem.criterion.family:
         report |= report_at(problem, best.pairs, best.labels)
     return Design(
         *with_required(problem.decided, best.pairs, best.labels),
@@ -164,8 +162,8 @@ def select_pairs(
 
 def check_enough(pool: CompletionPool, crit: CriterionLike, budget: Budget, prior: Any) -> None:
     """ValueError where so few labels cannot make the information regular, whichever they are."""
-    if not isinstance(pool, CompletionPool) or isinstance(crit, Criterion):
-        return  # wrong kinds are for `make_problem` to name; a user's criterion may be finite at a singular matrix
+    if not isinstance(pool, CompletionPool) or not getattr(crit, "infinite_where_singular", False):
+        return  # wrong kinds are for `make_problem` to name
     rank = min(numerical_rank(matrix) for matrix in prior_matrix(prior, pool))
     if budget.total + rank < pool.dim:
         raise ValueError(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxdesign import _checks
 from jaxdesign.annotators import Annotators, repeated_budget, repeated_pool, with_annotators
 from jaxdesign.budget.budget import Budget
 from jaxdesign.criteria.protocol import CriterionLike
-from jaxdesign.criteria.worst_case import WorstCase
 from jaxdesign.design import Design, TraceRow
 from jaxdesign.door import make_problem
 from jaxdesign.pool import CompletionPool
+from jaxdesign.problem import Problem
 from jaxdesign.solvers.atoms.coupled_atoms import CoupledAtoms
 from jaxdesign.solvers.atoms.matrix_atoms import MatrixAtoms
 from jaxdesign.solvers.column_generation.interior_point import InteriorPoint
@@ -70,27 +70,46 @@ def optimize(
 
     Numerics: pools are priced in float32 (float64 for float64 features); everything a certificate rests on is float64.
     """
+    options = checked_options(tol, max_passes, callback)
+    if start is not None and not isinstance(start, Design):
+        raise TypeError(f"start: expected a jaxdesign.Design, found {type(start).__name__}")
+    named_solver(solver)
+    if annotators is not None:
+        if start is not None:
+            raise ValueError("start: a design that says who labels what cannot be continued; pass start=None")
+        wide = repeated_pool(pool, annotators), crit, repeated_budget(budget, pool, annotators)
+        return with_annotators(solve(make_problem(*wide, prior), solver, options), pool, annotators)
+    return solve(make_problem(pool, crit, budget, prior), solver, options, start)
+
+
+class Options(NamedTuple):
+    """When a solver stops."""
+
+    tol: float
+    max_passes: int | None
+    callback: Callable[[TraceRow], bool | None] | None
+
+
+def checked_options(tol: Any, max_passes: Any, callback: Any) -> Options:
+    """TypeError or ValueError for what `optimize` does not take."""
     tol = _checks.number(tol, "tol")
     if not 0 <= tol < 1:
         raise ValueError(f"tol={tol:g}: must be at least 0 and below 1; it is the relative gap to stop at")
     if max_passes is not None:
         max_passes = _checks.whole_number(max_passes, "max_passes", 1)
-    if start is not None and not isinstance(start, Design):
-        raise TypeError(f"start: expected a jaxdesign.Design, found {type(start).__name__}")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a function of a TraceRow, found {type(callback).__name__}")
+    return Options(tol, max_passes, callback)
+
+
+def solve(problem: Problem, solver: str | Solver | None, options: Options, start: Design | None = None) -> Design:
+    """The best real-valued design of a problem; see `optimize`."""
     chosen = named_solver(solver)
-    if annotators is not None:
-        if start is not None:
-            raise ValueError("start: a design that says who labels what cannot be continued; pass start=None")
-        wide = repeated_pool(pool, annotators), crit, repeated_budget(budget, pool, annotators)
-        design = optimize(*wide, prior=prior, tol=tol, solver=solver, max_passes=max_passes, callback=callback)
-        return with_annotators(design, pool, annotators)
-    problem = make_problem(pool, crit, budget, prior)
     if problem.limits.coupling is not None:
         chosen = coupled_solver(solver, chosen)
-    solve = worst_case_design if isinstance(crit, WorstCase) else run
-    return solve(problem, chosen, tol=tol, max_passes=max_passes, start=start, callback=callback)
+    by = worst_case_design if problem.criterion.family else run
+    tol, max_passes, callback = options
+    return by(problem, chosen, tol=tol, max_passes=max_passes, start=start, callback=callback)
 
 
 def named_solver(solver: str | Solver | None) -> Solver:

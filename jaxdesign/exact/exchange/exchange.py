@@ -18,11 +18,12 @@ from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays, _checks
 from jaxdesign.analysis import information
-from jaxdesign.budget.constraints import group_totals, pair_costs
+from jaxdesign.budget.constraints import pair_costs
 from jaxdesign.certificates.allowed import check_allowed, ordered_allocation
-from jaxdesign.criteria.log_det import LogDet
-from jaxdesign.criteria.trace import Trace
+from jaxdesign.criteria.protocol import Gains
 from jaxdesign.exact.exchange import rounds, search, swap_gains
+from jaxdesign.exact.exchange.allowed import Left, caps_of, left_of, sets_of
+from jaxdesign.exact.exchange.by_value import exchanged_by_value
 from jaxdesign.exact.greedy import trace_forms
 from jaxdesign.pricing.memory import MemorySource, memory_source
 from jaxdesign.pricing.passes import best_pairs
@@ -57,7 +58,8 @@ def exchange(
     """Improve whole labels until no swap, one label taken from a pair and given to another, lowers the criterion.
 
     Args:
-        problem: the pool, the criterion (LogDet or Trace, averaged over draws), all limits and the prior.
+        problem: the pool, the criterion, all limits and the prior. Criteria without a closed form of what swaps gain
+            are exchanged by their values (`by_value`), and the report never says `optimal`.
         pairs: (S, 3) rows (p, i, j).
         labels: (S,) whole labels, allowed, required ones left out, with regular information: greedy ones, or a rounded
             design.
@@ -73,7 +75,7 @@ def exchange(
         of such a LogDet choice have D-efficiency at least (m - d + 1) / m against the best real-valued design.
 
     Raises:
-        TypeError: another criterion, limits that are not integers.
+        TypeError: limits that are not integers.
         ValueError: labels that are not whole, not allowed, or leave A singular; a least gain that is not positive;
             negative limits.
 
@@ -84,8 +86,6 @@ def exchange(
     Source: Fedorov (1972), Theory of Optimal Experiments, cited from memory; the gains and the bounds that make a
     search complete are derived in `swap_gains` and `search` and checked by enumeration in the tests.
     """
-    if not isinstance(problem.criterion, LogDet | Trace):
-        raise TypeError(f"crit: exchange knows the swaps of LogDet() and Trace(H), found {problem.criterion!r}")
     pairs, labels = ordered_allocation(problem, pairs, labels)
     check_allowed(problem, pairs, labels)
     if (labels != np.rint(labels)).any():
@@ -93,6 +93,9 @@ def exchange(
         raise ValueError(f"labels: {labels[row]:g} at row {row}; exchange moves whole labels, so round them first")
     least = _checks.positive_finite(least_gain, "least_gain", "the least gain of a swap that helps")
     limits = _limit(max_swaps, "max_swaps"), _limit(max_passes, "max_passes")
+    if problem.criterion.gains is Gains.FIRST_ORDER:
+        pairs, labels, told = exchanged_by_value(problem, pairs, labels, least, *limits, progress)
+        return pairs, labels, ExchangeReport(*told, optimal=False)
     with _arrays.float64():
         batch = _batch(problem, trace_forms.root(problem.criterion), pairs, labels)
         if not np.isfinite(batch.value):
@@ -183,10 +186,10 @@ def _search(problem: Problem, batch: _Batch, source: MemorySource, least: float,
 def _rules(problem: Problem, batch: _Batch, source: MemorySource, removable: search.Removable) -> search.Rules:
     number, order = len(batch.pairs), removable.order
     sensitivities = np.asarray(removable.sensitivities)
-    at_cap = batch.labels + 1 > _cap(problem, batch.pairs)
+    at_cap = batch.labels + 1 > caps_of(problem, batch.pairs)
     closed = np.full((len(sensitivities), 3), -1, np.int32)
     closed[: at_cap.sum()] = batch.pairs[at_cap]
-    owner, left = _sets(problem, batch.pairs), _left(problem, batch)
+    owner, left = sets_of(problem, batch.pairs), left_of(problem, batch.pairs, batch.labels)
     has_room, levels = np.zeros(source.slots, bool), np.full(source.slots, np.inf, source.dtype)
     has_room[: problem.pool.num_prompts], levels[: problem.pool.num_prompts] = _losers(
         problem, left, owner[:, np.asarray(order)[:number]], sensitivities[:number]
@@ -194,11 +197,11 @@ def _rules(problem: Problem, batch: _Batch, source: MemorySource, removable: sea
     return search.Rules(closed, levels, has_room)
 
 
-def _losers(problem: Problem, left: rounds.Left, owner, b):
+def _losers(problem: Problem, left: Left, owner, b):
     """For every prompt whether pairs of others may give it a label, and the smallest sensitivity of those that may."""
     prompts = np.arange(problem.pool.num_prompts)
     levels, anyone = np.full(len(prompts), -np.inf), np.ones(len(prompts), bool)
-    for losing, taking in zip(owner, _sets(problem, np.stack([prompts] * 3, axis=1)), strict=True):
+    for losing, taking in zip(owner, sets_of(problem, np.stack([prompts] * 3, axis=1)), strict=True):
         own = np.full(len(left.room), np.inf)
         np.minimum.at(own, losing, b)
         others = float(np.min(b[left.spare[losing] >= 1], initial=np.inf))
@@ -207,36 +210,6 @@ def _losers(problem: Problem, left: rounds.Left, owner, b):
         if problem.limits.coupling is None:
             anyone = has_room
     return anyone, levels
-
-
-def _sets(problem: Problem, pairs) -> Int[np.ndarray, "q s"]:
-    """The sets that pairs count in: their prompt, and the groups of the budget's quotas, numbered on."""
-    prompts = pairs[:, 0]
-    coupling = problem.limits.coupling
-    if coupling is None:
-        return prompts[None]
-    return np.concatenate([prompts[None], problem.pool.num_prompts + coupling.groups.owner[:, prompts]])
-
-
-def _left(problem: Problem, batch: _Batch) -> rounds.Left:
-    """What the budget leaves open: labels that sets may take and lose, and money."""
-    limits, coupling = problem.limits, problem.limits.coupling
-    spent = np.bincount(batch.pairs[:, 0], weights=batch.labels, minlength=problem.pool.num_prompts)
-    room = np.minimum(np.floor(limits.per_prompt), limits.total) - spent
-    if coupling is None:
-        return rounds.Left(room, np.full(len(room), np.inf), np.float64(np.inf))
-    held = group_totals(coupling, spent)
-    high = np.minimum(np.floor(coupling.groups.high), limits.total)
-    return rounds.Left(
-        np.concatenate([room, high - held]),
-        np.concatenate([spent - np.ceil(coupling.least), held - np.ceil(coupling.groups.low)]),
-        np.float64(coupling.spend - pair_costs(coupling, batch.pairs) @ batch.labels),
-    )
-
-
-def _cap(problem: Problem, pairs) -> Float[np.ndarray, " s"]:
-    """Whole labels that pairs may have."""
-    return np.minimum(np.floor(problem.limits.per_pair), problem.limits.total)[pairs[:, 0]]
 
 
 def _swap_among(
@@ -282,12 +255,12 @@ def _working_set(problem: Problem, batch: _Batch, pairs) -> rounds.WorkingSet:
     padded, labels, cap = np.zeros((size, 3), np.int32), np.zeros(size), np.zeros(size)
     padded[: len(pairs)] = pairs
     labels[: len(pairs)] = np.where(places >= 0, batch.labels[places], 0)
-    cap[: len(pairs)] = _cap(problem, pairs)
+    cap[: len(pairs)] = caps_of(problem, pairs)
     z, c = swap_gains.gather(pool, padded)
     coupling = problem.limits.coupling
     cost = None if coupling is None or not np.isfinite(coupling.spend) else pair_costs(coupling, padded)
-    left = _left(problem, batch)
-    return rounds.WorkingSet(padded, z, c, labels, cap, _sets(problem, padded), cost, left, batch.matrix)
+    left = left_of(problem, batch.pairs, batch.labels)
+    return rounds.WorkingSet(padded, z, c, labels, cap, sets_of(problem, padded), cost, left, batch.matrix)
 
 
 def _places(problem: Problem, pairs, among) -> Int[np.ndarray, " s"]:

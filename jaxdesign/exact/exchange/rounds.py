@@ -13,10 +13,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign.exact.exchange import swap_gains
+from jaxdesign.exact.exchange.allowed import Left, obeyed
 from jaxdesign.exact.exchange.swap_gains import NEVER, Rows
 from jaxdesign.information import sparse_information
 
@@ -38,14 +39,6 @@ class WorkingSet(NamedTuple):
     cost: Float[Array, " s"] | None  # of a label; None without a spend limit
     left: Left
     matrix: Float[Array, "r d d"]  # A, float64
-
-
-class Left(NamedTuple):
-    """What the budget leaves open."""
-
-    room: Float[Array, " g"]  # labels every set may still take
-    spare: Float[Array, " g"]  # and lose
-    money: Float[Array, ""]
 
 
 class Aside(NamedTuple):
@@ -89,20 +82,6 @@ def swap_round(
     return working._replace(labels=labels, left=after.left, matrix=matrix), after.made, value
 
 
-def _obeyed(left: Left, out_of, into, out_cost, into_cost) -> Bool[Array, "k l"]:
-    """Whether a label may go from pairs k to pairs l as far as sets of prompts and costs are concerned.
-
-    A set that both pairs count in does not notice; another must be able to spare the label, or have room for it.
-    """
-    allowed = jnp.ones((out_of.shape[1], into.shape[1]), bool)
-    for losing, taking in zip(out_of, into, strict=True):
-        moves = (left.spare[losing] >= 1)[:, None] & (left.room[taking] >= 1)[None, :]
-        allowed &= moves | (losing[:, None] == taking[None, :])
-    if out_cost is not None:
-        allowed &= into_cost[None, :] - out_cost[:, None] <= left.money
-    return allowed
-
-
 def _take_aside(working, factors, dtype):
     """Slots of the pairs with the best swaps out of and into them, and which of the slots are no repetition."""
     labels, size = working.labels, len(working.labels)
@@ -116,7 +95,7 @@ def _take_aside(working, factors, dtype):
     def against(best, index):
         score = swap_gains.score_table(swap_gains.take(rows, index), swap_gains.take(forms, index), rows, forms)
         out_cost = None if working.cost is None else working.cost[index]
-        allowed = _obeyed(working.left, working.owner[:, index], working.owner, out_cost, working.cost)
+        allowed = obeyed(working.left, working.owner[:, index], working.owner, out_cost, working.cost)
         allowed &= addable[None, :] & removable[index][:, None] & (index[:, None] != slots[None, :])
         score = jnp.where(allowed, score, NEVER)
         return jnp.maximum(best, jnp.max(score, axis=0)), jnp.max(score, axis=1)
@@ -138,7 +117,7 @@ def _swap_best(aside: Aside, owner: Int[Array, "q t"], cost, cap, least) -> Asid
     single = jax.tree.map(lambda a: jnp.diagonal(a, axis1=1, axis2=2), forms)
     before = jax.tree.map(lambda a: a[:, :, None], single)
     after = jax.tree.map(lambda a: a[:, None, :], single)
-    allowed = (labels >= 1)[:, None] & (labels + 1 <= cap)[None, :] & _obeyed(left, owner, owner, cost, cost)
+    allowed = (labels >= 1)[:, None] & (labels + 1 <= cap)[None, :] & obeyed(left, owner, owner, cost, cost)
     score = jnp.where(allowed, swap_gains.scores(before, after, forms), NEVER)
     out = lax.argmax(jnp.max(score, axis=1), 0, jnp.int32)  # in two steps: an argmax over all entries is slow on CPU
     into = lax.argmax(score[out], 0, jnp.int32)

@@ -20,8 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxdesign.criteria.protocol import CriterionLike
-from jaxdesign.criteria.trace import Trace
+from jaxdesign.criteria.protocol import ConvexCriterion, Gains
 from jaxdesign.exact.greedy import trace_forms
 from jaxdesign.exact.greedy.lazy import Rules, times_picked
 from jaxdesign.exact.greedy.ties import CLOSED, enough, first
@@ -54,7 +53,7 @@ class Block(NamedTuple):
 
 def full_greedy(
     pool: CompletionPool,
-    crit: CriterionLike,
+    crit: ConvexCriterion,
     matrix: Float[Array, "r d d"],
     to_come: Float[Array, "r d d"],
     is_open: Bool[Array, "p k k"],
@@ -68,7 +67,7 @@ def full_greedy(
     `_arrays.float64()`.
     """
     fixed, root = trace_forms.all_pairs(pool, is_open), trace_forms.root(crit)
-    every = jnp.clip(rules.size // PARTS, 1, REFRESH) if isinstance(crit, Trace) else 1
+    every = jnp.clip(rules.size // PARTS, 1, REFRESH) if crit.gains is Gains.TRACE else 1
     zero, left = jnp.zeros((), jnp.int32), jnp.ones((), bool)
 
     def unfinished(picks):

@@ -17,15 +17,12 @@ from jaxdesign import _arrays, _checks
 from jaxdesign._linalg import cholesky_and_inverse
 from jaxdesign._pairs import candidate_pairs, check_pairs, first_copies
 from jaxdesign.budget.limits import Limits
-from jaxdesign.criteria.in_basis import in_basis
-from jaxdesign.criteria.log_det import LogDet
-from jaxdesign.criteria.protocol import CriterionLike
-from jaxdesign.criteria.trace import Trace
+from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike, Gains
 from jaxdesign.exact.greedy.full import REFRESH, full_greedy
 from jaxdesign.exact.greedy.lazy import Rules, Start, lazy_greedy
 from jaxdesign.information import gram_sensitivities, laplacian_information, prompt_label_information, prompt_major
 from jaxdesign.pool import CompletionPool, centred_features
-from jaxdesign.problem import check_kinds, traceable_prior
+from jaxdesign.problem import checked_criterion, traceable_prior
 from jaxdesign.units import EXTREME, ORDINARY, farthest_rows
 
 LIFT = 1e-6  # smallest eigenvalue before the first pick, over the mean one after an even allocation
@@ -83,7 +80,7 @@ def greedy(
     Source: for the monotone submodular log det, greedy reaches 1 - 1/e of the best possible gain (Nemhauser, Wolsey and
     Fisher 1978, cited from memory); for Trace there is no such guarantee.
     """
-    check_kinds(pool, crit)
+    crit = checked_criterion(pool, crit)
     if isinstance(size, bool) or not isinstance(size, int | np.integer):
         raise TypeError(f"size: expected a Python int, found {type(size).__name__}; it is a shape")
     if size < 1:
@@ -105,7 +102,7 @@ def greedy(
 
 def greedy_allocation(
     pool: CompletionPool,
-    crit: CriterionLike,
+    crit: ConvexCriterion,
     limits: Limits,
     prior: Float[np.ndarray, "r d d"],
     closed: Int[np.ndarray, "c 3"] | None = None,
@@ -119,7 +116,7 @@ def greedy_allocation(
 
 def myopic_allocation(
     pool: CompletionPool,
-    crit: CriterionLike,
+    crit: ConvexCriterion,
     limits: Limits,
     prior: Float[np.ndarray, "r d d"],
     closed: Int[np.ndarray, "c 3"] | None = None,
@@ -145,23 +142,23 @@ def _padded(pairs):
     return np.concatenate([pairs, np.broadcast_to(pairs[:1], (size - len(pairs), 3))])
 
 
-def work(pool: CompletionPool, crit: CriterionLike, total: int) -> float:
+def work(pool: CompletionPool, crit: ConvexCriterion, total: int) -> float:
     """About what a greedy choice costs, in operations that run at the speed of memory (4e11 take a minute or so)."""
     completions, dim = pool.completions, pool.dim
     product = 0.1 * 2 * dim * (dim + completions)  # matrix products run ten times as fast
-    if isinstance(crit, LogDet):
+    if crit.gains is Gains.LOG_DET:
         step = 0.2 * 2 * (dim + completions)
-    elif isinstance(crit, Trace):
+    elif crit.gains is Gains.TRACE:
         step = 2 * (2 * dim + 6 * completions + product / REFRESH)
     else:
         step = 6 * completions + product
     return (pool.num_draws or 1) * float(total) * pool.num_prompts * completions * step
 
 
-def memory(pool: CompletionPool, crit: CriterionLike) -> float:
+def memory(pool: CompletionPool, crit: ConvexCriterion) -> float:
     """Entries of the stored forms and label information."""
-    kinds = 1 + isinstance(crit, Trace)
-    if not isinstance(crit, LogDet):
+    kinds = 1 + (crit.gains is Gains.TRACE)
+    if crit.gains is not Gains.LOG_DET:
         kinds += pool.scores is not None or pool.flip is not None
     return float(kinds) * (pool.num_draws or 1) * pool.num_prompts * pool.completions**2
 
@@ -201,7 +198,7 @@ def _in_units(pool, crit, prior):
         return pool, crit, prior
     features = pool.features * (1 / unit).astype(pool.features.dtype)
     bare = CompletionPool.tree_unflatten(None, (features, pool.scores, pool.mask, pool.flip))
-    return bare, in_basis(crit, jnp.eye(pool.dim) / unit), prior / unit**2
+    return bare, crit.in_basis(jnp.eye(pool.dim) / unit), prior / unit**2
 
 
 @jax.jit
@@ -223,9 +220,9 @@ def _greedy(pool, crit, prior, size, cap, quota, closed=None, *, rows):
     """Pairs (rows, 3) and how many of them count, at most `size`. Call inside `_arrays.float64()`."""
     is_open, mean, start = _start(pool, prior, size, closed)
     rules = Rules(size, jnp.asarray(cap), jnp.asarray(quota))
-    if isinstance(crit, LogDet):
+    if crit.gains is Gains.LOG_DET:
         return lazy_greedy(pool, start, is_open, rules, rows=rows)
-    to_come = mean if isinstance(crit, Trace) else jnp.zeros_like(mean)
+    to_come = mean if crit.gains is Gains.TRACE else jnp.zeros_like(mean)
     return full_greedy(pool, crit, start.matrix, to_come, is_open, rules, rows=rows)
 
 

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxdesign import _arrays
 from jaxdesign._linalg import cholesky_and_inverse, gradient_factors, inverse
-from jaxdesign.criteria.trace import Trace
+from jaxdesign.criteria.protocol import Gains
 from jaxdesign.exact.greedy.ties import CLOSED
 from jaxdesign.information import gram_sensitivities, prompt_label_information
 from jaxdesign.pool import CompletionPool, centred_features
@@ -66,9 +66,9 @@ def all_pairs(pool: CompletionPool, candidates: Bool[Array, "p k k"]) -> Pairs:
 
 def root(crit) -> Float[Array, "*r d d"] | None:
     """B with B B^T = H (of each draw); None for criteria without a target."""
-    if not isinstance(crit, Trace):
+    if crit.gains is not Gains.TRACE:
         return None
-    spectrum, vectors = jnp.linalg.eigh(jnp.asarray(crit.H, jnp.float64))
+    spectrum, vectors = jnp.linalg.eigh(jnp.asarray(crit.target, jnp.float64))
     return vectors * jnp.sqrt(jnp.maximum(spectrum, 0))[..., None, :]
 
 
@@ -77,7 +77,7 @@ def from_scratch(
 ) -> Forms:
     """Forms at A; CLOSED where not `is_open`, for Trace in the target alone: gains b / (1 + a) are then never NaN."""
     inv = inverse(matrix)
-    if not isinstance(crit, Trace):
+    if crit.gains is not Gains.TRACE:
         G = crit.gradient(matrix)
         return Forms(inv, G, None, _dense(pairs, is_open, gradient_factors(G)))
     leverage = _dense(pairs, True, jnp.swapaxes(cholesky_and_inverse(matrix)[1], -1, -2))

@@ -17,7 +17,6 @@ from jaxtyping import Array, Float, Int
 from jaxdesign import _arrays
 from jaxdesign.analysis import analyse
 from jaxdesign.budget.limits import capacity
-from jaxdesign.criteria.log_det import LogDet
 from jaxdesign.methods.room import rescale
 from jaxdesign.pricing.memory import some_prompts
 from jaxdesign.pricing.passes import price
@@ -62,7 +61,7 @@ def hot_start(problem: Problem) -> HotStart:
     if len(prompts) < source.slots:
         source = some_prompts(source, prompts.reshape(-1, length))
     inside = np.minimum(prompts, len(limits.per_pair) - 1)
-    powers = np.array(POWERS if isinstance(criterion, LogDet) else [p / 2 for p in POWERS])
+    powers = np.array(POWERS if criterion.degree == 0 else [p / 2 for p in POWERS])
     dense = dense_part(problem, source, limits.per_pair[inside], limits.per_prompt[inside])
     with _arrays.float64():
         labels, sensitivities = _steps(dense, powers)

@@ -9,15 +9,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign.analysis import check_rank, information
 from jaxdesign.budget.limits import capacity
-from jaxdesign.criteria.log_det import LogDet
-from jaxdesign.criteria.protocol import CriterionLike
-from jaxdesign.criteria.trace import Trace
+from jaxdesign.criteria.protocol import ConvexCriterion, Gains
 from jaxdesign.design import Design
 from jaxdesign.information import draw_label_information, pair_differences
 from jaxdesign.methods.interior_point import Point, Region, minimise
@@ -33,17 +32,12 @@ PAGE = 512  # pairs are gathered in multiples of this, so that few shapes are co
 
 
 class InteriorPoint(NamedTuple):
-    """LogDet and Trace, with and without caps and quotas."""
+    """Any criterion, with and without caps and quotas."""
 
     max_passes: int = 60
     patience: int = 6
 
     def init(self, problem: Problem, start: Design | None) -> SolverState:
-        if not isinstance(problem.criterion, LogDet | Trace):
-            raise TypeError(
-                "crit: solver='interior_point' needs an explicit Hessian, which LogDet() and Trace(H) have, found "
-                f"{type(problem.criterion).__name__}; use solver='column_generation' or 'matrix_atoms'"
-            )
         if start is not None and (warm := warm_state(problem, start)) is not None:
             return warm
         check_rank(problem)
@@ -93,7 +87,8 @@ def by_barrier(problem: Problem, restricted: Restricted, target: float) -> Float
     region = _region(limits.per_pair[moving[:, 0]], left.per_prompt, moving[:, 0], total, scale)
     start = inside(region, labels[:at_work] / scale)
     base = information(problem, pairs[at_work:], labels[at_work:])
-    objective = Objective(problem.criterion, *gather(problem, moving, scale), base, level * scale)
+    kind = ByCurvature if problem.criterion.gains is Gains.FIRST_ORDER else ByForms
+    objective = kind(problem.criterion, *gather(problem, moving, scale), base, level * scale)
     point = minimise(objective.gradient, objective.hessian, region, start, target * problem.dim)
     return np.concatenate([cleaned(point, region) * scale, labels[at_work:]])
 
@@ -151,15 +146,15 @@ def _gather(pool, pairs):
     return pair_differences(pool, pairs), draw_label_information(pool, pairs)
 
 
-class Objective:
-    """The criterion over listed pairs divided by `unit`: gradient -b and Hessian, averaged over draws.
+class ByForms:
+    """LogDet or Trace over listed pairs divided by `unit`: gradient -b and Hessian, averaged over draws.
 
     With S = Z A^-1 Z^T and C = Z A^-1 H A^-1 Z^T (rows of Z times sqrt(c)): Hessian S o S (LogDet), 2 S o C (Trace).
     """
 
     def __init__(
         self,
-        criterion: CriterionLike,
+        criterion: ConvexCriterion,
         z: Float[np.ndarray, "n d"],
         c: Float[np.ndarray, "r n"],
         base: Float[np.ndarray, "r d d"],
@@ -168,8 +163,8 @@ class Objective:
         self.rows = [np.sqrt(info)[:, None] * z for info in c]
         self.base, self.unit = base, unit
         self.roots = None
-        if isinstance(criterion, Trace):
-            self.roots = [_root(H) for H in np.broadcast_to(criterion.H, base.shape)]
+        if criterion.gains is Gains.TRACE:
+            self.roots = [_root(H) for H in np.broadcast_to(criterion.target, base.shape)]
 
     def gradient(self, x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """-b / unit; LinAlgError where A is not positive definite."""
@@ -194,6 +189,59 @@ class Objective:
         inverse = np.linalg.inv(np.linalg.cholesky(self.base[k] + rows.T @ (rows * x[:, None])))
         whitened = rows @ inverse.T
         return whitened, None if self.roots is None else whitened @ (inverse @ self.roots[k])
+
+
+class ByCurvature:
+    """Any criterion over listed pairs divided by `unit`: gradient -b and Hessian z^T curvature(z z^T) z."""
+
+    def __init__(
+        self,
+        criterion: ConvexCriterion,
+        z: Float[np.ndarray, "n d"],
+        c: Float[np.ndarray, "r n"],
+        base: Float[np.ndarray, "r d d"],
+        unit: float,
+    ):
+        self.criterion, self.base, self.unit, self.count = criterion, base, unit, len(z)
+        self.rows = np.zeros((len(c), _arrays.round_up(len(z), PAGE), z.shape[1]))
+        self.rows[:, : self.count] = np.sqrt(c)[..., None] * z
+
+    def gradient(self, x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """-b / unit; LinAlgError where the criterion is not finite."""
+        with _arrays.float64():
+            b = np.asarray(_sensitivities(self.criterion, self._information(x), self.rows))[: self.count]
+        if not np.isfinite(b).all():
+            raise np.linalg.LinAlgError("the criterion is not finite")
+        return -b / self.unit
+
+    def hessian(self, x: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n n"]:
+        """Second derivatives / unit; n maps of the criterion's curvature."""
+        with _arrays.float64():
+            found = np.asarray(_hessian(self.criterion, self._information(x), self.rows))
+        found = found[: self.count, : self.count]
+        return (found + found.T) / (2 * self.unit)
+
+    def _information(self, x):
+        rows = self.rows[:, : self.count]
+        return self.base + rows.swapaxes(1, 2) @ (rows * x[:, None])
+
+
+@jax.jit
+def _sensitivities(criterion, matrix, rows) -> Float[Array, " n"]:
+    value = criterion.value(matrix)
+    b = jnp.mean(jnp.sum(jnp.matmul(rows, criterion.factors(matrix), precision=_arrays.HIGHEST) ** 2, axis=-1), axis=0)
+    return jnp.where(jnp.isfinite(value), b, jnp.nan)
+
+
+@jax.jit
+def _hessian(criterion, matrix, rows) -> Float[Array, "n n"]:
+    curvature = criterion.curvature(matrix)
+
+    def column(row):
+        moved = curvature(row[:, :, None] * row[:, None, :])
+        return jnp.mean(jnp.sum(jnp.matmul(rows, moved, precision=_arrays.HIGHEST) * rows, axis=-1), axis=0)
+
+    return jax.lax.map(column, jnp.swapaxes(rows, 0, 1))
 
 
 def _root(H: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d r"]:

@@ -22,7 +22,6 @@ from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign.analysis import information as information_of
-from jaxdesign.criteria.in_basis import in_basis
 from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.information import draw_label_information, pair_differences
 from jaxdesign.methods.room import Room
@@ -87,7 +86,7 @@ def gather(
 
 @jax.jit
 def _in_basis(criterion, basis, base, unit):
-    return _arrays.contract("ji,rjk,kl->ril", basis, base, basis), in_basis(criterion, basis, unit)
+    return _arrays.contract("ji,rjk,kl->ril", basis, base, basis), criterion.in_basis(basis, unit)
 
 
 @jax.jit

@@ -17,10 +17,7 @@ from jaxdesign import _arrays
 from jaxdesign._pairs import candidate_pairs
 from jaxdesign.analysis import analysed, value_rounding
 from jaxdesign.budget.limits import Limits
-from jaxdesign.criteria.log_det import LogDet
-from jaxdesign.criteria.protocol import CriterionLike
-from jaxdesign.criteria.trace import Trace
-from jaxdesign.criteria.worst_case import WorstCase
+from jaxdesign.criteria.protocol import ConvexCriterion
 from jaxdesign.design import Certificate
 from jaxdesign.methods.room import oracle_bound, rescale
 from jaxdesign.pool import CompletionPool
@@ -33,7 +30,7 @@ HELD = 1e-5  # a total missed by more than this share cannot be held by the caps
 
 
 def finish(
-    pool: CompletionPool, criterion: CriterionLike, limits: Limits, prior: Float[Array, "r d d"], labels: Array
+    pool: CompletionPool, criterion: ConvexCriterion, limits: Limits, prior: Float[Array, "r d d"], labels: Array
 ) -> tuple[Float[Array, "p k k"], Certificate]:
     """Symmetric allocation (P, K, K) that sums to the total over i < j, and its certificate, in the working dtype.
 
@@ -52,9 +49,9 @@ def finish(
     S = oracle_bound(upper_sensitivities(source, factors), room)
     linear = jnp.mean(jnp.sum(G * prior + (pool.dim + 10) * eps * terms, axis=(1, 2))) + S
     current = jnp.mean(jnp.sum(G * matrix, axis=(1, 2)))
-    bound = lower_bound(criterion, anchor, linear * (1 + 64 * eps), current, pool.dim)
+    bound = criterion.lower_bound(anchor, linear * (1 + 64 * eps), current, pool.dim)
     bound = jnp.minimum(bound, value) - value_rounding(matrix, G)
-    efficiency = efficiency_of(criterion, value, bound, pool.dim)
+    efficiency = jnp.clip(criterion.efficiency(value, bound, pool.dim), 0, 1)
     void = ~(jnp.abs(jnp.sum(exact) - room.total) <= HELD * room.total)
     void |= ~(jnp.isfinite(value) & jnp.isfinite(factors).all() & (bound <= value))
     reach = jnp.finfo(dtype)  # beyond it, and below, the value is no number of that dtype
@@ -77,27 +74,6 @@ def upper_sensitivities(source: MemorySource, factors: Float[Array, "r d d"]) ->
 
     b = map_chunks(of_chunk, source)
     return b.reshape(-1, *b.shape[2:])
-
-
-def lower_bound(criterion: CriterionLike, anchor: Array, linear: Array, current: Array, dim: int) -> Array:
-    """Bound on the best value; the formulas of `criteria.anchors`, traceable.
-
-    Any criterion that is none of ours has the linear bound, which convexity alone makes valid.
-    """
-    if isinstance(criterion, LogDet):
-        return anchor - dim * jnp.log(jnp.maximum(linear, dim) / dim)
-    if isinstance(criterion, Trace | WorstCase):
-        return jnp.where(anchor > 0, anchor * (anchor / jnp.maximum(jnp.maximum(linear, anchor), 1e-300)), 0.0)
-    return anchor - jnp.maximum(linear - current, 0.0)
-
-
-def efficiency_of(criterion: CriterionLike, value: Array, bound: Array, dim: int) -> Array:
-    """Certified efficiency in [0, 1], traceable; NaN for a criterion that is none of ours."""
-    if isinstance(criterion, LogDet):
-        return jnp.exp((bound - value) / dim)
-    if isinstance(criterion, Trace | WorstCase):
-        return jnp.where(value > 0, jnp.clip(bound / jnp.where(value > 0, value, 1), 0, 1), 1.0)
-    return jnp.full_like(value, jnp.nan)
 
 
 def _away(number: Float[Array, ""], dtype, side: float) -> Float[Array, ""]:

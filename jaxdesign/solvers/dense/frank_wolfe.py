@@ -29,7 +29,7 @@ from jaxdesign.solvers.dense.allocations import dense_information
 from jaxdesign.solvers.dense.certificate import finish
 from jaxdesign.solvers.dense.problem import (
     DenseProblem,
-    check_arguments,
+    checked_arguments,
     constant,
     dense_problem,
     even_allocation,
@@ -89,7 +89,7 @@ def frank_wolfe(
     sets were derived here; measured on a heavy-tailed pool of 256 x 16 (d = 16, LogDet, repeats): 72 passes to 1e-3
     where single pairs had not reached 0.1 after 2,000. Convergence is checked by tests/test_frank_wolfe.py.
     """
-    check_arguments(pool, crit, budget, passes)
+    crit = checked_arguments(pool, crit, budget, passes)
     bare = pool.without_ids()
     bare, crit, prior = _arrays.replicated((bare, crit, prior))
     with _arrays.float64():

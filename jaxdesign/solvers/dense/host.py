@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from jaxdesign import _arrays
 from jaxdesign._pairs import check_pairs
 from jaxdesign.analysis import check_rank
+from jaxdesign.criteria.protocol import Gains
 from jaxdesign.design import Design
 from jaxdesign.methods.room import rescale
 from jaxdesign.problem import Problem
@@ -50,7 +51,7 @@ class FrankWolfe(NamedTuple):
 
 
 class Multiplicative(NamedTuple):
-    """Multiplicative steps; see `multiplicative`. power None: 1.8 times the monotone one."""
+    """Multiplicative steps; see `multiplicative`. power None: the monotone one, for LogDet and Trace 1.8 times it."""
 
     max_passes: int = 1_000
     patience: int = 12
@@ -63,7 +64,10 @@ class Multiplicative(NamedTuple):
         return self._advance(problem, state.memory, state.passes, steps_after(state.passes), tol)
 
     def _advance(self, problem, memory, passes, steps, tol):
-        power = 1.8 * default_power(problem.criterion) if self.power is None else self.power
+        power = self.power
+        if power is None:  # 1.8 times as large is faster, and measured to converge, for LogDet and Trace
+            known = problem.criterion.gains is not Gains.FIRST_ORDER
+            power = default_power(problem.criterion) * (1.8 if known else 1.0)
         with _arrays.float64():
             labels, best = _multiplicative_steps(memory.problem, memory.labels, steps, np.float64(power))
         return sparse_state(problem, best, memory._replace(labels=labels), passes + steps, tol)

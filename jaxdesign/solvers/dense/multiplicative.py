@@ -16,9 +16,7 @@ from jaxtyping import Array, Float
 from jaxdesign import _arrays
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import Limits
-from jaxdesign.criteria.log_det import LogDet
-from jaxdesign.criteria.protocol import CriterionLike
-from jaxdesign.criteria.worst_case import PowerMean, WorstCase
+from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike
 from jaxdesign.design import Certificate
 from jaxdesign.methods.room import rescale
 from jaxdesign.pool import CompletionPool
@@ -26,7 +24,7 @@ from jaxdesign.problem import traceable_prior
 from jaxdesign.solvers.dense.certificate import finish
 from jaxdesign.solvers.dense.problem import (
     DenseProblem,
-    check_arguments,
+    checked_arguments,
     constant,
     dense_problem,
     even_allocation,
@@ -89,7 +87,7 @@ def multiplicative(
     Source: Titterington 1976; Yu 2010 (monotone for p = 1 and p = 1/2; cited from memory). The step under caps and with
     a prior was derived here and is checked by tests/test_multiplicative.py.
     """
-    check_arguments(pool, crit, budget, passes)
+    crit = checked_arguments(pool, crit, budget, passes)
     if power is None:
         power = default_power(crit)
     elif not _arrays.is_traced(power) and not power > 0:
@@ -101,14 +99,14 @@ def multiplicative(
         return _multiplicative(*arguments, jnp.asarray(passes, jnp.int32), jnp.asarray(power, jnp.float64))
 
 
-def default_power(crit: CriterionLike) -> float:
-    """The monotone power: 1 for LogDet, 1/2 for the others, whose sensitivities are of second order in A^-1."""
-    if isinstance(crit, WorstCase | PowerMean):
+def default_power(crit: ConvexCriterion) -> float:
+    """The monotone power; TypeError for criteria that have none."""
+    if crit.multiplicative_power is None:
         raise TypeError(
             "crit: multiplicative steps on a worst case jump from target to target; use jaxdesign.optimize with its "
             "default solver, or jaxdesign.solvers.frank_wolfe"
         )
-    return 1.0 if isinstance(crit, LogDet) else 0.5
+    return crit.multiplicative_power
 
 
 @jax.jit

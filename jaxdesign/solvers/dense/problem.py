@@ -18,14 +18,12 @@ from jaxdesign import _arrays, _checks
 from jaxdesign._arrays import contract
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import Limits
-from jaxdesign.criteria.in_basis import in_basis
-from jaxdesign.criteria.protocol import CriterionLike
-from jaxdesign.criteria.worst_case import WorstCase
+from jaxdesign.criteria.protocol import ConvexCriterion
 from jaxdesign.methods.room import Room, rescale
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.memory import MemorySource, memory_source
 from jaxdesign.pricing.passes import pairs_information
-from jaxdesign.problem import Problem, check_kinds
+from jaxdesign.problem import Problem, checked_criterion
 from jaxdesign.solvers.dense.allocations import dense_candidates, dense_information, dense_sensitivities
 from jaxdesign.solvers.dense.whitening import criterion_unit, power_of_two_near, whitened_source, whitening
 
@@ -38,7 +36,7 @@ class DenseProblem(NamedTuple):
     """
 
     source: MemorySource  # features phi W labels^(1/2)
-    criterion: CriterionLike
+    criterion: ConvexCriterion
     prior: Float[Array, "r d d"]  # float64
     room: Room  # (P, K, K), in the source's dtype
     basis: Float[Array, "d d"]  # W
@@ -46,14 +44,12 @@ class DenseProblem(NamedTuple):
     unit: Float[Array, ""]
 
 
-def dense_problem(pool: CompletionPool, criterion: CriterionLike, limits: Limits, prior: Any) -> DenseProblem:
+def dense_problem(pool: CompletionPool, criterion: ConvexCriterion, limits: Limits, prior: Any) -> DenseProblem:
     """The problem in the pool's working dtype, traceable."""
     source = memory_source(pool)
-    if isinstance(criterion, WorstCase):
-        criterion = criterion.smooth()  # the maximum itself has no gradient where two targets are equal
     pairs = jnp.maximum(jnp.sum(dense_candidates(source), dtype=prior.dtype), 1)
     even = prior + pairs_information(source) * (jnp.asarray(limits.total, prior.dtype) / pairs)
-    return whitened(source, criterion, prior, limits, even)
+    return whitened(source, criterion.smooth(), prior, limits, even)
 
 
 def dense_of(problem: Problem) -> DenseProblem:
@@ -76,7 +72,7 @@ def whitened(source, criterion, prior, limits: Limits, even: Float[Array, "r d d
     prior = contract("ji,rjk,kl->ril", basis, prior, basis)
     return DenseProblem(
         whitened_source(source, basis * jnp.sqrt(labels)),
-        in_basis(criterion, basis, unit),
+        criterion.in_basis(basis, unit),
         (prior + jnp.swapaxes(prior, 1, 2)) / 2,
         dense_room(source, in_label_units(limits, labels)),
         basis,
@@ -130,9 +126,9 @@ def even_allocation(problem: DenseProblem) -> Float[Array, "p k k"]:
     return rescale((problem.room.cap > 0).astype(problem.room.cap.dtype), problem.room)
 
 
-def check_arguments(pool: Any, crit: Any, budget: Any, passes: Any) -> None:
-    """TypeError or ValueError for what can be seen without looking at traced values."""
-    check_kinds(pool, crit)
+def checked_arguments(pool: Any, crit: Any, budget: Any, passes: Any) -> ConvexCriterion:
+    """The criterion as solvers need it; TypeError or ValueError for what is seen without looking at traced values."""
+    crit = checked_criterion(pool, crit)
     if not isinstance(budget, Budget | Limits):
         raise TypeError(f"budget: expected jaxdesign.Budget or jaxdesign.budget.Limits, found {type(budget).__name__}")
     for name in ("per_pair", "per_prompt"):
@@ -141,6 +137,7 @@ def check_arguments(pool: Any, crit: Any, budget: Any, passes: Any) -> None:
             raise ValueError(f"budget.{name}: shape {shape} found; expected a scalar or ({pool.num_prompts},)")
     if not _arrays.is_traced(passes):
         _checks.whole_number(passes, "passes", 1)
+    return crit
 
 
 def limits_of(budget: Budget | Limits) -> Limits:

@@ -1,0 +1,134 @@
+"""Exchange for criteria of which nothing is known but values and gradients.
+
+Sensitivities say where to look: the criterion is convex in A, so a swap from k to l lowers it by at most b_l - b_k, and
+pairs with the largest b are those to give a label, pairs with the smallest b those to take one from. Swaps between the
+most promising of both are scored by the criterion's own value, and the best is made, until none of them helps or WORK
+is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxdesign import _arrays
+from jaxdesign._pairs import pair_keys
+from jaxdesign.analysis import analyse, information
+from jaxdesign.budget.constraints import pair_costs
+from jaxdesign.certificates.separable import price_at
+from jaxdesign.criteria.protocol import ConvexCriterion
+from jaxdesign.exact.exchange.allowed import caps_of, left_of, obeyed, sets_of
+from jaxdesign.exact.exchange.swap_gains import gather
+from jaxdesign.pricing.passes import best_pairs
+from jaxdesign.problem import Problem
+
+OTHERS = 1024  # pairs of a search of the pool
+SCORED = 4e9  # operations of the values of one table of swaps, from which one swap is made
+WORK = 4e11  # and of all tables: about a minute on two cores
+FEWEST, MOST = 4, 32  # pairs on either side of a table
+
+
+def exchanged_by_value(
+    problem: Problem,
+    pairs: Int[np.ndarray, "s 3"],
+    labels: Float[np.ndarray, " s"],
+    least: float,
+    max_swaps: float,
+    max_passes: float,
+    progress: Callable[[str], Any],
+) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"], tuple[float, float, int, int]]:
+    """Whole labels after swaps that lower the criterion by more than `least` times max(1, its size).
+
+    Returns:
+        Pairs in order, labels, and (value before, value, swaps, searches of the pool).
+
+    Raises:
+        ValueError: the criterion is not finite at the given labels.
+    """
+    value = before = analyse(problem, information(problem, pairs, labels)).value
+    if not np.isfinite(before):
+        raise ValueError(
+            "labels: their information is singular, so that no swap can be scored; start from other labels, or pass "
+            "a prior (a ridge will do)"
+        )
+    cost = len(problem.prior) * problem.dim**3
+    side = int(np.clip((SCORED / cost) ** 0.5, FEWEST, MOST))
+    max_swaps = min(max_swaps, max(WORK // (side**2 * cost), 1))
+    made, passes, swapped = 0, 0, 1
+    while made < max_swaps and passes < max_passes and swapped:
+        passes += 1
+        progress(f"search {passes}, {made} swaps so far")
+        analysis = analyse(problem, information(problem, pairs, labels))
+        result = price_at(problem, analysis, np.inf)
+        others, _ = best_pairs(result, 0.0, OTHERS, result.unit)
+        told = pairs, labels, others, value
+        pairs, labels, value, swapped = _swapped_among(problem, *told, least, side, max_swaps - made)
+        made += swapped
+    return pairs, labels, (before, value, made, passes)
+
+
+def _swapped_among(problem: Problem, pairs, labels, others, value: float, least: float, side: int, limit: float):
+    """The labels after swaps among their own pairs and the others, the criterion, and the number of swaps."""
+    listed = np.unique(np.concatenate([pairs, others]), axis=0)
+    held = np.zeros(len(listed))
+    held[np.searchsorted(*(pair_keys(some, problem.pool.completions) for some in (listed, pairs)))] = labels
+    padded = np.zeros(
+        (_arrays.round_up(len(listed), OTHERS), 3), np.int32
+    )  # few shapes to compile; z = 0 for (0, 0, 0)
+    padded[: len(listed)] = listed
+    with _arrays.float64():
+        z, c = (np.asarray(part) for part in gather(problem.pool, padded))
+    rows = np.sqrt(c)[..., None] * z
+    sets, cap, swaps = sets_of(problem, listed), caps_of(problem, listed), 0
+    coupling = problem.limits.coupling
+    cost = None if coupling is None or not np.isfinite(coupling.spend) else pair_costs(coupling, listed)
+    while swaps < limit:
+        matrix = information(problem, listed[held > 0], held[held > 0])
+        with _arrays.float64():
+            b = np.asarray(_sensitivities(problem.criterion, matrix, rows))[: len(listed)]
+        losing = _first(np.where(held >= 1, b, np.inf), side)
+        taking = _first(np.where(held + 1 <= cap, -b, np.inf), side)
+        left = left_of(problem, listed[held > 0], held[held > 0])
+        prices = (None, None) if cost is None else (cost[losing], cost[taking])
+        allowed = np.array(obeyed(left, sets[:, losing], sets[:, taking], *prices))
+        allowed &= (held[losing] >= 1)[:, None] & (held[taking] + 1 <= cap[taking])[None, :]
+        allowed &= b[losing][:, None] < b[taking][None, :]
+        with _arrays.float64():
+            values = np.asarray(_values(problem.criterion, matrix, rows[:, losing], rows[:, taking], allowed))
+        k, l = np.unravel_index(np.argmin(values), values.shape)
+        if not value - values[k, l] > least * max(1.0, abs(value)):
+            break
+        held[losing[k]] -= 1
+        held[taking[l]] += 1
+        value, swaps = float(values[k, l]), swaps + 1
+    return listed[held > 0], held[held > 0], value, swaps
+
+
+def _first(values, number: int) -> Int[np.ndarray, " n"]:
+    """Places of the smallest values; repeated ones where there are too few, which no swap comes from twice."""
+    order = np.argsort(values, kind="stable")[:number]
+    return np.concatenate([order, np.full(number - len(order), order[0])])
+
+
+@jax.jit
+def _sensitivities(criterion: ConvexCriterion, matrix, rows) -> Float[Array, " s"]:
+    return jnp.mean(jnp.sum(jnp.matmul(rows, criterion.factors(matrix), precision=_arrays.HIGHEST) ** 2, -1), axis=0)
+
+
+@jax.jit
+def _values(criterion: ConvexCriterion, matrix, losing, taking, allowed: Bool[Array, "k l"]) -> Float[Array, "k l"]:
+    """The criterion after every swap; inf where it is not allowed or not finite."""
+
+    def after(place):
+        k, l = place // allowed.shape[1], place % allowed.shape[1]
+        out, into = losing[:, k], taking[:, l]
+        moved = matrix - out[:, :, None] * out[:, None, :] + into[:, :, None] * into[:, None, :]
+        return criterion.value(moved)
+
+    values = jax.lax.map(after, jnp.arange(allowed.size)).reshape(allowed.shape)
+    return jnp.where(allowed & jnp.isfinite(values), values, jnp.inf)
