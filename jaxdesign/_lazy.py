@@ -9,8 +9,8 @@ from typing import Any
 
 def lazily(
     package: str, homes: Mapping[str, str], told: Callable[[str], AbstractContextManager] = lambda what: nullcontext()
-) -> Callable[[str], Any]:
-    """A module's `__getattr__`.
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """A module's `__getattr__` and `__dir__`.
 
     Args:
         package: its name.
@@ -26,4 +26,4 @@ def lazily(
         setattr(sys.modules[package], name, value)
         return value
 
-    return load
+    return load, lambda: sorted(homes)

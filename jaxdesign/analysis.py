@@ -181,8 +181,21 @@ def singular(problem: Problem, matrix: Float[np.ndarray, "r d d"]) -> bool:
 
 
 def regular(problem: Problem, matrix: Float[np.ndarray, "r d d"]) -> bool:
+    """Whether A is `sound`, analysed here."""
+    return sound(problem, matrix, analyse(problem, matrix))
+
+
+def sound(problem: Problem, matrix: Float[np.ndarray, "r d d"], analysis: Analysis) -> bool:
     """Whether the criterion and its gradient are finite at A, and A is not singular where that would be chance."""
-    return usable(problem, analyse(problem, matrix)) and not singular(problem, matrix)
+    return usable(problem, analysis) and not singular(problem, matrix)
+
+
+@jax.jit
+def row_sensitivities(criterion: ConvexCriterion, matrix, rows: Float[Array, "r n d"]) -> Float[Array, " n"]:
+    """b of pairs given as rows sqrt(c) z; NaN where the criterion is not finite. Inside `_arrays.float64()`."""
+    moved = jnp.matmul(rows, criterion.factors(matrix), precision=_arrays.HIGHEST)
+    b = jnp.mean(jnp.sum(moved**2, axis=-1), axis=0)
+    return jnp.where(jnp.isfinite(criterion.value(matrix)), b, jnp.nan)
 
 
 def flat(matrix: Float[np.ndarray, "r d d"]) -> bool:

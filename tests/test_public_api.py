@@ -155,8 +155,8 @@ def test_editors_and_imports_know_the_same_names_of_preference(room):
     told = {}
     for node in ast.walk(ast.parse(Path(package.__file__).read_text())):
         if isinstance(node, ast.ImportFrom) and node.module.startswith(f"{package.__name__}."):
-            told |= {alias.asname: node.module.removeprefix(f"{package.__name__}.") for alias in node.names}
-    told.pop("needed_for", None), told.pop(None, None)
+            home = node.module.removeprefix(f"{package.__name__}.")
+            told |= {alias.asname: home for alias in node.names if alias.asname}
     assert told == package._HOMES
     assert set(package.__all__) <= set(package._HOMES) <= set(jaxdesign.preference._HOMES)
     for name in package._HOMES:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdesign.analysis import analyse, information, singular, usable
+from jaxdesign.analysis import analyse, information, sound
 from jaxdesign.annotators import Annotators, repeated_budget, repeated_pairs, repeated_pool, with_annotators
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.required import with_required
@@ -73,7 +73,7 @@ def evaluated(problem: Problem, pairs: np.ndarray, labels: np.ndarray, status: S
     """Design of an allocation of the labels left to choose that is already in order and allowed."""
     matrix = information(problem, pairs, labels)
     analysis = analyse(problem, matrix)
-    if not usable(problem, analysis) or singular(problem, matrix):
+    if not sound(problem, matrix, analysis):
         certificate = Certificate(float("inf"), float("-inf"), float("inf"), 0.0)
     elif problem.criterion.family:
         certificate, fields["report"] = judged(problem, pairs, labels, matrix)

@@ -60,7 +60,7 @@ from jaxtyping import Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign._linalg import cholesky_and_inverse
-from jaxdesign.analysis import analyse, singular, usable
+from jaxdesign.analysis import analyse, sound
 from jaxdesign.budget.limits import Limits, capacity
 from jaxdesign.certificates.label_sums import largest_sum, log_increments
 from jaxdesign.certificates.lifted_prior import lifted, no_lift
@@ -131,7 +131,7 @@ def _listing(problem: Problem, limits: Limits, size: int, matrix) -> Listing | N
     once = Limits(limits.total, np.ones(len(per_prompt)), per_prompt)
     probe = replace(problem, criterion=LogDet(), limits=once)
     analysis = analyse(probe, matrix)
-    if not usable(probe, analysis) or singular(probe, matrix):
+    if not sound(probe, matrix, analysis):
         return None
     with _arrays.float64():
         roots = np.asarray(cholesky_and_inverse(matrix)[1])

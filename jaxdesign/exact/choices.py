@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdesign.analysis import analyse, exact_sensitivities, information, singular, usable
+from jaxdesign.analysis import analyse, exact_sensitivities, information, sound
 from jaxdesign.budget.feasibility import check_feasible
 from jaxdesign.budget.limits import Limits, capacity, prompt_room
 from jaxdesign.certificates.separable import from_bound
@@ -166,7 +166,7 @@ def certificate_of(problem: Problem, pairs: np.ndarray, labels: np.ndarray, boun
     """Certificate of whole labels from a bound; value inf, efficiency 0 where A is singular."""
     matrix = information(problem, pairs, labels)
     analysis = analyse(problem, matrix)
-    if not usable(problem, analysis) or singular(problem, matrix):
+    if not sound(problem, matrix, analysis):
         return Certificate(float("inf"), bound, float("inf"), 0.0)
     return from_bound(problem, analysis, bound)
 

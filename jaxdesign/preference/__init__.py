@@ -250,8 +250,4 @@ if TYPE_CHECKING:
     from jaxdesign.preference.targets import implicit_rewards as implicit_rewards
     from jaxdesign.preference.targets import sampled_target as sampled_target
 
-__getattr__ = lazily(__name__, _HOMES, needed_for)
-
-
-def __dir__() -> list[str]:
-    return sorted(_HOMES)
+__getattr__, __dir__ = lazily(__name__, _HOMES, needed_for)

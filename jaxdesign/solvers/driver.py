@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxdesign._pairs import added_up
-from jaxdesign.analysis import Analysis, analyse, exact_sensitivities, information, singular, usable
+from jaxdesign.analysis import Analysis, analyse, exact_sensitivities, information, sound
 from jaxdesign.budget.required import with_required
 from jaxdesign.certificates.coupled import certify_coupled
 from jaxdesign.certificates.separable import blurred, certify, cold_level, from_bound
@@ -90,11 +90,11 @@ def retreated(
         kept = state if share == 0 else mixed_with(state, base, share)
         matrix = information(problem, kept.pairs, kept.labels)
         analysis = analyse(problem, matrix)
-        if usable(problem, analysis) and not singular(problem, matrix):
+        if sound(problem, matrix, analysis):
             return kept, matrix, analysis
     matrix = information(problem, base.pairs, base.labels)
     analysis = analyse(problem, matrix)
-    if not usable(problem, analysis) or singular(problem, matrix):
+    if not sound(problem, matrix, analysis):
         raise ValueError(
             "prior: the information is singular to working precision at a solver's iterate; pass a prior (a ridge), "
             "or a larger one, or use jaxdesign.restrict_to_range(pool, rtol) with a larger rtol"

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign._pairs import pair_keys
-from jaxdesign.analysis import analyse, information
+from jaxdesign.analysis import analyse, information, row_sensitivities
 from jaxdesign.budget.constraints import pair_costs
 from jaxdesign.certificates.separable import price_at
 from jaxdesign.criteria.protocol import ConvexCriterion
@@ -90,7 +90,7 @@ def _swapped_among(problem: Problem, pairs, labels, others, value: float, least:
     while swaps < limit:
         matrix = information(problem, listed[held > 0], held[held > 0])
         with _arrays.float64():
-            b = np.asarray(_sensitivities(problem.criterion, matrix, rows))[: len(listed)]
+            b = np.asarray(row_sensitivities(problem.criterion, matrix, rows))[: len(listed)]
         losing = _first(np.where(held >= 1, b, np.inf), side)
         taking = _first(np.where(held + 1 <= cap, -b, np.inf), side)
         left = left_of(problem, listed[held > 0], held[held > 0])
@@ -113,11 +113,6 @@ def _first(values, number: int) -> Int[np.ndarray, " n"]:
     """Places of the smallest values; repeated ones where there are too few, which no swap comes from twice."""
     order = np.argsort(values, kind="stable")[:number]
     return np.concatenate([order, np.full(number - len(order), order[0])])
-
-
-@jax.jit
-def _sensitivities(criterion: ConvexCriterion, matrix, rows) -> Float[Array, " s"]:
-    return jnp.mean(jnp.sum(jnp.matmul(rows, criterion.factors(matrix), precision=_arrays.HIGHEST) ** 2, -1), axis=0)
 
 
 @jax.jit

@@ -28,8 +28,4 @@ if TYPE_CHECKING:
     from jaxdesign.preference.features.pools import hidden_pool as hidden_pool
     from jaxdesign.preference.features.projection import project as project
 
-__getattr__ = lazily(__name__, _HOMES, needed_for)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _HOMES, needed_for)

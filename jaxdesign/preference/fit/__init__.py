@@ -50,8 +50,4 @@ if TYPE_CHECKING:
     from jaxdesign.preference.fit.reliability import reliable_annotators as reliable_annotators
     from jaxdesign.preference.fit.reliability import with_estimated_flip as with_estimated_flip
 
-__getattr__ = lazily(__name__, _HOMES, needed_for)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _HOMES, needed_for)

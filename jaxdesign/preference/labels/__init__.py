@@ -44,8 +44,4 @@ if TYPE_CHECKING:
     from jaxdesign.preference.labels.tasks import make_tasks as make_tasks
     from jaxdesign.preference.labels.tasks import task_id as task_id
 
-__getattr__ = lazily(__name__, _HOMES, needed_for)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _HOMES, needed_for)

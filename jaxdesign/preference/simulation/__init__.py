@@ -24,8 +24,4 @@ if TYPE_CHECKING:
     from jaxdesign.preference.simulation.hidden_reward import HiddenReward as HiddenReward
     from jaxdesign.preference.simulation.hidden_reward import random_reward as random_reward
 
-__getattr__ = lazily(__name__, _HOMES, needed_for)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _HOMES, needed_for)

@@ -64,8 +64,4 @@ if TYPE_CHECKING:
     from jaxdesign.preference.small_model.training import Trained as Trained
     from jaxdesign.preference.small_model.training import train as train
 
-__getattr__ = lazily(__name__, _HOMES, needed_for)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _HOMES, needed_for)

@@ -43,7 +43,7 @@ class CoupledAtoms(NamedTuple):
         first = atom(problem, *allowed_start(problem))
         for share in SHOWN:
             spanning, passes = _spanning(problem, first, share)
-            if flat(matrix := matrix_of(problem, spanning)) or not usable(problem, analyse(problem, matrix)):
+            if not _spans(problem, matrix := matrix_of(problem, spanning)):
                 continue
             state = _state(problem, pruned(mixed(problem, spanning, 1e-2)), passes)
             # where the target leaves directions out, weights that are best for it may be singular
@@ -62,6 +62,11 @@ class CoupledAtoms(NamedTuple):
         return _state(problem, pruned(mixed(problem, mixture, target)), state.passes)
 
 
+def _spans(problem: Problem, matrix) -> bool:
+    """Whether A is regular in every direction, also for a criterion that would be finite where it is not."""
+    return not flat(matrix) and usable(problem, analyse(problem, matrix))
+
+
 def _spanning(problem: Problem, first: Atom, share: float) -> tuple[Mixture, int]:
     """Atoms of equal weight that make A regular, for LogDet because a target may leave directions out; and passes.
 
@@ -72,7 +77,7 @@ def _spanning(problem: Problem, first: Atom, share: float) -> tuple[Mixture, int
     for _ in range(2 * problem.dim + 2):
         mixture = Mixture(atoms, np.full(len(atoms), 1 / len(atoms)), None)
         matrix = matrix_of(problem, mixture)
-        if not flat(matrix) and usable(problem, analyse(problem, matrix)):
+        if _spans(problem, matrix):
             break
         for trace in (share, *MORE):
             shown = matrix + trace * (problem.even - problem.prior)

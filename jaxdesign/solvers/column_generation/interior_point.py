@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
-from jaxdesign.analysis import check_rank, information
+from jaxdesign.analysis import check_rank, information, row_sensitivities
 from jaxdesign.budget.limits import capacity
 from jaxdesign.criteria.protocol import ConvexCriterion, Gains
 from jaxdesign.design import Design
@@ -209,7 +209,7 @@ class ByCurvature:
     def gradient(self, x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """-b / unit; LinAlgError where the criterion is not finite."""
         with _arrays.float64():
-            b = np.asarray(_sensitivities(self.criterion, self._information(x), self.rows))[: self.count]
+            b = np.asarray(row_sensitivities(self.criterion, self._information(x), self.rows))[: self.count]
         if not np.isfinite(b).all():
             raise np.linalg.LinAlgError("the criterion is not finite")
         return -b / self.unit
@@ -224,13 +224,6 @@ class ByCurvature:
     def _information(self, x):
         rows = self.rows[:, : self.count]
         return self.base + rows.swapaxes(1, 2) @ (rows * x[:, None])
-
-
-@jax.jit
-def _sensitivities(criterion, matrix, rows) -> Float[Array, " n"]:
-    value = criterion.value(matrix)
-    b = jnp.mean(jnp.sum(jnp.matmul(rows, criterion.factors(matrix), precision=_arrays.HIGHEST) ** 2, axis=-1), axis=0)
-    return jnp.where(jnp.isfinite(value), b, jnp.nan)
 
 
 @jax.jit
