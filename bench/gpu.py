@@ -51,11 +51,18 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--seconds", type=float, default=540, help="time in all; default 540")
     parser.add_argument("--output", metavar="FILE", help="write the results here as well")
+    sections = list(dict.fromkeys(case.section for case in cases(small=True)))
+    parser.add_argument(
+        "--only", nargs="+", choices=sections, default=sections, metavar="SECTION", help=f"of {sections}"
+    )
     parser.add_argument("--small", action="store_true", help="tiny sizes, to see that it works")
     chosen = parser.parse_args(arguments)
     if not 0 <= chosen.seconds < math.inf:
         parser.error(f"--seconds {chosen.seconds}: must be at least 0 and finite")
-    results = {"machine": hardware(), "settings": {"seconds": chosen.seconds, "small": chosen.small}}
+    results = {
+        "machine": hardware(),
+        "settings": {"seconds": chosen.seconds, "small": chosen.small, "only": chosen.only},
+    }
     print(json.dumps(plain(results)), flush=True)
     results["rows"] = rows = []
     write_json(results, chosen.output)  # a file that cannot be written is best found out now
@@ -65,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(plain(row), allow_nan=False), flush=True)
         write_json(results, chosen.output)
 
-    run(cases(chosen.small), chosen.seconds, tell)
+    run([case for case in cases(chosen.small) if case.section in chosen.only], chosen.seconds, tell)
     for status in ("skipped", "failed"):
         names = [f"{row['section']}: {row['name']}" for row in rows if row["status"] == status]
         if names:

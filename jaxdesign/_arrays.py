@@ -15,9 +15,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 HIGHEST = lax.Precision.HIGHEST
 
-# A chunk of prompts should fit the last-level cache of one CPU core complex (features in, products out) and still be
-# tall enough for the matrix product to run at full rate; 2,048 rows x 256 float32 was best of 512 ... 16,384 measured.
-CHUNK_ENTRIES = 2_048 * 256
+# Entries of a chunk of prompts by backend. On a CPU a chunk should fit the last-level cache of one core complex
+# (features in, products out) and still be tall enough for the matrix product to run at full rate: 2,048 rows x 256
+# float32 was best of 512 ... 16,384 measured. A GPU has to be kept busy: on an H200, 2^24 entries price a pool 2.6 to
+# 3.9 times as fast as the CPU's 2^19 and within 10% of 2^26 (bench/results/gpu-h200.json). Not measured on a TPU.
+CHUNK_ENTRIES = {"cpu": 2_048 * 256, "gpu": 2**24, "tpu": 2**24}
 
 
 def float64():
@@ -93,9 +95,14 @@ def _replicated(leaf):
     return jax.sharding.reshard(leaf, NamedSharding(sharding.mesh, PartitionSpec()))
 
 
+def chunk_entries() -> int:
+    """Entries of a chunk on the default backend; as on a CPU where that is unknown."""
+    return CHUNK_ENTRIES.get(jax.default_backend(), CHUNK_ENTRIES["cpu"])
+
+
 def chunk_length(num_prompts: int, completions: int, dim: int) -> int:
-    """Prompts per chunk: a static function of the shapes, so that chunking never causes a recompilation."""
-    rows = max(1, CHUNK_ENTRIES // max(dim, completions, 1))
+    """Prompts per chunk: a static function of shapes and backend, so that chunking never causes a recompilation."""
+    rows = max(1, chunk_entries() // max(dim, completions, 1))
     return int(max(1, min(num_prompts, rows // max(completions, 1))))
 
 

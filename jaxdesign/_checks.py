@@ -74,7 +74,7 @@ def _all_finite(value, where):
         return jnp.ones((), bool)
     counted = where if where is None else where.reshape(*[1] * (value.ndim - where.ndim), *where.shape)
     rows = value.shape[0] if value.ndim else 1
-    length = max(1, min(rows, _arrays.CHUNK_ENTRIES // (value.size // rows)))
+    length = max(1, min(rows, _arrays.chunk_entries() // (value.size // rows)))
 
     def check(index, fine):
         # past the end a slice is moved back: some rows are seen twice

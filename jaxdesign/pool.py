@@ -164,7 +164,7 @@ def _rounded_late(features: Any, mask: Any) -> Any:
         return features
     exists = np.ones(features.shape[:2], bool) if mask is None or _arrays.is_traced(mask) else np.asarray(mask)
     rounded = np.empty(features.shape, np.float32)
-    length = max(1, _arrays.CHUNK_ENTRIES // (features.shape[1] * features.shape[2]))
+    length = max(1, _arrays.chunk_entries() // (features.shape[1] * features.shape[2]))
     for start in range(0, len(features), length):
         part, there = features[start : start + length], exists[start : start + length, :, None]
         cast = part.astype(np.float32)

@@ -234,8 +234,8 @@ def test_the_bound_on_the_rounding_error_shrinks_with_the_information(seed, leve
 @slow  # and forgets all compiled programs
 def test_chunks_change_nothing(monkeypatch):
     results = []
-    for entries in (_arrays.CHUNK_ENTRIES, 100):
-        monkeypatch.setattr(_arrays, "CHUNK_ENTRIES", entries)
+    for entries in (_arrays.chunk_entries(), 100):
+        monkeypatch.setitem(_arrays.CHUNK_ENTRIES, jax.default_backend(), entries)
         jax.clear_caches()
         pool = random_pool(0, "draws", "pair")
         problem = make_problem(pool, Trace(H), Budget(30.0), RIDGE)

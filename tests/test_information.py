@@ -92,7 +92,7 @@ def test_chunks_change_nothing(monkeypatch):
     pool = random_pool(0, "draws")
     weights, G = symmetric_weights(0), np.stack([random_spd(r) for r in range(DRAWS)])
     whole = pair_information(pool, weights), pair_sensitivities(pool, G), policy_target(pool)
-    monkeypatch.setattr(_arrays, "CHUNK_ENTRIES", 100)
+    monkeypatch.setitem(_arrays.CHUNK_ENTRIES, jax.default_backend(), 100)
     assert _arrays.chunk_length(PROMPTS, COMPLETIONS, DIM) == 4  # two chunks, the second padded
     parts = pair_information(pool, weights), pair_sensitivities(pool, G), policy_target(pool)
     for a, b in zip(whole, parts, strict=True):

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from medium import COMPLETIONS, DIM, PROMPTS, dense, dyadic, medium_arrays, solve
@@ -291,7 +292,7 @@ def test_prompts_per_chunk(prompts, chunk, monkeypatch):
     mask = case.mask.copy()
     mask[prompts:] = False
     whole = case.but(mask=mask, total=20.0)
-    monkeypatch.setattr(_arrays, "CHUNK_ENTRIES", chunk * COMPLETIONS * DIM)
+    monkeypatch.setitem(_arrays.CHUNK_ENTRIES, jax.default_backend(), chunk * COMPLETIONS * DIM)
     assert _arrays.chunk_length(prompts, COMPLETIONS, DIM) == chunk
     follow(whole, fewer)
 
@@ -310,5 +311,5 @@ def test_prompts_per_chunk_of_a_solver(monkeypatch):
     )
     mask = case.mask.copy()
     mask[21:] = False
-    monkeypatch.setattr(_arrays, "CHUNK_ENTRIES", 4 * COMPLETIONS * DIM)
+    monkeypatch.setitem(_arrays.CHUNK_ENTRIES, jax.default_backend(), 4 * COMPLETIONS * DIM)
     agree(case.but(mask=mask, total=20.0), fewer)

@@ -179,7 +179,7 @@ def test_chunks_change_no_copy(monkeypatch):
     features = np.random.default_rng(7).integers(-1, 2, (50, 4, 2)).astype(np.float32)
     pool = CompletionPool(features)
     whole = first_copies(pool)
-    monkeypatch.setattr(_arrays, "CHUNK_ENTRIES", 64)
+    monkeypatch.setitem(_arrays.CHUNK_ENTRIES, jax.default_backend(), 64)
     assert _arrays.chunk_length(50, 4, 2) == 4  # thirteen chunks, the last one padded
     assert (first_copies(pool) == whole).all()
     assert candidate_counts(whole).sum() == len(written_out(pool)[0])

@@ -156,7 +156,7 @@ def test_ties_go_to_the_smaller_partner():
 def test_chunks_change_no_answer(monkeypatch):
     pool = pool_of(3, prompts=11)
     whole = priced(pool, 3, np.float32(0.5))[0]
-    monkeypatch.setattr(_arrays, "CHUNK_ENTRIES", 200)
+    monkeypatch.setitem(_arrays.CHUNK_ENTRIES, jax.default_backend(), 200)
     assert memory_source(pool).copies.shape[:2] == (4, 3)
     parts = priced(pool, 3, np.float32(0.5))[0]
     np.testing.assert_allclose(parts.best[:11], whole.best, rtol=1e-5)

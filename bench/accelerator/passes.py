@@ -27,7 +27,7 @@ NEVER = np.float32(np.inf)  # a level that no pair reaches
 def cases(small: bool) -> list[Case]:
     """Every shape at every chunk length; the shapes have 65, 33, 33 and 15 million pairs."""
     shapes = [(64, 8, 16)] if small else [(131072, 32, 64), (65536, 32, 256), (16384, 64, 1024), (524288, 8, 64)]
-    entries = [2**11] if small else [_arrays.CHUNK_ENTRIES, 2**22, 2**24, 2**26]
+    entries = [2**11] if small else [_arrays.CHUNK_ENTRIES["cpu"], 2**22, 2**24, 2**26]
     return [
         Case("pass", f"{P} x {K}, d = {d}, chunks of {size} entries", 15, partial(chunked, (P, K, d), size))
         for P, K, d in shapes
@@ -50,7 +50,7 @@ def chunked(shape: tuple[int, int, int], entries: int) -> dict[str, Any]:
     prompts, completions, dim = shape
     pairs = prompts * completions * (completions - 1) / 2
     F = factor(dim)
-    with mock.patch.object(_arrays, "CHUNK_ENTRIES", entries):
+    with mock.patch.dict(_arrays.CHUNK_ENTRIES, {jax.default_backend(): entries}):
         pool = heavy_tailed(*shape)
         problem = make_problem(pool, jd.LogDet(), jd.Budget(5000))
         source = problem.source

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 from unittest import mock
+
+import jax
 
 import jaxdesign as jd
 from bench.accelerator.arrays import heavy_tailed
@@ -16,8 +17,6 @@ from bench.designs import solve
 from bench.measure import timed
 from jaxdesign import _arrays
 
-LONG = 2**24  # entries of a chunk that keep a GPU busy
-
 
 def cases(small: bool) -> list[Case]:
     """10^6, 10^7 and 10^8 pairs: a GPU should be slower than, faster and far faster than two CPU cores."""
@@ -27,7 +26,7 @@ def cases(small: bool) -> list[Case]:
     return [
         _case((2048, 32, 64), 1e-6, 40),
         _case((20160, 32, 256), 1e-3, 50),
-        _case((20160, 32, 256), 1e-3, 50, entries=LONG),
+        _case((20160, 32, 256), 1e-3, 50, entries=_arrays.CHUNK_ENTRIES["cpu"]),
         _case((201600, 32, 256), 1e-3, 120),
         _case((2048, 32, 1024), 1e-3, 120, once=20_000),
     ]
@@ -51,7 +50,7 @@ def batch_cases(small: bool) -> list[Case]:
 
 def design(shape, tol: float, once: int | None = None, entries: int | None = None) -> dict[str, Any]:
     """A design for 5,000 labels with repeats, or for `once` labels, one a pair, with a prior of 1e-3 (m/4) C."""
-    with mock.patch.object(_arrays, "CHUNK_ENTRIES", entries) if entries else nullcontext():
+    with mock.patch.dict(_arrays.CHUNK_ENTRIES, {jax.default_backend(): entries} if entries else {}):
         pool, prior, budget = heavy_tailed(*shape), None, jd.Budget(5000)
         if once:
             prior, budget = 1e-3 * once / 4 * jd.second_moment(pool), jd.Budget(once, per_pair=1)

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxdesign import _arrays
-from jaxdesign._pairs import candidate_pairs
+from jaxdesign._pairs import candidate_pairs, pair_keys
 from jaxdesign.information import gram_sensitivities, laplacian_information, prompt_label_information
 from jaxdesign.pricing.memory import Chunk, MemorySource, map_chunks, open_pairs, sum_chunks
 
@@ -185,11 +185,10 @@ def _ranked_level(
 def reaching_pairs(result: PassResult, completions: int) -> Int[np.ndarray, "s 3"]:
     """The pairs whose bit is set, on the host, ordered by (prompt, i, j)."""
     packed = np.asarray(result.reaches)
-    rows = np.flatnonzero(packed.reshape(-1, packed.shape[-1]).any(axis=1))
-    bits = np.unpackbits(packed.reshape(-1, packed.shape[-1])[rows], axis=-1, count=completions)
-    row, j = np.nonzero(bits)
-    p, i = rows[row] // completions, rows[row] % completions
-    return np.stack([p, i, j], axis=1).astype(np.int32)
+    held = np.flatnonzero(packed.reshape(-1) != 0)  # bytes: almost all are empty
+    byte, bit = np.nonzero(np.unpackbits(packed.reshape(-1)[held, None], axis=-1))
+    row, within = np.divmod(held[byte], packed.shape[-1])
+    return np.stack([*np.divmod(row, completions), 8 * within + bit], axis=1).astype(np.int32)
 
 
 def best_pairs(
@@ -203,16 +202,17 @@ def best_pairs(
     are often many near-copies around one extreme completion.
     """
     best = np.asarray(result.best)
-    p, i, rank = np.nonzero(best > above / unit)
-    values = best[p, i, rank]
+    completions, ranks = best.shape[1:]
+    found = np.flatnonzero(best.reshape(-1) > above / unit)
+    values = best.reshape(-1)[found]
     if len(values) > 4 * limit:  # every pair is listed at most twice
-        keep = np.argpartition(-values, 2 * limit)[: 2 * limit]
-        keep.sort()
-        p, i, rank, values = p[keep], i[keep], rank[keep], values[keep]
-    j = np.asarray(result.partner)[p, i, rank]
+        keep = np.sort(np.argpartition(-values, 2 * limit)[: 2 * limit])
+        found, values = found[keep], values[keep]
+    p, i = np.divmod(found // ranks, completions)
+    j = np.asarray(result.partner).reshape(-1)[found]
     pairs = np.stack([p, np.minimum(i, j), np.maximum(i, j)], axis=1).astype(np.int32)
-    pairs, first = np.unique(pairs, axis=0, return_index=True)
-    values = values[first]
+    first = np.unique(pair_keys(pairs, completions), return_index=True)[1]
+    pairs, values = pairs[first], values[first]
     order = np.argsort(-values, kind="stable")[:limit]
     return pairs[order], values[order].astype(np.float64) * unit
 
