@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import DIM, PROMPTS, random_arrays, random_pool, random_spd
 
 from jaxdesign import reference
 from jaxdesign.analysis import check_rank
@@ -20,6 +19,7 @@ from jaxdesign.pool import CompletionPool
 from jaxdesign.solvers import frank_wolfe
 from jaxdesign.solvers.optimize import optimize
 from jaxdesign.targets import policy_target
+from tests.support.problems import DIM, PROMPTS, random_arrays, random_pool, random_spd
 
 FEATURES, SCORES, MASK = random_arrays(0, ragged=False)
 POOL = random_pool(0)

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from exact_arithmetic import information, minus_log_det
-from problems import all_pairs_of
 
 from jaxdesign import Budget, CompletionPool, LogDet, evaluate, pair_information, pair_sensitivities
 from jaxdesign._centring import centred, less_first
 from jaxdesign.budget.limits import Limits
 from jaxdesign.solvers import frank_wolfe, multiplicative
+from tests.support.exact_arithmetic import information, minus_log_det
+from tests.support.problems import all_pairs_of
 
 PROMPTS, COMPLETIONS, DIM = 4, 6, 3
 PAIRS = all_pairs_of(PROMPTS, COMPLETIONS)

@@ -6,9 +6,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from padded import DIM as PADDED_DIM
-from padded import padded_pool, solve_padded
-from problems import (
+
+import jaxdesign
+from jaxdesign import Budget, CompletionPool, LogDet, Trace, _arrays, baselines, evaluate, optimize, select_pairs
+from jaxdesign.analysis import analyse, exact_sensitivities, information
+from jaxdesign.baselines._common import information_of_all, pair_forms
+from jaxdesign.budget.limits import Limits
+from jaxdesign.certificates.allowed import check_allowed
+from jaxdesign.door import make_problem
+from jaxdesign.exact.exchange import search, swap_gains
+from jaxdesign.exact.exchange.exchange import exchange
+from jaxdesign.exact.greedy.greedy import myopic_allocation
+from jaxdesign.information import margin_information, pair_information, pair_sensitivities
+from jaxdesign.pricing.memory import memory_source, some_prompts
+from jaxdesign.pricing.passes import price
+from tests.support.padded import DIM as PADDED_DIM
+from tests.support.padded import padded_pool, solve_padded
+from tests.support.problems import (
     COMPLETIONS,
     DIM,
     DRAWS,
@@ -26,20 +40,6 @@ from problems import (
     stored,
     written_out,
 )
-
-import jaxdesign
-from jaxdesign import Budget, CompletionPool, LogDet, Trace, _arrays, baselines, evaluate, optimize, select_pairs
-from jaxdesign.analysis import analyse, exact_sensitivities, information
-from jaxdesign.baselines._common import information_of_all, pair_forms
-from jaxdesign.budget.limits import Limits
-from jaxdesign.certificates.allowed import check_allowed
-from jaxdesign.door import make_problem
-from jaxdesign.exact.exchange import search, swap_gains
-from jaxdesign.exact.exchange.exchange import exchange
-from jaxdesign.exact.greedy.greedy import myopic_allocation
-from jaxdesign.information import margin_information, pair_information, pair_sensitivities
-from jaxdesign.pricing.memory import memory_source, some_prompts
-from jaxdesign.pricing.passes import price
 
 H = random_spd(1)
 RIDGE = 0.1 * np.eye(DIM)

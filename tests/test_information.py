@@ -6,19 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import (
-    COMPLETIONS,
-    DIM,
-    DRAWS,
-    PROMPTS,
-    information_of,
-    random_arrays,
-    random_pool,
-    random_spd,
-    sensitivities_of,
-    stored,
-    written_out,
-)
 
 from jaxdesign import _arrays
 from jaxdesign.information import (
@@ -31,6 +18,19 @@ from jaxdesign.information import (
 )
 from jaxdesign.pool import CompletionPool
 from jaxdesign.targets import policy_target, second_moment
+from tests.support.problems import (
+    COMPLETIONS,
+    DIM,
+    DRAWS,
+    PROMPTS,
+    information_of,
+    random_arrays,
+    random_pool,
+    random_spd,
+    sensitivities_of,
+    stored,
+    written_out,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 TOLERANCE = {"float16": 2e-6, "bfloat16": 2e-6, "float32": 2e-6, "float64": 1e-14}  # relative to the largest entry

@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from medium import COMPLETIONS, DIM, PROMPTS, dense, dyadic, medium_arrays, solve
-from problems import even_allocation, random_spd, written_out
 
 import jaxdesign
 from jaxdesign import Budget, CompletionPool, LogDet, Trace, _arrays
+from tests.support.medium import COMPLETIONS, DIM, PROMPTS, dense, dyadic, medium_arrays, solve
+from tests.support.problems import even_allocation, random_spd, written_out
 
 H, HELD = random_spd(1, DIM), random_spd(2, DIM)
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import COMPLETIONS, DIM, PROMPTS, random_arrays, random_pool, stored, written_out
 
 import jaxdesign
 from jaxdesign import _arrays
@@ -15,6 +14,7 @@ from jaxdesign.basis import restrict_to_range
 from jaxdesign.information import pair_differences
 from jaxdesign.pool import CompletionPool, centred_features
 from jaxdesign.targets import second_moment
+from tests.support.problems import COMPLETIONS, DIM, PROMPTS, random_arrays, random_pool, stored, written_out
 
 seeds = st.integers(0, 2**32 - 1)
 

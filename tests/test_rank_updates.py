@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import random_spd
 
 from jaxdesign.rank_updates import InverseState, rank_k_update, rank_one_update, refreshed, start_inverse
+from tests.support.problems import random_spd
 
 DIM, K = 6, 4
 seeds = st.integers(0, 2**32 - 1)

@@ -4,8 +4,16 @@ import builtins
 
 import numpy as np
 import pytest
-from padded import fits, padded_budget, padded_matrix, padded_pool
-from problems import (
+
+from jaxdesign import reference
+from jaxdesign.budget.budget import Budget
+from jaxdesign.criteria.log_det import LogDet
+from jaxdesign.criteria.of_function import Criterion
+from jaxdesign.criteria.trace import Trace
+from jaxdesign.design import Status
+from jaxdesign.pool import CompletionPool
+from tests.support.padded import fits, padded_budget, padded_matrix, padded_pool
+from tests.support.problems import (
     COMPLETIONS,
     PROMPTS,
     criterion_of,
@@ -15,15 +23,7 @@ from problems import (
     random_spd,
     written_out,
 )
-from truths import TRUTHS
-
-from jaxdesign import reference
-from jaxdesign.budget.budget import Budget
-from jaxdesign.criteria.log_det import LogDet
-from jaxdesign.criteria.of_function import Criterion
-from jaxdesign.criteria.trace import Trace
-from jaxdesign.design import Status
-from jaxdesign.pool import CompletionPool
+from tests.support.truths import TRUTHS
 
 pytest.importorskip("cvxpy", reason="the reference solver needs the extra `reference`")
 

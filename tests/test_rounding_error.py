@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from exact_arithmetic import information, minus_log_det, trace_of_inverse
-from problems import all_pairs_of
 
 from jaxdesign import Budget, CompletionPool, LogDet, Status, Trace, evaluate, optimize
 from jaxdesign.analysis import ROUNDING, analyse
 from jaxdesign.analysis import information as float_information
 from jaxdesign.door import make_problem
+from tests.support.exact_arithmetic import information, minus_log_det, trace_of_inverse
+from tests.support.problems import all_pairs_of
 
 PROMPTS, COMPLETIONS, DIM = 5, 4, 4
 PAIRS = all_pairs_of(PROMPTS, COMPLETIONS)

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import all_pairs_of
 
 from jaxdesign import (
     Annotators,
@@ -23,6 +22,7 @@ from jaxdesign import (
     restrict_to_range,
     select_pairs,
 )
+from tests.support.problems import all_pairs_of
 
 slow = pytest.mark.slow
 PROMPTS, COMPLETIONS, DIM = 5, 4, 4

@@ -76,7 +76,7 @@ def t_pilaf_law(
     Numerics: in logarithms, so that margins of hundreds do no harm.
     Complexity: O(P K^2) for each draw.
     Source: arXiv 2502.04270 (its theoretical sampler, written for pairs without order); proportionality derived and
-    checked by tests/test_baselines.py.
+    checked by tests/baselines/test_baselines.py.
     """
     return np.exp(log_law(pool, log_weights, beta, t_pilaf_weight))
 

@@ -116,7 +116,7 @@ def sampled_target(
             A UserWarning says how many are, where it is half or fewer.
 
     Numerics: float32 products (float64 for float64 features), whatever the units of the features. Source: arXiv
-    2606.19607 for H; the weighted form is derived and checked by tests/test_policy_targets.py.
+    2606.19607 for H; the weighted form is derived and checked by tests/preference/test_policy_targets.py.
     """
     pool = _arrays.replicated(pool)
     mask = np.asarray(pool.mask)

@@ -49,7 +49,7 @@ def project(tree: Any, dimension: int, key: Key[Array, ""]) -> Float[Array, " d"
     Complexity: 2 N + 2 C D flops; scratch 2 C numbers, 512 D signs at a time, and N / 8 bytes of packed signs.
     Source: folding with random signs is the count sketch (Charikar, Chen, Farach-Colton 2002), dense signs are
     Achlioptas (2003), both from memory; the variance of their composition is derived and checked by
-    tests/test_projection.py.
+    tests/preference/features/test_projection.py.
     """
     leaves = jax.tree.leaves(tree)
     if not leaves:

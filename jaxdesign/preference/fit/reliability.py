@@ -20,7 +20,7 @@ whose logarithm is concave; mean and variance come from quadrature. One label at
 deviation 0.236, although the most likely eta is 1. That w is estimated too raises the variance by the factor
 [(I - D^-1/2 B^T A^-1 B D^-1/2)^-1]_kk of the joint Fisher information (A that of w, D that of eta, B between), up to
 the variance of the prior: more is not known where labels cannot tell w and eta apart. Derived; checked by
-tests/test_reliability.py.
+tests/preference/fit/test_reliability.py.
 """
 
 from __future__ import annotations

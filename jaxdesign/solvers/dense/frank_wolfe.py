@@ -87,7 +87,7 @@ def frank_wolfe(
     for the certificate one float64 copy of the features and of P K^2 sensitivities.
     Source: Frank and Wolfe 1956; pairwise steps: Lacoste-Julien and Jaggi 2015, arXiv 1511.05932. The steps between
     sets were derived here; measured on a heavy-tailed pool of 256 x 16 (d = 16, LogDet, repeats): 72 passes to 1e-3
-    where single pairs had not reached 0.1 after 2,000. Convergence is checked by tests/test_frank_wolfe.py.
+    where single pairs had not reached 0.1 after 2,000. Convergence is checked by tests/solvers/test_frank_wolfe.py.
     """
     crit = checked_arguments(pool, crit, budget, passes)
     bare = pool.without_ids()

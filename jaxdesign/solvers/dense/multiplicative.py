@@ -85,7 +85,7 @@ def multiplicative(
     Complexity: 4 P K d^2 + 4 P K^2 d operations a pass; memory 2 P K^2 labels, and for the certificate one float64 copy
     of the features and of P K^2 sensitivities.
     Source: Titterington 1976; Yu 2010 (monotone for p = 1 and p = 1/2; cited from memory). The step under caps and with
-    a prior was derived here and is checked by tests/test_multiplicative.py.
+    a prior was derived here and is checked by tests/solvers/test_multiplicative.py.
     """
     crit = checked_arguments(pool, crit, budget, passes)
     if power is None:
