@@ -15,6 +15,7 @@ _HOMES = {
     "Budget": "budget.budget",
     "Certificate": "design",
     "CompletionPool": "pool",
+    "Constraint": "budget.constraint",
     "ConvexCriterion": "criteria.protocol",
     "Criterion": "criteria.of_function",
     "Design": "design",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from jaxdesign.annotators import Annotators as Annotators
     from jaxdesign.basis import restrict_to_range as restrict_to_range
     from jaxdesign.budget.budget import Budget as Budget
+    from jaxdesign.budget.constraint import Constraint as Constraint
     from jaxdesign.budget.quota import Quota as Quota
     from jaxdesign.certificates.evaluate import evaluate as evaluate
     from jaxdesign.criteria.log_det import LogDet as LogDet

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxdesign import _arrays, _checks
 from jaxdesign.budget.budget import Budget
+from jaxdesign.budget.constraint import repeated
 from jaxdesign.budget.quota import Quota
 from jaxdesign.design import Design
 from jaxdesign.pool import CompletionPool
@@ -121,6 +122,7 @@ def repeated_budget(budget: Budget, pool: CompletionPool, annotators: Annotators
         budget,
         cost=cost,
         quotas=tuple(quotas),
+        constraints=tuple(repeated(c, annotators.names, np.asarray(pool.mask)) for c in budget.constraints),
         per_prompt=None,
         per_prompt_min=None,
         exclude=exclude,

@@ -22,7 +22,8 @@ from jaxdesign._pairs import candidate_pairs, first_copies, pair_keys
 from jaxdesign.analysis import analyse, check_rank
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import Limits
-from jaxdesign.budget.oracle import exact_total
+from jaxdesign.budget.linear_program import constraint_rows
+from jaxdesign.budget.oracle import allowed_total
 from jaxdesign.certificates.evaluate import evaluated
 from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.design import Design, Status
@@ -88,8 +89,7 @@ def optimize(pool: CompletionPool, crit: CriterionLike, budget: Budget, prior: A
             continue
         chosen = fractions > DUST
         labels = fractions[chosen] * problem.limits.total
-        if problem.limits.coupling is None:
-            labels = exact_total(problem.limits, pairs[chosen], labels)
+        labels = allowed_total(problem.limits, pairs[chosen], labels)
         design = evaluated(problem, pairs[chosen], labels, Status.INACCURATE)
         if best is None or design.certificate.value < best.certificate.value:
             best = design
@@ -172,28 +172,8 @@ def _constraints(cvxpy, limits: Limits, pairs: Int[np.ndarray, "s 3"], fractions
     caps = limits.per_pair[pairs[:, 0]] / limits.total
     if (caps < 1).any():
         constraints.append(fractions <= np.minimum(caps, 1))
-    for prompt in np.unique(pairs[:, 0]):
-        if limits.per_prompt[prompt] < limits.total:
-            members = np.flatnonzero(pairs[:, 0] == prompt)
-            constraints.append(cvxpy.sum(fractions[members]) <= limits.per_prompt[prompt] / limits.total)
-    return constraints if limits.coupling is None else [*constraints, *_coupling(limits, pairs, fractions)]
-
-
-def _coupling(limits: Limits, pairs: Int[np.ndarray, "s 3"], fractions):
-    """Minima per prompt, quotas of groups and the spend limit, written out."""
-    coupling, labels = limits.coupling, fractions * limits.total
-    for prompt in np.flatnonzero(coupling.least > 0):
-        yield (
-            labels[np.flatnonzero(pairs[:, 0] == prompt)] @ np.ones(sum(pairs[:, 0] == prompt))
-            >= coupling.least[prompt]
-        )
-    for group in range(len(coupling.groups.names)):
-        prompts = np.flatnonzero((coupling.groups.owner == group).any(axis=0))
-        members = np.isin(pairs[:, 0], prompts).astype(float)
-        if coupling.groups.low[group] > 0:
-            yield labels @ members >= coupling.groups.low[group]
-        if coupling.groups.high[group] < limits.total:
-            yield labels @ members <= coupling.groups.high[group]
-    if np.isfinite(coupling.spend):
-        p, i, j = pairs.T
-        yield labels @ (coupling.charges[p, i] + coupling.charges[p, j]) <= coupling.spend
+    rows, low, high = constraint_rows(limits, pairs)
+    for bound, limit, sign in ((np.isfinite(high), high, 1.0), (np.isfinite(low), low, -1.0)):
+        if bound.any():
+            constraints.append(sign * rows[bound] @ fractions <= sign * limit[bound] / limits.total)
+    return constraints

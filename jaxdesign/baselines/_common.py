@@ -107,10 +107,10 @@ def by_place(problem: Problem, pairs: Int[np.ndarray, "n 3"], places: Int[np.nda
 
 def refuse_coupling(problem: Problem, name: str) -> None:
     """ValueError where the budget couples prompts, which a rule that labels pair by pair cannot obey."""
-    if problem.limits.coupling is not None:
+    if not problem.limits.laminar:
         raise ValueError(
-            f"budget: baselines.{name} labels pair by pair and cannot obey quotas of groups, minima or a spend limit; "
-            "compare it under caps per pair and per_prompt only"
+            f"budget: baselines.{name} labels pair by pair and cannot obey quotas of groups, minima, a spend limit or "
+            "other constraints; compare it under caps per pair and per_prompt only"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxdesign import _checks
+from jaxdesign.budget.constraint import Constraint, whole_constraint
 from jaxdesign.budget.quota import Quota, whole_quota
 
 
@@ -26,6 +27,7 @@ class Budget:
         cost_per_label: cost of a label besides its completions.
         per_prompt_min: at least so many labels on the pairs of a prompt, a scalar or (P,). None: no minimum.
         quotas: one `Quota` or several, for groups of prompts that may cross.
+        constraints: one `Constraint` or several: any other linear limits, a cap on what touches a completion, say.
         exclude: (S, 3) pairs (p, i, j) that must not be used. Completions are excluded by the pool's mask.
         required: (S, 3) pairs that must be used: each row is one label of the total, and pairs named here get no other.
         labels_per_task: whole labels come in tasks of so many labels of one pair each (`select_pairs`; real-valued
@@ -46,16 +48,15 @@ class Budget:
     cost_per_label: float = field(default=0.0, kw_only=True)
     per_prompt_min: Any = field(default=None, kw_only=True)
     quotas: Any = field(default=(), kw_only=True)
+    constraints: Any = field(default=(), kw_only=True)
     exclude: Any = field(default=None, kw_only=True)
     required: Any = field(default=None, kw_only=True)
     labels_per_task: int = field(default=1, kw_only=True)
 
     def __post_init__(self):
         total = _checks.positive_finite(self.total, "budget.total", "the number of labels to spend")
-        quotas = tuple(self.quotas) if isinstance(self.quotas, Iterable) else (self.quotas,)
-        for quota in quotas:
-            if not isinstance(quota, Quota):
-                raise TypeError(f"budget.quotas: expected jaxdesign.Quota, found {type(quota).__name__}")
+        quotas = _several(self.quotas, Quota, "budget.quotas")
+        constraints = _several(self.constraints, Constraint, "budget.constraints")
         for name in ("exclude", "required"):
             if getattr(self, name) is not None:
                 _checks.rows_of_three(getattr(self, name), f"budget.{name}")
@@ -73,7 +74,13 @@ class Budget:
             raise ValueError(
                 f"budget.labels_per_task={size}: must be at least 1 and divide total={total:g}; tasks are whole"
             )
-        found = {"total": total, "quotas": quotas, "per_prompt_min": least, "cost_total": spend} | caps
+        found = {
+            "total": total,
+            "quotas": quotas,
+            "constraints": constraints,
+            "per_prompt_min": least,
+            "cost_total": spend,
+        } | caps
         for name, value in found.items():
             object.__setattr__(self, name, value)
 
@@ -86,6 +93,14 @@ class Budget:
                 raise ValueError("budget.cost_total: missing; it is what all labels together may cost")
             return None
         return _checks.positive_finite(self.cost_total, "budget.cost_total", "what all labels together may cost")
+
+
+def _several(value: Any, kind: type, name: str) -> tuple:
+    found = tuple(value) if isinstance(value, Iterable) else (value,)
+    for one in found:
+        if not isinstance(one, kind):
+            raise TypeError(f"{name}: expected jaxdesign.{kind.__name__}, found {type(one).__name__}")
+    return found
 
 
 def whole_budget(budget: Budget) -> Budget:
@@ -105,4 +120,6 @@ def whole_budget(budget: Budget) -> Budget:
     caps = {name: getattr(budget, name) for name in ("per_pair", "per_prompt")}
     found = {name: None if cap is None else np.floor(cap) for name, cap in caps.items()}
     found["per_prompt_min"] = None if budget.per_prompt_min is None else np.ceil(budget.per_prompt_min)
-    return replace(budget, **found, quotas=tuple(whole_quota(quota) for quota in budget.quotas))
+    found["quotas"] = tuple(map(whole_quota, budget.quotas))
+    found["constraints"] = tuple(map(whole_constraint, budget.constraints))
+    return replace(budget, **found)

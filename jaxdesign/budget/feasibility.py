@@ -1,7 +1,8 @@
 """Whether a budget can be met at all, decided prompt by prompt; errors name what conflicts and how far it can go.
 
-With y_p labels on the pairs of prompt p, least_p <= y_p <= room_p, groups within their limits: a linear program with
-one variable per prompt. The spend limit needs pairs and is checked by `solvers.atoms.allowed_start`.
+With y_p labels on the pairs of prompt p, least_p <= y_p <= room_p, and the families that count alike in all pairs of a
+prompt within their limits: a linear program with one variable per prompt. Families that tell completions apart need
+pairs and are checked by `solvers.atoms.allowed_start`, the spend limit too.
 """
 
 from __future__ import annotations
@@ -11,9 +12,19 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from jaxdesign.budget.constraints import Coupling, group_totals
+from jaxdesign.budget.family import Family, prompt_usage
 
 SLACK = 1e-9  # relative
+WORDS = {  # of messages, by the kind of a family: low, most that can be used, high, least that is asked for; and advice
+    "quota": (
+        "at_least={0:g}, but its prompts can take at most {1:g} labels; lower at_least to that",
+        "at_most={2:g}, but per_prompt_min asks for {3:g} labels; raise at_most to that",
+    ),
+    "constraint": (
+        "low={0:g}, but labels can use at most {1:g} of it; lower low to that",
+        "high={2:g}, but per_prompt_min asks for {3:g} of it; raise high to that",
+    ),
+}
 
 
 class Range(NamedTuple):
@@ -23,104 +34,108 @@ class Range(NamedTuple):
     high: float
 
 
+class Demands(NamedTuple):
+    """What is asked of the labels of prompts."""
+
+    least: Float[np.ndarray, " p"]
+    families: tuple[Family, ...]  # `by_prompt`
+
+
 def check_feasible(
-    total: float, coupling: Coupling, room: Float[np.ndarray, " p"], pair_counts: Float[np.ndarray, " p"]
+    total: float,
+    least: Float[np.ndarray, " p"],
+    families: tuple[Family, ...],
+    room: Float[np.ndarray, " p"],
+    pair_counts: Float[np.ndarray, " p"],
 ) -> None:
     """ValueError, naming the constraints in conflict and the largest feasible value, where no allocation exists.
 
     Args:
         total: labels to spend.
-        coupling: the constraints.
+        least: that every prompt must get.
+        families: constraints; those that tell completions apart, and the cost, are passed over.
         room: labels each prompt can take under per_pair and per_prompt.
         pair_counts: candidate pairs of each prompt.
     """
-    least, groups, room = coupling.least, coupling.groups, np.minimum(room, total)
+    room = np.minimum(room, total)
     if (least > room * (1 + SLACK)).any():
         p = int(np.argmax(least > room * (1 + SLACK)))
         raise ValueError(
             f"budget.per_prompt_min: prompt {p} must get {least[p]:g} labels, but its {pair_counts[p]:.0f} candidate "
             f"pairs can take at most {room[p]:g} under per_pair and per_prompt; lower it there to {room[p]:g}"
         )
-    holds, asks = group_totals(coupling, room), group_totals(coupling, least)
-    for found, limit, text in (
-        (
-            groups.low > holds * (1 + SLACK),
-            holds,
-            "at_least={0:g}, but its prompts can take at most {1:g} labels; lower at_least to that",
-        ),
-        (
-            groups.high < asks * (1 - SLACK),
-            asks,
-            "at_most={2:g}, but per_prompt_min asks for {1:g} labels; raise at_most to that",
-        ),
-    ):
-        if found.any():
-            g = int(np.argmax(found))
-            said = text.format(groups.low[g], limit[g], groups.high[g])
-            raise ValueError(f"budget.quotas: {groups.names[g]} has {said}")
-    possible = total_range(coupling, room)
+    demands = Demands(least, tuple(family for family in families if family.by_prompt and family.kind != "cost"))
+    if not demands.families and not least.any():
+        return
+    for family in demands.families:
+        holds, asks = prompt_usage(family, room), prompt_usage(family, least)
+        for wrong, text in zip(
+            (family.low > holds * (1 + SLACK), family.high < asks * (1 - SLACK)), WORDS[family.kind], strict=True
+        ):
+            if wrong.any():
+                g = int(np.argmax(wrong))
+                said = text.format(family.low[g], holds[g], family.high[g], asks[g])
+                field = "quotas" if family.kind == "quota" else "constraints"
+                raise ValueError(f"budget.{field}: {family.rows.name(g)} has {said}")
+    possible = total_range(demands, room)
     if possible is None:
-        raise ValueError(f"budget.quotas: no labels obey {_conflict(coupling, room)} together; relax one of them")
+        raise ValueError(f"budget.quotas: no labels obey {_conflict(demands, room)} together; relax one of them")
     if not possible.low * (1 - SLACK) <= total <= possible.high * (1 + SLACK):
-        names = _binding(coupling, room, total)
+        names = _binding(demands, room, total)
         raise ValueError(
             f"budget.total={total:g}: {names} with per_pair and per_prompt allow totals from {possible.low:g} to "
             f"{possible.high:g}; change the total, or relax one of them"
         )
 
 
-def total_range(coupling: Coupling, room: Float[np.ndarray, " p"]) -> Range | None:
-    """Totals that can be met, cost aside; None where there are none."""
-    low, high = _extreme(coupling, room, 1.0), _extreme(coupling, room, -1.0)
-    return None if low is None else Range(low, high)
+def total_range(demands: Demands, room: Float[np.ndarray, " p"]) -> Range | None:
+    """Totals that can be met; None where there are none."""
+    low, high = _extreme(demands, room, 1.0), _extreme(demands, room, -1.0)
+    return None if low is None or high is None else Range(low, high)
 
 
-def _extreme(coupling, room, sign):
+def _extreme(demands, room, sign) -> float | None:
     from scipy import sparse
     from scipy.optimize import linprog
 
-    groups, prompts = coupling.groups, len(room)
-    of, column = groups.owner, np.broadcast_to(np.arange(prompts), groups.owner.shape)
-    rows = sparse.csr_matrix((np.ones(of.size), (of.ravel(), column.ravel())), (len(groups.names), prompts))
-    bounded = np.isfinite(groups.high)
+    prompts, rows, limits = np.arange(len(room)), [], []
+    for family in demands.families:
+        entries = 2 * family.charges[:, 0], (family.owner[:, 0], prompts)
+        matrix = sparse.csr_matrix(entries, (len(family.low), len(room)))
+        bounded = np.isfinite(family.high)
+        rows += [matrix[bounded], -matrix]
+        limits += [family.high[bounded], -family.low]
     found = linprog(
-        np.full(prompts, sign),
-        A_ub=sparse.vstack([rows[bounded], -rows]),
-        b_ub=np.concatenate([groups.high[bounded], -groups.low]),
-        bounds=np.stack([np.minimum(coupling.least, room), room], axis=1),
+        np.full(len(room), sign),
+        A_ub=sparse.vstack(rows) if rows else None,
+        b_ub=np.concatenate(limits) if rows else None,
+        bounds=np.stack([np.minimum(demands.least, room), room], axis=1),
         method="highs",
     )
     return None if found.status != 0 else float(sign * found.fun)
 
 
-def _without(coupling, kind):
-    """The coupling with one kind of constraint lifted: a quota's index, or -1 for the minimum per prompt."""
-    if kind < 0:
-        return coupling._replace(least=np.zeros_like(coupling.least))
-    lifted = np.zeros(len(coupling.groups.names), bool)
-    lifted[np.unique(coupling.groups.owner[kind])] = True
-    low, high = np.where(lifted, 0.0, coupling.groups.low), np.where(lifted, np.inf, coupling.groups.high)
-    return coupling._replace(groups=coupling.groups._replace(low=low, high=high))
+def _lifted(demands: Demands) -> list[tuple[str, Demands]]:
+    """The demands with one of them lifted, and its name."""
+    found = []
+    for k, family in enumerate(demands.families):
+        free = family._replace(low=np.zeros_like(family.low), high=np.full_like(family.high, np.inf))
+        rest = demands._replace(families=(*demands.families[:k], free, *demands.families[k + 1 :]))
+        found.append((family.rows.family, rest))
+    if demands.least.any():
+        found.append(("per_prompt_min", demands._replace(least=np.zeros_like(demands.least))))
+    return found
 
 
-def _kinds(coupling):
-    quotas = {k: coupling.groups.names[owner[0]].rsplit(" ", 1)[0] for k, owner in enumerate(coupling.groups.owner)}
-    return quotas | ({-1: "per_prompt_min"} if coupling.least.any() else {})
+def _conflict(demands, room) -> str:
+    """Names of the constraints without any one of which the rest could be met; of all where there is none."""
+    without = _lifted(demands)
+    names = [name for name, rest in without if total_range(rest, room) is not None]
+    return " and ".join(names or [name for name, _ in without])
 
 
-def _conflict(coupling, room):
-    """Names of the constraints without any one of which the rest could be met."""
-    kinds = _kinds(coupling)
-    names = [name for kind, name in kinds.items() if total_range(_without(coupling, kind), room) is not None]
-    return " and ".join(names or kinds.values())
-
-
-def _binding(coupling, room, total):
-    """Names of the constraints without any one of which the total could be met."""
-    names = []
-    kinds = _kinds(coupling)
-    for kind, name in kinds.items():
-        possible = total_range(_without(coupling, kind), room)
-        if possible is not None and possible.low <= total <= possible.high:
-            names.append(name)
-    return " and ".join(names or kinds.values())
+def _binding(demands, room, total) -> str:
+    """Names of the constraints without any one of which the total could be met; of all where there is none."""
+    without = [(name, total_range(rest, room)) for name, rest in _lifted(demands)]
+    names = [name for name, found in without if found is not None and found.low <= total <= found.high]
+    return " and ".join(names or [name for name, _ in without])

@@ -1,8 +1,7 @@
 """Limits: a budget resolved against a pool.
 
 Allowed are allocations n >= 0 that sum to `total`, with at most `per_pair` labels on any pair and at most `per_prompt`
-on the pairs of any prompt. What couples prompts beyond that (least numbers, quotas of groups, a spend limit) is the
-business of `constraints`.
+on the pairs of any prompt, at least `least` there, and what `families` ask for.
 """
 
 from __future__ import annotations
@@ -14,18 +13,28 @@ from jaxtyping import Bool, Float, Int
 
 from jaxdesign import _checks
 from jaxdesign.budget.budget import Budget
-from jaxdesign.budget.constraints import Coupling, group_totals, pair_costs
+from jaxdesign.budget.family import Family, Rows, family_of, in_units_of, less, usage
 from jaxdesign.budget.feasibility import check_feasible
-from jaxdesign.budget.quota import Groups, joined
 
 
 class Limits(NamedTuple):
-    """A budget resolved against a pool: caps per prompt as float64 arrays, inf where there is none."""
+    """A budget resolved against a pool: limits per prompt as float64 arrays, inf where there is none."""
 
     total: float
     per_pair: Float[np.ndarray, " p"]
     per_prompt: Float[np.ndarray, " p"]
-    coupling: Coupling | None = None
+    least: Float[np.ndarray, " p"] | float = 0.0  # labels that the pairs of each prompt must get
+    families: tuple[Family, ...] = ()  # what couples prompts
+
+    @property
+    def laminar(self) -> bool:
+        """Whether caps and largest numbers per prompt are all there is: then the linear problem is solved greedily."""
+        return not self.families and not np.any(self.least)
+
+    @property
+    def minima(self) -> Float[np.ndarray, " p"]:
+        """`least` of every prompt."""
+        return np.broadcast_to(np.asarray(self.least, np.float64), np.shape(self.per_pair))
 
     @property
     def has_caps(self) -> bool:
@@ -86,48 +95,65 @@ def resolve(
             f"{pair_counts.sum():.0f} candidate pairs (pairs of identical completions are no capacity); lower total or "
             "raise per_pair or per_prompt"
         )
-    coupling = _coupling(budget, mask, np.maximum(caps[2] - decided, 0), required, decided)
-    if coupling is not None:
-        check_feasible(total, coupling, prompt_room(limits, pair_counts), pair_counts)
-    return limits._replace(coupling=coupling)
+    least = np.maximum(caps[2] - decided, 0)
+    families = _families(budget, np.ones((prompts, 1), bool) if mask is None else mask)
+    if required is not None and len(required[0]):
+        families = tuple(_after(family, *required) for family in families)
+    check_feasible(total, least, families, prompt_room(limits, pair_counts), pair_counts)
+    return limits._replace(least=least, families=families)
 
 
-def _coupling(budget, mask, least, required, decided) -> Coupling | None:
-    """What couples prompts, less what required pairs take of it."""
+def limits_in_tasks(limits: Limits, size: int) -> Limits:
+    """The limits in units of tasks of `size` labels each, rounded inwards to whole tasks."""
+    return Limits(
+        limits.total / size,
+        np.floor(limits.per_pair / size),
+        np.floor(limits.per_prompt / size),
+        np.ceil(limits.minima / size),
+        tuple(in_units_of(family, size) for family in limits.families),
+    )
+
+
+def _families(budget: Budget, mask: Bool[np.ndarray, "p k"]) -> tuple[Family, ...]:
+    """What couples prompts: quotas, the spend limit, constraints."""
     if budget.cost_total is not None and budget.cost is None and not budget.cost_per_label:
         raise ValueError(
             f"budget.cost_total={budget.cost_total:g}: labels cost nothing; pass cost=(P, K), cost_per_label, or "
             "annotators with a cost"
         )
-    if budget.cost_total is None and not budget.quotas and not least.any():
-        return None
-    prompts = len(least)
-    groups = Groups((), np.zeros((0, prompts), np.int32), np.zeros(0), np.zeros(0))
     for quota in budget.quotas:
-        if quota.of.shape != (prompts,):
+        if quota.of.shape != mask.shape[:1]:
             raise ValueError(
-                f"{quota.name}.of: shape {quota.of.shape} found; expected one name per prompt, ({prompts},)"
+                f"{quota.name}.of: shape {quota.of.shape} found; expected one name per prompt, ({len(mask)},)"
             )
-    if budget.quotas:
-        groups = joined(budget.quotas)
-    charges = np.zeros((prompts, 1) if mask is None else mask.shape)
-    spend = np.inf if budget.cost_total is None else budget.cost_total
-    if budget.cost is not None:
-        charges = _checks.costs(budget.cost, mask)
-    coupling = Coupling(least, groups, charges + budget.cost_per_label / 2, spend)
-    if required is not None and len(required[0]):
-        held = group_totals(coupling, decided)
-        if (held > groups.high).any():
-            g = int(np.argmax(held > groups.high))
+    families = [quota.family() for quota in budget.quotas]
+    if budget.cost_total is not None:
+        charges = np.zeros((len(mask), 1)) if budget.cost is None else _checks.costs(budget.cost, mask)
+        owner = np.zeros((len(mask), 1), np.int32)
+        limit = np.zeros(1), np.array([budget.cost_total])
+        families.append(family_of(charges + budget.cost_per_label / 2, owner, *limit, Rows("cost", ()), "cost"))
+    for constraint in budget.constraints:
+        if constraint.annotators is not None:
             raise ValueError(
-                f"budget.required: {held[g]:g} labels of {groups.names[g]}, above its at_most={groups.high[g]:g}"
+                f"{constraint.name}.annotators: {', '.join(constraint.annotators)} named, but no annotators are passed"
             )
-        spent = float(pair_costs(coupling, required[0]) @ required[1])
-        if spent > spend:
-            raise ValueError(f"budget.required: costs {spent:g}, above budget.cost_total={spend:g}")
-        groups = groups._replace(low=np.maximum(groups.low - held, 0), high=groups.high - held)
-        coupling = coupling._replace(groups=groups, spend=spend - spent)
-    return coupling
+        families.append(constraint.family(mask))
+    return tuple(families)
+
+
+def _after(family: Family, pairs, labels) -> Family:
+    """The family for what required labels leave; ValueError where they use too much."""
+    used = usage(family, pairs, labels)
+    wrong = used > family.high * (1 + 1e-12)
+    if wrong.any():
+        g = int(np.argmax(wrong))
+        text = {
+            "quota": "{1:g} labels of {0}, above its at_most={2:g}",
+            "cost": "costs {1:g}, above budget.cost_total={2:g}",
+            "constraint": "uses {1:g} of {0}, above its high={2:g}",
+        }[family.kind]
+        raise ValueError("budget.required: " + text.format(family.rows.name(g), used[g], family.high[g]))
+    return less(family, used)
 
 
 def capacity(limits: Limits, pair_counts: Float[np.ndarray, " p"]) -> float:

@@ -83,6 +83,13 @@ def exact_total(
     return n * min(1.0, limits.total / max(n.sum(), 1e-300))
 
 
+def allowed_total(
+    limits: Limits, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"]
+) -> Float[np.ndarray, " s"]:
+    """`exact_total`; the labels as they are where prompts are coupled, since to move them might break a family."""
+    return exact_total(limits, pairs, labels) if limits.laminar else labels
+
+
 def _factor(below, start: Float[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:
     """Where a monotone condition on each positive number turns from True to False, by bisection; at most about 1e15."""
     low, high = np.zeros_like(start), start

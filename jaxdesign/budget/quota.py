@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+
+from jaxdesign.budget.family import Family, Rows, family_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,67 +48,48 @@ class Quota:
         object.__setattr__(self, "of", of)
         if self.at_least is None and self.at_most is None:
             raise ValueError(f"{self.name}: neither at_least nor at_most is given, so it limits nothing; leave it out")
-        self.groups()
+        self.family()
 
-    def groups(self) -> Groups:
+    def family(self) -> Family:
         """The quota as arrays, groups in the order of their names."""
         names, owner = np.unique(self.of, return_inverse=True)
-        low, high = self._limits(names.tolist(), "at_least", 0.0), self._limits(names.tolist(), "at_most", np.inf)
+        low = limits_of_groups(self.name, "at_least", names.tolist(), self.at_least, 0.0)
+        high = limits_of_groups(self.name, "at_most", names.tolist(), self.at_most, np.inf)
         if (low > high).any():
             k = int(np.argmax(low > high))
             raise ValueError(f"{self.name}: group {names[k]!s} has at_least={low[k]:g} above at_most={high[k]:g}")
-        return Groups(tuple(f"{self.name} {name}" for name in names.tolist()), owner.astype(np.int32), low, high)
+        rows = Rows(self.name, (len(names),), tuple(map(str, names.tolist())))
+        each = np.full((len(owner), 1), 0.5)  # of the two completions of a pair
+        return family_of(each, owner.astype(np.int32)[:, None], low, high, rows, "quota")
 
-    def _limits(self, names, field, otherwise):
-        value = getattr(self, field)
-        given = dict(value) if isinstance(value, Mapping) else {}
-        unknown = [name for name in given if name not in names]
-        if unknown:
-            shown = ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
-            raise ValueError(f"{self.name}.{field}: no prompt is in group {unknown[0]!r}; groups are {shown}")
-        every = otherwise if value is None or isinstance(value, Mapping) else value
-        try:
-            limits = np.array([float(given.get(name, every)) for name in names])
-        except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"{self.name}.{field}: expected a number or a mapping to numbers, found {value!r}"
-            ) from error
-        if not (limits >= 0).all():
-            k = int(np.argmin(limits >= 0))
-            raise ValueError(f"{self.name}.{field}: {limits[k]:g} for group {names[k]!r}; must be at least 0")
-        return limits
+
+def limits_of_groups(name: str, field: str, groups: list, value: Any, otherwise: float) -> np.ndarray:
+    """A limit for every group, from a number for all or a mapping from their names; in messages `name.field`."""
+    given = dict(value) if isinstance(value, Mapping) else {}
+    unknown = [group for group in given if group not in groups]
+    if unknown:
+        shown = ", ".join(map(repr, groups[:8])) + (", ..." if len(groups) > 8 else "")
+        raise ValueError(f"{name}.{field}: no prompt is in group {unknown[0]!r}; groups are {shown}")
+    every = otherwise if value is None or isinstance(value, Mapping) else value
+    try:
+        limits = np.array([float(given.get(group, every)) for group in groups])
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}.{field}: expected a number or a mapping to numbers, found {value!r}") from error
+    if not (limits >= 0).all():
+        k = int(np.argmin(limits >= 0))
+        raise ValueError(f"{name}.{field}: {limits[k]:g} for group {groups[k]!r}; must be at least 0")
+    return limits
 
 
 def whole_quota(quota: Quota) -> Quota:
     """The quota with least numbers rounded up and largest ones down."""
-    groups, names = quota.groups(), np.unique(quota.of).tolist()
-    low, high = np.ceil(groups.low), np.floor(groups.high)
+    family, names = quota.family(), np.unique(quota.of).tolist()
+    low, high = np.ceil(family.low), np.floor(family.high)
     if (low > high).any():
         k = int(np.argmax(low > high))
         raise ValueError(
-            f"{quota.name}: no whole number of labels is between at_least={groups.low[k]:g} and "
-            f"at_most={groups.high[k]:g} of group {names[k]!r}; widen the quota"
+            f"{quota.name}: no whole number of labels is between at_least={family.low[k]:g} and "
+            f"at_most={family.high[k]:g} of group {names[k]!r}; widen the quota"
         )
     at_least, at_most = (dict(zip(names, limits.tolist(), strict=True)) for limits in (low, high))
     return replace(quota, at_least=at_least, at_most=at_most)
-
-
-class Groups(NamedTuple):
-    """The groups of one or several quotas."""
-
-    names: tuple[str, ...]
-    owner: Int[np.ndarray, "*q p"]  # group of every prompt (in each quota)
-    low: Float[np.ndarray, " g"]
-    high: Float[np.ndarray, " g"]
-
-
-def joined(quotas: tuple[Quota, ...]) -> Groups:
-    """The groups of all quotas numbered one after the other; owner is (Q, P)."""
-    every = [quota.groups() for quota in quotas]
-    starts = np.cumsum([0, *[len(groups.names) for groups in every]])
-    return Groups(
-        sum((groups.names for groups in every), ()),
-        np.stack([groups.owner + start for groups, start in zip(every, starts, strict=False)]),
-        np.concatenate([groups.low for groups in every]),
-        np.concatenate([groups.high for groups in every]),
-    )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxdesign._pairs import added_up, check_pairs, pair_keys, upper_pairs
-from jaxdesign.budget.constraints import check_coupling
+from jaxdesign.budget.linear_program import check_coupling
 from jaxdesign.budget.required import without
 from jaxdesign.problem import Problem
 
@@ -58,5 +58,4 @@ def check_allowed(problem: Problem, pairs: np.ndarray, labels: np.ndarray) -> No
         pair, closed = tuple(int(v) for v in pairs[row]), labels[row] <= limits.per_pair[pairs[row, 0]] * (1 + 1e-6)
         limit = "which the budget excludes" if closed else f"above budget.per_pair={limits.per_pair[pairs[row, 0]]:g}"
         raise ValueError(f"labels: pair {pair} has {labels[row]:g} labels, {limit}")
-    if limits.coupling is not None:
-        check_coupling(limits.coupling, pairs, labels, spent)
+    check_coupling(limits, pairs, labels, spent)

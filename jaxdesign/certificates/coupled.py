@@ -2,7 +2,7 @@
 
 The linear problem max sum_e b_e n_e is solved by column generation of its own. A linear program over the pairs known so
 far gives prices; a pass over the pool, net of the prices, lists the pairs that would enter; again, until the bound of
-the prices over all pairs (`constraints.dual_bound`) is close to what the program over the listed ones reaches. The
+the prices over all pairs (`linear_program.dual_bound`) is close to what the program over the listed ones reaches. The
 bound holds after any round.
 """
 
@@ -13,14 +13,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdesign.analysis import Analysis, sensitivity_bounds
-from jaxdesign.budget.constraints import (
+from jaxdesign.budget.linear_program import (
     Prices,
     Program,
     completion_charges,
     dual_bound,
+    free_prices,
     linear_program,
     net,
-    prompt_prices,
 )
 from jaxdesign.budget.oracle import OracleResult
 from jaxdesign.certificates.separable import (
@@ -66,7 +66,7 @@ def certify_coupled(
         fresh[:, known] = np.stack([b, upper])[:, first[known]]
         fresh[:, ~known] = sensitivity_bounds(problem, columns[~known], analysis.factors)
         b, upper = fresh
-        floor = _with_minima(limits, columns, net(limits.coupling, prices, columns, b), floor)
+        floor = _with_minima(limits, columns, net(limits, prices, columns, b), floor)
         program = linear_program(limits, columns, b) or program
         for trial in (prices, program.prices):
             bound = min(bound, _bound(problem, trial, columns, upper, floor, prices))
@@ -87,9 +87,9 @@ def certify_afresh(
     labels: Float[np.ndarray, " s"],
 ) -> Priced:
     """Certify an allocation of any budget without a guess of where its sensitivities lie."""
-    if problem.limits.coupling is not None:
-        return certify_coupled(problem, matrix, analysis, pairs, labels)
-    return certify(problem, matrix, analysis, cold_level(problem, analysis))
+    if problem.limits.laminar:
+        return certify(problem, matrix, analysis, cold_level(problem, analysis))
+    return certify_coupled(problem, matrix, analysis, pairs, labels)
 
 
 def _program(limits, pairs, b, labels):
@@ -97,29 +97,22 @@ def _program(limits, pairs, b, labels):
     found = linear_program(limits, pairs, b)
     if found is not None:
         return found
-    coupling = limits.coupling
-    groups = coupling.groups
-    loose = coupling._replace(
-        least=coupling.least * (1 - 1e-6),
-        spend=coupling.spend * (1 + 1e-6),
-        groups=groups._replace(low=groups.low * (1 - 1e-6), high=groups.high * (1 + 1e-6)),
-    )
-    found = linear_program(limits._replace(coupling=loose), pairs, b)
+    looser = tuple(f._replace(low=f.low * (1 - 1e-6), high=f.high * (1 + 1e-6)) for f in limits.families)
+    found = linear_program(limits._replace(least=limits.minima * (1 - 1e-6), families=looser), pairs, b)
     if found is not None:
         return found
-    nothing = Prices(float(b.min(initial=0.0)), np.zeros(len(groups.names)), 0.0)
-    return Program(labels, float(b @ labels), nothing)
+    return Program(labels, float(b @ labels), free_prices(limits, float(b.min(initial=0.0))))
 
 
 def _listed(problem: Problem, analysis: Analysis, prices: Prices, average: float):
     """Pairs whose net at these prices may be above 0 or that a prompt's minimum may need; a bound on the net of all
     others, prompt by prompt; the pass."""
     source, limits = problem.source, problem.limits
-    coupling, prompts = limits.coupling, problem.pool.num_prompts
+    prompts = problem.pool.num_prompts
     of = np.zeros((source.slots, problem.pool.completions))
-    of[:prompts] = completion_charges(coupling, prices)
+    of[:prompts] = completion_charges(limits, prices)
     always = np.zeros(source.slots, source.dtype)
-    always[:prompts] = pairs_holding(limits, limits.coupling.least)
+    always[:prompts] = pairs_holding(limits, limits.minima)
     charges = Charges(of, jnp.asarray(always))
 
     threshold = prices.label - BAND * average
@@ -139,7 +132,7 @@ def _listed(problem: Problem, analysis: Analysis, prices: Prices, average: float
 
 def _with_minima(limits, pairs, nets, floor):
     """`floor`, lower in prompts with a minimum: as many of their best pairs as it may need are listed."""
-    wanted = pairs_holding(limits, limits.coupling.least).astype(int)
+    wanted = pairs_holding(limits, limits.minima).astype(int)
     order = np.lexsort((-nets, pairs[:, 0]))
     owner, ranked = pairs[order, 0], nets[order]
     place = np.searchsorted(owner, np.arange(len(wanted))) + wanted - 1
@@ -152,14 +145,12 @@ def _with_minima(limits, pairs, nets, floor):
 
 def _bound(problem, prices, columns, b, floor, priced_at) -> float:
     """`dual_bound` at some prices, from what a pass at other prices says of the pairs that it did not list."""
-    limits = problem.limits
-    coupling, counts = limits.coupling, problem.pair_counts
-    moved = priced_at.spend - prices.spend
-    if limits.has_quotas and moved != 0:
+    limits, mask = problem.limits, np.asarray(problem.pool.mask)
+    moved = completion_charges(limits, priced_at) - completion_charges(limits, prices)
+    moved = np.where(mask, moved, -np.inf)
+    uneven = (np.max(moved, axis=1) > np.min(moved, axis=1, where=mask, initial=np.inf)) & (problem.pair_counts > 0)
+    if limits.has_quotas and uneven.any():
         return np.inf  # which pairs of a prompt come first may have changed
-    shift = priced_at.label - prices.label + prompt_prices(coupling, priced_at) - prompt_prices(coupling, prices)
-    if moved != 0:
-        costs = np.sort(np.where(np.asarray(problem.pool.mask), coupling.charges, np.nan), axis=1)
-        most = np.nan_to_num(-np.sort(-costs, axis=1)[:, :2].sum(axis=1))
-        shift = shift + np.where(moved > 0, moved * most, moved * np.nan_to_num(costs[:, :2].sum(axis=1)))
-    return dual_bound(limits, counts, prices, columns, net(coupling, prices, columns, b), floor + shift)
+    rise = priced_at.label - prices.label + np.partition(moved, -2, axis=1)[:, -2:].sum(axis=1)
+    floor = np.where(problem.pair_counts > 0, floor + np.where(np.isfinite(rise), rise, 0.0), floor)
+    return dual_bound(limits, problem.pair_counts, prices, columns, net(limits, prices, columns, b), floor)

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdesign.budget.constraints import dual_bound, linear_program, net, prompt_prices
 from jaxdesign.budget.limits import Limits
+from jaxdesign.budget.linear_program import completion_charges, dual_bound, linear_program, net
 from jaxdesign.budget.oracle import OracleResult, linear_oracle
 
 ROUNDING = 1e-12  # relative, of sums of at most millions of numbers
@@ -62,15 +62,15 @@ def largest_sum(
         pairs, worth: the rows listed.
         floor: no row that is not listed is worth more.
     """
-    found = linear_oracle(limits._replace(coupling=None), pairs, worth, floor)
+    found = linear_oracle(limits, pairs, worth, floor)
     value = found.value
-    program = None if limits.coupling is None else linear_program(limits, pairs, worth)
+    program = None if limits.laminar else linear_program(limits, pairs, worth)
     if program is not None:
-        coupling, prices = limits.coupling, program.prices
-        others = floor - prices.label - prompt_prices(coupling, prices)
-        cheapest = np.sort(coupling.charges, axis=1)[:, :2].sum(axis=1)  # masked slots may make it cheaper still
-        nets = net(coupling, prices, pairs, worth)
-        value = min(value, dual_bound(limits, pair_counts, prices, pairs, nets, others - prices.spend * cheapest))
+        charges = completion_charges(limits, program.prices)
+        cheapest = np.sort(charges, axis=1)[:, :2]  # masked slots may make it cheaper still
+        others = floor - program.prices.label - cheapest.sum(axis=1) * (3 - cheapest.shape[1])
+        nets = net(limits, program.prices, pairs, worth)
+        value = min(value, dual_bound(limits, pair_counts, program.prices, pairs, nets, others))
         found = found._replace(labels=program.labels)
     size = abs(value) + limits.total * max(abs(floor), float(np.abs(worth).max(initial=0.0)))
     return found._replace(value=value + ROUNDING * size)

@@ -31,7 +31,7 @@ def in_rounds(
     Raises:
         ValueError: no whole labels on these pairs obey the constraints.
     """
-    if limits.coupling is not None:
+    if not limits.laminar:
         return _together(limits, pairs, scores())
     labels = np.zeros(len(pairs))
     for _ in range(int(limits.total)):  # every round places a label at least
@@ -64,4 +64,6 @@ def _together(limits, pairs, scores):
             if found is not None:
                 labels[listed] = found
                 return labels
-    raise ValueError("budget: no whole labels that obey quotas, minima and spend limit were found; relax one of them")
+    raise ValueError(
+        "budget: no whole labels that obey quotas, minima, spend limit and constraints were found; relax one of them"
+    )

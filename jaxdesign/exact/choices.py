@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxdesign._pairs import not_among
 from jaxdesign.analysis import analyse, exact_sensitivities, information, sound
 from jaxdesign.budget.feasibility import check_feasible
-from jaxdesign.budget.limits import Limits, capacity, prompt_room
-from jaxdesign.certificates.separable import from_bound
+from jaxdesign.budget.limits import Limits, capacity, limits_in_tasks, prompt_room
+from jaxdesign.certificates.separable import from_bound, price_at
 from jaxdesign.certificates.whole import whole_bound
 from jaxdesign.criteria.log_det import LogDet
 from jaxdesign.criteria.protocol import ConvexCriterion, Gains
@@ -25,6 +26,7 @@ from jaxdesign.exact.exchange.exchange import exchange
 from jaxdesign.exact.greedy.greedy import greedy_allocation, memory, work
 from jaxdesign.exact.rounding import dependent, drawn
 from jaxdesign.pool import CompletionPool
+from jaxdesign.pricing.passes import best_pairs
 from jaxdesign.problem import Problem
 
 GREEDY_WORK = 4e11  # see `work`: beyond this, greedy looks only at the prompts that the real-valued design uses most
@@ -37,6 +39,7 @@ METHODS = ("best_set", "largest_remainder", "adams", "dependent", "rounded", "gr
 RECIPES = ("drawn", "drawn_by_prompt")  # the published recipe, tried where it is asked for
 DRAWS = 8  # random roundings tried
 EXCHANGE_PASSES = 40  # over the pool, at most
+WIDER = 20_000  # pairs besides the design's own that an integer program may have
 STARTS = 12  # of exchange, at most;
 STARTS_WORK = 3e8  # fewer where labels times the entries of the pool are many, but two at least
 LENT = 1e-6  # share of the even allocation lent to a singular choice, so that exchange can mend it
@@ -63,25 +66,18 @@ def in_tasks(problem: Problem, size: int) -> Problem:
     """The problem in units of tasks of `size` labels each: A and all limits divided by it, whole numbers of tasks."""
     if size == 1:
         return problem
-    limits, coupling = problem.limits, problem.limits.coupling
-    if coupling is not None:
-        groups = coupling.groups
-        groups = groups._replace(low=np.ceil(groups.low / size), high=np.floor(groups.high / size))
-        coupling = coupling._replace(least=np.ceil(coupling.least / size), groups=groups, spend=coupling.spend / size)
-    per_pair, per_prompt = np.floor(limits.per_pair / size), np.floor(limits.per_prompt / size)
-    counts = np.where(np.minimum(per_pair, per_prompt) >= 1, problem.pair_counts, 0.0)
-    limits = Limits(limits.total / size, per_pair, per_prompt, coupling)
+    limits = limits_in_tasks(problem.limits, size)
+    counts = np.where(np.minimum(limits.per_pair, limits.per_prompt) >= 1, problem.pair_counts, 0.0)
     if capacity(limits, counts) < limits.total:
         raise ValueError(
             f"budget.labels_per_task={size}: caps and quotas hold {capacity(limits, counts):g} whole tasks, not the "
             f"{limits.total:g} of budget.total={size * limits.total:g}; raise per_pair to at least {size}, or lower "
             "the total"
         )
-    if coupling is not None:
-        try:
-            check_feasible(limits.total, coupling, prompt_room(limits, counts), counts)
-        except ValueError as error:
-            raise ValueError(f"budget.labels_per_task={size}: in whole tasks, {error}") from error
+    try:
+        check_feasible(limits.total, limits.minima, limits.families, prompt_room(limits, counts), counts)
+    except ValueError as error:
+        raise ValueError(f"budget.labels_per_task={size}: in whole tasks, {error}") from error
     return replace(problem, limits=limits, prior=problem.prior / size, pair_counts=counts)
 
 
@@ -139,6 +135,10 @@ def best_choice(
         consider(
             name, began, pairs[labels > 0], labels[labels > 0], **({} if prompts is None else {"prompts": prompts})
         )
+    if not choices and not singular_ones:
+        began = time.perf_counter()
+        progress("wider", "no rounding of the design's own pairs obeys the budget")
+        consider("wider", began, *_among_more(tasks, design))
     if not choices and singular_ones and "exchange" in methods:
         began = time.perf_counter()
         lent = replace(tasks, criterion=LogDet(), prior=tasks.prior + LENT * (tasks.even - tasks.prior))
@@ -187,7 +187,7 @@ def _candidates(problem: Problem, relaxed: Design, seed: int) -> Iterator[tuple[
     limits, pairs, labels = problem.limits, relaxed.pairs, relaxed.labels
     b = exact_sensitivities(problem, pairs, analyse(problem, information(problem, pairs, labels)).factors)
     seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(DRAWS)]
-    if limits.coupling is not None:
+    if not limits.laminar:
         scores = labels - np.floor(labels) + 1e-3 * b / b.max(initial=1e-300)
         yield (
             "rounded",
@@ -223,6 +223,27 @@ def _best_draw(problem: Problem, relaxed: Design, seeds: list[int], draw: Callab
 
     found = (draw(problem.limits, relaxed.pairs, relaxed.labels, seed) for seed in seeds)
     return min((_or_nothing(labels, relaxed.pairs) for labels in found), key=value)
+
+
+def _among_more(problem: Problem, relaxed: Design) -> tuple[np.ndarray, np.ndarray]:
+    """Labels by an integer program over the design's pairs and the best pairs of every completion; none if it fails.
+
+    The program prefers the design's pairs, then those with the largest sensitivities.
+    """
+    analysis = analyse(problem, information(problem, relaxed.pairs, relaxed.labels))
+    result = price_at(problem, analysis, np.inf)
+    others, _ = best_pairs(result, 0.0, WIDER, result.unit)
+    pairs = np.concatenate([relaxed.pairs, others[not_among(others, relaxed.pairs, problem.pool.completions)]])
+    b = exact_sensitivities(problem, pairs, analysis.factors)
+    held = np.concatenate([relaxed.labels, np.zeros(len(pairs) - len(relaxed.labels))])
+    cap = np.minimum(np.floor(problem.limits.per_pair[pairs[:, 0]]), problem.limits.total)
+    scores = np.minimum(held, 1) + b / b.max(initial=1e-300)
+    for preferred in (scores, np.zeros(len(pairs))):  # where labels hardly fit at all, preferences get in the way
+        labels = integer_programs.most_scored(problem.limits, pairs, preferred, np.zeros(len(pairs)), cap)
+        if labels is not None:
+            break
+    labels = _or_nothing(labels, pairs)
+    return pairs[labels > 0], labels[labels > 0]
 
 
 def _or_nothing(labels, pairs):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdesign.budget.constraints import constraint_rows
 from jaxdesign.budget.limits import Limits
+from jaxdesign.budget.linear_program import constraint_rows
 
 SLACK = 1e-9  # a real label count this near above a whole number is that number
 SECONDS = 20.0  # at most; the best labels found by then are taken
@@ -27,7 +27,7 @@ def most_scored(
     such labels exist or are found in SECONDS.
 
     Args:
-        limits: with a coupling; its numbers are whole, but for costs.
+        limits: a budget's; its numbers are whole, but for what labels use of families.
         pairs: listed pairs.
         scores: of their labels.
         base: whole labels that they have in any case, within all largest limits.

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from jaxdesign._pairs import pair_keys
 from jaxdesign.budget.budget import Budget, whole_budget
+from jaxdesign.budget.constraint import of_share
 from jaxdesign.budget.limits import resolve
 from jaxdesign.budget.quota import Quota
 from jaxdesign.budget.required import decided_pairs
@@ -78,13 +79,15 @@ def with_uniform_floor(pool: CompletionPool, budget: Budget, share: float, *, se
     number = max(round(share * budget.total), 1)
     quotas = []
     for quota in budget.quotas:
-        groups = quota.groups()
-        most = dict(zip(np.unique(quota.of).tolist(), np.ceil(share * groups.high).tolist(), strict=True))
+        high = np.ceil(share * quota.family().high)
+        most = dict(zip(np.unique(quota.of).tolist(), high.tolist(), strict=True))
         quotas.append(Quota(quota.of, at_most=most, name=quota.name))
+    constraints = [shared for constraint in budget.constraints if (shared := of_share(constraint, share)) is not None]
     part = replace(
         budget,
         total=number,
         quotas=tuple(quotas),
+        constraints=tuple(constraints),
         cost_total=None if budget.cost_total is None else share * budget.cost_total,
         per_prompt_min=None,
         required=None,

@@ -60,6 +60,8 @@ def select_pairs(
         (`exact.exchange.exchange`;
                            LogDet and Trace), where none is certified to tol; exchange_2 from the rounded design, and
                            exchange_3 and so on from the others on pools so small that this costs little
+        wider              an integer program over the best pairs of every completion too, where no rounding of the
+                           design's own pairs obeys the budget
         spanning           exchange from a choice that leaves the information singular, until it does not, where all do
 
     Args:

@@ -112,7 +112,7 @@ def mixed_with(state: SolverState, best: SolverState, share: float) -> SolverSta
 def score(problem: Problem, state: SolverState, matrix: Float[np.ndarray, "r d d"], analysis: Analysis) -> Scored:
     """Certify an allocation, with its information and that one's analysis, in one pass."""
     on_support = exact_sensitivities(problem, state.pairs, analysis.factors)
-    if problem.limits.coupling is not None:
+    if not problem.limits.laminar:
         priced = certify_coupled(problem, matrix, analysis, state.pairs, state.labels)
         return Scored(matrix, analysis, on_support, priced, priced.certificate.relative_gap())
     level = listing_level(problem, state, on_support)

@@ -105,7 +105,7 @@ def checked_options(tol: Any, max_passes: Any, callback: Any) -> Options:
 def solve(problem: Problem, solver: str | Solver | None, options: Options, start: Design | None = None) -> Design:
     """The best real-valued design of a problem; see `optimize`."""
     chosen = named_solver(solver)
-    if problem.limits.coupling is not None:
+    if not problem.limits.laminar:
         chosen = coupled_solver(solver, chosen)
     by = worst_case_design if problem.criterion.family else run
     tol, max_passes, callback = options
@@ -132,6 +132,6 @@ def coupled_solver(solver: str | Solver | None, chosen: Solver) -> Solver:
     if isinstance(solver, str):
         raise ValueError(
             f"solver={solver!r}: knows caps per pair and largest numbers per prompt only, and the budget has quotas of "
-            "groups, minima or a spend limit; use solver=None"
+            "groups, minima, a spend limit or other constraints; use solver=None"
         )
     return chosen

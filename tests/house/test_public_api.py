@@ -220,7 +220,10 @@ LAYERS = [
 # the same inside of rooms that have an order of their own
 ROOMS = {
     "criteria": [["protocol", "anchors"], ["log_det", "trace", "of_function", "adapted"], ["worst_case"]],
-    "budget": [["quota"], ["budget", "constraints"], ["feasibility"], ["limits", "required"], ["oracle"]],
+    "budget": [
+        ["family"], ["quota"], ["constraint"], ["budget", "linear_program", "feasibility"], ["limits", "required"],
+        ["oracle"],
+    ],
     "pricing": [["memory"], ["passes"]],
     "certificates": [
         ["allowed", "separable"],

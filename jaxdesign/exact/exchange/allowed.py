@@ -1,4 +1,9 @@
-"""What the budget lets exchange move: labels that sets of prompts may take and lose, caps of pairs, money."""
+"""What the budget lets exchange move: what labels may still use of every row, and give back; caps of pairs.
+
+Rows are those of the budget's families (`budget.family`), and before them the prompts, each of which may take and lose
+labels. A swap from pair k to pair l is allowed if every row that either uses has room for what l uses less what k gives
+back, and can spare it the other way round.
+"""
 
 from __future__ import annotations
 
@@ -8,41 +13,41 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxdesign.budget.constraints import group_totals, pair_costs
+from jaxdesign.budget.family import Uses, usage, uses
 from jaxdesign.problem import Problem
 
 
 class Left(NamedTuple):
-    """What the budget leaves open."""
+    """What the budget leaves open, for the prompts and then for each family."""
 
-    room: Float[Array, " g"]  # labels every set may still take
-    spare: Float[Array, " g"]  # and lose
-    money: Float[Array, ""]
+    room: tuple[Float[Array, " g"], ...]  # what rows may still take
+    spare: tuple[Float[Array, " g"], ...]  # and lose
 
 
-def sets_of(problem: Problem, pairs) -> Int[np.ndarray, "q s"]:
-    """The sets that pairs count in: their prompt, and the groups of the budget's quotas, numbered on."""
-    prompts = pairs[:, 0]
-    coupling = problem.limits.coupling
-    if coupling is None:
-        return prompts[None]
-    return np.concatenate([prompts[None], problem.pool.num_prompts + coupling.groups.owner[:, prompts]])
+def uses_of(problem: Problem, pairs) -> tuple[Uses, ...]:
+    """What a label of each pair uses of its prompt, which is 1, and of every family."""
+    of_prompt = Uses(pairs[:, 0][None], np.ones((1, len(pairs))))
+    return of_prompt, *(uses(family, pairs) for family in problem.limits.families)
 
 
 def left_of(problem: Problem, pairs, labels) -> Left:
-    """What the budget leaves open: labels that sets may take and lose, and money."""
-    limits, coupling = problem.limits, problem.limits.coupling
+    """What the budget leaves open."""
+    limits = problem.limits
     spent = np.bincount(pairs[:, 0], weights=labels, minlength=problem.pool.num_prompts)
-    room = np.minimum(np.floor(limits.per_prompt), limits.total) - spent
-    if coupling is None:
-        return Left(room, np.full(len(room), np.inf), np.float64(np.inf))
-    held = group_totals(coupling, spent)
-    high = np.minimum(np.floor(coupling.groups.high), limits.total)
-    return Left(
-        np.concatenate([room, high - held]),
-        np.concatenate([spent - np.ceil(coupling.least), held - np.ceil(coupling.groups.low)]),
-        np.float64(coupling.spend - pair_costs(coupling, pairs) @ labels),
-    )
+    room = [np.minimum(np.floor(limits.per_prompt), limits.total) - spent]
+    spare = [np.where(limits.minima > 0, spent - np.ceil(limits.minima), np.inf)]
+    for family in limits.families:
+        used, low, high = usage(family, pairs, labels), family.low, family.high
+        if family.whole:
+            low, high = np.ceil(low), np.minimum(np.floor(high), limits.total * family.most)
+        room.append(high - used)
+        spare.append(np.where(low > 0, used - low, np.inf))
+    return Left(tuple(room), tuple(spare))
+
+
+def known_to_searches(left: Left) -> bool:
+    """Whether largest numbers per prompt are all that a swap can be forbidden for, which a search of the pool knows."""
+    return len(left.room) == 1 and not np.isfinite(left.spare[0]).any()
 
 
 def caps_of(problem: Problem, pairs) -> Float[np.ndarray, " s"]:
@@ -50,15 +55,37 @@ def caps_of(problem: Problem, pairs) -> Float[np.ndarray, " s"]:
     return np.minimum(np.floor(problem.limits.per_pair), problem.limits.total)[pairs[:, 0]]
 
 
-def obeyed(left: Left, out_of, into, out_cost, into_cost) -> Bool[Array, "k l"]:
-    """Whether a label may go from pairs k to pairs l as far as sets of prompts and costs are concerned.
+def some_of(every: tuple[Uses, ...], index) -> tuple[Uses, ...]:
+    """What labels of some of the pairs use."""
+    return tuple(Uses(one.row[:, index], one.amount[:, index]) for one in every)
 
-    A set that both pairs count in does not notice; another must be able to spare the label, or have room for it.
-    """
-    allowed = jnp.ones((out_of.shape[1], into.shape[1]), bool)
-    for losing, taking in zip(out_of, into, strict=True):
-        moves = (left.spare[losing] >= 1)[:, None] & (left.room[taking] >= 1)[None, :]
-        allowed &= moves | (losing[:, None] == taking[None, :])
-    if out_cost is not None:
-        allowed &= into_cost[None, :] - out_cost[:, None] <= left.money
+
+def obeyed(left: Left, out_of: tuple[Uses, ...], into: tuple[Uses, ...]) -> Bool[Array, "k l"]:
+    """Whether a label may go from pairs k to pairs l as far as rows are concerned."""
+    allowed = jnp.ones((out_of[0].row.shape[1], into[0].row.shape[1]), bool)
+    for room, spare, losing, taking in zip(*left, out_of, into, strict=True):
+        for row, amount in zip(*taking, strict=True):
+            allowed &= amount[None, :] - _shared(losing, row, 0) <= room[row][None, :]
+        for row, amount in zip(*losing, strict=True):
+            allowed &= amount[:, None] - _shared(taking, row, 1) <= spare[row][:, None]
     return allowed
+
+
+def _shared(others: Uses, row: Int[Array, " n"], axis: int):
+    """What each of the others uses of the rows given, which lie along `axis` = 1 - that of the others."""
+    return sum(
+        jnp.where(
+            jnp.expand_dims(theirs, 1 - axis) == jnp.expand_dims(row, axis), jnp.expand_dims(amount, 1 - axis), 0.0
+        )
+        for theirs, amount in zip(*others, strict=True)
+    )
+
+
+def after_swap(left: Left, out_of: tuple[Uses, ...], into: tuple[Uses, ...], amount) -> Left:
+    """What is open when `amount` labels went from one pair to another, whose uses are given with a pair axis of 1."""
+    room, spare = [], []
+    for has_room, has_spare, losing, taking in zip(*left, out_of, into, strict=True):
+        back, taken = amount * losing.amount, amount * taking.amount
+        room.append(has_room.at[losing.row].add(back).at[taking.row].add(-taken))
+        spare.append(has_spare.at[losing.row].add(-back).at[taking.row].add(taken))
+    return Left(tuple(room), tuple(spare))

@@ -19,10 +19,9 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxdesign import _arrays
 from jaxdesign._pairs import pair_keys
 from jaxdesign.analysis import analyse, information, row_sensitivities
-from jaxdesign.budget.constraints import pair_costs
 from jaxdesign.certificates.separable import price_at
 from jaxdesign.criteria.protocol import ConvexCriterion
-from jaxdesign.exact.exchange.allowed import caps_of, left_of, obeyed, sets_of
+from jaxdesign.exact.exchange.allowed import caps_of, left_of, obeyed, some_of, uses_of
 from jaxdesign.exact.exchange.swap_gains import gather
 from jaxdesign.pricing.passes import best_pairs
 from jaxdesign.problem import Problem
@@ -84,9 +83,7 @@ def _swapped_among(problem: Problem, pairs, labels, others, value: float, least:
     with _arrays.float64():
         z, c = (np.asarray(part) for part in gather(problem.pool, padded))
     rows = np.sqrt(c)[..., None] * z
-    sets, cap, swaps = sets_of(problem, listed), caps_of(problem, listed), 0
-    coupling = problem.limits.coupling
-    cost = None if coupling is None or not np.isfinite(coupling.spend) else pair_costs(coupling, listed)
+    used, cap, swaps = uses_of(problem, listed), caps_of(problem, listed), 0
     while swaps < limit:
         matrix = information(problem, listed[held > 0], held[held > 0])
         with _arrays.float64():
@@ -94,8 +91,7 @@ def _swapped_among(problem: Problem, pairs, labels, others, value: float, least:
         losing = _first(np.where(held >= 1, b, np.inf), side)
         taking = _first(np.where(held + 1 <= cap, -b, np.inf), side)
         left = left_of(problem, listed[held > 0], held[held > 0])
-        prices = (None, None) if cost is None else (cost[losing], cost[taking])
-        allowed = np.array(obeyed(left, sets[:, losing], sets[:, taking], *prices))
+        allowed = np.array(obeyed(left, some_of(used, losing), some_of(used, taking)))
         allowed &= (held[losing] >= 1)[:, None] & (held[taking] + 1 <= cap[taking])[None, :]
         allowed &= b[losing][:, None] < b[taking][None, :]
         with _arrays.float64():

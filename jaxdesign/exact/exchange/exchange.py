@@ -18,11 +18,10 @@ from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays, _checks
 from jaxdesign.analysis import information
-from jaxdesign.budget.constraints import pair_costs
 from jaxdesign.certificates.allowed import check_allowed, ordered_allocation
 from jaxdesign.criteria.protocol import Gains
 from jaxdesign.exact.exchange import rounds, search, swap_gains
-from jaxdesign.exact.exchange.allowed import Left, caps_of, left_of, sets_of
+from jaxdesign.exact.exchange.allowed import Left, caps_of, known_to_searches, left_of, uses_of
 from jaxdesign.exact.exchange.by_value import exchanged_by_value
 from jaxdesign.exact.greedy import trace_forms
 from jaxdesign.pricing.memory import MemorySource, memory_source
@@ -154,8 +153,9 @@ def _exchanged(problem: Problem, batch: _Batch, least: float, max_swaps: float, 
             batch, swapped = _swap_among(problem, batch, found, least, max_swaps - made, rough.dtype)
         if not quick and not swapped and (found.gains > least).any():  # float32 did not see it
             batch, swapped = _swap_among(problem, batch, found, least, max_swaps - made, exact.dtype)
-        # where constraints couple prompts, the search says what helps and not what is allowed
-        shown = problem.limits.coupling is None or not (found.gains > least).any()
+        # a search says what helps, and of what is allowed only what it knows
+        known = known_to_searches(left_of(problem, batch.pairs, batch.labels))
+        shown = known or not (found.gains > least).any()
         done = not quick and not swapped
         optimal = done and shown
         quick = quick and swapped >= FEW * len(batch.labels)
@@ -189,27 +189,32 @@ def _rules(problem: Problem, batch: _Batch, source: MemorySource, removable: sea
     at_cap = batch.labels + 1 > caps_of(problem, batch.pairs)
     closed = np.full((len(sensitivities), 3), -1, np.int32)
     closed[: at_cap.sum()] = batch.pairs[at_cap]
-    owner, left = sets_of(problem, batch.pairs), left_of(problem, batch.pairs, batch.labels)
+    left = left_of(problem, batch.pairs, batch.labels)
     has_room, levels = np.zeros(source.slots, bool), np.full(source.slots, np.inf, source.dtype)
     has_room[: problem.pool.num_prompts], levels[: problem.pool.num_prompts] = _losers(
-        problem, left, owner[:, np.asarray(order)[:number]], sensitivities[:number]
+        problem, left, batch.pairs[np.asarray(order)[:number]], sensitivities[:number]
     )
     return search.Rules(closed, levels, has_room)
 
 
-def _losers(problem: Problem, left: Left, owner, b):
-    """For every prompt whether pairs of others may give it a label, and the smallest sensitivity of those that may."""
+def _losers(problem: Problem, left: Left, pairs, b):
+    """For every prompt whether pairs of others may give it a label, and the smallest sensitivity of those that may.
+
+    Of the families, those that count labels of prompts are looked at; others are left to the swaps themselves.
+    """
     prompts = np.arange(problem.pool.num_prompts)
-    levels, anyone = np.full(len(prompts), -np.inf), np.ones(len(prompts), bool)
-    for losing, taking in zip(owner, sets_of(problem, np.stack([prompts] * 3, axis=1)), strict=True):
-        own = np.full(len(left.room), np.inf)
-        np.minimum.at(own, losing, b)
-        others = float(np.min(b[left.spare[losing] >= 1], initial=np.inf))
-        has_room = left.room[taking] >= 1
-        levels = np.maximum(levels, np.where(has_room, np.minimum(own[taking], others), own[taking]))
-        if problem.limits.coupling is None:
-            anyone = has_room
-    return anyone, levels
+    some = np.stack([prompts, 0 * prompts, 0 * prompts + 1], axis=1)  # a pair of each prompt
+    levels, by_prompt = np.full(len(prompts), -np.inf), [True, *(f.by_prompt for f in problem.limits.families)]
+    told = zip(by_prompt, *left, uses_of(problem, pairs), uses_of(problem, some), strict=True)
+    for same, room, spare, losing, taking in told:
+        if not same or (taking.amount != 1).any():
+            continue
+        lost, taken = losing.row[0], taking.row[0]
+        own = np.full(len(room), np.inf)
+        np.minimum.at(own, lost, b)
+        others = float(np.min(b[spare[lost] >= 1], initial=np.inf))
+        levels = np.maximum(levels, np.where(room[taken] >= 1, np.minimum(own[taken], others), own[taken]))
+    return left.room[0] >= 1, levels
 
 
 def _swap_among(
@@ -257,10 +262,8 @@ def _working_set(problem: Problem, batch: _Batch, pairs) -> rounds.WorkingSet:
     labels[: len(pairs)] = np.where(places >= 0, batch.labels[places], 0)
     cap[: len(pairs)] = caps_of(problem, pairs)
     z, c = swap_gains.gather(pool, padded)
-    coupling = problem.limits.coupling
-    cost = None if coupling is None or not np.isfinite(coupling.spend) else pair_costs(coupling, padded)
     left = left_of(problem, batch.pairs, batch.labels)
-    return rounds.WorkingSet(padded, z, c, labels, cap, sets_of(problem, padded), cost, left, batch.matrix)
+    return rounds.WorkingSet(padded, z, c, labels, cap, uses_of(problem, padded), left, batch.matrix)
 
 
 def _places(problem: Problem, pairs, among) -> Int[np.ndarray, " s"]:

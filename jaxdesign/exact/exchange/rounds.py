@@ -16,8 +16,9 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
+from jaxdesign.budget.family import Uses
 from jaxdesign.exact.exchange import swap_gains
-from jaxdesign.exact.exchange.allowed import Left, obeyed
+from jaxdesign.exact.exchange.allowed import Left, after_swap, obeyed, some_of
 from jaxdesign.exact.exchange.swap_gains import NEVER, Rows
 from jaxdesign.information import sparse_information
 
@@ -35,8 +36,7 @@ class WorkingSet(NamedTuple):
     label_info: Float[Array, "r s"]  # c
     labels: Float[Array, " s"]
     cap: Float[Array, " s"]
-    owner: Int[Array, "q s"]  # the sets that each pair counts in: its prompt, then groups of prompts
-    cost: Float[Array, " s"] | None  # of a label; None without a spend limit
+    uses: tuple[Uses, ...]  # of what a label of each pair uses: its prompt, and every family of the budget
     left: Left
     matrix: Float[Array, "r d d"]  # A, float64
 
@@ -70,10 +70,10 @@ def swap_round(
     rows = swap_gains.whitened(factors, z, c, jnp.float64)
     gram = jax.tree.map(lambda y: _arrays.contract("rkd,rld->rkl", y, y), rows)
     before, cap = jnp.where(valid, working.labels[slots], 0), jnp.where(valid, working.cap[slots], 0)
-    owner, cost = working.owner[:, slots], None if working.cost is None else working.cost[slots]
+    used = some_of(working.uses, slots)
     after = lax.while_loop(
         lambda aside: (aside.gain > least) & (aside.made < jnp.minimum(limit, MOST)),
-        lambda aside: _swap_best(aside, owner, cost, cap, least),
+        lambda aside: _swap_best(aside, used, cap, least),
         Aside(before, working.left, gram, jnp.zeros((), jnp.int64), jnp.full((), jnp.inf)),
     )
     place = jnp.where(valid, slots, len(working.cap))
@@ -94,8 +94,7 @@ def _take_aside(working, factors, dtype):
 
     def against(best, index):
         score = swap_gains.score_table(swap_gains.take(rows, index), swap_gains.take(forms, index), rows, forms)
-        out_cost = None if working.cost is None else working.cost[index]
-        allowed = obeyed(working.left, working.owner[:, index], working.owner, out_cost, working.cost)
+        allowed = obeyed(working.left, some_of(working.uses, index), working.uses)
         allowed &= addable[None, :] & removable[index][:, None] & (index[:, None] != slots[None, :])
         score = jnp.where(allowed, score, NEVER)
         return jnp.maximum(best, jnp.max(score, axis=0)), jnp.max(score, axis=1)
@@ -111,13 +110,13 @@ def _take_aside(working, factors, dtype):
     return jnp.concatenate([out, into]), valid
 
 
-def _swap_best(aside: Aside, owner: Int[Array, "q t"], cost, cap, least) -> Aside:
+def _swap_best(aside: Aside, used: tuple[Uses, ...], cap, least) -> Aside:
     """Make the best swap, if it gains more than `least`."""
     labels, left, forms = aside.labels, aside.left, aside.forms
     single = jax.tree.map(lambda a: jnp.diagonal(a, axis1=1, axis2=2), forms)
     before = jax.tree.map(lambda a: a[:, :, None], single)
     after = jax.tree.map(lambda a: a[:, None, :], single)
-    allowed = (labels >= 1)[:, None] & (labels + 1 <= cap)[None, :] & obeyed(left, owner, owner, cost, cost)
+    allowed = (labels >= 1)[:, None] & (labels + 1 <= cap)[None, :] & obeyed(left, used, used)
     score = jnp.where(allowed, swap_gains.scores(before, after, forms), NEVER)
     out = lax.argmax(jnp.max(score, axis=1), 0, jnp.int32)  # in two steps: an argmax over all entries is slow on CPU
     into = lax.argmax(score[out], 0, jnp.int32)
@@ -125,11 +124,7 @@ def _swap_best(aside: Aside, owner: Int[Array, "q t"], cost, cap, least) -> Asid
     amount = jnp.where(gain > least, 1.0, 0.0)
     return Aside(
         labels.at[out].add(-amount).at[into].add(amount),
-        Left(
-            left.room.at[owner[:, out]].add(amount).at[owner[:, into]].add(-amount),
-            left.spare.at[owner[:, out]].add(-amount).at[owner[:, into]].add(amount),
-            left.money if cost is None else left.money - amount * (cost[into] - cost[out]),
-        ),
+        after_swap(left, some_of(used, out), some_of(used, into), amount),
         _swapped(forms, jnp.stack([out, into]), amount),
         aside.made + (amount > 0).astype(jnp.int64),
         gain,

@@ -1,94 +1,165 @@
-"""An allowed allocation under coupling constraints to begin with, and the check of the spend limit."""
+"""An allowed allocation under constraints that couple prompts, to begin with; or words for why there is none.
+
+Linear programs over a few pairs of every prompt, more as their prices ask for: first, where families besides the cost
+tell completions apart, one that breaks these by as little as can be; then one that costs the least.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdesign.budget.constraints import linear_program, pair_costs, prompt_prices
+from jaxdesign._pairs import not_among
+from jaxdesign.budget.limits import Limits
+from jaxdesign.budget.linear_program import Prices, completion_charges, least_broken, linear_program
 from jaxdesign.pricing.memory import MemorySource, map_chunks, open_pairs
 from jaxdesign.problem import Problem
+
+BROKEN = 1e-7  # share of a limit that the first program may leave it broken by
+LISTED = 5e5  # pairs that a program may have
+DULL = 1e-9  # what a pair must promise to be worth listing, in units of a program whose entries are about 1
+
+
+class Listed(NamedTuple):
+    """The cheapest candidate pairs of every prompt."""
+
+    pairs: Int[np.ndarray, "s 3"]
+    charges: Float[np.ndarray, " s"]
+    following: Float[np.ndarray, " p"]  # what the next one is charged, inf where there is none
 
 
 def allowed_start(problem: Problem) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
     """Pairs and labels that obey the budget: the cheapest ones where labels have a cost.
 
-    The least cost is a linear program over the cheapest few pairs of every prompt, four times as many until no other
-    pair can make it cheaper.
-
     Raises:
-        ValueError: the cheapest labels cost more than the spend limit; the message names both and the largest total
-            that the limit allows.
+        ValueError: constraints that no labels obey together, with how far they are broken at least; or the cheapest
+            labels cost more than the spend limit (the message names both and the largest total that the limit allows).
     """
     limits = problem.limits
-    free = limits._replace(coupling=limits.coupling._replace(spend=np.inf))
-    pairs, following = _cheapest(problem, 1)
-    most = int(problem.pair_counts.max())
-    number = 1
-    while True:
-        costs = pair_costs(limits.coupling, pairs)
-        found = linear_program(free, pairs, -costs)
-        if found is not None and (number >= most or _complete(problem, found, following)):
-            break
-        if number >= most:
-            raise ValueError(
-                f"budget.total={limits.total:g}: the linear programming solver found no allocation that obeys quotas "
-                "and minima; relax one of them"
-            )
-        number = min(4 * number, most)
-        pairs, following = _cheapest(problem, number)
-    used = found.labels > 0
-    least, spend = float(costs @ found.labels), limits.coupling.spend
+    cost = next((family for family in limits.families if family.kind == "cost"), None)
+    free = limits._replace(families=tuple(family for family in limits.families if family.kind != "cost"))
+    shape = problem.pool.mask.shape
+    known = np.zeros((0, 3), np.int32)
+    if not all(family.by_prompt for family in free.families):
+        known = _unbroken(problem, free)
+    charges = np.zeros(shape) if cost is None else np.broadcast_to(cost.charges, shape)
+    pairs, labels, costs = _least_cost(problem, free, charges, known)
+    least, spend = float(costs @ labels), np.inf if cost is None else float(cost.high[0])
     if least > spend * (1 + 1e-9):
         raise ValueError(
             f"budget.cost_total={spend:g}: the cheapest {limits.total:g} labels that obey the rest of the budget cost "
             f"{least:g}; raise it to at least that, or lower total (without quotas and minima at most "
-            f"{_affordable(limits, pairs, costs):g} labels can be paid)"
+            f"{_affordable(limits, pairs, costs, spend):g} labels can be paid)"
         )
-    return pairs[used], found.labels[used]
+    used = labels > 0
+    return pairs[used], labels[used]
 
 
-def _cheapest(problem: Problem, number: int):
-    """The `number` cheapest candidate pairs of every prompt, and the cost of the next one (inf where there is none)."""
-    charges = problem.limits.coupling.charges
+def _least_cost(problem: Problem, free: Limits, charges: Float[np.ndarray, "p k"], pairs: Int[np.ndarray, "s 3"]):
+    """Pairs, labels and what a label of each costs, the sum as small as can be: a linear program over the cheapest few
+    pairs of every prompt, four times as many until no other pair can make it cheaper. `pairs` are listed in any case.
+    """
+    number, most, asked = 1, int(problem.pair_counts.max()), charges
+    while True:
+        listed = _cheapest(problem, asked, number)
+        pairs = _joined(listed.pairs, pairs, problem)
+        costs = _charged(charges, pairs)
+        found = linear_program(free, pairs, -costs)
+        if found is not None:
+            asked = charges + completion_charges(free, found.prices)
+            if number >= most or _complete(problem, free, found.prices, _cheapest(problem, asked, number), pairs):
+                return pairs, found.labels, costs
+        if number >= most:
+            raise ValueError(
+                f"budget.total={free.total:g}: the linear programming solver found no allocation that obeys quotas, "
+                "minima and constraints; relax one of them"
+            )
+        number = min(4 * number, most)
+
+
+def _unbroken(problem: Problem, free: Limits) -> Int[np.ndarray, "s 3"]:
+    """Pairs some labels of which obey all limits but the spend limit."""
+    number, most, asked = 1, int(problem.pair_counts.max()), np.zeros(problem.pool.mask.shape)
+    pairs = np.zeros((0, 3), np.int32)
+    while True:
+        pairs = _joined(pairs, _cheapest(problem, asked, number).pairs, problem)
+        found = least_broken(free, pairs)
+        if found is not None and found[0] <= BROKEN:
+            return pairs
+        if found is not None:
+            asked = np.broadcast_to(completion_charges(free, found[1]), asked.shape)
+            if _complete(problem, free, found[1], _cheapest(problem, asked, number), pairs, DULL):
+                raise ValueError(_broken(free, *found))
+        if len(pairs) > LISTED or (found is None and number >= most):
+            raise ValueError(
+                f"budget.constraints: no {free.total:g} labels that obey them were found; relax one of them"
+            )
+        number = min(2 * number, most)
+
+
+def _broken(free: Limits, share: float, prices: Prices) -> str:
+    """What to say of constraints that no labels obey, those named that have a price."""
+    names = [f.rows.family for f, price in zip(free.families, prices.families, strict=True) if price.any()]
+    names = " and ".join(names or [family.rows.family for family in free.families])
+    return (
+        f"budget.constraints: no {free.total:g} labels obey {names} with the rest of the budget; on some row they are "
+        f"off by {share:.3g} of the limit at least; widen it by that share, or lower total"
+    )
+
+
+def _complete(problem: Problem, free: Limits, prices: Prices, cheapest: Listed, pairs, dull: float = 1e-12) -> bool:
+    """Whether no pair left out can improve a program: those are charged more than a label is worth."""
+    held = free.minima > 0  # a minimum that binds is worth more than that
+    if (cheapest.following[~held] + prices.label < -dull).any() or np.isfinite(cheapest.following[held]).any():
+        return False
+    cheap = cheapest.pairs[cheapest.charges + prices.label < -dull]
+    return not not_among(cheap, pairs, problem.pool.completions).any()
+
+
+def _cheapest(problem: Problem, charges: Float[np.ndarray, "p k"], number: int) -> Listed:
+    """The `number` candidate pairs of every prompt whose completions are charged least."""
     completions = problem.pool.completions
     upper = np.triu_indices(completions, 1)
-    pairs, following = [], np.full(len(charges), np.inf)
+    pairs, found, following = [], [], np.full(len(charges), np.inf)
     is_open = np.unpackbits(np.asarray(_open_bits(problem.source)), axis=-1, count=completions)
     is_open = is_open.reshape(-1, completions, completions)[: len(charges)]
-    for start in range(0, len(charges), 256):  # so that costs of all pairs never lie in memory at once
+    for start in range(0, len(charges), 256):  # so that charges of all pairs never lie in memory at once
         part = slice(start, start + 256)
-        cost = charges[part][:, upper[0]] + charges[part][:, upper[1]]
-        cost = np.where(is_open[part][:, upper[0], upper[1]] > 0, cost, np.inf)
-        order = np.argsort(cost, axis=1, kind="stable")
-        ranked = np.take_along_axis(cost, order, axis=1)
+        charge = charges[part][:, upper[0]] + charges[part][:, upper[1]]
+        charge = np.where(is_open[part][:, upper[0], upper[1]] > 0, charge, np.inf)
+        order = np.argsort(charge, axis=1, kind="stable")
+        ranked = np.take_along_axis(charge, order, axis=1)
         p, rank = np.nonzero(np.isfinite(ranked[:, :number]))
         slot = order[p, rank]
         pairs.append(np.stack([p + start, upper[0][slot], upper[1][slot]], axis=1))
+        found.append(ranked[p, rank])
         if number < ranked.shape[1]:
             following[part] = ranked[:, number]
-    return np.concatenate(pairs).astype(np.int32), following
+    return Listed(np.concatenate(pairs).astype(np.int32), np.concatenate(found), following)
 
 
-def _complete(problem: Problem, found, following) -> bool:
-    """Whether no pair left out can lower the cost: the next one of every prompt costs more than a label is worth."""
-    coupling = problem.limits.coupling
-    worth = found.prices.label + prompt_prices(coupling, found.prices)
-    held = coupling.least > 0  # a minimum that binds is worth more than that
-    return bool((following + worth >= -1e-12)[~held].all()) and not np.isfinite(following[held]).any()
+def _charged(charges: Float[np.ndarray, "p k"], pairs: Int[np.ndarray, "s 3"]) -> Float[np.ndarray, " s"]:
+    p, i, j = pairs.T
+    return charges[p, i] + charges[p, j]
 
 
-def _affordable(limits, pairs, costs) -> float:
+def _joined(pairs, others, problem: Problem) -> Int[np.ndarray, "s 3"]:
+    """The pairs, then those of the others that are not among them."""
+    return np.concatenate([pairs, others[not_among(others, pairs, problem.pool.completions)]])
+
+
+def _affordable(limits: Limits, pairs, costs, spend: float) -> float:
     order = np.argsort(costs, kind="stable")
     cap = np.minimum(limits.per_pair[pairs[order, 0]], limits.total)
     ends = np.cumsum(cap * costs[order])
-    within = int(np.searchsorted(ends, limits.coupling.spend, side="right"))
+    within = int(np.searchsorted(ends, spend, side="right"))
     more = 0.0
     if within < len(order) and costs[order[within]] > 0:
-        before = ends[within - 1] if within else 0.0
-        more = (limits.coupling.spend - before) / costs[order[within]]
+        more = (spend - (ends[within - 1] if within else 0.0)) / costs[order[within]]
     return min(float(cap[:within].sum() + more), limits.total)
 
 

@@ -53,7 +53,7 @@ class CoupledAtoms(NamedTuple):
             return _state(problem, spanning, passes)
         raise ValueError(
             "budget: no mixture of allowed allocations was found that makes the information regular; pass a prior (a "
-            "ridge), or relax quotas, minima and spend limit"
+            "ridge), or relax quotas, minima, spend limit and constraints"
         )
 
     def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
