@@ -27,7 +27,16 @@ DESIGN = "design"  # the name of `select_pairs` among the rules
 
 @dataclass(frozen=True, eq=False)
 class LabelCurve:
-    """What `label_curve` found; arrays have one row per number of labels and one column per seed."""
+    """What `label_curve` found; arrays have one row per number of labels and one column per seed.
+
+    Args:
+        totals: (n,) numbers of labels, rising.
+        values: rule -> (n, s) criterion of its labels; inf where A is singular.
+        gaps: rule -> (n, s) predicted policy gap tr(H A^-1) / (2 beta) of the same labels, in the unit of the reward.
+        lower_bounds: (n,); no choice of so many whole labels has a smaller criterion.
+
+    Source: derived; checked by tests/test_value_of_labels.py.
+    """
 
     totals: Float[np.ndarray, " n"]
     values: dict[str, Float[np.ndarray, "n s"]]  # criterion of each rule's labels; inf where A is singular
@@ -107,7 +116,8 @@ def label_curve(
     Raises:
         ValueError: no totals, totals that do not rise, an unknown rule, beta not positive, and as `select_pairs`.
 
-    Source: arXiv 2606.19607 (matching upper and lower bounds with this trace).
+    Source: arXiv 2606.19607 (matching upper and lower bounds with this trace); checked by
+    tests/test_value_of_labels.py.
     """
     totals = np.asarray(totals, dtype=np.float64)
     if totals.ndim != 1 or len(totals) == 0 or (np.diff(totals) <= 0).any():

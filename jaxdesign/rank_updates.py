@@ -1,7 +1,7 @@
 """Rank-one and rank-k updates of A^-1 and log det A, with a refresh that bounds their drift.
 
-Unlike `jax.lax.linalg.cholesky_update`, which on CPU unrolls into the program (17 s of compilation at d = 128) and has
-no vmap rule, these are matrix products and vmap freely.
+Unlike `jax.lax.linalg.cholesky_update`, which on CPU is a Python loop unrolled into the program and has no vmap rule,
+these are matrix products and vmap freely.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from jaxdesign._linalg import inverse
 
 
 class InverseState(NamedTuple):
-    """A matrix with its inverse and log determinant, kept in step by updates."""
+    """A matrix with its inverse and log determinant, kept in step by updates.
+
+    Args:
+        information: A, (d, d).
+        inverse: A^-1, (d, d).
+        log_det: log det A.
+        updates: since the last refresh, int32.
+    """
 
     information: Float[Array, "d d"]
     inverse: Float[Array, "d d"]
@@ -26,7 +33,19 @@ class InverseState(NamedTuple):
 
 
 def start_inverse(information: Float[Array, "d d"]) -> InverseState:
-    """State from a fresh Cholesky factorisation; NaN where A is not positive definite. O(d^3)."""
+    """State from a fresh Cholesky factorisation; NaN where A is not positive definite.
+
+    Args:
+        information: A, (d, d), symmetric.
+
+    Returns:
+        InverseState in the dtype of A.
+
+    Raises: nothing. Traceable.
+
+    Complexity: O(d^3).
+    Source: derived; checked by tests/test_rank_updates.py.
+    """
     factor = jnp.linalg.cholesky(information)
     log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(factor)))
     return InverseState(information, inverse(information), log_det, jnp.zeros((), jnp.int32))
@@ -36,9 +55,21 @@ def rank_one_update(state: InverseState, difference: Float[Array, " d"], weight:
     """A + w z z^T (w < 0 takes information away).
 
     Sherman-Morrison and the determinant lemma, a = w z^T A^-1 z:
-    A^-1 <- A^-1 - w v v^T / (1 + a) with v = A^-1 z, log det <- log det + log(1 + a). NaN where 1 + a <= 0, that is
-    where the downdate would leave A not positive definite. O(d^2). Relative drift grows by about the dtype's rounding
-    times 1 / (1 + a) per update: see `refreshed`.
+    A^-1 <- A^-1 - w v v^T / (1 + a) with v = A^-1 z, log det <- log det + log(1 + a).
+
+    Args:
+        state: of A.
+        difference: z, (d,).
+        weight: w, of either sign.
+
+    Returns:
+        InverseState; NaN where 1 + a <= 0, that is where the downdate would leave A not positive definite.
+
+    Raises: nothing. Traceable.
+
+    Numerics: relative drift grows by about the dtype's rounding times 1 / (1 + a) per update: see `refreshed`.
+    Complexity: O(d^2).
+    Source: Sherman and Morrison 1950, doi:10.1214/aoms/1177729893; checked by tests/test_rank_updates.py.
     """
     z = difference
     v = contract("de,e->d", state.inverse, z)
@@ -57,8 +88,20 @@ def rank_k_update(state: InverseState, differences: Float[Array, "k d"], weights
 
     Woodbury in the form that allows zero weights: with V = Z A^-1 and S = V Z^T,
     A^-1 <- A^-1 - V^T diag(w) (I + S diag(w))^-1 V, log det <- log det + log det(I + R diag(w) R), R R = S.
-    O(k d^2 + k^3). NaN where the result is not positive definite: read off the symmetric I + R diag(w) R, because
-    det(I + S diag(w)) is positive also where two directions have turned negative.
+
+    Args:
+        state: of A.
+        differences: Z, (k, d).
+        weights: w, (k,).
+
+    Returns:
+        InverseState; NaN where the result is not positive definite: read off the symmetric I + R diag(w) R, because
+        det(I + S diag(w)) is positive also where two directions have turned negative.
+
+    Raises: nothing. Traceable.
+
+    Complexity: O(k d^2 + k^3).
+    Source: derived from Woodbury's identity; checked by tests/test_rank_updates.py.
     """
     V = contract("kd,de->ke", differences, state.inverse)
     S = contract("ke,le->kl", V, differences)
@@ -78,5 +121,17 @@ def rank_k_update(state: InverseState, differences: Float[Array, "k d"], weights
 
 
 def refreshed(state: InverseState, every: int = 64) -> InverseState:
-    """Refactorise once `every` updates have been made, else return the state as it is; traceable."""
+    """Refactorise once `every` updates have been made, else return the state as it is.
+
+    Args:
+        state: any.
+        every: updates between two factorisations.
+
+    Returns:
+        InverseState; its count of updates is 0 where it was refactorised.
+
+    Raises: nothing. Traceable.
+
+    Source: derived; checked by tests/test_rank_updates.py.
+    """
     return jax.lax.cond(state.updates >= every, lambda s: start_inverse(s.information), lambda s: s, state)

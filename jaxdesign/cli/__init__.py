@@ -24,6 +24,12 @@ def main(arguments: Sequence[str] | None = None, *, writing: Writing | None = No
     Returns:
         The exit code: 0 when it did its work, 1 when the answer had to be written elsewhere than asked, 2 with one line
         on stderr when the input does not allow it, 130 when interrupted, 141 when nobody reads the output.
+
+    Raises:
+        SystemExit: options that cannot be read, and --help.
+        Exception: what the command raised, where --traceback is among the options.
+
+    Source: derived; checked by tests/test_cli.py.
     """
     chosen = parser().parse_args(arguments)
     try:

@@ -14,7 +14,7 @@ Bounds by degree. Let f be the criterion, G = -grad f at A, and tr(G A(n')) <= l
                 f(A') >= f(A) - (linear - tr(G A))
 
 The first two are concavity of h = exp(-f / s) or 1 / f at A, h(A') <= tr(grad h A'), as h = tr(grad h A) by Euler's
-formula, written for f. Derived; checked by tests against cvxpy.
+formula, written for f. Derived; checked by tests/test_new_criteria.py against cvxpy.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ from jaxdesign._linalg import gradient_factors, sandwich
 
 
 class Gains(Enum):
-    """By which formula one more label, or a label moved from pair to pair, changes the criterion."""
+    """By which formula one more label, or a label moved from pair to pair, changes the criterion.
+
+    Source: derived; checked by tests/test_greedy.py and tests/test_exchange.py.
+    """
 
     LOG_DET = "log(1 + c z^T A^-1 z), the determinant lemma"
     TRACE = "c z^T A^-1 H A^-1 z / (1 + c z^T A^-1 z), Sherman-Morrison; needs a target H"
@@ -42,7 +45,10 @@ class Gains(Enum):
 
 @runtime_checkable
 class CriterionLike(Protocol):
-    """The six methods that every criterion has; see `ConvexCriterion`, whose defaults give all but the first."""
+    """The six methods that every criterion has; see `ConvexCriterion`, whose defaults give all but the first.
+
+    Source: derived; checked by tests/test_criteria.py.
+    """
 
     def value(self, information: Float[Array, "*r d d"]) -> Float[Array, ""]:
         """Criterion of A, averaged over draws; NaN or inf where A is not positive definite."""
@@ -57,10 +63,29 @@ class CriterionLike(Protocol):
         """Linear map from a change of A to -dG at each draw: the Hessian in the labels is z^T curvature z."""
 
     def lower_bound(self, value: Any, linear: Any, current: Any, dim: int) -> Any:
-        """Bound below the best value from `linear` = t + S and `current` = tr(G A) = t + sum_e b_e n_e; traceable."""
+        """Bound below the best value; traceable.
+
+        Args:
+            value: criterion of A.
+            linear: t + S, t = tr(G prior) and S the largest sum_e b_e n'_e over allowed n'.
+            current: tr(G A) = t + sum_e b_e n_e.
+            dim: d.
+
+        Returns:
+            A number of the kind of the arguments, at most `value`.
+        """
 
     def efficiency(self, value: Any, lower_bound: Any, dim: int) -> Any:
-        """Certified efficiency in (0, 1], traceable; NaN where the criterion has no such formula."""
+        """Certified efficiency in (0, 1], traceable; NaN where the criterion has no such formula.
+
+        Args:
+            value: criterion of A.
+            lower_bound: on the best value.
+            dim: d.
+
+        Returns:
+            A number of the kind of the arguments.
+        """
 
 
 class ConvexCriterion:
@@ -88,6 +113,8 @@ class ConvexCriterion:
         multiplicative_power: of multiplicative steps that are monotone; None where these make no sense.
         target: H, where the criterion is tr(H A^-1).
         family: True for the largest of several criteria, of which every mixture gives a bound (`WorstCase`).
+
+    Source: bounds are derived in the module's text; checked by tests/test_new_criteria.py against cvxpy.
     """
 
     degree: ClassVar[int | None] = None
@@ -129,12 +156,17 @@ class ConvexCriterion:
     def anchor(self, information: Float[Array, "*r d d"], factors: Float[Array, "*r d q"]) -> Float[Array, ""] | None:
         """What the lower bound may start from so that it holds for F as computed (`anchors`).
 
-        None: it starts from the value, and takes G as exact.
+        Args:
+            information: A, (d, d) or (R, d, d).
+            factors: F as computed, with F F^T close to G.
+
+        Returns:
+            A number, or None: the bound starts from the value, and takes G as exact.
         """
         return None
 
     def lower_bound(self, value: Any, linear: Any, current: Any, dim: int) -> Any:
-        """Bound below the best value from `linear` = t + S and `current` = tr(G A) = t + sum_e b_e n_e; traceable."""
+        """The bound of the degree, as in the module's text; see `CriterionLike.lower_bound`."""
         xp = library_of(value, linear, current)
         if self.degree == 0:
             size = self.size(dim)
@@ -145,7 +177,7 @@ class ConvexCriterion:
         return value - xp.maximum(linear - current, 0.0)
 
     def efficiency(self, value: Any, lower_bound: Any, dim: int) -> Any:
-        """Certified efficiency in (0, 1], traceable; NaN where the criterion has no such formula."""
+        """exp((bound - value) / s) for degree 0, bound / value for -1, else NaN; see `CriterionLike.efficiency`."""
         xp = library_of(value, lower_bound)
         if self.degree == 0:
             return xp.exp((lower_bound - value) / self.size(dim))
@@ -154,10 +186,10 @@ class ConvexCriterion:
         return xp.full_like(value, np.nan)
 
     def check(self, dim: int, draws: int | None) -> None:
-        """ValueError where the criterion is none of matrices (d, d), or (draws, d, d)."""
+        """ValueError where the criterion is not made for features of dimension `dim` and this number of `draws`."""
 
     def in_basis(self, basis: Float[Array, "d d"], unit: Any = 1.0) -> Any:
-        """The criterion, over `unit` and up to a constant, of features phi B: A' = B^T A B, H' = B^T H B."""
+        """The criterion, over `unit` and up to a constant, of features phi B, B = `basis`: A' = B^T A B, H' = B^T H B."""
         return InBasis(self, jnp.linalg.inv(basis).T, jnp.asarray(unit, basis.dtype))
 
     def in_units(self, exponents: Any) -> Any:

@@ -39,7 +39,18 @@ _REQUIRED = COLUMNS[1:5]
 
 
 def report_path(path: str | Path) -> Path:
-    """Where the report of the pairs file `path` goes: the same name with the suffix .json."""
+    """Where the report of the pairs file `path` goes: the same name with the suffix .json.
+
+    Args:
+        path: of the pairs file.
+
+    Returns:
+        Path.
+
+    Raises: nothing.
+
+    Source: derived; checked by tests/test_io.py.
+    """
     return Path(path).with_suffix(".json")
 
 
@@ -47,14 +58,16 @@ def check_writable(path: str | Path, overwrite: bool = False) -> None:
     """Raises unless `path` and the report beside it can be written; call it before the work, not after.
 
     Args:
-      path: pairs file to be, .jsonl or .csv.
-      overwrite: allow either file to exist already.
+        path: pairs file to be, .jsonl or .csv.
+        overwrite: allow either file to exist already.
 
     Raises:
-      ValueError: any other suffix.
-      FileExistsError: the pairs file or the report exists and overwrite is False.
-      IsADirectoryError: one of them is a directory.
-      FileNotFoundError, NotADirectoryError, PermissionError: its directory is missing, not one, or not writable.
+        ValueError: any other suffix.
+        FileExistsError: the pairs file or the report exists and overwrite is False.
+        IsADirectoryError: one of them is a directory.
+        FileNotFoundError, NotADirectoryError, PermissionError: its directory is missing, not one, or not writable.
+
+    Source: derived; checked by tests/test_io.py.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -82,16 +95,18 @@ def selection_rows(pairs: np.ndarray, labels: np.ndarray, pool: PoolFile | None 
     """One row per chosen pair, in the order given, with the texts that the pool file knows.
 
     Args:
-      pairs: (S, 3) integers (prompt, i, j), indices into the pool as it was read.
-      labels: (S,) labels of each pair; written as integers if all are whole.
-      pool: source of prompt_id, prompt_text, response_i and response_j; columns it lacks are left out.
+        pairs: (S, 3) integers (prompt, i, j), indices into the pool as it was read.
+        labels: (S,) labels of each pair; written as integers if all are whole.
+        pool: source of prompt_id, prompt_text, response_i and response_j; columns it lacks are left out.
 
     Returns:
-      S dicts of plain Python values with the keys of COLUMNS, in that order.
+        S dicts of plain Python values with the keys of COLUMNS, in that order.
 
     Raises:
-      ValueError: pairs is not (S, 3) or labels not (S,).
-      TypeError: pairs is not of an integer dtype.
+        ValueError: pairs is not (S, 3) or labels not (S,).
+        TypeError: pairs is not of an integer dtype.
+
+    Source: derived; checked by tests/test_io.py.
     """
     pairs, labels = np.asarray(pairs), np.asarray(labels)
     if pairs.ndim != 2 or pairs.shape[1] != 3 or labels.shape != pairs.shape[:1]:
@@ -108,12 +123,16 @@ def task_rows(tasks: Iterable[Any], pool: PoolFile | None = None) -> list[dict[s
     """One row per wanted label, in the order given: who is asked sees completion a first, then b.
 
     Args:
-      tasks: as from `jaxdesign.preference.make_tasks`, whose ids name the same label in every run.
-      pool: source of prompt_id, prompt_text, response_a and response_b; columns it lacks are left out.
+        tasks: as from `jaxdesign.preference.make_tasks`, whose ids name the same label in every run.
+        pool: source of prompt_id, prompt_text, response_a and response_b; columns it lacks are left out.
 
     Returns:
-      Dicts of plain Python values with the keys of TASK_COLUMNS, in that order; a and b are i and j, or j and i where
-      the task is swapped.
+        Dicts of plain Python values with the keys of TASK_COLUMNS, in that order; a and b are i and j, or j and i where
+        the task is swapped.
+
+    Raises: nothing of its own; what is no `Task` of the pool is an error of Python.
+
+    Source: derived; checked by tests/test_io.py.
     """
     pool = pool or PoolFile()
     return [_task_row(task, pool) for task in tasks]
@@ -125,20 +144,22 @@ def write_selection(
     """Writes the pairs to `path` and the report beside it, both in full under other names before either is renamed.
 
     Args:
-      path: pairs file, .jsonl (one JSON object a line) or .csv (a header, then one line a pair), UTF-8.
-      rows: as from `selection_rows` or `task_rows`; for .csv all with the same keys.
-      report: certificate, settings, version, seed ...: dicts, sequences, strings, numbers, arrays, dataclasses, named
-        tuples and enum members (written as their value). NaN and infinity become null, which JSON can hold.
-      overwrite: replace existing files.
+        path: pairs file, .jsonl (one JSON object a line) or .csv (a header, then one line a pair), UTF-8.
+        rows: as from `selection_rows` or `task_rows`; for .csv all with the same keys.
+        report: certificate, settings, version, seed ...: dicts, sequences, strings, numbers, arrays, dataclasses, named
+            tuples and enum members (written as their value). NaN and infinity become null, which JSON can hold.
+        overwrite: replace existing files.
 
     Returns:
-      The two paths written, pairs and report.
+        The two paths written, pairs and report.
 
     Raises:
-      Whatever `check_writable` raises; TypeError for a value that JSON cannot hold; OSError that names the file which
-      could not be written (no space left, for instance), and then no half of the two is left.
+        Whatever `check_writable` raises; TypeError for a value that JSON cannot hold; OSError that names the file which
+        could not be written (no space left, for instance), and then no half of the two is left.
 
     Numerics: floats are written with all their digits and read back unchanged.
+
+    Source: derived; checked by tests/test_io.py.
     """
     check_writable(path, overwrite)
     path = Path(path)

@@ -15,15 +15,17 @@ def with_texts(pool: PoolFile, texts: PoolFile) -> PoolFile:
     a prompt has the texts of all its rows or of the first few.
 
     Args:
-      pool: as from `read_features`.
-      texts: as from `read_completions`; with ids, prompts that the features do not have do no harm.
+        pool: as from `read_features`.
+        texts: as from `read_completions`; with ids, prompts that the features do not have do no harm.
 
     Returns:
-      PoolFile with everything `pool` has, its mask False also where there is no text, and for each of its prompts
-      prompt and completions; ids are those of the features, else of the texts.
+        PoolFile with everything `pool` has, its mask False also where there is no text, and for each of its prompts
+        prompt and completions; ids are those of the features, else of the texts.
 
     Raises:
-      ValueError: an id without texts, another number of prompts where there are no ids, more texts than rows.
+        ValueError: an id without texts, another number of prompts where there are no ids, more texts than rows.
+
+    Source: derived; checked by tests/test_io.py.
     """
     if pool.features is None or texts.prompts is None or texts.completions is None or texts.ids is None:
         raise ValueError("features, prompts and completions are needed: the first file has features, the second texts")

@@ -21,8 +21,13 @@ ARRAY_KEYS = ("features", "scores", "mask", "ids")
 class PoolFile(NamedTuple):
     """What a file says about a pool of P prompts; None where it says nothing.
 
-    features (P, K, d) and scores (P, K) or (R, P, K) floating point, mask (P, K) bool; ids, prompts and completions are
-    lists of length P, completions[p] the list of texts of prompt p.
+    Args:
+        features: (P, K, d), floating point.
+        scores: (P, K) or (R, P, K), floating point.
+        mask: (P, K) bool, True where the completion exists.
+        ids: P strings or integers.
+        prompts: P texts.
+        completions: P lists of texts, completions[p] those of prompt p.
     """
 
     features: np.ndarray | None = None
@@ -39,6 +44,13 @@ def demo_pool_path() -> Path:
     Written for this project and under its licence (Apache-2.0). Many completions are wrong, rude or idle on purpose, a
     few would be bad advice: a pool of nothing but good ones would leave nothing to compare. One prompt has two that are
     equal, as real pools do.
+
+    Returns:
+        Path of a .jsonl file, as `read_completions` takes.
+
+    Raises: nothing.
+
+    Source: derived; checked by tests/test_io.py.
     """
     return Path(str(importlib.resources.files("jaxdesign") / "data" / "demo_pool.jsonl"))
 
@@ -47,16 +59,18 @@ def read_features(path: str | Path) -> PoolFile:
     """Reads the arrays of a pool from .npy (features alone) or .npz (features; scores, mask, ids if present).
 
     Args:
-      path: a file written by np.save or np.savez; ids are strings or integers. Pickled objects are never loaded.
+        path: a file written by np.save or np.savez; ids are strings or integers. Pickled objects are never loaded.
 
     Returns:
-      A PoolFile with the arrays in the dtype stored, in native byte order. Values are not looked at here: NaN and
-      infinity are for CompletionPool to judge, which knows what the mask leaves out.
+        A PoolFile with the arrays in the dtype stored, in native byte order. Values are not looked at here: NaN and
+        infinity are for CompletionPool to judge, which knows what the mask leaves out.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: unknown suffix, not a NumPy file, unknown or missing array, wrong rank or shape.
-      TypeError: wrong dtype.
+        FileNotFoundError: no such file.
+        ValueError: unknown suffix, not a NumPy file, unknown or missing array, wrong rank or shape.
+        TypeError: wrong dtype.
+
+    Source: derived; checked by tests/test_io.py.
     """
     path = _existing_file(path, (".npy", ".npz"), "features")
     try:
@@ -88,16 +102,18 @@ def read_completions(path: str | Path) -> PoolFile:
     the same prompt comes again, that of this name and a number from 1: ids always differ.
 
     Args:
-      path: the file, UTF-8; empty lines are skipped.
+        path: the file, UTF-8; empty lines are skipped.
 
     Returns:
-      A PoolFile with prompts, completions and ids; `featurise` makes features of its completions.
+        A PoolFile with prompts, completions and ids; `featurise` makes features of its completions.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: unknown suffix, not UTF-8, no row, or a bad line, whose number the message gives: not JSON, a key
-        missing or given twice under two names, a prompt_id repeated.
-      TypeError: a value of the wrong kind, with its line number.
+        FileNotFoundError: no such file.
+        ValueError: unknown suffix, not UTF-8, no row, or a bad line, whose number the message gives: not JSON, a key
+            missing or given twice under two names, a prompt_id repeated.
+        TypeError: a value of the wrong kind, with its line number.
+
+    Source: derived; checked by tests/test_io.py.
     """
     path = _existing_file(path, (".jsonl",), "prompts and completions")
     ids, prompts, completions = [], [], []

@@ -30,8 +30,13 @@ def log_policy(
         theta: (d,), or (n, d) for n policies at once. With a reward parameter w pass w / beta.
         reference: log pi_ref up to a constant per prompt, (P, K); None: the same for all completions.
 
+    Returns:
+        (P, K) or (n, P, K) log-probabilities, nats, in the wider dtype of theta and reference.
+
     Raises:
         ValueError: theta or reference of another shape.
+
+    Source: derived; checked by tests/test_log_linear.py.
     """
     pool, theta, reference = _arrays.replicated((pool, jnp.asarray(theta), reference))
     _checks.same_shape(theta.shape[-1:], (pool.dim,), "theta", "in its last axis, one number per feature")
@@ -53,13 +58,39 @@ def normalised(logits: Float[Array, "*n p k"], mask: Bool[Array, "p k"]) -> Floa
 def optimal_policy(
     rewards: Float[Array, "p k"], beta: float, mask: Bool[Array, "p k"], reference: Float[Array, "p k"] | None = None
 ) -> Float[Array, "p k"]:
-    """log pi*, pi* prop. to pi_ref exp(r / beta): of all policies the one with the largest J."""
+    """log pi*, pi* prop. to pi_ref exp(r / beta): of all policies the one with the largest J.
+
+    Args:
+        rewards: r, (P, K); masked slots may hold anything.
+        beta: strength of the KL term, above 0, in the unit of the rewards (not checked).
+        mask: (P, K) True where the completion exists.
+        reference: log pi_ref up to a constant per prompt, (P, K); None: the same for all completions.
+
+    Returns:
+        (P, K) log-probabilities, nats; -inf where no completion exists.
+
+    Raises: nothing of its own; shapes that do not broadcast are errors of JAX.
+
+    Source: arXiv 2305.18290, equation 4.
+    """
     logits = jnp.asarray(rewards) / beta
     return normalised(logits if reference is None else logits + reference, mask)
 
 
 def kl_divergence(log_p: Float[Array, "*n p k"], log_q: Float[Array, "*n p k"]) -> Float[Array, "*n"]:
-    """E_x KL(p(. | x) || q(. | x)), the mean over prompts with completions."""
+    """E_x KL(p(. | x) || q(. | x)), the mean over prompts with completions.
+
+    Args:
+        log_p: (P, K) or (n, P, K) normalised log-probabilities, -inf where no completion exists.
+        log_q: the same of q.
+
+    Returns:
+        Scalar or (n,), nats; NaN without any prompt, inf where q is 0 and p is not.
+
+    Raises: nothing of its own; shapes that do not broadcast are errors of JAX.
+
+    Source: derived; checked by tests/test_log_linear.py.
+    """
     exists = log_p != -jnp.inf
     terms = jnp.where(exists, jnp.exp(log_p) * (jnp.where(exists, log_p, 0) - jnp.where(exists, log_q, 0)), 0)
     return _mean(jnp.sum(terms, axis=-1), exists)
@@ -68,14 +99,41 @@ def kl_divergence(log_p: Float[Array, "*n p k"], log_q: Float[Array, "*n p k"]) 
 def policy_value(
     log_pi: Float[Array, "*n p k"], rewards: Float[Array, "p k"], beta: float, reference: Float[Array, "p k"]
 ) -> Float[Array, "*n"]:
-    """J(pi) = E_x [sum_k pi_k r_k - beta KL(pi || pi_ref)], with normalised log-probabilities of both policies."""
+    """J(pi) = E_x [sum_k pi_k r_k - beta KL(pi || pi_ref)], with normalised log-probabilities of both policies.
+
+    Args:
+        log_pi: (P, K) or (n, P, K) log-probabilities of the policy, -inf where no completion exists.
+        rewards: r, (P, K).
+        beta: strength of the KL term, in the unit of the rewards.
+        reference: (P, K) normalised log pi_ref.
+
+    Returns:
+        Scalar or (n,), in the unit of the rewards.
+
+    Raises: nothing of its own; shapes that do not broadcast are errors of JAX.
+
+    Source: arXiv 2305.18290, equation 3; derived; checked by tests/test_log_linear.py.
+    """
     exists = log_pi != -jnp.inf
     reward = jnp.sum(jnp.where(exists, jnp.exp(log_pi) * jnp.where(exists, rewards, 0), 0), axis=-1)
     return _mean(reward, exists) - beta * kl_divergence(log_pi, reference)
 
 
 def policy_gap(log_pi: Float[Array, "*n p k"], log_best: Float[Array, "p k"], beta: float) -> Float[Array, "*n"]:
-    """J(pi*) - J(pi) = beta E_x KL(pi || pi*): exact, with pi* of `optimal_policy` (arXiv 2606.19607)."""
+    """J(pi*) - J(pi) = beta E_x KL(pi || pi*): exact, with pi* of `optimal_policy`.
+
+    Args:
+        log_pi: (P, K) or (n, P, K) normalised log-probabilities of the policy.
+        log_best: (P, K) of pi*.
+        beta: strength of the KL term, in the unit of the rewards.
+
+    Returns:
+        Scalar or (n,), at least 0, in the unit of the rewards.
+
+    Raises: nothing of its own; shapes that do not broadcast are errors of JAX.
+
+    Source: arXiv 2606.19607; checked by tests/test_log_linear.py.
+    """
     return beta * kl_divergence(log_pi, log_best)
 
 
@@ -83,6 +141,18 @@ def tabular_pool(prompts: int, completions: int) -> CompletionPool:
     """Pool of a tabular policy: a basis vector for every completion, d = P K.
 
     Constants per prompt are not identified (rank P (K - 1)): apply `restrict_to_range` before a design without prior.
+
+    Args:
+        prompts: P, at least 1.
+        completions: K, at least 1; all prompts have as many.
+
+    Returns:
+        CompletionPool with features (P, K, P K) float32, without scores.
+
+    Raises:
+        ValueError: P or K below 1, as `CompletionPool`.
+
+    Source: derived; checked by tests/test_log_linear.py.
     """
     rows = np.eye(prompts * completions, dtype=np.float32)
     return CompletionPool(rows.reshape(prompts, completions, prompts * completions))

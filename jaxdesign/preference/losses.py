@@ -13,7 +13,7 @@ where they differ by pair (a flip rate per annotator, an offset per rating gap).
 loss and must be allowed before and after: in float32, robust DPO has no flip of 1/2 - 1e-9. With finite
 log-probabilities every loss and every derivative is finite, at margins of any size (IPO, which squares them, up to 1e19
 in float32). Integers are TypeErrors; ill-shaped arrays and parameters out of range are ValueErrors (values are not
-looked at where they are traced, shapes always are). (m): formula from memory of the paper.
+looked at where they are traced, shapes always are).
 """
 
 from __future__ import annotations
@@ -39,11 +39,14 @@ ALLOWED = {
 
 
 def implicit_reward(log_prob: N, ref_log_prob: N, *, beta: Any) -> N:
-    """Score of a completion, u = beta (log pi(y|x) - log pi_ref(y|x)): reward up to a constant per prompt (2305.18290).
+    """Score of a completion, u = beta (log pi(y|x) - log pi_ref(y|x)): its reward up to a constant per prompt.
 
-    Args: log_prob, ref_log_prob (n,) summed over tokens; beta > 0.
+    Args:
+        log_prob, ref_log_prob: (n,) log-probabilities summed over tokens, nats.
+        beta: above 0, the price of KL.
     Returns: (n,), in the unit of the reward.
-    Raises: ValueError as in the head of this file.
+    Raises: TypeError for integers; ValueError for shapes that differ, beta not positive.
+    Source: arXiv 2305.18290, equation 5.
     """
     log_prob, ref_log_prob = _log_probs(log_prob=log_prob, ref_log_prob=ref_log_prob)
     return _parameter(beta, "beta", "above 0", log_prob) * (log_prob - ref_log_prob)
@@ -52,20 +55,25 @@ def implicit_reward(log_prob: N, ref_log_prob: N, *, beta: Any) -> N:
 def log_ratio_gap(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N) -> N:
     """h, the log-ratio gap at the head of this file: a margin in units of 1 / beta.
 
-    Args: log-probabilities (n,) of both completions under the policy and under the reference.
+    Args:
+        chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
     Returns: (n,).
-    Raises: ValueError as in the head of this file.
+    Raises: TypeError for integers; ValueError for shapes that differ.
+    Source: arXiv 2305.18290, equation 7.
     """
     chosen, rejected, ref_chosen, ref_rejected = _four(chosen, rejected, ref_chosen, ref_rejected)
     return (chosen - ref_chosen) - (rejected - ref_rejected)
 
 
 def dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> N:
-    """DPO: l(u). Derivative -beta/2 in h at u = 0. Source: arXiv 2305.18290, equation 7.
+    """DPO: l(u), with derivative -beta/2 in h at u = 0.
 
-    Args: log-probabilities (n,); beta > 0, the price of KL.
-    Returns: (n,).
-    Raises: ValueError as in the head of this file.
+    Args:
+        chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
+        beta: above 0, the price of KL.
+    Returns: (n,), one loss per pair.
+    Raises: TypeError for integers; ValueError for shapes that differ, beta not positive.
+    Source: arXiv 2305.18290, equation 7.
     """
     return _logistic(_margin(chosen, rejected, ref_chosen, ref_rejected, beta))
 
@@ -73,12 +81,16 @@ def dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: An
 def conservative_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, flip: Any) -> N:
     """Conservative DPO (label smoothing): (1 - eps) l(u) + eps l(-u), least at sigma(u) = 1 - eps.
 
-    eps = 0 is DPO, and eps = 1/2 the loss of a tie (half a label each way). Source: the authors' note on DPO with noisy
-    labels (m) (no arXiv id); analysed as cDPO in arXiv 2403.00409.
+    eps = 0 is DPO, and eps = 1/2 the loss of a tie (half a label each way).
 
-    Args: log-probabilities (n,); beta > 0; flip = eps in [0, 1/2], the probability that a label is reversed.
-    Returns: (n,).
-    Raises: ValueError as in the head of this file.
+    Args:
+        chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
+        beta: above 0, the price of KL.
+        flip: eps, in [0, 1/2], the probability that a label is reversed.
+    Returns: (n,), one loss per pair.
+    Raises: TypeError for integers; ValueError for shapes that differ, parameters out of range.
+    Source: Mitchell 2023, A note on DPO with noisy preferences & relationship to IPO, ericmitchell.ai/cdpo.pdf,
+    equation 3; analysed as cDPO in arXiv 2403.00409.
     """
     margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
     flip = _parameter(flip, "flip", "in [0, 1/2]", margin)
@@ -89,11 +101,15 @@ def robust_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, b
     """Robust DPO: [(1 - eps) l(u) - eps l(-u)] / (1 - 2 eps), whose mean over flips is the loss of the clean label.
 
     Unlike the conservative loss it is unbiased, at the price of variance and, for eps > 0, of having no lower bound
-    (slope -eps / (1 - 2 eps) at large u). eps = 0 is DPO. Source: arXiv 2403.00409.
+    (slope -eps / (1 - 2 eps) at large u). eps = 0 is DPO.
 
-    Args: log-probabilities (n,); beta > 0; flip = eps in [0, 1/2), the probability that a label is reversed.
-    Returns: (n,).
-    Raises: ValueError as in the head of this file.
+    Args:
+        chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
+        beta: above 0, the price of KL.
+        flip: eps, in [0, 1/2), the probability that a label is reversed.
+    Returns: (n,), one loss per pair.
+    Raises: TypeError for integers; ValueError for shapes that differ, parameters out of range.
+    Source: arXiv 2403.00409.
     """
     margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
     flip = _parameter(flip, "flip", "in [0, 1/2)", margin)
@@ -101,13 +117,16 @@ def robust_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, b
 
 
 def ipo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, tau: Any) -> N:
-    """IPO: (h - 1 / (2 tau))^2, least at the log-ratio gap 1 / (2 tau). Source: arXiv 2310.12036.
+    """IPO: (h - 1 / (2 tau))^2, least at the log-ratio gap 1 / (2 tau).
 
     Log-probabilities are sums over tokens as in the paper; some trainers divide them by length first.
 
-    Args: log-probabilities (n,); tau > 0, the price of KL (called beta in TRL).
-    Returns: (n,).
-    Raises: ValueError as in the head of this file.
+    Args:
+        chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
+        tau: above 0, the price of KL (called beta in TRL).
+    Returns: (n,), one loss per pair.
+    Raises: TypeError for integers; ValueError for shapes that differ, tau not positive.
+    Source: arXiv 2310.12036, equation 17.
     """
     gap = log_ratio_gap(chosen, rejected, ref_chosen, ref_rejected)
     return jnp.square(gap - 1 / (2 * _parameter(tau, "tau", "above 0", gap)))
@@ -116,14 +135,18 @@ def ipo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, tau: Any
 def slic_hf_loss(
     chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, delta: Any = 1.0, regularisation: Any = 0.0
 ) -> N:
-    """SLiC-HF: max(0, delta - log pi(y_c) + log pi(y_r)) - lambda log pi(y_c). Source: arXiv 2305.10425 (m).
+    """SLiC-HF: max(0, delta - log pi(y_c) + log pi(y_r)) - lambda log pi(y_c).
 
     The reference does not enter (its arguments are checked and not used); the second term, the paper's regulariser with
     the chosen completion as its target, takes its place. `hinge_loss` is the form with a reference.
 
-    Args: log-probabilities (n,); delta > 0, the wanted gap; regularisation = lambda >= 0.
-    Returns: (n,).
-    Raises: ValueError as in the head of this file.
+    Args:
+        chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
+        delta: above 0, the wanted gap in nats.
+        regularisation: lambda, at least 0.
+    Returns: (n,), one loss per pair.
+    Raises: TypeError for integers; ValueError for shapes that differ, parameters out of range.
+    Source: arXiv 2305.10425.
     """
     chosen, rejected, _, _ = _four(chosen, rejected, ref_chosen, ref_rejected)
     delta = _parameter(delta, "delta", "above 0", chosen)
@@ -134,11 +157,12 @@ def slic_hf_loss(
 def hinge_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> N:
     """SLiC's hinge on the margin: max(0, 1 - u), below its kink the same as `unhinged_loss`.
 
-    Source: arXiv 2309.06657, "hinge-norm" (m).
-
-    Args: log-probabilities (n,); beta > 0, the inverse of the log-ratio gap at which the loss ends.
-    Returns: (n,).
-    Raises: ValueError as in the head of this file.
+    Args:
+        chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
+        beta: above 0, the inverse of the log-ratio gap at which the loss ends.
+    Returns: (n,), one loss per pair.
+    Raises: TypeError for integers; ValueError for shapes that differ, beta not positive.
+    Source: arXiv 2309.06657, "hinge-norm".
     """
     return jax.nn.relu(1 - _margin(chosen, rejected, ref_chosen, ref_rejected, beta))
 
@@ -147,11 +171,15 @@ def exo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: An
     """EXO on pairs: KL((sigma(u), sigma(-u)) || (1 - eps, eps)), the reverse of the divergence that cDPO minimises.
 
     = sigma(u) log[sigma(u) / (1 - eps)] + sigma(-u) log[sigma(-u) / eps]; 0 at sigma(u) = 1 - eps, derivative
-    sigma'(u) (u - log[(1 - eps) / eps]). Unlike cDPO's it saturates on both sides. Source: arXiv 2402.00856 (m).
+    sigma'(u) (u - log[(1 - eps) / eps]). Unlike cDPO's it saturates on both sides.
 
-    Args: log-probabilities (n,); beta > 0; smoothing = eps in (0, 1/2], of the one-hot preference.
-    Returns: (n,).
-    Raises: ValueError as in the head of this file.
+    Args:
+        chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
+        beta: above 0, the price of KL.
+        smoothing: eps, in (0, 1/2], of the one-hot preference.
+    Returns: (n,), one loss per pair.
+    Raises: TypeError for integers; ValueError for shapes that differ, parameters out of range.
+    Source: arXiv 2402.00856, equation 16.
     """
     margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
     eps = _parameter(smoothing, "smoothing", "in (0, 1/2]", margin)
@@ -161,11 +189,15 @@ def exo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: An
 
 
 def rpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, eta: Any) -> N:
-    """RPO, DPO with a supervised term: l(u) - eta beta log pi(y_c). Source: arXiv 2405.16436 (m).
+    """RPO, DPO with a supervised term: l(u) - eta beta log pi(y_c).
 
-    Args: log-probabilities (n,); beta > 0; eta >= 0, weight of the supervised term (0 is DPO).
-    Returns: (n,).
-    Raises: ValueError as in the head of this file.
+    Args:
+        chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
+        beta: above 0, the price of KL.
+        eta: at least 0, weight of the supervised term (0 is DPO).
+    Returns: (n,), one loss per pair.
+    Raises: TypeError for integers; ValueError for shapes that differ, parameters out of range.
+    Source: arXiv 2405.16436.
     """
     loss = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
     weight = _parameter(eta, "eta", "at least 0", loss) * _parameter(beta, "beta", "above 0", loss)
@@ -175,11 +207,15 @@ def rpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: An
 def margin_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, offset: Any) -> N:
     """Margin DPO: l(u - gamma): the chosen completion must lead by gamma, which grows with the strength of preference.
 
-    gamma = 0 is DPO. Sources: ODPO, arXiv 2402.10571 (m); RecPO's adaptive margin, arXiv 2506.02261 (m).
+    gamma = 0 is DPO.
 
-    Args: log-probabilities (n,); beta > 0; offset = gamma, in the unit of the reward.
-    Returns: (n,).
-    Raises: ValueError as in the head of this file.
+    Args:
+        chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
+        beta: above 0, the price of KL.
+        offset: gamma, in the unit of the reward.
+    Returns: (n,), one loss per pair.
+    Raises: TypeError for integers; ValueError for shapes that differ, parameters out of range.
+    Source: ODPO, arXiv 2402.10571; RecPO's adaptive reward margin, arXiv 2506.02261.
     """
     margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
     return _logistic(margin - _parameter(offset, "offset", "a number", margin))
@@ -192,11 +228,16 @@ def importance_weighted_dpo_loss(
 
     Its plain mean (`weighted_mean` without weights) has the expectation of DPO's under mu, so a design cannot move the
     limit of a misspecified model; `weighted_mean(dpo_loss(...), mu / q)` is the self-normalised form (less variance,
-    bias of order 1/n). Derived from arXiv 2602.12180, where the law of sampling is part of the objective.
+    bias of order 1/n).
 
-    Args: log-probabilities (n,); beta > 0; weights = mu / q >= 0, (n,), not normalised.
-    Returns: (n,).
-    Raises: ValueError as in the head of this file.
+    Args:
+        chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
+        beta: above 0, the price of KL.
+        weights: mu / q, (n,), at least 0, not normalised.
+    Returns: (n,), one loss per pair.
+    Raises: TypeError for integers; ValueError for shapes that differ, parameters out of range.
+    Source: derived from arXiv 2602.12180, where the law of sampling is part of the objective; checked by
+    tests/test_losses.py.
     """
     loss = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
     return _parameter(weights, "weights", "at least 0", loss) * loss
@@ -205,31 +246,40 @@ def importance_weighted_dpo_loss(
 def sigmoid_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> N:
     """Symmetric loss sigma(-u): l(u) + l(-u) = 1, so a flip rate common to all labels leaves its minimiser alone.
 
-    Bounded, not convex. Source: arXiv 2505.24709 (m).
+    Bounded, not convex.
 
-    Args: log-probabilities (n,); beta > 0.
-    Returns: (n,).
-    Raises: ValueError as in the head of this file.
+    Args:
+        chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
+        beta: above 0, the price of KL.
+    Returns: (n,), one loss per pair.
+    Raises: TypeError for integers; ValueError for shapes that differ, beta not positive.
+    Source: SymPO, arXiv 2505.24709.
     """
     return jax.nn.sigmoid(-_margin(chosen, rejected, ref_chosen, ref_rejected, beta))
 
 
 def ramp_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> N:
-    """Symmetric loss clip((1 - u) / 2, 0, 1): l(u) + l(-u) = 1. Source: arXiv 2505.24709 (m).
+    """Symmetric loss clip((1 - u) / 2, 0, 1): l(u) + l(-u) = 1.
 
-    Args: log-probabilities (n,); beta > 0.
-    Returns: (n,).
-    Raises: ValueError as in the head of this file.
+    Args:
+        chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
+        beta: above 0, the price of KL.
+    Returns: (n,), one loss per pair.
+    Raises: TypeError for integers; ValueError for shapes that differ, beta not positive.
+    Source: SymPO, arXiv 2505.24709.
     """
     return jnp.clip((1 - _margin(chosen, rejected, ref_chosen, ref_rejected, beta)) / 2, 0, 1)
 
 
 def unhinged_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> N:
-    """Symmetric loss 1 - u: l(u) + l(-u) = 2. Convex, without lower bound. Source: arXiv 2505.24709 (m).
+    """Symmetric loss 1 - u: l(u) + l(-u) = 2. Convex, without lower bound.
 
-    Args: log-probabilities (n,); beta > 0.
-    Returns: (n,).
-    Raises: ValueError as in the head of this file.
+    Args:
+        chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
+        beta: above 0, the price of KL.
+    Returns: (n,), one loss per pair.
+    Raises: TypeError for integers; ValueError for shapes that differ, beta not positive.
+    Source: SymPO, arXiv 2505.24709.
     """
     return 1 - _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
 
@@ -248,9 +298,12 @@ def weighted_mean(losses: N, weights: N | None = None) -> Float[Array, ""]:
     finite log-probabilities (0 will do). Total weight 0 is an error outside of jit; inside it gives
     0 with gradient 0, so that an empty batch changes nothing.
 
-    Args: losses (n,); weights (n,) of at least 0, None for all 1.
+    Args:
+        losses: (n,).
+        weights: (n,) of at least 0, None for all 1.
     Returns: scalar, accumulated in float32 (float64 for float64 losses).
     Raises: ValueError for shapes that differ, negative or non-finite weights, and total weight 0.
+    Source: derived; checked by tests/test_losses.py.
     """
     (losses,) = _log_probs(losses=losses)
     weights = jnp.ones_like(losses) if weights is None else weights

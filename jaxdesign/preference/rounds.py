@@ -56,6 +56,12 @@ class RoundPlan:
         floor: share of each round that is drawn at random, in [0, 1): a guard against features and rewards that do not
             fit (where rewards are linear in the features, 0 saves a few labels more).
         stop_gap: rounds end where the predicted gap is at most this; None: after the last.
+
+    Raises:
+        ValueError: totals that are no positive whole numbers, a prior that is not positive definite, a budget whose
+            per_pair is neither 1 nor None, other values out of range.
+
+    Source: derived; checked by tests/test_rounds.py.
     """
 
     totals: tuple[int, ...]
@@ -98,8 +104,13 @@ class RoundPlan:
 
 
 class RoundsResult(NamedTuple):
-    """posterior: of all labels. gaps: predicted policy gap with the labels up to each finished round. stopped: by
-    stop_gap."""
+    """What `run_rounds` found.
+
+    Args:
+        posterior: of all labels.
+        gaps: predicted policy gap with the labels up to each finished round, in the unit of the reward.
+        stopped: whether `RoundPlan.stop_gap` ended the rounds.
+    """
 
     posterior: Posterior
     gaps: tuple[float, ...]
@@ -139,6 +150,8 @@ def run_rounds(
         TypeError: `label` gives something else than records.
         ValueError: a store of another pool (its features, mask, flips or ids differ) or of other totals; more labels
             than pairs that may be asked about; records of other tasks; and as `select_pairs`.
+
+    Source: derived; checked by tests/test_rounds.py (kills included).
     """
     deployment = pool if deployment is None else deployment
     _check_room(pool, plan)
@@ -179,8 +192,24 @@ def next_batch(
     The expectation is over `draws` draws of the posterior; with no label held the margins are 0 and H is that of the
     reference policy (draws from a wide prior would say nothing about this reward and hide what the pool shows).
 
+    Args:
+        pool: where pairs are chosen; its flips count, its scores do not.
+        budget: of this batch.
+        labels: `Labels` held so far, of pairs of the pool.
+        prior: precision of the reward parameter before any label, (d, d) or a scalar ridge above 0.
+        beta: strength of the policy's KL term, above 0.
+        deployment: prompts that matter, for H; None: the pool's own.
+        reference: (P, K) of the deployment pool, as in `posterior_targets`.
+        draws: posterior draws, at least 1.
+        seed: of the draws and of `select_pairs`.
+
     Returns:
         Design, whole labels.
+
+    Raises:
+        TypeError, ValueError: as `fit_posterior`, `posterior_draws`, `posterior_targets` and `select_pairs`.
+
+    Source: derived from arXiv 2606.19607 (its criterion, averaged over the posterior); checked by tests/test_rounds.py.
     """
     deployment = pool if deployment is None else deployment
     ridge = np.asarray(prior, np.float64)

@@ -22,14 +22,25 @@ from jaxdesign.targets import completion_shares, mixed_covariance
 
 
 class SampledTarget(NamedTuple):
-    """H estimated from sampled completions, and how many completions of each prompt it really rests on."""
+    """H estimated from sampled completions, and how many completions of each prompt it really rests on.
+
+    Args:
+        matrix: H, (d, d) float64.
+        effective: (P,) effective sample size of each prompt, 0 where it has no completion.
+    """
 
     matrix: Float[np.ndarray, "d d"]
     effective: Float[np.ndarray, " p"]  # effective sample size of each prompt, 0 where it has no completion
 
 
 class DeploymentTarget(NamedTuple):
-    """H of a deployment pool in the basis of the labelled pool."""
+    """H of a deployment pool in the basis of the labelled pool.
+
+    Args:
+        matrix: B^T H B, (r, r) float64.
+        effective: (P,) effective sample size of each deployment prompt.
+        outside: share of tr H that lies outside of the basis: no pair of the labelled pool informs about it.
+    """
 
     matrix: Float[np.ndarray, "r r"]
     effective: Float[np.ndarray, " p"]  # effective sample size of each deployment prompt
@@ -81,7 +92,17 @@ def implicit_rewards(
 def effective_sample_size(pool: CompletionPool, log_weights: Float[Array, "p k"]) -> Float[Array, " p"]:
     """1 / sum_k w_pk^2 with w_p = softmax(log_weights_p): K for equal weights, 1 when all sits on one completion.
 
-    (P,), 0 for prompts without a completion. Traceable. Source: Kish's design effect.
+    Args:
+        pool: its mask says which completions exist.
+        log_weights: (P, K), any constant per prompt added; -inf for weight 0.
+
+    Returns:
+        (P,), 0 for prompts without a completion. Traceable.
+
+    Raises:
+        ValueError: log_weights of another shape.
+
+    Source: Kish 1965, Survey Sampling, the design effect of unequal weights; checked by tests/test_policy_targets.py.
     """
     pool, log_weights = _arrays.replicated((pool, log_weights))
     squares = jnp.sum(completion_shares(pool, log_weights) ** 2, axis=1)
@@ -115,8 +136,8 @@ def sampled_target(
             two completions; more than half of those prompts with an effective sample size below least_effective.
             A UserWarning says how many are, where it is half or fewer.
 
-    Numerics: float32 products (float64 for float64 features), whatever the units of the features. Source: arXiv
-    2606.19607 for H; the weighted form is derived and checked by tests/preference/test_policy_targets.py.
+    Numerics: float32 products (float64 for float64 features), whatever the units of the features.
+    Source: arXiv 2606.19607 for H; the weighted form is derived; checked by tests/test_policy_targets.py.
     """
     pool = _arrays.replicated(pool)
     mask = np.asarray(pool.mask)
@@ -170,6 +191,8 @@ def deployment_target(
 
     Raises:
         ValueError: as in `sampled_target`, or a basis of another dimension.
+
+    Source: arXiv 2606.19607 for H; the change of basis is derived; checked by tests/test_policy_targets.py.
     """
     target = sampled_target(deployment, log_weights, least_effective=least_effective)
     if basis is None:

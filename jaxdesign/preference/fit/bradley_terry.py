@@ -7,9 +7,8 @@ exactly this maximum likelihood (arXiv 2305.18290, 2606.19607); beta only names 
 
 Units do not matter: columns are brought to about unit information by powers of two, the search runs there, and the
 rank is judged at unit diagonal. With flips log p is no longer concave in u, and there may be several local maxima: the
-search then starts from several places (`_starts`) and the best end is kept. On 30 problems of 3 dimensions and 30 pairs
-with flips of 0.2 to 0.45 such starts found the best maximum known every time, where one start missed 8; in 10
-dimensions they missed a quarter, by 0.1 nats in the mean, where one start missed more than half, by 1.4.
+search then starts from several places (`_starts`) and the best end is kept, which finds a better maximum than one
+start does (tests/test_bradley_terry.py) but is no proof that there is no other.
 """
 
 from __future__ import annotations
@@ -34,12 +33,16 @@ SPREADS = np.resize([1.0, 3.0, 6.0, 12.0], 14)  # root mean square margins of th
 class BradleyTerryFit(NamedTuple):
     """What `fit_bradley_terry` found.
 
-    parameter: w (d,), so that a completion's score is phi . w; where the search did not converge the last w it reached.
-    information: prior + sum_s n_s c(u_s) z_s z_s^T at w, (d, d). log_likelihood: of the labels, without the prior.
-    converged: whether the last step moved no margin by more than the tolerance, w being a local maximum: the only one
-    where flip = 0, with flips the best of those found, which is no proof that there is no better one. False where
-    labels can be separated (then no finite maximum exists without a prior: w is on its way to infinity) or where the
-    information is singular to working precision at unit diagonal (then w is not the only maximum).
+    Args:
+        parameter: w (d,), so that a completion's score is phi . w; where the search did not converge the last w it
+            reached.
+        information: prior + sum_s n_s c(u_s) z_s z_s^T at w, (d, d).
+        log_likelihood: of the labels, without the prior, nats.
+        steps: Newton steps taken from the start that was kept.
+        converged: whether the last step moved no margin by more than the tolerance, w being a local maximum: the only
+            one where flip = 0, with flips the best of those found, which is no proof that there is no better one. False
+            where labels can be separated (then no finite maximum exists without a prior: w is on its way to infinity)
+            or where the information is singular to working precision at unit diagonal (then w is not the only maximum).
     """
 
     parameter: Float[Array, " d"]
@@ -86,6 +89,9 @@ def fit_bradley_terry(
 
     Complexity: about 2 S d^2 + 2 d^3 floating-point operations a step, 5 to 8 steps; 17 such searches where a flip is
     above 0 or traced. Traceable; vmap over wins to fit many repetitions of the same labels.
+
+    Source: Bradley and Terry 1952, doi:10.2307/2334029; as DPO of a log-linear policy, arXiv 2305.18290 and 2606.19607;
+    the search is derived; checked by tests/test_bradley_terry.py.
     """
     flips = _arrays.is_traced(flip) or bool(np.any(np.asarray(flip) > 0))
     if _arrays.is_traced(differences, wins, counts, prior, flip, start):

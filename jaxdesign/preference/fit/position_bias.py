@@ -5,9 +5,8 @@ to j with probability sigma(z . w + s b_k), or its reverse with the label's flip
 of margins: between completions that are equally good the first one wins with probability sigma(b_k). For the fit s is
 one more feature per annotator, so this is `fit_bradley_terry` in d + A dimensions. An order drawn by chance
 (`swap_seed` of `make_tasks`) makes s nearly orthogonal to the differences z; where all labels are shown in one order, b
-is told from w only as far as the z differ among themselves. Derived; checked by
-tests/preference/fit/test_position_bias.py. Davidson and Beaver (Biometrics 33, 1977; from memory) give paired
-comparisons an order effect of this form.
+is told from w only as far as the z differ among themselves. Derived; checked by tests/test_position_bias.py. An
+order effect of this form: Davidson and Beaver 1977, doi:10.2307/2529467.
 """
 
 from __future__ import annotations
@@ -65,6 +64,9 @@ def estimate_position_bias(
         ValueError: labels that are none of this pool, no judgement at all, other shapes, values out of range.
 
     Complexity: one `fit_bradley_terry` of n rows in d + A dimensions.
+
+    Source: Davidson and Beaver 1977, doi:10.2307/2529467 (order effects); the errors are derived; checked by
+    tests/test_position_bias.py.
     """
     check_labels(labels, pool)
     pairs, choices, who = (np.asarray(a) for a in labels)

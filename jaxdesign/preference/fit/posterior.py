@@ -20,8 +20,11 @@ from jaxdesign.targets import policy_target
 class Posterior(NamedTuple):
     """N(parameter, information^-1) for the reward parameter w = beta theta; float64 NumPy.
 
-    converged: whether a mode was found; without a prior none may exist (labels that can be separated), and where labels
-    flip there may be others: `fit_bradley_terry` says what it means.
+    Args:
+        parameter: the mode w, (d,).
+        information: A, the precision, (d, d).
+        converged: whether a mode was found; without a prior none may exist (labels that can be separated), and where
+            labels flip there may be others: `fit_bradley_terry` says what it means.
     """
 
     parameter: Float[np.ndarray, " d"]
@@ -40,8 +43,13 @@ def fit_posterior(pool: CompletionPool, labels: Labels, prior: Any) -> Posterior
         labels: labels of its pairs.
         prior: (d, d), or a scalar ridge.
 
+    Returns:
+        Posterior.
+
     Raises:
         ValueError: labels of pairs that do not exist, a prior that is no precision matrix.
+
+    Source: Laplace's approximation, as in arXiv 2606.19607; checked by tests/test_posterior.py.
     """
     check_labels(labels, pool)
     prior = np.asarray(prior, np.float64)
@@ -62,9 +70,19 @@ def fit_posterior(pool: CompletionPool, labels: Labels, prior: Any) -> Posterior
 def posterior_draws(posterior: Posterior, number: int, seed: int) -> Float[np.ndarray, "r d"]:
     """`number` draws of w ~ N(parameter, A^-1), by L^-T e with A = L L^T, whatever the units of the features.
 
+    Args:
+        posterior: the normal distribution.
+        number: R, at least 1.
+        seed: of NumPy's default generator.
+
+    Returns:
+        (R, d) float64.
+
     Raises:
         ValueError: number below 1, or information that is singular at unit diagonal (condition above 1e12; a prior
             makes it regular).
+
+    Source: derived; checked by tests/test_posterior.py.
     """
     if number < 1:
         raise ValueError(f"number={number}: at least one draw is needed")
@@ -80,7 +98,19 @@ def scored_pool(pool: CompletionPool, parameters: Float[np.ndarray, "*r d"]) -> 
     """The pool with scores u = phi . w: (P, K), or (R, P, K) for R parameters, over which criteria then average.
 
     The mean of each prompt is taken off, in float64 and before scores are rounded to float32, so that margins keep
-    their digits; only differences within a prompt mean anything. ValueError where parameters or scores are not finite.
+    their digits; only differences within a prompt mean anything.
+
+    Args:
+        pool: any pool; scores it has are replaced.
+        parameters: w, (d,) or (R, d).
+
+    Returns:
+        CompletionPool with float32 scores, in the unit of the reward.
+
+    Raises:
+        ValueError: parameters or scores that are not finite.
+
+    Source: derived; checked by tests/test_posterior.py.
     """
     parameters, mask = np.asarray(parameters, np.float64), np.asarray(pool.mask)
     _finite(parameters, "parameters")
@@ -113,6 +143,8 @@ def posterior_targets(
     Raises:
         ValueError: parameters / beta not finite, beta not positive, reference of another shape, NaN or inf, or -inf for
             a whole prompt.
+
+    Source: arXiv 2606.19607 (H at the policy that a reward leads to); checked by tests/test_posterior.py.
     """
     beta = _checks.positive_finite(beta, "beta", "the strength of the policy's KL term")
     with np.errstate(over="ignore"):
@@ -130,13 +162,23 @@ def posterior_targets(
 
 
 def predicted_gap(posterior: Posterior, target: Float[np.ndarray, "d d"], beta: float) -> float:
-    """tr(H A^-1) / (2 beta): expected policy gap of the policy at the posterior mode, to second order (2606.19607).
+    """tr(H A^-1) / (2 beta): expected policy gap of the policy at the posterior mode, to second order.
 
     inf where the information A is singular at unit diagonal (condition above 1e12): then some direction that the policy
     may need is open. The units of the features do not matter.
 
+    Args:
+        posterior: its information is A.
+        target: H, (d, d).
+        beta: strength of the policy's KL term, above 0.
+
+    Returns:
+        A float, in the unit of the reward.
+
     Raises:
         ValueError: beta not positive; a target of another shape, not finite or not positive semidefinite.
+
+    Source: arXiv 2606.19607; checked by tests/test_predicted_gap.py.
     """
     beta = _checks.positive_finite(beta, "beta", "the strength of the policy's KL term")
     target = _checks.symmetric_psd(np.asarray(target, np.float64), len(posterior.information), "target")

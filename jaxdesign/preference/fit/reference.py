@@ -23,7 +23,15 @@ from jaxdesign.targets import policy_target, second_moment
 
 
 class ReferenceFit(NamedTuple):
-    """theta_0 and the map of features on which it lives; float64 NumPy."""
+    """theta_0 and the map of features on which it lives; float64 NumPy.
+
+    Args:
+        scale: (d,) standard deviation within prompts; inf, so mapped to 0, for columns that are constant there.
+        components: V, (d, k), orthonormal, by descending variance.
+        theta: theta_0, (k,): log pi_ref ~ mapped phi . theta_0 within a prompt.
+        variance_kept: share of the standardised variance within prompts that the components hold.
+        r_squared: share of the variance of log pi_ref within prompts that theta_0 explains.
+    """
 
     scale: Float[np.ndarray, " d"]  # standard deviation within prompts; inf, so mapped to 0, for columns constant there
     components: Float[np.ndarray, "d k"]  # orthonormal, by descending variance
@@ -62,6 +70,8 @@ def fit_reference(
 
     Numerics: moments and eigenvectors in float64 on the features as stored.
     Complexity: P K d^2 + d^3.
+
+    Source: arXiv 2606.19607, here centred within the prompt; checked by tests/test_reference_fit.py.
     """
     if isinstance(dimension, bool) or not hasattr(dimension, "__index__"):
         raise TypeError(f"dimension={dimension!r}: must be an integer, found {type(dimension).__name__}")
@@ -96,7 +106,17 @@ def fit_reference(
 def mapped(pool: CompletionPool, fit: ReferenceFit) -> CompletionPool:
     """The pool with features (phi - prompt mean) diag(1 / scale) V of a fit; everything else of it stays.
 
-    float32 (float64 for float64 features). ValueError for a pool of another dimension.
+    Args:
+        pool: of the same d features as the one fitted.
+        fit: from `fit_reference`.
+
+    Returns:
+        CompletionPool with features (P, K, k) float32 (float64 for float64 features).
+
+    Raises:
+        ValueError: a pool of another dimension.
+
+    Source: arXiv 2606.19607; checked by tests/test_reference_fit.py.
     """
     return in_basis(pool, fit.basis)
 
@@ -107,8 +127,17 @@ def reference_target(pool: CompletionPool, fit: ReferenceFit) -> Float[Array, "k
     This takes each prompt's completions for the whole set of answers, as the paper does. Where they were sampled from
     the policy itself their frequencies are its probabilities already: use `targets.sampled_target`.
 
-    Args: pool, put on the map by `mapped`; fit, whose theta_0 is used. Returns: (k, k), as `policy_target` does.
-    Raises: ValueError for a pool of another dimension, one that has not been mapped for instance.
+    Args:
+        pool: put on the map by `mapped`.
+        fit: its theta_0 is used.
+
+    Returns:
+        (k, k), as `policy_target` does.
+
+    Raises:
+        ValueError: a pool of another dimension, one that has not been mapped for instance.
+
+    Source: arXiv 2606.19607; checked by tests/test_reference_fit.py.
     """
     if pool.dim != len(fit.theta):
         raise ValueError(f"pool: dimension {pool.dim} found; expected {len(fit.theta)}, that of mapped(pool, fit)")

@@ -110,6 +110,8 @@ def estimate_reliability(
 
     Complexity: a few Newton steps of `fit_bradley_terry` per EM step, all in one compiled loop, in float64; then 200
     passes over the rows (pair, annotator) for the posteriors.
+
+    Source: RE-PO, arXiv 2509.24159; posteriors of eta are derived; checked by tests/test_reliability.py.
     """
     check_labels(labels, pool, annotators)
     pairs, choices, who = (np.asarray(a) for a in labels)
@@ -185,6 +187,8 @@ def flip_of(eta: Any, largest: float = LARGEST_FLIP) -> Float[np.ndarray, " a"]:
 
     Raises:
         ValueError: largest outside of [0, 1/2).
+
+    Source: derived; checked by tests/test_reliability.py.
     """
     if not 0 <= largest < 0.5:
         raise ValueError(f"largest={largest:g}: must be in [0, 1/2); at 1/2 a label carries no information")
@@ -205,6 +209,8 @@ def reliable_annotators(eta: Any, *, largest: float = LARGEST_FLIP, **options) -
 
     Raises:
         ValueError: as `flip_of` and `Annotators`.
+
+    Source: derived; checked by tests/test_reliability.py.
     """
     return Annotators(flip=flip_of(eta, largest), **options)
 
@@ -225,6 +231,8 @@ def with_estimated_flip(
 
     Raises:
         ValueError: shares that are negative or all 0, and as `flip_of`.
+
+    Source: derived; checked by tests/test_reliability.py.
     """
     flip = flip_of(eta, largest)
     shares = np.ones(flip.shape) if shares is None else np.asarray(shares, np.float64)

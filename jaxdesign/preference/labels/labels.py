@@ -26,6 +26,8 @@ class Labels(NamedTuple):
         pairs: (n, 3) int32 rows (p, i, j), i < j, into the pool.
         choices: (n,) int8, FIRST = 0 (i preferred), SECOND = 1 (j preferred), TIE = 2, SKIP = 3.
         annotators: (n,) int32, who gave the label, from 0.
+
+    Source: derived; checked by tests/test_labels.py.
     """
 
     pairs: Int[Array, "n 3"]
@@ -48,6 +50,8 @@ def as_labels(pairs: Any, choices: Any, annotators: Any = 0, *, pool: Completion
     Raises:
         TypeError: anything but integers.
         ValueError: shapes that differ, codes that do not exist, pairs that are no pair (of the pool).
+
+    Source: derived; checked by tests/test_labels.py.
     """
     pairs = _integers(pairs, "labels.pairs")
     if pairs.size == 0:
@@ -59,20 +63,19 @@ def as_labels(pairs: Any, choices: Any, annotators: Any = 0, *, pool: Completion
 
 
 def check_labels(labels: Labels, pool: CompletionPool | None = None, annotators: int | None = None) -> None:
-    """TypeError or ValueError, naming the first label that is none; returns nothing.
+    """Refuse what is no label, naming the first that is none.
 
     Args:
         labels: concrete labels.
         pool: where given, both completions of every pair must exist there.
         annotators: where given, how many annotators there are.
 
-    Returns:
-        None.
-
     Raises:
         TypeError: anything but integers.
         ValueError: shapes that differ, codes that do not exist, pairs that are no pair (of the pool), an annotator
             that does not exist.
+
+    Source: derived; checked by tests/test_labels.py.
     """
     pairs, choices, who = (_integers(a, f"labels.{n}") for n, a in zip(Labels._fields, labels, strict=True))
     if pairs.ndim != 2 or pairs.shape[1] != 3:
@@ -96,7 +99,19 @@ def check_labels(labels: Labels, pool: CompletionPool | None = None, annotators:
 
 
 def concatenated(*parts: Labels) -> Labels:
-    """All labels of several sets, in order, as NumPy arrays; no set at all gives no labels. TypeError inside of jit."""
+    """All labels of several sets, in order, as NumPy arrays; no set at all gives no labels.
+
+    Args:
+        parts: sets of labels, unchecked.
+
+    Returns:
+        Labels.
+
+    Raises:
+        TypeError: traced labels, as inside of jit.
+
+    Source: derived; checked by tests/test_labels.py.
+    """
     _concrete(parts, "labels")
     if not parts:
         return as_labels(np.zeros((0, 3), np.int32), np.zeros(0, np.int8))
@@ -108,11 +123,21 @@ def counted(labels: Labels) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, "
 
     wins = #FIRST + #TIE / 2, counts = #FIRST + #SECOND + #TIE; skips count nothing, and pairs with nothing but skips
     are left out. Without ties these are sufficient under Bradley-Terry, flip noise common to all labels included. Half
-    a win for a tie is a convention: it keeps the sign of a margin and shrinks its size (with the ties of Davidson 1970
+    a win for a tie is a convention: it keeps the sign of a margin and shrinks its size (with Davidson's model of ties
     the mean score is (e^(u/2) + nu/2) / (e^(u/2) + e^(-u/2) + nu), which lies between 1/2 and sigma(u)).
+
+    Args:
+        labels: concrete labels.
 
     Returns:
         pairs (s, 3) int32 in the order of (p, i, j), wins (s,) and counts (s,) float64, on the host.
+
+    Raises:
+        TypeError: traced labels.
+        TypeError, ValueError: labels that are none (`check_labels`).
+
+    Source: Bradley and Terry 1952, doi:10.2307/2334029; ties, Davidson 1970, doi:10.1080/01621459.1970.10481082;
+    checked by tests/test_labels.py.
     """
     pairs, _, wins, counts = counted_by_annotator(labels._replace(annotators=np.zeros(len(labels.choices), np.int32)))
     return pairs, wins, counts
@@ -123,12 +148,17 @@ def counted_by_annotator(
 ) -> tuple[Int[np.ndarray, "s 3"], Int[np.ndarray, " s"], Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
     """As `counted`, but one row per pair and annotator: where annotators differ in noise, this is sufficient.
 
+    Args:
+        labels: concrete labels.
+
     Returns:
         pairs (s, 3) int32 and annotators (s,) int32 in the order of (p, i, j, annotator), wins and counts (s,) float64.
 
     Raises:
         TypeError: traced labels.
         TypeError, ValueError: labels that are none (`check_labels`).
+
+    Source: derived; checked by tests/test_labels.py.
     """
     if _arrays.is_traced(labels):
         raise TypeError("labels: counting has results of data-dependent shape; call it outside of jit")

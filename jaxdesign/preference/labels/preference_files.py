@@ -41,6 +41,8 @@ def write_preferences(
         TypeError, ValueError: labels that are none, or of completions without a text; another suffix.
         FileExistsError: the file exists with something else in it.
         FileNotFoundError: its folder does not.
+
+    Source: derived; checked by tests/test_label_files.py.
     """
     check_labels(labels)
     rows = []

@@ -46,6 +46,8 @@ class LabelStore:
         ValueError: a line of labels.jsonl, other than an unfinished last one, that is no label.
 
     Every method raises ValueError where labels.jsonl is no longer the file it was.
+
+    Source: derived; checked by tests/test_label_store.py, which kills writers at every step.
     """
 
     def __init__(self, path: str | os.PathLike, *, wait: float = 30.0):

@@ -50,6 +50,8 @@ def write_tasks(
         ValueError: another suffix, a task of a prompt or completion without a text, or of an annotator without a name.
         FileExistsError: the file exists with something else in it.
         FileNotFoundError: its folder does not.
+
+    Source: derived; checked by tests/test_label_files.py.
     """
     path, rows = Path(path), []
     names = None if annotators is None else list(_checked_names(annotators))
@@ -92,6 +94,8 @@ def read_answers(
         ValueError: telling of every bad row with its line: no such task, choice, annotator or number; a task for
             another annotator; a task that the same annotator has answered before. And, whatever `on_fault`, for a file
             in another encoding, without its columns, or with other separators.
+
+    Source: derived; checked by tests/test_label_files.py.
     """
     path = Path(path)
     known = {task.task_id: task for task in tasks}

@@ -32,6 +32,8 @@ class Task(NamedTuple):
         repeat: the number of this task among those of its pair, from 0.
         annotator: who is to label it, from 0 to LARGEST_ANNOTATOR; None for anybody.
         swapped: whether it is shown the other way round (completion j as response a), against position bias.
+
+    Source: derived; checked by tests/test_label_store.py.
     """
 
     task_id: str
@@ -54,6 +56,8 @@ class LabelRecord(NamedTuple):
         annotator: who gave it, from 0 to LARGEST_ANNOTATOR.
         seconds: how long it took, or None.
         confidence: of the annotator, in units of their own, or None.
+
+    Source: derived; checked by tests/test_label_store.py.
     """
 
     task_id: str
@@ -81,6 +85,8 @@ def task_id(prompt: Any, i: int, j: int, repeat: int) -> str:
 
     Raises:
         TypeError: a prompt that is no string and no number.
+
+    Source: derived; checked by tests/test_label_store.py.
     """
     prompt = prompt.item() if isinstance(prompt, np.generic) else prompt
     if not isinstance(prompt, str | int):
@@ -118,6 +124,8 @@ def make_tasks(
         TypeError: a round or an annotator that is no number.
         ValueError: rows that are no pair, numbers of labels that are not whole, lengths that differ, ids that repeat,
             annotators that are nobody (-1 or NaN, as data frames write missing ones: None means anybody).
+
+    Source: derived; checked by tests/test_label_store.py.
     """
     pairs, round = np.asarray(pair_rows(pairs)), _round_number(round)
     counts = np.ones(len(pairs)) if labels is None else np.asarray(labels, dtype=np.float64)
@@ -163,6 +171,8 @@ def answered(
     Raises:
         TypeError: a choice that is no integer, an annotator, seconds or confidence that is no number.
         ValueError: a choice that does not exist, an annotator out of range, seconds or confidence NaN or infinite.
+
+    Source: derived; checked by tests/test_label_store.py.
     """
     annotator = task.annotator if annotator is None else annotator
     who = 0 if annotator is None else annotator_number(annotator)
@@ -239,11 +249,16 @@ def check_kinds(record: LabelRecord) -> None:
 
 
 def check_tasks(tasks: Iterable[Task], ids: Sequence | None = None) -> None:
-    """ValueError where a task is not what its id says: the prompts changed, or their order did, since it was made.
+    """Refuse a task that is not what its id says: the prompts changed, or their order did, since it was made.
 
     Args:
         tasks: as stored.
         ids: what names the prompts now, as given to `make_tasks`.
+
+    Raises:
+        ValueError: a task whose id is not that of its prompt, completions and repeat.
+
+    Source: derived; checked by tests/test_label_store.py.
     """
     for task in tasks:
         p, i, j = task.pair

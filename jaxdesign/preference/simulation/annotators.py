@@ -29,6 +29,8 @@ class SimulatedAnnotators(NamedTuple):
         flip: probability that a preference is reversed, in [0, 1/2).
         tie: nu >= 0 of Davidson's model; a pair of equal reward is called a tie with probability nu / (2 + nu).
         skip: probability of giving no judgement, in [0, 1), whatever the pair.
+
+    Source: derived; checked by tests/test_simulated_annotators.py.
     """
 
     temperature: Float[Array, " a"]
@@ -48,6 +50,8 @@ def make_annotators(temperature: Any = 1.0, flip: Any = 0.0, tie: Any = 0.0, ski
 
     Raises:
         ValueError: values out of their range, lengths that differ.
+
+    Source: derived; checked by tests/test_simulated_annotators.py.
     """
     given = {"temperature": temperature, "flip": flip, "tie": tie, "skip": skip}
     arrays = {name: np.atleast_1d(np.asarray(value, dtype=np.float64)) for name, value in given.items()}
@@ -77,7 +81,7 @@ def choice_probabilities(
 ) -> Float[Array, "n 4"]:
     """Probability of each choice code (first, second, tie, skip), from the difference of hidden rewards.
 
-    With x = (r_i - r_j) / T, before flips and skips (Davidson 1970, written in halves of x so that it is symmetric):
+    With x = (r_i - r_j) / T, before flips and skips (Davidson's model, written in halves of x so that it is symmetric):
 
         P(first) = e^(x/2) / D,   P(second) = e^(-x/2) / D,   P(tie) = nu / D,   D = e^(x/2) + e^(-x/2) + nu
 
@@ -96,6 +100,9 @@ def choice_probabilities(
         TypeError: integer margins.
 
     Numerics: softmax of (x/2, -x/2, log nu), so nothing overflows at any margin.
+
+    Source: Davidson 1970, doi:10.1080/01621459.1970.10481082; flips and skips are derived; checked by
+    tests/test_simulated_annotators.py.
     """
     margins = jnp.asarray(_checks.as_float_array(margins, "margins"))
     return _choice_probabilities(margins.astype(_arrays.compute_dtype(margins.dtype)), annotators, who)
@@ -140,6 +147,8 @@ def simulate_labels(
     Raises:
         ValueError: pairs outside of the rewards, non-finite rewards of a pair, an annotator that does not exist, both
             who and shares, shapes that differ. Values are only looked at outside of jit.
+
+    Source: derived; checked by tests/test_simulated_annotators.py.
     """
     annotators = make_annotators() if annotators is None else annotators
     rewards = _checks.as_float_array(rewards, "rewards")

@@ -26,6 +26,8 @@ class HiddenReward:
         values: of words and punctuation marks; those not listed are worth nothing.
         best_length: characters liked best.
         length_cost: reward lost for every ten characters more or fewer.
+
+    Source: derived; checked by tests/test_corpus.py.
     """
 
     values: Mapping[str, float]
@@ -55,6 +57,8 @@ def random_reward(seed: int = 0, *, scale: float = 1.0) -> HiddenReward:
 
     Raises:
         TypeError, ValueError: a scale that is no positive number.
+
+    Source: derived; checked by tests/test_corpus.py.
     """
     scale = positive_finite(scale, "scale", "the standard deviation of a word's value")
     rng = np.random.default_rng([seed, 4])  # a stream that `grammar_corpus` does not use

@@ -48,6 +48,8 @@ class Corpus:
         kinds: what each asks for.
         laws: one tuple of laws per prompt. The words of different places differ, so that a text has one reading and
             its log-probability is the sum over places.
+
+    Source: derived; checked by tests/test_corpus.py.
     """
 
     prompts: tuple[str, ...]
@@ -55,7 +57,7 @@ class Corpus:
     laws: tuple[tuple[Law, ...], ...]
 
     def draw(self, rows: Sequence[int], seed: int) -> list[str]:
-        """One completion of each prompt in `rows` (repeat a row for several)."""
+        """One completion of each prompt in `rows` (repeat a row for several), drawn from `seed`; len(rows) texts."""
         rng = np.random.default_rng([seed, 3])
         return [
             "".join(law.words[rng.choice(len(law.words), p=law.probabilities)] for law in self.laws[row])
@@ -90,6 +92,8 @@ def grammar_corpus(prompts: int, *, seed: int = 0, shares: Mapping[str, float] =
 
     Raises:
         ValueError: unknown kinds, shares that are not positive, fewer than one prompt.
+
+    Source: derived; checked by tests/test_corpus.py.
     """
     unknown = set(shares) - set(SHARES)
     if unknown or not shares:

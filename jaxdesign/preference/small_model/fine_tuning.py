@@ -15,7 +15,12 @@ from jaxdesign.preference.small_model.training import Trained, train
 
 
 class Examples(NamedTuple):
-    """Prompts with one completion each, as tokens (`Tokeniser.encode_prompts`, `.encode_completions`)."""
+    """Prompts with one completion each, as tokens (`Tokeniser.encode_prompts`, `.encode_completions`).
+
+    Args:
+        prompts: (n, p) int32, padded on the left.
+        completions: (n, c) int32, padded on the right.
+    """
 
     prompts: Int[Array, "n p"]
     completions: Int[Array, "n c"]
@@ -30,7 +35,21 @@ def negative_log_likelihood(model: LanguageModel, examples: Examples) -> Float[A
 def fine_tuning_optimiser(
     learning_rate: float, steps: int, *, warm_up: float = 0.05, weight_decay: float = 0.0
 ) -> optax.GradientTransformation:
-    """Adam with clipped gradients, the rate rising over the first `warm_up` of the steps and falling as a cosine."""
+    """Adam with clipped gradients, the rate rising over the first `warm_up` of the steps and falling as a cosine.
+
+    Args:
+        learning_rate: the largest rate.
+        steps: how many there will be; the rate is 0 after them.
+        warm_up: share of the steps over which the rate rises.
+        weight_decay: of AdamW; 0 is Adam.
+
+    Returns:
+        An optax transformation; the same object for the same numbers, so that a training step compiles once.
+
+    Raises: nothing of its own; numbers that optax does not take are errors of optax.
+
+    Source: AdamW, arXiv 1711.05101; the cosine, arXiv 1608.03983; checked by tests/test_policy_training.py.
+    """
     rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, max(1, round(warm_up * steps)), max(2, steps))
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=weight_decay))
 
@@ -67,6 +86,8 @@ def fine_tune(
 
     Raises:
         TypeError, ValueError: as `train` and `sequence_log_probability`.
+
+    Source: derived; checked by tests/test_policy_training.py.
     """
     return train(
         model,

@@ -22,8 +22,11 @@ ROWS = 2_048  # sequences decoded side by side: bounds the memory of the cache, 
 class Samples(NamedTuple):
     """K completions of each of P prompts.
 
-    tokens end with END unless cut off and are padded on the right; lengths count END; log_probability is that of the
-    policy itself, tempered_log_probability that of the law the tokens were drawn from (equal at temperature 1).
+    Args:
+        tokens: (P, K, c) int32, ending with END unless cut off, padded on the right.
+        lengths: (P, K) tokens of each, END included.
+        log_probability: (P, K) float32, of the policy itself, nats.
+        tempered_log_probability: (P, K) of the law the tokens were drawn from (equal at temperature 1).
     """
 
     tokens: Int[Array, "p k c"]
@@ -72,6 +75,8 @@ def sample_completions(
     Numerics: log-probabilities equal `sequence_log_probability` up to float32 rounding, about 1e-6 per token.
     Complexity: one pass over each prompt, then one token of all K completions a step until all have ended; the cache
         holds 2 depth width floats a column for `ROWS` sequences.
+
+    Source: derived; checked by tests/test_policy_sampling.py.
     """
     temperature = positive_finite(temperature, "temperature", "what logits are divided by")
     if temperature < 1e-30:

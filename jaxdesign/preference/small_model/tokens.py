@@ -25,6 +25,8 @@ class Tokeniser:
     Raises:
         TypeError: an alphabet that is no string.
         ValueError: an empty alphabet or one with a character twice.
+
+    Source: derived; checked by tests/test_tokens.py.
     """
 
     alphabet: str

@@ -20,7 +20,13 @@ from jaxdesign.preference.small_model.language_model import LanguageModel
 
 
 class Trained(NamedTuple):
-    """A trained policy, the state of its optimiser, and the loss of every step's minibatch before the step."""
+    """A trained policy with what is needed to train it on.
+
+    Args:
+        model: the policy.
+        optimiser_state: of the optimiser, after the last step.
+        losses: (steps,) float32, of every step's minibatch before the step.
+    """
 
     model: LanguageModel
     optimiser_state: Any
@@ -67,6 +73,8 @@ def train(
     Raises:
         TypeError: an objective that cannot be hashed, trainable no list.
         ValueError: no data, steps or batch_size below 1, first_step below 0, a pattern that matches no parameter.
+
+    Source: derived; checked by tests/test_policy_training.py.
     """
     if not isinstance(objective, Hashable):
         raise TypeError(f"objective: {type(objective).__name__} cannot be hashed; use a function or a frozen dataclass")
@@ -154,6 +162,11 @@ class ProgressBar:
     Args:
         steps: how many there will be.
         label: what stands before the bar.
+
+    Raises:
+        ImportError: tqdm is not installed (pip install 'jaxdesign[preference]').
+
+    Source: derived; checked by tests/test_policy_training.py.
     """
 
     def __init__(self, steps: int, label: str = "training"):
