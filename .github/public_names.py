@@ -74,7 +74,7 @@ def _is_its_own(module, name: str, value) -> bool:
 
 
 def public_names() -> dict[str, list[str]]:
-    """Names by package; those of the rooms of `preference`, which `preference` has too, stand under their room."""
+    """Names by package; those of sub-packages of `preference` stand there only."""
     listed: dict[str, list[str]] = {package: [] for package in PACKAGES}
     for package in PACKAGES:
         for name in names_of(package):
@@ -114,7 +114,7 @@ def index() -> str:
             "",
             "Written by `python .github/public_names.py`; do not edit. *(preference)* after a name means that it needs",
             "`pip install 'jaxdesign[preference]'`, and so on. Names of `jaxdesign.preference.labels` and of the other",
-            "rooms of `preference` can be imported from `jaxdesign.preference` too.",
+            "sub-packages of `preference` can be imported from `jaxdesign.preference` too.",
         ],
     )
     for package, names in public_names().items():

@@ -35,7 +35,7 @@ class LabelCurve:
         gaps: rule -> (n, s) predicted policy gap tr(H A^-1) / (2 beta) of the same labels, in the unit of the reward.
         lower_bounds: (n,); no choice of so many whole labels has a smaller criterion.
 
-    Source: derived; checked by tests/test_value_of_labels.py.
+    Source: derived; checked by tests/test_label_curves.py.
     """
 
     totals: Float[np.ndarray, " n"]
@@ -117,7 +117,7 @@ def label_curve(
         ValueError: no totals, totals that do not rise, an unknown rule, beta not positive, and as `select_pairs`.
 
     Source: arXiv 2606.19607 (matching upper and lower bounds with this trace); checked by
-    tests/test_value_of_labels.py.
+    tests/test_label_curves.py.
     """
     totals = np.asarray(totals, dtype=np.float64)
     if totals.ndim != 1 or len(totals) == 0 or (np.diff(totals) <= 0).any():

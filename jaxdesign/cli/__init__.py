@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from jaxdesign.cli import cache
 from jaxdesign.cli.options import parser
-from jaxdesign.cli.words import told
+from jaxdesign.cli.words import message_of
 from jaxdesign.cli.writing import Writing
 
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None, *, writing: Writing | None = No
         SystemExit: options that cannot be read, and --help.
         Exception: what the command raised, where --traceback is among the options.
 
-    Source: derived; checked by tests/test_cli.py.
+    Source: derived; checked by tests/cli/test_cli.py.
     """
     chosen = parser().parse_args(arguments)
     try:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None, *, writing: Writing | None = No
     except (ValueError, TypeError, OSError, FloatingPointError, MemoryError) as error:
         if chosen.traceback:
             raise
-        print("jaxdesign: error:", told(error), file=sys.stderr)
+        print("jaxdesign: error:", message_of(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("jaxdesign: interrupted; nothing was written", file=sys.stderr)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxdesign.cli.words import told
+from jaxdesign.cli.words import message_of
 from jaxdesign.io.design_files import write_selection
 
 
@@ -26,11 +26,11 @@ def save(path: str, rows: Sequence[Mapping[str, Any]], report: Mapping[str, Any]
     try:
         return Saved(*write_selection(path, rows, report, overwrite), True)
     except OSError as error:
-        refused = told(error)
+        refused = message_of(error)
     try:
         found = _in_temporary_folder(Path(path).name, rows, report)
     except OSError as error:
-        _complain(f"{refused}; {told(error)}; the tasks follow on standard output")
+        _complain(f"{refused}; {message_of(error)}; the tasks follow on standard output")
         for row in rows:
             print(json.dumps(row))
         sys.stdout.flush()

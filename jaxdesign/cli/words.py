@@ -1,4 +1,4 @@
-"""What the command says: library messages in terms of its own options, shares cut, one and many told apart."""
+"""What the command says: library messages in terms of its own options, shares cut, singular and plural told apart."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OPTIONS = [
 ]
 
 
-def told(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """The message of an error on one line."""
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None:

@@ -23,7 +23,7 @@ class LogDet(ConvexCriterion):
     d log((t + S) / d).
 
     Source: Kiefer and Wolfowitz 1960, doi:10.4153/CJM-1960-030-4; with prior and caps derived; checked by
-    tests/test_criteria.py and against cvxpy by tests/test_reference.py.
+    tests/criteria/test_criteria.py and against cvxpy by tests/test_reference.py.
     """
 
     degree: ClassVar = 0

@@ -22,7 +22,7 @@ class Criterion(ConvexCriterion):
 
     The gap is S - sum_e b_e n_e (Frank-Wolfe), the efficiency NaN, and solvers stop on gap <= tol max(1, |value|).
 
-    Source: Frank and Wolfe 1956, doi:10.1002/nav.3800030109, for the gap; checked by tests/test_criteria.py.
+    Source: Frank and Wolfe 1956, doi:10.1002/nav.3800030109, for the gap; checked by tests/criteria/test_criteria.py.
     """
 
     function: Callable = field(metadata={"static": True})

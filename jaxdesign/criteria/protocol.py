@@ -14,7 +14,7 @@ Bounds by degree. Let f be the criterion, G = -grad f at A, and tr(G A(n')) <= l
                 f(A') >= f(A) - (linear - tr(G A))
 
 The first two are concavity of h = exp(-f / s) or 1 / f at A, h(A') <= tr(grad h A'), as h = tr(grad h A) by Euler's
-formula, written for f. Derived; checked by tests/test_new_criteria.py against cvxpy.
+formula, written for f. Derived; checked by tests/extensions/test_new_criteria.py against cvxpy.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from jaxdesign._linalg import gradient_factors, sandwich
 class Gains(Enum):
     """By which formula one more label, or a label moved from pair to pair, changes the criterion.
 
-    Source: derived; checked by tests/test_greedy.py and tests/test_exchange.py.
+    Source: derived; checked by tests/exact/test_greedy.py and tests/exact/test_exchange.py.
     """
 
     LOG_DET = "log(1 + c z^T A^-1 z), the determinant lemma"
@@ -47,7 +47,7 @@ class Gains(Enum):
 class CriterionLike(Protocol):
     """The six methods that every criterion has; see `ConvexCriterion`, whose defaults give all but the first.
 
-    Source: derived; checked by tests/test_criteria.py.
+    Source: derived; checked by tests/criteria/test_criteria.py.
     """
 
     def value(self, information: Float[Array, "*r d d"]) -> Float[Array, ""]:
@@ -114,7 +114,7 @@ class ConvexCriterion:
         target: H, where the criterion is tr(H A^-1).
         family: True for the largest of several criteria, of which every mixture gives a bound (`WorstCase`).
 
-    Source: bounds are derived in the module's text; checked by tests/test_new_criteria.py against cvxpy.
+    Source: bounds are derived in the module's text; checked by tests/extensions/test_new_criteria.py against cvxpy.
     """
 
     degree: ClassVar[int | None] = None
@@ -189,7 +189,7 @@ class ConvexCriterion:
         """ValueError where the criterion is not made for features of dimension `dim` and this number of `draws`."""
 
     def in_basis(self, basis: Float[Array, "d d"], unit: Any = 1.0) -> Any:
-        """The criterion, over `unit` and up to a constant, of features phi B, B = `basis`: A' = B^T A B, H' = B^T H B."""
+        """The criterion, over `unit` and up to a constant, of features phi B, B the `basis`: A' = B^T A B."""
         return InBasis(self, jnp.linalg.inv(basis).T, jnp.asarray(unit, basis.dtype))
 
     def in_units(self, exponents: Any) -> Any:

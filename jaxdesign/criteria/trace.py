@@ -35,8 +35,8 @@ class Trace(ConvexCriterion):
 
     Numerics: everything is computed from a root K K^T = H, found in units in which H has a unit diagonal.
 
-    Source: arXiv 2606.19607 for the target H; the bound is derived; checked by tests/test_criteria.py and against cvxpy
-    by tests/test_reference.py.
+    Source: arXiv 2606.19607 for the target H; the bound is derived; checked by tests/criteria/test_criteria.py and
+    against cvxpy by tests/test_reference.py.
     """
 
     degree: ClassVar = -1

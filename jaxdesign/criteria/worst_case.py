@@ -55,7 +55,8 @@ class WorstCase(ConvexCriterion):
         ValueError: no target, targets of different sizes, not symmetric, indefinite, not finite; scales or a mixture
             of other names or number, or not positive.
 
-    Source: bound and smoothing are derived in `jaxdesign.criteria.worst_case`; checked by tests/test_worst_case.py.
+    Source: bound and smoothing are derived in `jaxdesign.criteria.worst_case`; checked by
+    tests/criteria/test_worst_case.py.
     """
 
     degree: ClassVar = -1

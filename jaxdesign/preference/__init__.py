@@ -1,9 +1,9 @@
 """The preference side: labels, annotators, losses, policies and rounds, from a design to a better policy and back.
 
-`__all__` names what a label team needs. The rest is in the rooms `labels`, `fit`, `features`, `small_model` and
-`simulation` and in the files `losses`, `log_linear` and `targets`; every name of theirs can be imported from here too.
-Files load on first use, so that the parts that need flax, optax or orbax (the extra `preference`) cost nothing to those
-who do not touch them.
+`__all__` names what a label team needs. The rest is in the sub-packages `labels`, `fit`, `features`, `small_model` and
+`simulation` and in the modules `losses`, `log_linear` and `targets`; every name of theirs can be imported from here
+too. Files load on first use, so that the parts that need flax, optax or orbax (the extra `preference`) cost nothing to
+those who do not touch them.
 """
 
 from typing import TYPE_CHECKING

@@ -36,7 +36,7 @@ def log_policy(
     Raises:
         ValueError: theta or reference of another shape.
 
-    Source: derived; checked by tests/test_log_linear.py.
+    Source: derived; checked by tests/preference/test_log_linear.py.
     """
     pool, theta, reference = _arrays.replicated((pool, jnp.asarray(theta), reference))
     _checks.same_shape(theta.shape[-1:], (pool.dim,), "theta", "in its last axis, one number per feature")
@@ -89,7 +89,7 @@ def kl_divergence(log_p: Float[Array, "*n p k"], log_q: Float[Array, "*n p k"]) 
 
     Raises: nothing of its own; shapes that do not broadcast are errors of JAX.
 
-    Source: derived; checked by tests/test_log_linear.py.
+    Source: derived; checked by tests/preference/test_log_linear.py.
     """
     exists = log_p != -jnp.inf
     terms = jnp.where(exists, jnp.exp(log_p) * (jnp.where(exists, log_p, 0) - jnp.where(exists, log_q, 0)), 0)
@@ -112,7 +112,7 @@ def policy_value(
 
     Raises: nothing of its own; shapes that do not broadcast are errors of JAX.
 
-    Source: arXiv 2305.18290, equation 3; derived; checked by tests/test_log_linear.py.
+    Source: arXiv 2305.18290, equation 3; derived; checked by tests/preference/test_log_linear.py.
     """
     exists = log_pi != -jnp.inf
     reward = jnp.sum(jnp.where(exists, jnp.exp(log_pi) * jnp.where(exists, rewards, 0), 0), axis=-1)
@@ -132,7 +132,7 @@ def policy_gap(log_pi: Float[Array, "*n p k"], log_best: Float[Array, "p k"], be
 
     Raises: nothing of its own; shapes that do not broadcast are errors of JAX.
 
-    Source: arXiv 2606.19607; checked by tests/test_log_linear.py.
+    Source: arXiv 2606.19607; checked by tests/preference/test_log_linear.py.
     """
     return beta * kl_divergence(log_pi, log_best)
 
@@ -152,7 +152,7 @@ def tabular_pool(prompts: int, completions: int) -> CompletionPool:
     Raises:
         ValueError: P or K below 1, as `CompletionPool`.
 
-    Source: derived; checked by tests/test_log_linear.py.
+    Source: derived; checked by tests/preference/test_log_linear.py.
     """
     rows = np.eye(prompts * completions, dtype=np.float32)
     return CompletionPool(rows.reshape(prompts, completions, prompts * completions))

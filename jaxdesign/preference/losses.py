@@ -237,7 +237,7 @@ def importance_weighted_dpo_loss(
     Returns: (n,), one loss per pair.
     Raises: TypeError for integers; ValueError for shapes that differ, parameters out of range.
     Source: derived from arXiv 2602.12180, where the law of sampling is part of the objective; checked by
-    tests/test_losses.py.
+    tests/preference/test_losses.py.
     """
     loss = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
     return _parameter(weights, "weights", "at least 0", loss) * loss
@@ -293,17 +293,17 @@ def weighted_mean(losses: N, weights: N | None = None) -> Float[Array, ""]:
     """sum_n w_n l_n / sum_n w_n: weights are normalised by their sum, so that their scale does not matter.
 
     They are divided by the largest in their own precision before they are cast to that of the losses: NumPy float64
-    weights of e^-700 or e^700 are as good as any. Traced weights have the range of their dtype.
-    Padding has weight 0; a loss of NaN there does not change the value, but it does change gradients, so give padding
-    finite log-probabilities (0 will do). Total weight 0 is an error outside of jit; inside it gives
-    0 with gradient 0, so that an empty batch changes nothing.
+    weights of e^-700 or e^700 are as good as any. Traced weights have the range of their dtype. Padding has weight 0; a
+    loss of NaN there does not change the value, but it does change gradients, so give padding finite log-probabilities
+    (0 will do). Total weight 0 is an error outside of jit; inside it gives 0 with gradient 0, so that an empty batch
+    changes nothing.
 
     Args:
         losses: (n,).
         weights: (n,) of at least 0, None for all 1.
     Returns: scalar, accumulated in float32 (float64 for float64 losses).
     Raises: ValueError for shapes that differ, negative or non-finite weights, and total weight 0.
-    Source: derived; checked by tests/test_losses.py.
+    Source: derived; checked by tests/preference/test_losses.py.
     """
     (losses,) = _log_probs(losses=losses)
     weights = jnp.ones_like(losses) if weights is None else weights

@@ -61,7 +61,7 @@ class RoundPlan:
         ValueError: totals that are no positive whole numbers, a prior that is not positive definite, a budget whose
             per_pair is neither 1 nor None, other values out of range.
 
-    Source: derived; checked by tests/test_rounds.py.
+    Source: derived; checked by tests/preference/test_rounds.py.
     """
 
     totals: tuple[int, ...]
@@ -151,7 +151,7 @@ def run_rounds(
         ValueError: a store of another pool (its features, mask, flips or ids differ) or of other totals; more labels
             than pairs that may be asked about; records of other tasks; and as `select_pairs`.
 
-    Source: derived; checked by tests/test_rounds.py (kills included).
+    Source: derived; checked by tests/preference/test_rounds.py (kills included).
     """
     deployment = pool if deployment is None else deployment
     _check_room(pool, plan)
@@ -209,7 +209,8 @@ def next_batch(
     Raises:
         TypeError, ValueError: as `fit_posterior`, `posterior_draws`, `posterior_targets` and `select_pairs`.
 
-    Source: derived from arXiv 2606.19607 (its criterion, averaged over the posterior); checked by tests/test_rounds.py.
+    Source: derived from arXiv 2606.19607 (its criterion, averaged over the posterior); checked by
+    tests/preference/test_rounds.py.
     """
     deployment = pool if deployment is None else deployment
     ridge = np.asarray(prior, np.float64)

@@ -102,7 +102,8 @@ def effective_sample_size(pool: CompletionPool, log_weights: Float[Array, "p k"]
     Raises:
         ValueError: log_weights of another shape.
 
-    Source: Kish 1965, Survey Sampling, the design effect of unequal weights; checked by tests/test_policy_targets.py.
+    Source: Kish 1965, Survey Sampling, the design effect of unequal weights; checked by
+    tests/preference/test_policy_targets.py.
     """
     pool, log_weights = _arrays.replicated((pool, log_weights))
     squares = jnp.sum(completion_shares(pool, log_weights) ** 2, axis=1)
@@ -137,7 +138,7 @@ def sampled_target(
             A UserWarning says how many are, where it is half or fewer.
 
     Numerics: float32 products (float64 for float64 features), whatever the units of the features.
-    Source: arXiv 2606.19607 for H; the weighted form is derived; checked by tests/test_policy_targets.py.
+    Source: arXiv 2606.19607 for H; the weighted form is derived; checked by tests/preference/test_policy_targets.py.
     """
     pool = _arrays.replicated(pool)
     mask = np.asarray(pool.mask)
@@ -146,13 +147,13 @@ def sampled_target(
         shares = completion_shares(pool, jnp.asarray(log_weights, jnp.float64))
         effective = np.asarray(effective_sample_size(pool, jnp.asarray(log_weights, jnp.float64)))
         # sum over k of w (1 - w), the second factor as the sum of the others: nothing cancels
-        spare = np.asarray(jnp.sum(shares * _others(shares), axis=1))
+        pair_mass = np.asarray(jnp.sum(shares * _others(shares), axis=1))
     usable = mask.sum(axis=1) >= 2
     if not usable.any():
         raise ValueError("pool: no prompt with two completions, so no covariance; sample at least two a prompt")
     _check_effective(effective[usable], least_effective)
-    usable &= spare > 1e-6  # below, float32 rounding would be most of the covariance
-    factors = np.where(usable, 1 / np.where(usable, spare, 1.0), 0.0) / max(usable.sum(), 1)
+    usable &= pair_mass > 1e-6  # below, float32 rounding would be most of the covariance
+    factors = np.where(usable, 1 / np.where(usable, pair_mass, 1.0), 0.0) / max(usable.sum(), 1)
     pool, unit = in_unit_columns(pool)
     dtype = _arrays.compute_dtype(pool.features.dtype)
     matrix = _jitted_mixture(pool, np.asarray(shares, dtype), np.asarray(factors, dtype))
@@ -192,7 +193,7 @@ def deployment_target(
     Raises:
         ValueError: as in `sampled_target`, or a basis of another dimension.
 
-    Source: arXiv 2606.19607 for H; the change of basis is derived; checked by tests/test_policy_targets.py.
+    Source: arXiv 2606.19607 for H; the change of basis is derived; checked by tests/preference/test_policy_targets.py.
     """
     target = sampled_target(deployment, log_weights, least_effective=least_effective)
     if basis is None:

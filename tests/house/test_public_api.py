@@ -128,6 +128,8 @@ def test_importing_the_preference_package_needs_no_extras():
         ("flax", "import jaxdesign.preference as pf; pf.LanguageModel", "jaxdesign.preference.LanguageModel"),
         ("optax", "from jaxdesign.preference import Checkpoint", "jaxdesign.preference.Checkpoint"),
         ("tqdm", "from jaxdesign.preference import ProgressBar; ProgressBar(3)", "ProgressBar"),
+        ("orbax", "from jaxdesign.preference import restore_checkpoint; restore_checkpoint('.')", "restore_checkpoint"),
+        ("flax", "from jaxdesign.preference import split_model; split_model(1, len)", "split_model"),
     ],
 )
 def test_without_the_extra_it_is_said_what_to_install(missing, statement, what):
@@ -296,7 +298,7 @@ def test_no_file_imports_itself_by_a_detour():
     list(graphlib.TopologicalSorter(arrows).static_order())  # raises where there is a circle
 
 
-# why a file may have more than 350 lines
+# why a file may have more than 250 lines beside its docstrings
 LONG = {
     "preference/fit/reliability.py": "one fit: the model, its starts, the iteration and its standard errors",
     "preference/labels/store.py": "one class, whose methods share the file on disk",
@@ -306,8 +308,15 @@ LONG = {
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_files_stay_short_and_open_with_what_they_are_for(file):
     text = file.read_text()
-    assert ast.get_docstring(ast.parse(text)), "no docstring"
-    assert len(text.splitlines()) <= (400 if str(file.relative_to(PACKAGE)) in LONG else 350)
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree), "no docstring"
+    told = [
+        node.body[0].end_lineno - node.body[0].lineno + 1
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node)
+    ]
+    assert len(text.splitlines()) <= 400
+    assert len(text.splitlines()) - sum(told) <= (300 if str(file.relative_to(PACKAGE)) in LONG else 250)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))

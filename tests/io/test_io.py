@@ -428,7 +428,8 @@ def test_texts_that_do_not_fit_are_named(pool, message):
 def test_what_is_written_reads_back(tmp_path, pool, labels):
     rows = selection_rows(PAIRS, np.array(labels), pool)
     paths = write_selection(tmp_path / "pairs.jsonl", rows, {"seed": 7})
-    assert paths == (tmp_path / "pairs.jsonl", tmp_path / "pairs.json")
+    assert paths == (tmp_path / "pairs.jsonl", report_path(tmp_path / "pairs.jsonl"))
+    assert paths[1] == tmp_path / "pairs.json"
     assert [json.loads(line) for line in paths[0].read_text(encoding="utf-8").splitlines()] == rows
     write_selection(tmp_path / "table.csv", rows, {"seed": 7})
     with open(tmp_path / "table.csv", encoding="utf-8", newline="") as file:

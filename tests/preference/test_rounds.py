@@ -21,7 +21,7 @@ from jaxdesign.preference.labels.labels import as_labels
 from jaxdesign.preference.labels.store import LabelStore
 from jaxdesign.preference.labels.task_files import read_answers, write_tasks
 from jaxdesign.preference.labels.tasks import answered
-from jaxdesign.preference.rounds import RoundPlan, run_rounds
+from jaxdesign.preference.rounds import RoundPlan, next_batch, run_rounds
 from jaxdesign.preference.simulation.annotators import simulate_labels
 
 RNG = np.random.default_rng(0)
@@ -155,6 +155,14 @@ def test_posterior_is_the_prior_without_labels_and_draws_have_its_covariance():
     draws = posterior_draws(skew, 40_000, 0)
     np.testing.assert_allclose(draws.mean(0), TRUTH, atol=0.03)
     np.testing.assert_allclose(np.cov(draws.T), np.linalg.inv(skew.information), atol=0.03)
+
+
+def test_without_labels_a_batch_is_the_trace_design_of_the_reference_policy():
+    budget, prior = jd.Budget(6, per_pair=1), 0.5 * np.eye(3)
+    target = posterior_targets(POOL, np.zeros(3), 2.0)
+    expected = jd.select_pairs(POOL, jd.Trace(target), budget, prior=prior, seed=4)
+    found = next_batch(POOL, budget, as_labels(np.zeros((0, 3), int), np.zeros(0, int)), 0.5, 2.0, seed=4)
+    np.testing.assert_array_equal(found.pairs, expected.pairs)
 
 
 def test_completions_the_reference_never_gives_do_not_count():

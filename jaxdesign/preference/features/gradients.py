@@ -64,7 +64,7 @@ def projected_gradients(
     Complexity: one gradient and 2 N + 32 D^2 flops an example; signs are made once per microbatch.
 
     Source: arXiv 2606.19607 (features of a log-linear policy); the projection is derived; checked by
-    tests/test_gradient_features.py.
+    tests/preference/features/test_gradient_features.py.
     """
     dimension = checked_dimension(dimension)
     return _rows(log_probability, params, examples, parameters, microbatch, mesh, dimension, key)
@@ -90,7 +90,8 @@ def gradient_rows(
     Raises:
         TypeError, ValueError: as in `projected_gradients`.
 
-    Source: arXiv 2606.19607 (features of a log-linear policy); checked by tests/test_gradient_features.py.
+    Source: arXiv 2606.19607 (features of a log-linear policy); checked by
+    tests/preference/features/test_gradient_features.py.
     """
     return _rows(log_probability, params, examples, parameters, microbatch, mesh, None, None)
 
@@ -136,7 +137,7 @@ def parameter_paths(params: Any) -> list[str]:
 
     Raises: nothing.
 
-    Source: derived; checked by tests/test_gradient_features.py.
+    Source: derived; checked by tests/preference/features/test_gradient_features.py.
     """
     found = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
     inner = jax.tree_util.GetAttrKey("value")

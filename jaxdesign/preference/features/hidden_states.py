@@ -48,7 +48,8 @@ def last_hidden_states(
         TypeError: tokens or lengths no integers. ValueError: wrong shapes, lengths outside of 1 to T (not checked
             inside of jit), or hidden that does not return one row per token.
 
-    Source: arXiv 2606.19607, which designs on such states; checked by tests/test_hidden_features.py.
+    Source: arXiv 2606.19607, which designs on such states; checked by
+    tests/preference/features/test_hidden_features.py.
     """
     for name, value in (("tokens", tokens), ("lengths", lengths)):
         if not jnp.issubdtype(jnp.result_type(value), jnp.integer):

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from jaxdesign.preference._extras import needed_for
+
 
 @dataclass(frozen=True)
 class PolicyFunction:
@@ -48,9 +50,10 @@ def split_model(model: Any, log_probability: Callable[[Any, Any], Any]) -> tuple
         TypeError: model is no NNX module.
         ImportError: flax is not installed (pip install 'jaxdesign[preference]').
 
-    Source: derived; checked by tests/test_gradient_features.py.
+    Source: derived; checked by tests/preference/features/test_gradient_features.py.
     """
-    from flax import nnx
+    with needed_for("split_model"):
+        from flax import nnx
 
     if not isinstance(model, nnx.Module):
         raise TypeError(f"model: expected a flax.nnx.Module, found {type(model).__name__}")

@@ -49,7 +49,8 @@ def gradient_pool(
     Raises:
         ValueError, TypeError: as in `projected_gradients` and `CompletionPool`, or arrays that do not fit together.
 
-    Source: arXiv 2606.19607 (features of a log-linear policy); checked by tests/test_model_features.py.
+    Source: arXiv 2606.19607 (features of a log-linear policy); checked by
+    tests/preference/features/test_model_features.py.
     """
     examples = completed(prompts, completions)
     function, params = split_model(model, _log_probability)
@@ -79,7 +80,7 @@ def hidden_pool(
     Raises:
         ValueError, TypeError: as in `last_hidden_states` and `CompletionPool`, or arrays that do not fit together.
 
-    Source: arXiv 2606.19607, which designs on such states; checked by tests/test_model_features.py.
+    Source: arXiv 2606.19607, which designs on such states; checked by tests/preference/features/test_model_features.py.
     """
     examples = completed(prompts, completions)
     function, params = split_model(model, _hidden)

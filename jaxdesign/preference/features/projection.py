@@ -49,7 +49,7 @@ def project(tree: Any, dimension: int, key: Key[Array, ""]) -> Float[Array, " d"
     Complexity: 2 N + 2 C D flops; scratch 2 C numbers, 512 D signs at a time, and N / 8 bytes of packed signs.
     Source: folding with random signs is the count sketch (Charikar, Chen and Farach-Colton 2002,
     doi:10.1007/3-540-45465-9_59), dense signs are Achlioptas 2003, doi:10.1016/S0022-0000(03)00025-4; the variance of
-    their composition is derived; checked by tests/test_projection.py.
+    their composition is derived; checked by tests/preference/features/test_projection.py.
     """
     leaves = jax.tree.leaves(tree)
     if not leaves:

@@ -8,7 +8,7 @@ exactly this maximum likelihood (arXiv 2305.18290, 2606.19607); beta only names 
 Units do not matter: columns are brought to about unit information by powers of two, the search runs there, and the
 rank is judged at unit diagonal. With flips log p is no longer concave in u, and there may be several local maxima: the
 search then starts from several places (`_starts`) and the best end is kept, which finds a better maximum than one
-start does (tests/test_bradley_terry.py) but is no proof that there is no other.
+start does (tests/preference/fit/test_bradley_terry.py) but is no proof that there is no other.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def fit_bradley_terry(
     above 0 or traced. Traceable; vmap over wins to fit many repetitions of the same labels.
 
     Source: Bradley and Terry 1952, doi:10.2307/2334029; as DPO of a log-linear policy, arXiv 2305.18290 and 2606.19607;
-    the search is derived; checked by tests/test_bradley_terry.py.
+    the search is derived; checked by tests/preference/fit/test_bradley_terry.py.
     """
     flips = _arrays.is_traced(flip) or bool(np.any(np.asarray(flip) > 0))
     if _arrays.is_traced(differences, wins, counts, prior, flip, start):
@@ -227,17 +227,17 @@ def _ascend(labels, start, tol, max_steps, *, concave) -> _State:
         gradient = _slope(state.margins, wins, counts, flip) @ z - prior @ state.parameter
         _, inverse_factor = cholesky_and_inverse(_information(labels, state.margins))
         if not concave:
-            bend = _bend(state.margins, wins, counts, flip)
-            _, exact = cholesky_and_inverse(prior + sparse_information(z, bend))
+            curvature = _curvature(state.margins, wins, counts, flip)
+            _, exact = cholesky_and_inverse(prior + sparse_information(z, curvature))
             inverse_factor = jnp.where(jnp.all(jnp.isfinite(exact)), exact, inverse_factor)
         step = inverse_factor.T @ (inverse_factor @ gradient)
         along = z @ step
         lengths = jnp.asarray(STEPS, z.dtype)
-        straight, bent = state.parameter @ prior @ step, step @ prior @ step
+        linear, quadratic = state.parameter @ prior @ step, step @ prior @ step
         gains = jax.vmap(lambda t: _log_likelihood(state.margins + t * along, wins, counts, flip))(lengths)
-        gains = gains - lengths * straight - lengths**2 * bent / 2
-        slack = 8 * jnp.finfo(z.dtype).eps * jnp.max(jnp.abs(gains))
-        length = lengths[jnp.argmax(gains >= jnp.max(gains) - slack)]  # the longest as good as the best to rounding
+        gains = gains - lengths * linear - lengths**2 * quadratic / 2
+        rounding = 8 * jnp.finfo(z.dtype).eps * jnp.max(jnp.abs(gains))
+        length = lengths[jnp.argmax(gains >= jnp.max(gains) - rounding)]  # the longest as good as the best to rounding
         change = length * jnp.max(jnp.abs(along), initial=0)
         fine = jnp.all(jnp.isfinite(step)) & jnp.all(jnp.isfinite(along))
         return _State(
@@ -293,7 +293,7 @@ def _slope(margins, wins, counts, flip):
     return wins * up - (counts - wins) * down
 
 
-def _bend(margins, wins, counts, flip):
+def _curvature(margins, wins, counts, flip):
     """-d^2 log likelihood / d u^2 of each row, from p'' = -tanh(u/2) p'; may be negative where labels flip."""
     up, down = _rates(margins, flip)
     turn = jnp.tanh(margins / 2)

@@ -5,8 +5,8 @@ to j with probability sigma(z . w + s b_k), or its reverse with the label's flip
 of margins: between completions that are equally good the first one wins with probability sigma(b_k). For the fit s is
 one more feature per annotator, so this is `fit_bradley_terry` in d + A dimensions. An order drawn by chance
 (`swap_seed` of `make_tasks`) makes s nearly orthogonal to the differences z; where all labels are shown in one order, b
-is told from w only as far as the z differ among themselves. Derived; checked by tests/test_position_bias.py. An
-order effect of this form: Davidson and Beaver 1977, doi:10.2307/2529467.
+is told apart from w only as far as the z differ among themselves. Derived; checked by
+tests/preference/fit/test_position_bias.py. An order effect of this form: Davidson and Beaver 1977, doi:10.2307/2529467.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ def estimate_position_bias(
 
     Raises:
         TypeError: swapped that are no booleans.
-        ValueError: labels that are none of this pool, no judgement at all, other shapes, values out of range.
+        ValueError: labels of pairs outside of this pool, no judgement at all, other shapes, values out of range.
 
     Complexity: one `fit_bradley_terry` of n rows in d + A dimensions.
 
     Source: Davidson and Beaver 1977, doi:10.2307/2529467 (order effects); the errors are derived; checked by
-    tests/test_position_bias.py.
+    tests/preference/fit/test_position_bias.py.
     """
     check_labels(labels, pool)
     pairs, choices, who = (np.asarray(a) for a in labels)
@@ -82,7 +82,7 @@ def estimate_position_bias(
         _checks.same_shape(flip.shape, choices.shape, "flip", "a number, or (n,) with one per label")
     judged = choices != SKIP
     if not judged.any():
-        raise ValueError("labels: none is a judgement (all are skips, or there are none); a bias needs some")
+        raise ValueError("labels: no judgement found (all are skips, or there is no label); a bias needs some")
     prior = np.asarray(prior, np.float64)
     prior = _checks.symmetric_psd(prior if prior.ndim else prior * np.eye(pool.dim), pool.dim, "prior")
     found, column = np.unique(who[judged], return_inverse=True)
@@ -92,13 +92,13 @@ def estimate_position_bias(
     order = np.where(swapped[judged], -1.0, 1.0)[:, None] * (column[:, None] == np.arange(len(found)))
     d, a = pool.dim, len(found)
     both = np.block([[prior, np.zeros((d, a))], [np.zeros((a, d)), bias_prior * np.eye(a)]])
-    room = _arrays.power_of_two(len(z)) - len(z)  # few shapes are ever compiled
+    padding = _arrays.power_of_two(len(z)) - len(z)  # few shapes are ever compiled
     fit = fit_bradley_terry(
-        np.pad(np.concatenate([z, order], axis=1), ((0, room), (0, 0))),
-        np.pad(wins, (0, room)),
-        np.pad(np.ones(len(z)), (0, room)),
+        np.pad(np.concatenate([z, order], axis=1), ((0, padding), (0, 0))),
+        np.pad(wins, (0, padding)),
+        np.pad(np.ones(len(z)), (0, padding)),
         prior=both,
-        flip=np.pad(flip[judged], (0, room)) if flip.ndim else flip,
+        flip=np.pad(flip[judged], (0, padding)) if flip.ndim else flip,
     )
     parameter, information, converged = np.asarray(fit.parameter), np.asarray(fit.information), bool(fit.converged)
     own, shared = information[d:, d:], information[:d, d:]

@@ -49,7 +49,7 @@ def fit_posterior(pool: CompletionPool, labels: Labels, prior: Any) -> Posterior
     Raises:
         ValueError: labels of pairs that do not exist, a prior that is no precision matrix.
 
-    Source: Laplace's approximation, as in arXiv 2606.19607; checked by tests/test_posterior.py.
+    Source: Laplace's approximation; checked by tests/preference/fit/test_posterior.py.
     """
     check_labels(labels, pool)
     prior = np.asarray(prior, np.float64)
@@ -57,9 +57,9 @@ def fit_posterior(pool: CompletionPool, labels: Labels, prior: Any) -> Posterior
     pairs, wins, counts = counted(labels)
     if not len(pairs):
         return Posterior(np.zeros(pool.dim), prior, True)
-    room = _arrays.power_of_two(len(pairs)) - len(pairs)
-    pairs = np.concatenate([pairs, np.repeat(pairs[:1], room, axis=0)])
-    wins, counts = np.pad(wins, (0, room)), np.pad(counts, (0, room))
+    padding = _arrays.power_of_two(len(pairs)) - len(pairs)
+    pairs = np.concatenate([pairs, np.repeat(pairs[:1], padding, axis=0)])
+    wins, counts = np.pad(wins, (0, padding)), np.pad(counts, (0, padding))
     with _arrays.float64():
         differences = np.asarray(pair_differences(pool, pairs))
         flip = pair_flips(pool, pairs)
@@ -82,7 +82,7 @@ def posterior_draws(posterior: Posterior, number: int, seed: int) -> Float[np.nd
         ValueError: number below 1, or information that is singular at unit diagonal (condition above 1e12; a prior
             makes it regular).
 
-    Source: derived; checked by tests/test_posterior.py.
+    Source: derived; checked by tests/preference/fit/test_posterior.py.
     """
     if number < 1:
         raise ValueError(f"number={number}: at least one draw is needed")
@@ -110,7 +110,7 @@ def scored_pool(pool: CompletionPool, parameters: Float[np.ndarray, "*r d"]) -> 
     Raises:
         ValueError: parameters or scores that are not finite.
 
-    Source: derived; checked by tests/test_posterior.py.
+    Source: derived; checked by tests/preference/fit/test_posterior.py.
     """
     parameters, mask = np.asarray(parameters, np.float64), np.asarray(pool.mask)
     _finite(parameters, "parameters")
@@ -144,7 +144,8 @@ def posterior_targets(
         ValueError: parameters / beta not finite, beta not positive, reference of another shape, NaN or inf, or -inf for
             a whole prompt.
 
-    Source: arXiv 2606.19607 (H at the policy that a reward leads to); checked by tests/test_posterior.py.
+    Source: arXiv 2606.19607 (H at the policy that a reward leads to); checked by
+    tests/preference/fit/test_posterior.py.
     """
     beta = _checks.positive_finite(beta, "beta", "the strength of the policy's KL term")
     with np.errstate(over="ignore"):
@@ -178,7 +179,7 @@ def predicted_gap(posterior: Posterior, target: Float[np.ndarray, "d d"], beta: 
     Raises:
         ValueError: beta not positive; a target of another shape, not finite or not positive semidefinite.
 
-    Source: arXiv 2606.19607; checked by tests/test_predicted_gap.py.
+    Source: arXiv 2606.19607; checked by tests/preference/test_predicted_gap.py.
     """
     beta = _checks.positive_finite(beta, "beta", "the strength of the policy's KL term")
     target = _checks.symmetric_psd(np.asarray(target, np.float64), len(posterior.information), "target")

@@ -71,7 +71,7 @@ def fit_reference(
     Numerics: moments and eigenvectors in float64 on the features as stored.
     Complexity: P K d^2 + d^3.
 
-    Source: arXiv 2606.19607, here centred within the prompt; checked by tests/test_reference_fit.py.
+    Source: arXiv 2606.19607, here centred within the prompt; checked by tests/preference/fit/test_reference_fit.py.
     """
     if isinstance(dimension, bool) or not hasattr(dimension, "__index__"):
         raise TypeError(f"dimension={dimension!r}: must be an integer, found {type(dimension).__name__}")
@@ -116,7 +116,7 @@ def mapped(pool: CompletionPool, fit: ReferenceFit) -> CompletionPool:
     Raises:
         ValueError: a pool of another dimension.
 
-    Source: arXiv 2606.19607; checked by tests/test_reference_fit.py.
+    Source: arXiv 2606.19607; checked by tests/preference/fit/test_reference_fit.py.
     """
     return in_basis(pool, fit.basis)
 
@@ -137,7 +137,7 @@ def reference_target(pool: CompletionPool, fit: ReferenceFit) -> Float[Array, "k
     Raises:
         ValueError: a pool of another dimension, one that has not been mapped for instance.
 
-    Source: arXiv 2606.19607; checked by tests/test_reference_fit.py.
+    Source: arXiv 2606.19607; checked by tests/preference/fit/test_reference_fit.py.
     """
     if pool.dim != len(fit.theta):
         raise ValueError(f"pool: dimension {pool.dim} found; expected {len(fit.theta)}, that of mapped(pool, fit)")

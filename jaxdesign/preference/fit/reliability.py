@@ -8,11 +8,11 @@ reverse with probability 1 - eta_k. With p_i the model's probability of label i 
 
 Identifiability: (w, eta) and (-w, 1 - eta) give every label the same probability, so the data cannot tell a crowd that
 is right from one that is always wrong; the start, eta = 0.9, settles it in favour of the majority. An annotator whose
-eta then comes out below 1/2 is adversarial: their labels are informative turned round and harmful as they are. eta = 1
+eta then comes out below 1/2 is adversarial: their labels are informative when reversed and harmful as they are. eta = 1
 is a fixed point of the E-step whatever the labels say, so no start may be there.
 
-How well eta is known is told by its posterior, not by a curvature, which is none at the ends. With pseudo-labels (a, b)
-the prior density is prop. to eta^a (1 - eta)^b, flat at (0, 0). Given w, the posterior of annotator k is
+The uncertainty of eta is that of its posterior, not of a curvature, which is no guide at 0 and 1. With pseudo-labels
+(a, b) the prior density is prop. to eta^a (1 - eta)^b, flat at (0, 0). Given w, the posterior of annotator k is
 
     p(eta_k) prop. to eta_k^a (1 - eta_k)^b prod_i [eta_k p_i + (1 - eta_k)(1 - p_i)]           over the labels i of k
 
@@ -106,17 +106,17 @@ def estimate_reliability(
         Reliability.
 
     Raises:
-        ValueError: labels that are none of this pool, no judgement at all, parameters out of range.
+        ValueError: labels of pairs outside of this pool, no judgement at all, parameters out of range.
 
     Complexity: a few Newton steps of `fit_bradley_terry` per EM step, all in one compiled loop, in float64; then 200
     passes over the rows (pair, annotator) for the posteriors.
 
-    Source: RE-PO, arXiv 2509.24159; posteriors of eta are derived; checked by tests/test_reliability.py.
+    Source: RE-PO, arXiv 2509.24159; posteriors of eta are derived; checked by tests/preference/fit/test_reliability.py.
     """
     check_labels(labels, pool, annotators)
     pairs, choices, who = (np.asarray(a) for a in labels)
     if not (choices != SKIP).any():
-        raise ValueError("labels: none is a judgement (all are skips, or there are none); reliability needs some")
+        raise ValueError("labels: no judgement found (all are skips, or there is no label); reliability needs some")
     if annotators is not None and (isinstance(annotators, bool) or not isinstance(annotators, int | np.integer)):
         raise TypeError(f"annotators={annotators!r}: must be an integer, how many there are")
     found, who = np.unique(who, return_inverse=True)
@@ -130,14 +130,14 @@ def estimate_reliability(
     unique, row_pair = np.unique(rows[:, :3], axis=0, return_inverse=True)
     prior = np.asarray(prior, np.float64)
     prior = _checks.symmetric_psd(prior if prior.ndim else prior * np.eye(pool.dim), pool.dim, "prior")
-    room, rest = (_arrays.power_of_two(len(a)) - len(a) for a in (unique, rows))
-    filled = np.pad(unique.astype(np.int32), ((0, room), (0, 0)), mode="edge")
+    padding, row_padding = (_arrays.power_of_two(len(a)) - len(a) for a in (unique, rows))
+    filled = np.pad(unique.astype(np.int32), ((0, padding), (0, 0)), mode="edge")
     z = np.asarray(pair_differences(pool, filled), np.float64)
     with _arrays.float64():
         given = (
             jnp.asarray(z),
-            *(np.pad(a, (0, rest)) for a in (row_pair.ravel(), rows[:, 3])),
-            np.pad(seen.astype(np.float64), ((0, rest), (0, 0))),  # padding is nobody's label
+            *(np.pad(a, (0, row_padding)) for a in (row_pair.ravel(), rows[:, 3])),
+            np.pad(seen.astype(np.float64), ((0, row_padding), (0, 0))),  # padding is nobody's label
             prior,
             pseudo,
             start,
@@ -188,7 +188,7 @@ def flip_of(eta: Any, largest: float = LARGEST_FLIP) -> Float[np.ndarray, " a"]:
     Raises:
         ValueError: largest outside of [0, 1/2).
 
-    Source: derived; checked by tests/test_reliability.py.
+    Source: derived; checked by tests/preference/fit/test_reliability.py.
     """
     if not 0 <= largest < 0.5:
         raise ValueError(f"largest={largest:g}: must be in [0, 1/2); at 1/2 a label carries no information")
@@ -210,7 +210,7 @@ def reliable_annotators(eta: Any, *, largest: float = LARGEST_FLIP, **options) -
     Raises:
         ValueError: as `flip_of` and `Annotators`.
 
-    Source: derived; checked by tests/test_reliability.py.
+    Source: derived; checked by tests/preference/fit/test_reliability.py.
     """
     return Annotators(flip=flip_of(eta, largest), **options)
 
@@ -232,7 +232,7 @@ def with_estimated_flip(
     Raises:
         ValueError: shares that are negative or all 0, and as `flip_of`.
 
-    Source: derived; checked by tests/test_reliability.py.
+    Source: derived; checked by tests/preference/fit/test_reliability.py.
     """
     flip = flip_of(eta, largest)
     shares = np.ones(flip.shape) if shares is None else np.asarray(shares, np.float64)

@@ -27,7 +27,7 @@ class Labels(NamedTuple):
         choices: (n,) int8, FIRST = 0 (i preferred), SECOND = 1 (j preferred), TIE = 2, SKIP = 3.
         annotators: (n,) int32, who gave the label, from 0.
 
-    Source: derived; checked by tests/test_labels.py.
+    Source: derived; checked by tests/preference/labels/test_labels.py.
     """
 
     pairs: Int[Array, "n 3"]
@@ -51,7 +51,7 @@ def as_labels(pairs: Any, choices: Any, annotators: Any = 0, *, pool: Completion
         TypeError: anything but integers.
         ValueError: shapes that differ, codes that do not exist, pairs that are no pair (of the pool).
 
-    Source: derived; checked by tests/test_labels.py.
+    Source: derived; checked by tests/preference/labels/test_labels.py.
     """
     pairs = _integers(pairs, "labels.pairs")
     if pairs.size == 0:
@@ -63,7 +63,7 @@ def as_labels(pairs: Any, choices: Any, annotators: Any = 0, *, pool: Completion
 
 
 def check_labels(labels: Labels, pool: CompletionPool | None = None, annotators: int | None = None) -> None:
-    """Refuse what is no label, naming the first that is none.
+    """Refuse invalid labels, naming the first.
 
     Args:
         labels: concrete labels.
@@ -75,7 +75,7 @@ def check_labels(labels: Labels, pool: CompletionPool | None = None, annotators:
         ValueError: shapes that differ, codes that do not exist, pairs that are no pair (of the pool), an annotator
             that does not exist.
 
-    Source: derived; checked by tests/test_labels.py.
+    Source: derived; checked by tests/preference/labels/test_labels.py.
     """
     pairs, choices, who = (_integers(a, f"labels.{n}") for n, a in zip(Labels._fields, labels, strict=True))
     if pairs.ndim != 2 or pairs.shape[1] != 3:
@@ -110,7 +110,7 @@ def concatenated(*parts: Labels) -> Labels:
     Raises:
         TypeError: traced labels, as inside of jit.
 
-    Source: derived; checked by tests/test_labels.py.
+    Source: derived; checked by tests/preference/labels/test_labels.py.
     """
     _concrete(parts, "labels")
     if not parts:
@@ -134,10 +134,10 @@ def counted(labels: Labels) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, "
 
     Raises:
         TypeError: traced labels.
-        TypeError, ValueError: labels that are none (`check_labels`).
+        TypeError, ValueError: invalid labels (`check_labels`).
 
     Source: Bradley and Terry 1952, doi:10.2307/2334029; ties, Davidson 1970, doi:10.1080/01621459.1970.10481082;
-    checked by tests/test_labels.py.
+    checked by tests/preference/labels/test_labels.py.
     """
     pairs, _, wins, counts = counted_by_annotator(labels._replace(annotators=np.zeros(len(labels.choices), np.int32)))
     return pairs, wins, counts
@@ -156,9 +156,9 @@ def counted_by_annotator(
 
     Raises:
         TypeError: traced labels.
-        TypeError, ValueError: labels that are none (`check_labels`).
+        TypeError, ValueError: invalid labels (`check_labels`).
 
-    Source: derived; checked by tests/test_labels.py.
+    Source: derived; checked by tests/preference/labels/test_labels.py.
     """
     if _arrays.is_traced(labels):
         raise TypeError("labels: counting has results of data-dependent shape; call it outside of jit")

@@ -38,11 +38,11 @@ def write_preferences(
         Number of rows.
 
     Raises:
-        TypeError, ValueError: labels that are none, or of completions without a text; another suffix.
+        TypeError, ValueError: invalid labels (`check_labels`), or of completions without a text; another suffix.
         FileExistsError: the file exists with something else in it.
         FileNotFoundError: its folder does not.
 
-    Source: derived; checked by tests/test_label_files.py.
+    Source: derived; checked by tests/preference/labels/test_label_files.py.
     """
     check_labels(labels)
     rows = []

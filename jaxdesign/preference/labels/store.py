@@ -4,7 +4,7 @@
     folder/round-000003.json    the tasks of a round, written to a temporary name and renamed
     folder/lock                 held (flock) while something is written; the system frees it when its holder dies
 
-A kill in the middle of a write leaves a last line that is cut short: a label nobody was told is stored. Readers pass
+A kill in the middle of a write leaves a last line that is cut short: that label was never acknowledged. Readers pass
 it over, the next writer cuts it off. A last line that lacks only its newline is a label, and gets it with the next one.
 Several processes and threads may write; each looks at what the others have appended before it writes, so a label is
 refused the second time whoever stored it first. A file that was moved, removed or exchanged under a store is an error
@@ -47,7 +47,7 @@ class LabelStore:
 
     Every method raises ValueError where labels.jsonl is no longer the file it was.
 
-    Source: derived; checked by tests/test_label_store.py, which kills writers at every step.
+    Source: derived; checked by tests/preference/labels/test_label_store.py, which kills writers at every step.
     """
 
     def __init__(self, path: str | os.PathLike, *, wait: float = 30.0):
@@ -306,7 +306,7 @@ class LabelStore:
                 if not self._is_in_place(descriptor):
                     raise self._changed("was moved or removed while it was written to")
             except BaseException:
-                os.ftruncate(descriptor, start)  # the caller is told that nothing was stored
+                os.ftruncate(descriptor, start)  # the caller learns that nothing was stored
                 raise
         finally:
             os.close(descriptor)

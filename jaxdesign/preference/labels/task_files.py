@@ -20,7 +20,7 @@ from jaxdesign.preference.labels.tasks import LETTER, LabelRecord, Task, annotat
 COLUMNS = ("task_id", "prompt", "response_a", "response_b", "annotator")
 NEEDED = ("task_id", "choice")
 WORDS = {"a": 0, "b": 1, "tie": 2, "skip": 3}  # codes where the task was shown in the order of its pair
-TOLD = 50  # faults of a file that a message lists
+LISTED = 50  # faults of a file that a message lists
 
 
 def write_tasks(
@@ -51,7 +51,7 @@ def write_tasks(
         FileExistsError: the file exists with something else in it.
         FileNotFoundError: its folder does not.
 
-    Source: derived; checked by tests/test_label_files.py.
+    Source: derived; checked by tests/preference/labels/test_label_files.py.
     """
     path, rows = Path(path), []
     names = None if annotators is None else list(_checked_names(annotators))
@@ -95,7 +95,7 @@ def read_answers(
             another annotator; a task that the same annotator has answered before. And, whatever `on_fault`, for a file
             in another encoding, without its columns, or with other separators.
 
-    Source: derived; checked by tests/test_label_files.py.
+    Source: derived; checked by tests/preference/labels/test_label_files.py.
     """
     path = Path(path)
     known = {task.task_id: task for task in tasks}
@@ -115,7 +115,7 @@ def read_answers(
         else:
             records.append(record)
     if on_fault is None and faults:
-        raise ValueError(_all_told(faults, len(records)))
+        raise ValueError(_summarised(faults, len(records)))
     for fault in faults:
         on_fault(fault)
     return records
@@ -155,12 +155,12 @@ def _plain(word: Any) -> str:
     return str(word).strip().lower().removesuffix(".0")
 
 
-def _all_told(faults: list[str], good: int) -> str:
+def _summarised(faults: list[str], good: int) -> str:
     if len(faults) == 1 and not good:
         return faults[0]
-    more = [f"and {len(faults) - TOLD} more"] if len(faults) > TOLD else []
-    last = f"({len(faults)} such row(s); to have the other {good}, pass on_fault, which is told of each)"
-    return "\n".join([*faults[:TOLD], *more, last])
+    more = [f"and {len(faults) - LISTED} more"] if len(faults) > LISTED else []
+    last = f"({len(faults)} such row(s); to have the other {good}, pass on_fault, which is called with each)"
+    return "\n".join([*faults[:LISTED], *more, last])
 
 
 def _record(row: dict | str, known: dict, names: dict | None, vocabulary: dict) -> LabelRecord:

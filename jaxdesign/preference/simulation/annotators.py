@@ -30,7 +30,7 @@ class SimulatedAnnotators(NamedTuple):
         tie: nu >= 0 of Davidson's model; a pair of equal reward is called a tie with probability nu / (2 + nu).
         skip: probability of giving no judgement, in [0, 1), whatever the pair.
 
-    Source: derived; checked by tests/test_simulated_annotators.py.
+    Source: derived; checked by tests/preference/simulation/test_simulated_annotators.py.
     """
 
     temperature: Float[Array, " a"]
@@ -51,7 +51,7 @@ def make_annotators(temperature: Any = 1.0, flip: Any = 0.0, tie: Any = 0.0, ski
     Raises:
         ValueError: values out of their range, lengths that differ.
 
-    Source: derived; checked by tests/test_simulated_annotators.py.
+    Source: derived; checked by tests/preference/simulation/test_simulated_annotators.py.
     """
     given = {"temperature": temperature, "flip": flip, "tie": tie, "skip": skip}
     arrays = {name: np.atleast_1d(np.asarray(value, dtype=np.float64)) for name, value in given.items()}
@@ -102,7 +102,7 @@ def choice_probabilities(
     Numerics: softmax of (x/2, -x/2, log nu), so nothing overflows at any margin.
 
     Source: Davidson 1970, doi:10.1080/01621459.1970.10481082; flips and skips are derived; checked by
-    tests/test_simulated_annotators.py.
+    tests/preference/simulation/test_simulated_annotators.py.
     """
     margins = jnp.asarray(_checks.as_float_array(margins, "margins"))
     return _choice_probabilities(margins.astype(_arrays.compute_dtype(margins.dtype)), annotators, who)
@@ -148,7 +148,7 @@ def simulate_labels(
         ValueError: pairs outside of the rewards, non-finite rewards of a pair, an annotator that does not exist, both
             who and shares, shapes that differ. Values are only looked at outside of jit.
 
-    Source: derived; checked by tests/test_simulated_annotators.py.
+    Source: derived; checked by tests/preference/simulation/test_simulated_annotators.py.
     """
     annotators = make_annotators() if annotators is None else annotators
     rewards = _checks.as_float_array(rewards, "rewards")

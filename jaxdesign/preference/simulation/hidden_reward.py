@@ -1,4 +1,4 @@
-"""A hidden reward on texts: values of words, a taste for a length, a style. Annotators are simulated from it."""
+"""A hidden reward on texts: values of words, a preferred length, a style. Annotators are simulated from it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class HiddenReward:
         best_length: characters liked best.
         length_cost: reward lost for every ten characters more or fewer.
 
-    Source: derived; checked by tests/test_corpus.py.
+    Source: derived; checked by tests/preference/small_model/test_corpus.py.
     """
 
     values: Mapping[str, float]
@@ -58,7 +58,7 @@ def random_reward(seed: int = 0, *, scale: float = 1.0) -> HiddenReward:
     Raises:
         TypeError, ValueError: a scale that is no positive number.
 
-    Source: derived; checked by tests/test_corpus.py.
+    Source: derived; checked by tests/preference/small_model/test_corpus.py.
     """
     scale = positive_finite(scale, "scale", "the standard deviation of a word's value")
     rng = np.random.default_rng([seed, 4])  # a stream that `grammar_corpus` does not use

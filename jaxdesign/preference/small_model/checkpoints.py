@@ -66,7 +66,7 @@ def save_checkpoint(
         TypeError: no LanguageModel, a step that is no integer.
         ImportError: orbax is not installed (pip install 'jaxdesign[preference]').
 
-    Source: derived; checked by tests/test_checkpoints.py.
+    Source: derived; checked by tests/preference/small_model/test_checkpoints.py.
     """
     if not isinstance(model, LanguageModel):
         raise TypeError(f"model: expected a LanguageModel, found {type(model).__name__}")
@@ -123,7 +123,7 @@ def restore_checkpoint(
             that keeps others; two that keep the same, such as Adam at two rates, cannot be told apart).
         ImportError: orbax is not installed (pip install 'jaxdesign[preference]').
 
-    Source: derived; checked by tests/test_checkpoints.py.
+    Source: derived; checked by tests/preference/small_model/test_checkpoints.py.
     """
     with needed_for("restore_checkpoint"):
         import orbax.checkpoint

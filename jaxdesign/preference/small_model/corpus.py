@@ -49,7 +49,7 @@ class Corpus:
         laws: one tuple of laws per prompt. The words of different places differ, so that a text has one reading and
             its log-probability is the sum over places.
 
-    Source: derived; checked by tests/test_corpus.py.
+    Source: derived; checked by tests/preference/small_model/test_corpus.py.
     """
 
     prompts: tuple[str, ...]
@@ -93,7 +93,7 @@ def grammar_corpus(prompts: int, *, seed: int = 0, shares: Mapping[str, float] =
     Raises:
         ValueError: unknown kinds, shares that are not positive, fewer than one prompt.
 
-    Source: derived; checked by tests/test_corpus.py.
+    Source: derived; checked by tests/preference/small_model/test_corpus.py.
     """
     unknown = set(shares) - set(SHARES)
     if unknown or not shares:

@@ -76,9 +76,9 @@ def preferred_pairs(prompts: Int[Array, "p columns"], completions: Int[Array, "p
         PreferredPairs, in the order of the labels, the second halves of ties at the end.
 
     Raises:
-        ValueError: labels that are none, or of prompts or completions that are not there.
+        ValueError: labels that are invalid (`check_labels`), or of prompts or completions that are not there.
 
-    Source: derived; checked by tests/test_policy_training.py.
+    Source: derived; checked by tests/preference/small_model/test_policy_training.py.
     """
     prompts, completions = np.asarray(prompts), np.asarray(completions)
     check_labels(labels)
@@ -140,7 +140,7 @@ def train_on_pairs(
     Raises:
         TypeError, ValueError: as `train`, `sequence_log_probability` and the loss.
 
-    Source: arXiv 2305.18290 for the loss of DPO; checked by tests/test_policy_training.py.
+    Source: arXiv 2305.18290 for the loss of DPO; checked by tests/preference/small_model/test_policy_training.py.
     """
     size = len(pairs.weights)
     if not size:
@@ -184,7 +184,7 @@ def compiled_log_probability(
     Raises:
         ValueError: no sequences, tokens that are none of the model's, more columns than its positions.
 
-    Source: derived; checked by tests/test_policy_training.py.
+    Source: derived; checked by tests/preference/small_model/test_policy_training.py.
     """
     prompts, completions = jnp.asarray(prompts), jnp.asarray(completions)
     check_tokens(model.config, prompts, "prompts")

@@ -48,7 +48,8 @@ def fine_tuning_optimiser(
 
     Raises: nothing of its own; numbers that optax does not take are errors of optax.
 
-    Source: AdamW, arXiv 1711.05101; the cosine, arXiv 1608.03983; checked by tests/test_policy_training.py.
+    Source: AdamW, arXiv 1711.05101; the cosine, arXiv 1608.03983; checked by
+    tests/preference/small_model/test_policy_training.py.
     """
     rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, max(1, round(warm_up * steps)), max(2, steps))
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=weight_decay))
@@ -87,7 +88,7 @@ def fine_tune(
     Raises:
         TypeError, ValueError: as `train` and `sequence_log_probability`.
 
-    Source: derived; checked by tests/test_policy_training.py.
+    Source: derived; checked by tests/preference/small_model/test_policy_training.py.
     """
     return train(
         model,

@@ -30,7 +30,7 @@ class LanguageModelConfig:
     Raises:
         TypeError, ValueError: a size that is no integer or below 1, heads that do not divide width.
 
-    Source: derived; checked by tests/test_language_model.py.
+    Source: derived; checked by tests/preference/small_model/test_language_model.py.
     """
 
     characters: int
@@ -137,7 +137,8 @@ class LanguageModel(nnx.Module):
         config: its shape.
         rngs: Flax random streams, `nnx.Rngs(seed)`.
 
-    Source: Vaswani et al. 2017, arXiv 1706.03762, with pre-norm blocks; checked by tests/test_language_model.py.
+    Source: Vaswani et al. 2017, arXiv 1706.03762, with pre-norm blocks; checked by
+    tests/preference/small_model/test_language_model.py.
     """
 
     def __init__(self, config: LanguageModelConfig, *, rngs: nnx.Rngs):
@@ -174,9 +175,9 @@ class LanguageModel(nnx.Module):
         """Logits (b, outputs) after the last of `prompts`, padded on the left, and a cache of `columns` columns."""
         exists = prompts != self.config.pad
         hidden, seen = self._stream(prompts, exists)
-        room = [(0, 0), (0, columns - prompts.shape[1])]
-        wider = jax.tree.map(lambda array: jnp.pad(array, [*room, (0, 0), (0, 0)]), seen)
-        return self.logits(hidden[:, -1]), Cache(wider, jnp.pad(exists, room))
+        padding = [(0, 0), (0, columns - prompts.shape[1])]
+        wider = jax.tree.map(lambda array: jnp.pad(array, [*padding, (0, 0), (0, 0)]), seen)
+        return self.logits(hidden[:, -1]), Cache(wider, jnp.pad(exists, padding))
 
     def extend(self, tokens: Int[Array, " b"], cache: Cache, column) -> tuple[Float[Array, "b outputs"], Cache]:
         """Logits (b, outputs) after one more of `tokens` each, and `cache` with it written at `column`."""
@@ -229,7 +230,7 @@ def token_log_probabilities(
     Raises:
         ValueError: other shapes than these, or more columns than the model has positions for.
 
-    Source: derived; checked by tests/test_language_model.py.
+    Source: derived; checked by tests/preference/small_model/test_language_model.py.
     """
     log_law = jax.nn.log_softmax(token_logits(model, prompts, completions), axis=-1)
     exists = completions != model.config.pad
@@ -255,7 +256,7 @@ def sequence_log_probability(
 
     Numerics: float32; the error of a sum over c tokens is about c times 1e-7 of the largest logit. Traceable.
 
-    Source: derived; checked by tests/test_language_model.py.
+    Source: derived; checked by tests/preference/small_model/test_language_model.py.
     """
     return jnp.sum(token_log_probabilities(model, prompts, completions), axis=-1)
 

@@ -55,7 +55,8 @@ def sampled_policy_value(
         prompts: (P, columns) tokens.
         rewards_of: tokens (P, K, length) to rewards (P, K).
         beta: price of KL, positive.
-        key: JAX random key. Use one for several policies: their samples are correlated, so differences are exacter.
+        key: JAX random key. Use one for several policies: their samples are correlated, so differences have less
+            variance.
         completions: K fresh samples of each prompt, at temperature 1.
         length: columns of a completion.
 
@@ -65,7 +66,8 @@ def sampled_policy_value(
     Raises:
         TypeError, ValueError: beta not positive, rewards of another shape or not finite, and as `sample_completions`.
 
-    Source: J as in arXiv 2305.18290, equation 3; the estimate is derived; checked by tests/test_sampled_value.py.
+    Source: J as in arXiv 2305.18290, equation 3; the estimate is derived; checked by
+    tests/preference/small_model/test_sampled_value.py.
     """
     beta = positive_finite(beta, "beta", "the price of KL")
     tokens = sample_completions(model, prompts, key, completions=completions, length=length).tokens
@@ -100,7 +102,7 @@ def sequence_divergence(
     Raises:
         ValueError: configurations that differ.
 
-    Source: derived; checked by tests/test_sampled_value.py.
+    Source: derived; checked by tests/preference/small_model/test_sampled_value.py.
     """
     if model.config != reference.config:
         raise ValueError(f"reference: {reference.config} found; model has {model.config}, and they must agree")

@@ -76,7 +76,7 @@ def sample_completions(
     Complexity: one pass over each prompt, then one token of all K completions a step until all have ended; the cache
         holds 2 depth width floats a column for `ROWS` sequences.
 
-    Source: derived; checked by tests/test_policy_sampling.py.
+    Source: derived; checked by tests/preference/small_model/test_policy_sampling.py.
     """
     temperature = positive_finite(temperature, "temperature", "what logits are divided by")
     if temperature < 1e-30:

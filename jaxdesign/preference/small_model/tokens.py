@@ -26,7 +26,7 @@ class Tokeniser:
         TypeError: an alphabet that is no string.
         ValueError: an empty alphabet or one with a character twice.
 
-    Source: derived; checked by tests/test_tokens.py.
+    Source: derived; checked by tests/preference/small_model/test_tokens.py.
     """
 
     alphabet: str

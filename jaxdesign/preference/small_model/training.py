@@ -74,7 +74,7 @@ def train(
         TypeError: an objective that cannot be hashed, trainable no list.
         ValueError: no data, steps or batch_size below 1, first_step below 0, a pattern that matches no parameter.
 
-    Source: derived; checked by tests/test_policy_training.py.
+    Source: derived; checked by tests/preference/small_model/test_policy_training.py.
     """
     if not isinstance(objective, Hashable):
         raise TypeError(f"objective: {type(objective).__name__} cannot be hashed; use a function or a frozen dataclass")
@@ -166,7 +166,7 @@ class ProgressBar:
     Raises:
         ImportError: tqdm is not installed (pip install 'jaxdesign[preference]').
 
-    Source: derived; checked by tests/test_policy_training.py.
+    Source: derived; checked by tests/preference/small_model/test_policy_training.py.
     """
 
     def __init__(self, steps: int, label: str = "training"):

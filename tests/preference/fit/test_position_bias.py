@@ -131,7 +131,7 @@ def test_what_cannot_be_told_apart_is_not_converged():
         ({"prior": -1.0}, ValueError, "prior"),
         ({"flip": 0.5}, ValueError, "flip"),
         ({"flip": [0.1]}, ValueError, r"flip: shape \(1,\)"),
-        ({"labels": as_labels([(0, 0, 1)] * 2, [SKIP] * 2)}, ValueError, "none is a judgement"),
+        ({"labels": as_labels([(0, 0, 1)] * 2, [SKIP] * 2)}, ValueError, "no judgement found"),
         ({"labels": as_labels([(9, 0, 1)] * 2, [FIRST] * 2)}, ValueError, "the pool has 1 prompts"),
     ],
 )

@@ -428,7 +428,7 @@ def test_bad_parameters_are_refused(options, words):
 
 
 def test_other_refusals():
-    with pytest.raises(ValueError, match="none is a judgement"):
+    with pytest.raises(ValueError, match="no judgement found"):
         estimate_reliability(a_pool(), as_labels([(0, 0, 1)], [SKIP]))
     with pytest.raises(ValueError, match="the pool has 30 prompts"):
         estimate_reliability(a_pool(), as_labels([(30, 0, 1)], [FIRST]))

@@ -167,7 +167,7 @@ def test_all_faults_are_told_at_once_and_the_good_rows_kept_where_that_is_asked_
         read_answers(path, TASKS)
     *lines, last = str(told.value).splitlines()
     assert [line.split(":")[0] for line in lines] == [f"back.csv, line {line}" for line in (5, 10, 22)]
-    assert last == "(3 such row(s); to have the other 27, pass on_fault, which is told of each)"
+    assert last == "(3 such row(s); to have the other 27, pass on_fault, which is called with each)"
     faults = []
     records = read_answers(path, TASKS, on_fault=faults.append)
     kept = [task.task_id for n, task in enumerate(TASKS) if n not in (3, 8, 20)]
