@@ -23,6 +23,7 @@ from jaxdesign.io import (
     featurise,
     read_completions,
     read_features,
+    report_path,
     selection_rows,
     task_rows,
     with_texts,

@@ -217,7 +217,7 @@ def test_the_hessian_of_flipped_labels_is_that_of_their_likelihood():
         loss = jax.grad(lambda u: -bradley_terry._log_likelihood(u, wins, jnp.full(13, 3.0), flip))
         np.testing.assert_allclose(bradley_terry._slope(u, wins, 3.0, flip), -loss(u), atol=1e-12)
         bend = jax.jvp(loss, (u,), (jnp.ones(13),))[1]
-        np.testing.assert_allclose(bradley_terry._bend(u, wins, 3.0, flip), bend, atol=1e-12)
+        np.testing.assert_allclose(bradley_terry._curvature(u, wins, 3.0, flip), bend, atol=1e-12)
 
 
 @pytest.mark.slow
