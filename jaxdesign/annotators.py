@@ -40,6 +40,8 @@ class Annotators:
 
     Raises:
         ValueError: lengths that differ, no annotator, costs or limits that are negative or NaN. The pool checks flips.
+
+    Source: derived (one copy of every prompt for each annotator); checked by tests/budget/test_decided.py.
     """
 
     flip: Any

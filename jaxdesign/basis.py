@@ -33,6 +33,8 @@ def restrict_to_range(pool: CompletionPool, rtol: float = 1e-10) -> tuple[Comple
 
     Raises:
         ValueError: all completions of every prompt are identical, so the range is empty; rtol outside [0, 1).
+
+    Source: derived; checked by tests/test_pool.py.
     """
     _checks.concrete("restrict_to_range", pool)
     if not 0 <= rtol < 1:

@@ -15,7 +15,10 @@ from jaxtyping import Float, Int
 
 
 class Status(Enum):
-    """Reason a design was returned; `str(status)` is the sentence."""
+    """Reason a design was returned; `str(status)` is the sentence.
+
+    Source: derived; checked by tests/solvers/test_protocol.py.
+    """
 
     CERTIFIED = "Certified: the relative gap is at most tol."
     EVALUATED = "Evaluated: the certificate of the given allocation; nothing was optimised."
@@ -41,10 +44,13 @@ class Status(Enum):
 class Certificate(NamedTuple):
     """How close an allocation is to the best one, as Python floats.
 
-    value is the criterion at the allocation, lower_bound a number that no allowed allocation can go below (from
-    `select_pairs`, which chooses whole labels: no allowed allocation of whole labels),
-    gap = value - lower_bound, efficiency in [0, 1]: exp(-gap / d) for LogDet, lower_bound / value for Trace, 0 where
-    nothing is proven, NaN for a criterion without such a formula. Relative gap = 1 - efficiency.
+    Args:
+        value: the criterion at the allocation.
+        lower_bound: a number that no allowed allocation can go below (from `select_pairs`, which chooses whole labels:
+            no allowed allocation of whole labels).
+        gap: value - lower_bound.
+        efficiency: in [0, 1]: exp(-gap / d) for LogDet, lower_bound / value for Trace, 0 where nothing is proven, NaN
+            for a criterion without such a formula. Relative gap = 1 - efficiency.
     """
 
     value: float
@@ -60,7 +66,15 @@ class Certificate(NamedTuple):
 
 
 class TraceRow(NamedTuple):
-    """State of a solver after one pricing pass."""
+    """State of a solver after one pricing pass.
+
+    Args:
+        passes: pricing passes made so far.
+        value: the criterion.
+        lower_bound: the best one known.
+        gap: value - lower_bound.
+        seconds: since the solver was called.
+    """
 
     passes: int
     value: float
@@ -73,13 +87,19 @@ class TraceRow(NamedTuple):
 class Design:
     """An allocation of labels to pairs with its certificate.
 
-    pairs: (S, 3) int32 rows (prompt, i, j), i < j, sorted; they index the arrays the pool was made from.
-    labels: (S,) float64, summing to the budget's total; whole numbers from `select_pairs`.
-    certificate, status: how good it is and why the solver stopped. passes: pricing passes made; trace: one row each.
-    skipped_prompts: prompts with fewer than two completions, which no design can use.
-    report: what `select_pairs` tells about its candidates; empty otherwise.
-    annotators: (S,) int32, who labels each pair, where the design was made for `Annotators`; else None. A pair that
-        several of them label then has several rows.
+    Args:
+        pairs: (S, 3) int32 rows (prompt, i, j), i < j, sorted; they index the arrays the pool was made from.
+        labels: (S,) float64, summing to the budget's total; whole numbers from `select_pairs`.
+        certificate: how close it is to the best allowed one.
+        status: why the solver stopped.
+        passes: pricing passes made.
+        trace: one `TraceRow` for each of them.
+        skipped_prompts: number of prompts with fewer than two completions, which no design can use.
+        report: what `select_pairs` says about its candidates; empty otherwise.
+        annotators: (S,) int32, who labels each pair, where the design was made for `Annotators`; else None. A pair that
+            several of them label then has several rows.
+
+    Source: derived; checked by tests/solvers/test_protocol.py.
     """
 
     pairs: Int[np.ndarray, "s 3"]

@@ -96,7 +96,8 @@ def pair_information(pool: CompletionPool, weights: Float[Array, "p k k"]) -> Fl
 
     Numerics: features centred within prompts, products at full precision (`lax.Precision.HIGHEST`).
     Complexity: 2 P K d^2 + 2 P K^2 d floating-point operations for each draw, scratch bounded by the chunk.
-    Source: the graph-Laplacian identity sum_{i<j} w z z^T = Phi^T L Phi; checked pair by pair in the tests.
+    Source: the graph-Laplacian identity sum_{i<j} w z z^T = Phi^T L Phi; checked by tests/test_information.py, pair by
+    pair.
     """
     shape = (pool.num_prompts, pool.completions, pool.completions)
     _checks.same_shape(jnp.shape(weights), shape, "weights", "(P, K, K), symmetric")
@@ -133,7 +134,7 @@ def pair_sensitivities(pool: CompletionPool, G: Float[Array, "*r d d"]) -> Float
     Numerics: Gram form on centred features at full precision; relative error about 1e-6 on large entries in float32,
     larger on entries far below the largest.
     Complexity: 2 P K d^2 + 2 P K^2 d floating-point operations for each draw.
-    Source: Q_ii + Q_jj - 2 Q_ij; checked pair by pair in the tests.
+    Source: Q_ii + Q_jj - 2 Q_ij; checked by tests/test_information.py, pair by pair.
     """
     pool, G = _arrays.replicated((pool, G))
     dims = (pool.dim, pool.dim)
@@ -179,8 +180,17 @@ def _chunk_label_information(scores: Float[Array, "p *r k"] | None, dtype, flip)
 def pair_differences(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[Array, "s d"]:
     """z = phi_pi - phi_pj of a sparse list of pairs (p, i, j), gathered from the stored features.
 
-    Float32 (float64 for float64 features, or inside a float64 scope: there the difference of the stored values is
-    exact). Traceable; indices are not checked.
+    Args:
+        pool: the pool.
+        pairs: (S, 3) integers (p, i, j); not checked.
+
+    Returns:
+        (S, d) float32 (float64 for float64 features, or inside a float64 scope: there the difference of the stored
+        values is exact). Traceable.
+
+    Raises: nothing of its own.
+
+    Source: derived; checked by tests/test_information.py.
     """
     dtype = np.promote_types(_arrays.compute_dtype(pool.features.dtype), jnp.result_type(float))
     pool, pairs = _arrays.replicated((pool, pairs))
@@ -189,7 +199,7 @@ def pair_differences(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[Ar
 
 
 def label_information(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[Array, "*r s"]:
-    """Fisher information of one label of each pair: sigma'(u_pi - u_pj), 1/4 without scores, less by flip noise.
+    """Fisher information of one label of each pair: sigma'(u_pi - u_pj), 1/4 without scores, reduced by label noise.
 
     Args:
         pool: its scores give the margins, its flips the noise (see `margin_information`).
@@ -200,6 +210,9 @@ def label_information(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[A
 
     Raises:
         ValueError: pairs that are not (S, 3) or point outside of the pool (checked outside of jit only).
+
+    Source: Bradley and Terry 1952, doi:10.2307/2334029, with flips derived; checked by tests/test_information.py and
+    tests/test_flips.py.
     """
     check_pairs(pool, pairs)
     pool, pairs = _arrays.replicated((pool, pairs))
@@ -242,6 +255,8 @@ def held_information(pool: CompletionPool, pairs: Any, labels: Any = None) -> Fl
     Raises:
         TypeError: a traced pool, pairs or labels.
         ValueError: pairs outside of the pool, labels of another length, negative or not finite.
+
+    Source: derived; checked by tests/test_pool.py.
     """
     _checks.concrete("held_information", pool, pairs, labels)
     pool, pairs = _arrays.replicated(pool), np.asarray(pairs)

@@ -31,7 +31,7 @@ def policy_target(pool: CompletionPool, log_weights: Float[Array, "p k"] | None 
 
     Numerics: accumulated in units of the largest centred feature, so that only the result has to be in the range of its
     dtype: float32 ends at entries of 1.2e-38, below which they are 0, and 3.4e38. `second_moment` has no such end.
-    Source: arXiv 2606.19607; the expected policy gap is (beta/2) tr(H F^-1).
+    Source: arXiv 2606.19607; the expected policy gap is (beta/2) tr(H F^-1); checked by tests/test_information.py.
     """
     shape = (pool.num_prompts, pool.completions)
     if log_weights is None:
@@ -88,8 +88,16 @@ def second_moment(pool: CompletionPool) -> Float[np.ndarray, "d d"]:
 
     For pools without masked slots it equals `policy_target(pool)`. Accumulated in float64 whatever the stored dtype.
 
+    Args:
+        pool: the pool, concrete.
+
+    Returns:
+        (d, d) float64 NumPy.
+
     Raises:
         TypeError: a traced pool: the result is a NumPy array.
+
+    Source: derived; checked by tests/test_information.py.
     """
     _checks.concrete("second_moment", pool)
     arrays = _arrays.replicated((pool.features, pool.mask))

@@ -38,6 +38,8 @@ class Budget:
         ValueError: total not positive and finite, a cap below 1 or NaN, a limit with more than one axis, a cost that is
             negative, without a spend limit or of another shape, rows of pairs that differ in length, a total or a cap
             that is not a multiple of labels_per_task.
+
+    Source: derived; checked by tests/budget/test_budget.py, test_quotas.py and test_coupling.py beside it.
     """
 
     total: float

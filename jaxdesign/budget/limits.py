@@ -18,13 +18,21 @@ from jaxdesign.budget.feasibility import check_feasible
 
 
 class Limits(NamedTuple):
-    """A budget resolved against a pool: limits per prompt as float64 arrays, inf where there is none."""
+    """A budget resolved against a pool: limits per prompt as float64 arrays, inf where there is none.
+
+    Args:
+        total: labels to be chosen.
+        per_pair: (P,) most labels on one pair of each prompt.
+        per_prompt: (P,) most labels on the pairs of each prompt.
+        least: (P,) labels that the pairs of each prompt must get, or one number for all.
+        families: constraints that couple prompts.
+    """
 
     total: float
     per_pair: Float[np.ndarray, " p"]
     per_prompt: Float[np.ndarray, " p"]
-    least: Float[np.ndarray, " p"] | float = 0.0  # labels that the pairs of each prompt must get
-    families: tuple[Family, ...] = ()  # what couples prompts
+    least: Float[np.ndarray, " p"] | float = 0.0
+    families: tuple[Family, ...] = ()
 
     @property
     def laminar(self) -> bool:

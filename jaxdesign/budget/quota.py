@@ -28,6 +28,8 @@ class Quota:
         TypeError: limits that are neither numbers nor mappings to numbers.
         ValueError: `of` with more than one axis or of names that are neither strings nor integers, a group that no
             prompt is in, a negative or NaN limit, at_least above at_most, neither of the two given.
+
+    Source: derived; checked by tests/budget/test_coupling.py.
     """
 
     of: Any

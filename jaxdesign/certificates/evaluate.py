@@ -57,6 +57,8 @@ def evaluate(
             (total to 1e-6 relative, caps to 1e-6), and everything `optimize` raises.
 
     Numerics: float64 from the stored features throughout; see `certificates.separable`.
+
+    Source: derived; checked by tests/certificates/test_certify.py.
     """
     if annotators is not None:
         if assigned is None:

@@ -47,7 +47,8 @@ excess is the largest eigenvalue of R P R^T, with the running error of the two p
 (2 d + 8) eps (sum_k |z_k| sqrt(G_kk))^2 / z^T G z <= (2 d + 8) d eps / (smallest eigenvalue of G at unit diagonal).
 Eigenvalues h are lowered by the running error of R H R^T. Where these errors are not small, there is no such bound.
 
-Source: derived (Hadamard 1893; von Neumann 1937, cited from memory); checked by tests/certificates/test_whole_bound.py.
+Source: derived (from Hadamard's determinant inequality and von Neumann's trace inequality); checked by
+tests/certificates/test_whole_bound.py.
 """
 
 from __future__ import annotations

@@ -70,7 +70,10 @@ def with_uniform_floor(pool: CompletionPool, budget: Budget, share: float, *, se
         The budget with these pairs in `required`, after those it has.
 
     Raises:
-        ValueError: a share outside of (0, 1), a budget that has not so much room, and as `random_pairs`.
+        ValueError: a share outside of (0, 1), a budget that does not allow so many labels at random, and as
+            `random_pairs`.
+
+    Source: derived; checked by tests/budget/test_quotas.py and tests/preference/test_rounds.py.
     """
     if not 0 < share < 1:
         raise ValueError(f"share={share:g}: must be between 0 and 1; it is the part of the labels drawn at random")

@@ -36,7 +36,8 @@ def adams(
 
     Guarantee: without binding caps and quotas n_e >= (1 - S / total) labels_e, so the loss of efficiency is at most
     S / total for every criterion that is homogeneous in A, without a prior.
-    Source: Pukelsheim and Rieder (1992), cited from memory; the bound is tested on random designs.
+    Source: Pukelsheim and Rieder 1992, doi:10.1093/biomet/79.4.763; the bound is checked by
+    tests/exact/test_rounding.py.
     """
     owner, prompts = pairs[:, 0], len(limits.per_prompt)
     quota = np.minimum(limits.per_prompt, limits.total)
@@ -142,7 +143,8 @@ def dependent(
         labels: (S,) within caps and quotas, summing to the total.
         seed: of NumPy's default generator.
 
-    Source: systematic sampling (Madow 1949, cited from memory), which is dependent rounding for laminar constraints.
+    Source: systematic sampling, Madow 1949, doi:10.1214/aoms/1177729988, which is dependent rounding for laminar
+    constraints; checked by tests/exact/test_sampling.py.
     """
     rng = np.random.default_rng(seed)
     place = rng.permutation(len(limits.per_prompt))[pairs[:, 0]]

@@ -97,6 +97,10 @@ def select_pairs(
     Numerics: values in float64 from the stored features. Where greedy over the whole pool would take more than about a
     minute on two cores (`work` in `exact.greedy.greedy` above 4e11) or 2^28 entries, it looks only at the prompts with
     most labels in the real-valued design, and is left out where those cannot hold the total.
+
+    Source: rounding and drawing, see `exact.rounding`; greedy, see `greedy`; exchange, Fedorov 1972, Theory of Optimal
+    Experiments, Academic Press; bounds are derived; checked by tests/exact/test_select.py and by enumeration in
+    tests/exact/test_enumeration.py.
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise TypeError(f"seed: expected an integer, found {type(seed).__name__}")

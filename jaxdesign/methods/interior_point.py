@@ -7,7 +7,7 @@ With multipliers z of x >= 0, y of x <= cap, l of the quotas and v of the total,
     grad f + v + l[group] - z + y = 0,    x z = y (cap - x) = l (quota - spent) = sigma mu,    sum x = total
 
 for a step, eliminating z, y and l: one n x n system. sigma comes from a predictor step with sigma = 0 (Mehrotra 1992,
-cited from memory) and the step length from the boundary and from the size of the residuals.
+doi:10.1137/0802028) and the step length from the boundary and from the size of the residuals.
 """
 
 from __future__ import annotations

@@ -26,6 +26,15 @@ class MemorySource(NamedTuple):
     """A pool made ready for pricing in n chunks of c prompts, the last one padded with empty prompts.
 
     The features are those of the pool, not a copy: chunks are cut out and centred as they are visited.
+
+    Args:
+        features: (P, K, d), as stored.
+        last: (c, K, d) features of the last chunk, zero in the padding.
+        means: (n, c, d) of the rows `less_first` of each prompt, in the working dtype.
+        scores: (n, c, K), or (n, c, R, K) for R draws; None: margins are 0.
+        copies: (n, c, K) `first_copies`, -1 where masked.
+        flip: as in the pool, (n, c) or (n, c, K, K); None: no noise.
+        closed: (n, c, K, w) words of 32 bits; bit j of row i: pair (i, j), i < j, may not be used.
     """
 
     features: Float[Array, "p k d"]
@@ -65,7 +74,20 @@ class Chunk(NamedTuple):
 def memory_source(
     pool: CompletionPool, dtype: Any = None, closed: Int[np.ndarray, "s 3"] | None = None
 ) -> MemorySource:
-    """Chunk a pool. `dtype` defaults to float32, or float64 for float64 features; `closed` pairs are no candidates."""
+    """Chunk a pool held in memory.
+
+    Args:
+        pool: the pool.
+        dtype: working dtype; None: float32, or float64 for float64 features.
+        closed: (S, 3) pairs that are no candidates; None: none.
+
+    Returns:
+        MemorySource.
+
+    Raises: nothing of its own; the pool is checked already.
+
+    Source: derived; checked by tests/pricing/test_pricing.py.
+    """
     dtype = dtype or _arrays.compute_dtype(pool.features.dtype)
     length = _arrays.chunk_length(pool.num_prompts, pool.completions, pool.dim)
     arrays = pool.features, prompt_major(pool.scores), pool.mask, pool.flip

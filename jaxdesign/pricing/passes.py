@@ -36,7 +36,15 @@ class Charges(NamedTuple):
 
 
 class PassResult(NamedTuple):
-    """What one pass tells of every prompt (padding included); all device arrays."""
+    """What one pass says of every prompt (padding included); all device arrays.
+
+    Args:
+        best: (p, K, 2) the two largest sensitivities of each completion; where there is none -1, net of charges -inf.
+        partner: (p, K, 2) the completions they are reached with.
+        error: (p,) bound on the rounding error of the prompt's sensitivities; inf where one is not finite.
+        reaches: (p, K, bytes) bit j of row i: pair (i, j), i < j, may reach the threshold.
+        unit: of `best` and `error`, a power of two; None for 1.
+    """
 
     best: Float[Array, "p k 2"]  # the two largest sensitivities of each completion; -1, net of charges -inf, if none
     partner: Int[Array, "p k 2"]  # the completions they are reached with
@@ -108,7 +116,7 @@ def price(
     ranks: Float[Array, " p"] | None = None,
     charges: Charges | None = None,
 ) -> PassResult:
-    """One pass over all pairs.
+    """Sensitivities b = c |z F|^2 of all pairs in one pass: the best of every completion, and who may reach a threshold.
 
     Args:
         source: the pool.
@@ -119,7 +127,14 @@ def price(
         charges: what is taken from every sensitivity, and how many of its best pairs each prompt has listed whatever
             the threshold. Sensitivities, threshold and results are then net of charges. None: nothing.
 
+    Returns:
+        PassResult, in units of the factors.
+
+    Raises: nothing; traceable.
+
+    Numerics: the working dtype, with a bound on the rounding error of every prompt.
     Complexity: 2 P K d^2 + 2 P K^2 d floating-point operations for each draw; results of 1/8 byte per pair slot.
+    Source: derived; checked by tests/pricing/test_pricing.py.
     """
     chunks, length = source.copies.shape[:2]
     more = jax.tree.map(lambda a: a.reshape(chunks, length, *a.shape[1:]), (ranks, charges))

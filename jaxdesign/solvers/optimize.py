@@ -69,6 +69,9 @@ def optimize(
             indefinite, an unknown solver name, tol or max_passes out of range.
 
     Numerics: pools are priced in float32 (float64 for float64 features); everything a certificate rests on is float64.
+
+    Source: derived from column generation and Frank-Wolfe certificates (Frank and Wolfe 1956,
+    doi:10.1002/nav.3800030109); checked by tests/test_reference.py and tests/solvers/test_protocol.py.
     """
     options = checked_options(tol, max_passes, callback)
     if start is not None and not isinstance(start, Design):

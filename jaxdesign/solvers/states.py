@@ -21,7 +21,14 @@ from jaxdesign.problem import Problem
 
 
 class SolverState(NamedTuple):
-    """Allocation between two passes."""
+    """Allocation between two passes.
+
+    Args:
+        pairs: (S, 3) int32, in order (p, i, j).
+        labels: (S,) float64, positive, summing to the total.
+        passes: over the pool so far, those inside of `init` and `step` included.
+        memory: the solver's own.
+    """
 
     pairs: Int[np.ndarray, "s 3"]  # in order (p, i, j)
     labels: Float[np.ndarray, " s"]  # positive, summing to the total
@@ -30,7 +37,15 @@ class SolverState(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """An allocation with everything one pass tells about it."""
+    """An allocation with everything one pass says about it.
+
+    Args:
+        matrix: A, (R, d, d) float64.
+        analysis: value, gradient and factors at A.
+        sensitivities: (S,) float64, of the allocation's pairs.
+        priced: the listed pairs, the linear oracle and the bound.
+        relative_gap: 1 - efficiency, as `Certificate.relative_gap`.
+    """
 
     matrix: Float[np.ndarray, "r d d"]
     analysis: Analysis
@@ -40,16 +55,41 @@ class Scored(NamedTuple):
 
 
 class Solver(Protocol):
-    """What the loop needs of a solver."""
+    """What the loop needs of a solver.
+
+    Attributes:
+        max_passes: default limit.
+        patience: passes without a smaller gap after which it has stalled.
+
+    Source: derived; checked by tests/extensions/test_new_solver.py, which adds one.
+    """
 
     max_passes: int  # default limit
     patience: int  # passes without a smaller gap after which it has stalled
 
     def init(self, problem: Problem, start: Design | None) -> SolverState:
-        """First allocation; from an earlier design where one is given."""
+        """First allocation.
+
+        Args:
+            problem: what is solved.
+            start: an earlier design to begin with; None: the solver's own beginning.
+
+        Returns:
+            SolverState of an allowed allocation with regular information.
+        """
 
     def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
-        """A better allocation."""
+        """A better allocation.
+
+        Args:
+            problem: what is solved.
+            state: the last allocation.
+            scored: what a pass said about it.
+            tol: relative gap asked for.
+
+        Returns:
+            SolverState of an allowed allocation.
+        """
 
 
 def movable(problem: Problem, pairs: np.ndarray, labels: np.ndarray) -> Float[np.ndarray, " s"]:

@@ -82,7 +82,7 @@ def exchange(
     summed afresh for every search. float32 (float64 for float64 features) only chooses what to look at. Deterministic.
     Complexity: a quick search takes 2 P K d^2 + 2 P K^2 d operations, a complete one at most 2 P K S d more; a round
     about 8,000 d^2 + 8 million d, a swap a few times 512^2. Twice that for Trace, times the draws.
-    Source: Fedorov (1972), Theory of Optimal Experiments, cited from memory; the gains and the bounds that make a
+    Source: Fedorov 1972, Theory of Optimal Experiments, Academic Press; the gains and the bounds that make a
     search complete are derived in `swap_gains` and `search` and checked by enumeration in the tests.
     """
     pairs, labels = ordered_allocation(problem, pairs, labels)

@@ -31,7 +31,12 @@ SHOWN, MORE = (1e-6, 1e-10), (1e-3, 1.0)
 
 
 class CoupledAtoms(NamedTuple):
-    """Any criterion, any budget."""
+    """Any criterion, any budget, by mixtures of allowed allocations.
+
+    Args:
+        max_passes: pricing passes after which to stop, where the caller names no limit.
+        patience: passes without a smaller gap after which it has stalled.
+    """
 
     max_passes: int = 400
     patience: int = 40

@@ -8,7 +8,8 @@ information is an atom. Each round adds the atom of the current G and optimises 
 by Newton steps: k atoms make a k x k quadratic programme with Hessian tr(M_s K(M_t)), K = `criterion.curvature`. The
 allocation is the mixture of the sets, so caps and quotas hold by construction and nothing of the size of the pool is
 kept. Rounds are few when a top-m set is nearly optimal (m well above d); without caps an atom is a single pair.
-Source: ALGORITHMS of fully corrective Frank-Wolfe (Holloway 1974; cited from memory); the atoms were derived here.
+Source: fully corrective Frank-Wolfe, Holloway 1974, doi:10.1007/BF01580219; the atoms are derived; checked by
+tests/solvers/test_protocol.py.
 """
 
 from __future__ import annotations
@@ -57,7 +58,12 @@ class Mixture(NamedTuple):
 
 
 class MatrixAtoms(NamedTuple):
-    """Any criterion, with and without caps and quotas."""
+    """Any criterion, with and without caps and quotas, by mixtures of top-m sets.
+
+    Args:
+        max_passes: pricing passes after which to stop, where the caller names no limit.
+        patience: passes without a smaller gap after which it has stalled.
+    """
 
     max_passes: int = 300
     patience: int = 30

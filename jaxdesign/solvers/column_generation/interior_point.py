@@ -32,7 +32,12 @@ PAGE = 512  # pairs are gathered in multiples of this, so that few shapes are co
 
 
 class InteriorPoint(NamedTuple):
-    """Any criterion, with and without caps and quotas."""
+    """Any criterion, with and without caps and quotas, by a primal-dual interior-point method on the working set.
+
+    Args:
+        max_passes: pricing passes after which to stop, where the caller names no limit.
+        patience: passes without a smaller gap after which it has stalled.
+    """
 
     max_passes: int = 60
     patience: int = 6

@@ -5,9 +5,8 @@ Hessian is only ever applied to a direction v: with the change D = sum_e v_e c_e
 
     (Hess v)_e = c_e z_e^T K(D) z_e,   K = `criterion.curvature`   (A^-1 D A^-1 for LogDet)
 
-at 4 n d^2 floating-point operations. An explicit Hessian in blocks of a buffer of fixed capacity (so that n may change
-without recompilation) was no faster at n = 6,000, d = 381 on two cores, 9 against 12 ms a product and 180 ms to build,
-and bounds n; this form holds for any criterion and any n.
+at 4 n d^2 floating-point operations. An explicit Hessian would need a buffer of fixed capacity, so that n may change
+without recompilation, and so would bound n; this form holds for any criterion and any n.
 """
 
 from __future__ import annotations

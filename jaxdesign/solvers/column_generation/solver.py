@@ -51,7 +51,12 @@ class Restricted(NamedTuple):
 
 
 class ColumnGeneration(NamedTuple):
-    """The default solver, with and without caps and quotas."""
+    """The default solver, with and without caps and quotas.
+
+    Args:
+        max_passes: pricing passes after which to stop, where the caller names no limit.
+        patience: passes without a smaller gap after which it has stalled.
+    """
 
     max_passes: int = 60
     patience: int = 6

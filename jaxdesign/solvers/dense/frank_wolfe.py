@@ -85,9 +85,9 @@ def frank_wolfe(
     the x64 flag. The steps stop improving at a relative gap of about 1e-6 in float32.
     Complexity: 4 P K d^2 + 4 P K^2 d operations a pass and about six d x d factorisations; memory 2 P K^2 labels, and
     for the certificate one float64 copy of the features and of P K^2 sensitivities.
-    Source: Frank and Wolfe 1956; pairwise steps: Lacoste-Julien and Jaggi 2015, arXiv 1511.05932. The steps between
-    sets were derived here; measured on a heavy-tailed pool of 256 x 16 (d = 16, LogDet, repeats): 72 passes to 1e-3
-    where single pairs had not reached 0.1 after 2,000. Convergence is checked by tests/solvers/test_frank_wolfe.py.
+    Source: Frank and Wolfe 1956, doi:10.1002/nav.3800030109; pairwise steps, Lacoste-Julien and Jaggi 2015, arXiv
+    1511.05932. The steps between sets are derived; checked by
+    tests/solvers/test_frank_wolfe.py.
     """
     crit = checked_arguments(pool, crit, budget, passes)
     bare = pool.without_ids()

@@ -33,7 +33,12 @@ class DenseMemory(NamedTuple):
 
 
 class FrankWolfe(NamedTuple):
-    """Frank-Wolfe steps; see `frank_wolfe`."""
+    """Frank-Wolfe steps on the device; see `frank_wolfe`.
+
+    Args:
+        max_passes: pricing passes after which to stop, where the caller names no limit.
+        patience: passes without a smaller gap after which it has stalled.
+    """
 
     max_passes: int = 2_000
     patience: int = 12
@@ -51,7 +56,13 @@ class FrankWolfe(NamedTuple):
 
 
 class Multiplicative(NamedTuple):
-    """Multiplicative steps; see `multiplicative`. power None: the monotone one, for LogDet and Trace 1.8 times it."""
+    """Multiplicative steps on the device; see `multiplicative`.
+
+    Args:
+        max_passes: pricing passes after which to stop, where the caller names no limit.
+        patience: passes without a smaller gap after which it has stalled.
+        power: exponent p of the step; None: the monotone one, for LogDet and Trace 1.8 times it.
+    """
 
     max_passes: int = 1_000
     patience: int = 12

@@ -84,8 +84,10 @@ def multiplicative(
     the x64 flag.
     Complexity: 4 P K d^2 + 4 P K^2 d operations a pass; memory 2 P K^2 labels, and for the certificate one float64 copy
     of the features and of P K^2 sensitivities.
-    Source: Titterington 1976; Yu 2010 (monotone for p = 1 and p = 1/2; cited from memory). The step under caps and with
-    a prior was derived here and is checked by tests/solvers/test_multiplicative.py.
+    Source: Titterington 1976, Algorithms for computing D-optimal designs on finite design spaces (p = 1 for LogDet); Yu
+    2010, Monotonic convergence of a general algorithm for computing optimal designs, Annals of Statistics 38(3) (p =
+    1/2 for Trace), proved anew in arXiv 2508.07074. The step under caps and with a prior is derived; checked by
+    tests/solvers/test_multiplicative.py.
     """
     crit = checked_arguments(pool, crit, budget, passes)
     if power is None:
