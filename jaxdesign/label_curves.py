@@ -39,9 +39,9 @@ class LabelCurve:
     """
 
     totals: Float[np.ndarray, " n"]
-    values: dict[str, Float[np.ndarray, "n s"]]  # criterion of each rule's labels; inf where A is singular
-    gaps: dict[str, Float[np.ndarray, "n s"]]  # predicted policy gap tr(H A^-1) / (2 beta) of the same labels
-    lower_bounds: Float[np.ndarray, " n"]  # no choice of so many whole labels has a smaller criterion
+    values: dict[str, Float[np.ndarray, "n s"]]
+    gaps: dict[str, Float[np.ndarray, "n s"]]
+    lower_bounds: Float[np.ndarray, " n"]
 
     def labels_needed(self, rule: str, gap: float) -> float:
         """Labels after which a rule's predicted gap, averaged over seeds, is at most `gap`.

@@ -29,7 +29,7 @@ class InverseState(NamedTuple):
     information: Float[Array, "d d"]
     inverse: Float[Array, "d d"]
     log_det: Float[Array, ""]
-    updates: Int[Array, ""]  # since the last refresh
+    updates: Int[Array, ""]
 
 
 def start_inverse(information: Float[Array, "d d"]) -> InverseState:

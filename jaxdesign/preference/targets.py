@@ -30,7 +30,7 @@ class SampledTarget(NamedTuple):
     """
 
     matrix: Float[np.ndarray, "d d"]
-    effective: Float[np.ndarray, " p"]  # effective sample size of each prompt, 0 where it has no completion
+    effective: Float[np.ndarray, " p"]
 
 
 class DeploymentTarget(NamedTuple):
@@ -43,8 +43,8 @@ class DeploymentTarget(NamedTuple):
     """
 
     matrix: Float[np.ndarray, "r r"]
-    effective: Float[np.ndarray, " p"]  # effective sample size of each deployment prompt
-    outside: float  # share of tr H that lies outside of the basis: no pair of the labelled pool informs about it
+    effective: Float[np.ndarray, " p"]
+    outside: float
 
 
 def implicit_rewards(

@@ -38,12 +38,12 @@ class MemorySource(NamedTuple):
     """
 
     features: Float[Array, "p k d"]
-    last: Float[Array, "c k d"]  # features of the last chunk, zero in the padding
-    means: Float[Array, "n c d"]  # of the rows `less_first` of each prompt, in the working dtype
+    last: Float[Array, "c k d"]
+    means: Float[Array, "n c d"]
     scores: Float[Array, "n c *r k"] | None
-    copies: Int[Array, "n c k"]  # `first_copies`, -1 where masked
-    flip: Float[Array, "n c"] | Float[Array, "n c k k"] | None = None  # as in the pool
-    closed: UInt32[Array, "n c k w"] | None = None  # bit j of row i: pair (i, j), i < j, may not be used
+    copies: Int[Array, "n c k"]
+    flip: Float[Array, "n c"] | Float[Array, "n c k k"] | None = None
+    closed: UInt32[Array, "n c k w"] | None = None
 
     @property
     def slots(self) -> int:

@@ -46,11 +46,11 @@ class PassResult(NamedTuple):
         unit: of `best` and `error`, a power of two; None for 1.
     """
 
-    best: Float[Array, "p k 2"]  # the two largest sensitivities of each completion; -1, net of charges -inf, if none
-    partner: Int[Array, "p k 2"]  # the completions they are reached with
-    error: Float[Array, " p"]  # bound on the rounding error of the prompt's sensitivities; inf where one is not finite
-    reaches: UInt8[Array, "p k b"]  # bit j of row i: pair (i, j), i < j, may reach the threshold
-    unit: float | None = None  # of `best` and `error`, a power of two; None for 1
+    best: Float[Array, "p k 2"]
+    partner: Int[Array, "p k 2"]
+    error: Float[Array, " p"]
+    reaches: UInt8[Array, "p k b"]
+    unit: float | None = None
 
 
 def chunk_sensitivities(
@@ -116,7 +116,7 @@ def price(
     ranks: Float[Array, " p"] | None = None,
     charges: Charges | None = None,
 ) -> PassResult:
-    """Sensitivities b = c |z F|^2 of all pairs in one pass: the best of every completion, and who may reach a threshold.
+    """One pass over b = c |z F|^2 of all pairs: the best of every completion, and which may reach a threshold.
 
     Args:
         source: the pool.

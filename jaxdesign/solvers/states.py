@@ -30,10 +30,10 @@ class SolverState(NamedTuple):
         memory: the solver's own.
     """
 
-    pairs: Int[np.ndarray, "s 3"]  # in order (p, i, j)
-    labels: Float[np.ndarray, " s"]  # positive, summing to the total
-    passes: int  # over the pool so far, those inside of `init` and `step` included
-    memory: Any = None  # the solver's own
+    pairs: Int[np.ndarray, "s 3"]
+    labels: Float[np.ndarray, " s"]
+    passes: int
+    memory: Any = None
 
 
 class Scored(NamedTuple):
@@ -49,7 +49,7 @@ class Scored(NamedTuple):
 
     matrix: Float[np.ndarray, "r d d"]
     analysis: Analysis
-    sensitivities: Float[np.ndarray, " s"]  # of the allocation's pairs, float64
+    sensitivities: Float[np.ndarray, " s"]
     priced: Priced
     relative_gap: float
 
@@ -64,8 +64,8 @@ class Solver(Protocol):
     Source: derived; checked by tests/extensions/test_new_solver.py, which adds one.
     """
 
-    max_passes: int  # default limit
-    patience: int  # passes without a smaller gap after which it has stalled
+    max_passes: int
+    patience: int
 
     def init(self, problem: Problem, start: Design | None) -> SolverState:
         """First allocation.

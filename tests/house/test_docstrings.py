@@ -14,11 +14,13 @@ import importlib
 import importlib.util
 import inspect
 import re
+import types
 from pathlib import Path
 
 import pytest
 
 from jaxdesign.criteria import CriterionLike
+from jaxdesign.preference import fit_bradley_terry
 from jaxdesign.solvers import Solver
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,10 +47,6 @@ def parameters(function):
     return [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
 
 
-def unnamed(names, text):
-    return [name for name in names if not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)]
-
-
 def lacking(documentation, arguments, headings):
     """What a docstring lacks, one sentence each."""
     if not documentation:
@@ -57,7 +55,8 @@ def lacking(documentation, arguments, headings):
     summary = found[""].split("\n\n")[0].strip()
     out = [] if summary and "\n" not in summary else ["the summary is not one line"]
     out += [f"no section {heading}" for heading in headings if not found.get(heading, "").strip()]
-    out += [f"Args does not name {argument}" for argument in unnamed(arguments, found.get("Args", ""))]
+    heads = re.findall(r"^ +(\w+(?:, \w+)*):", found.get("Args", ""), flags=re.MULTILINE)
+    out += [f"Args does not name {argument}" for argument in arguments if argument not in ", ".join(heads).split(", ")]
     files = re.findall(r"(?:tests|bench)/[\w/]+\.py", documentation)
     out += [f"{file} does not exist" for file in files if not (ROOT / file).is_file()]
     return out
@@ -87,7 +86,8 @@ def of_class(cls):
         if not documentation:
             out.append(f"{name}: no docstring")
         elif inspect.isfunction(method) and len(parameters(method)) > 1:
-            out += [f"{name}: does not name {argument}" for argument in unnamed(parameters(method), documentation)]
+            unnamed = [argument for argument in parameters(method) if argument not in re.findall(r"\w+", documentation)]
+            out += [f"{name}: does not name {argument}" for argument in unnamed]
     return out
 
 
@@ -114,10 +114,42 @@ def public():
                 yield pytest.param(value, id=f"{package}.{name}")
 
 
-@pytest.mark.parametrize("value", public())
+@pytest.mark.parametrize("value", list(public()))
 def test_docstrings_are_complete(value):
     found = of_class(value) if inspect.isclass(value) else of_function(value)
     assert not found, "\n".join(found)
+
+
+def with_documentation(function, documentation):
+    """The same function with another docstring."""
+    copy = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    copy.__kwdefaults__, copy.__annotations__ = function.__kwdefaults__, function.__annotations__
+    copy.__doc__ = documentation
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("Args:", "Given:", "no section Args"),
+        ("        wins:", "        won:", "Args does not name wins"),
+        ("Returns:", "Gives:", "no section Returns"),
+        ("Raises:", "Fails:", "no section Raises"),
+        ("Source:", "From:", "no section Source"),
+        ("w that maximises", "w that\nmaximises", "the summary is not one line"),
+        ("test_bradley_terry.py", "test_nowhere.py", "tests/preference/fit/test_nowhere.py does not exist"),
+        (
+            "test_bradley_terry.py",
+            "test_posterior.py",
+            "Source: tests/preference/fit/test_posterior.py does not mention",
+        ),
+    ],
+)
+def test_what_is_missing_is_noticed(old, new, complaint):
+    whole = fit_bradley_terry.__doc__
+    assert whole.count(old) == 1 and not of_function(with_documentation(fit_bradley_terry, whole))
+    found = of_function(with_documentation(fit_bradley_terry, whole.replace(old, new)))
+    assert any(line.startswith(complaint) for line in found)
 
 
 def test_nothing_is_cited_from_memory():

@@ -33,11 +33,11 @@ class ReferenceFit(NamedTuple):
         r_squared: share of the variance of log pi_ref within prompts that theta_0 explains.
     """
 
-    scale: Float[np.ndarray, " d"]  # standard deviation within prompts; inf, so mapped to 0, for columns constant there
-    components: Float[np.ndarray, "d k"]  # orthonormal, by descending variance
-    theta: Float[np.ndarray, " k"]  # theta_0: log pi_ref ~ mapped phi . theta_0 within a prompt
-    variance_kept: float  # share of the standardised variance within prompts that the components hold
-    r_squared: float  # share of the variance of log pi_ref within prompts that theta_0 explains
+    scale: Float[np.ndarray, " d"]
+    components: Float[np.ndarray, "d k"]
+    theta: Float[np.ndarray, " k"]
+    variance_kept: float
+    r_squared: float
 
     @property
     def basis(self) -> Float[np.ndarray, "d k"]:

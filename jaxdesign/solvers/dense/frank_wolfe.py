@@ -86,8 +86,7 @@ def frank_wolfe(
     Complexity: 4 P K d^2 + 4 P K^2 d operations a pass and about six d x d factorisations; memory 2 P K^2 labels, and
     for the certificate one float64 copy of the features and of P K^2 sensitivities.
     Source: Frank and Wolfe 1956, doi:10.1002/nav.3800030109; pairwise steps, Lacoste-Julien and Jaggi 2015, arXiv
-    1511.05932. The steps between sets are derived; checked by
-    tests/solvers/test_frank_wolfe.py.
+    1511.05932. The steps between sets are derived; checked by tests/solvers/test_frank_wolfe.py.
     """
     crit = checked_arguments(pool, crit, budget, passes)
     bare = pool.without_ids()
