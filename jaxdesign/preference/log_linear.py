@@ -144,13 +144,13 @@ def tabular_pool(prompts: int, completions: int) -> CompletionPool:
 
     Args:
         prompts: P, at least 1.
-        completions: K, at least 1; all prompts have as many.
+        completions: K, at least 2; all prompts have as many.
 
     Returns:
         CompletionPool with features (P, K, P K) float32, without scores.
 
     Raises:
-        ValueError: P or K below 1, as `CompletionPool`.
+        ValueError: P below 1 or K below 2, as `CompletionPool`.
 
     Source: derived; checked by tests/preference/test_log_linear.py.
     """

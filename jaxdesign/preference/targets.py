@@ -105,6 +105,7 @@ def effective_sample_size(pool: CompletionPool, log_weights: Float[Array, "p k"]
     Source: Kish 1965, Survey Sampling, the design effect of unequal weights; checked by
     tests/preference/test_policy_targets.py.
     """
+    _checks.same_shape(jnp.shape(log_weights), pool.mask.shape, "log_weights", "(prompts, completions)")
     pool, log_weights = _arrays.replicated((pool, log_weights))
     squares = jnp.sum(completion_shares(pool, log_weights) ** 2, axis=1)
     return jnp.where(squares > 0, 1 / jnp.where(squares > 0, squares, 1), 0)

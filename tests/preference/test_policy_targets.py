@@ -105,6 +105,8 @@ def test_effective_sample_size_of_known_weights():
     pool = CompletionPool(np.random.default_rng(0).standard_normal((3, 4, D)))
     logs = np.log(np.array([[1, 1, 1, 1], [1, 1, 0, 0], [3, 1, 0, 0]]) + 1e-30)
     np.testing.assert_allclose(effective_sample_size(pool, logs), [4, 2, 1.6], rtol=1e-6)
+    with pytest.raises(ValueError, match="log_weights: shape"):
+        effective_sample_size(pool, logs[:, 1:])
 
 
 def test_weights_on_single_completions_are_refused_or_warned_of():

@@ -106,6 +106,7 @@ def estimate_reliability(
         Reliability.
 
     Raises:
+        TypeError: annotators that is no integer.
         ValueError: labels of pairs outside of this pool, no judgement at all, parameters out of range.
 
     Complexity: a few Newton steps of `fit_bradley_terry` per EM step, all in one compiled loop, in float64; then 200

@@ -137,6 +137,9 @@ class LanguageModel(nnx.Module):
         config: its shape.
         rngs: Flax random streams, `nnx.Rngs(seed)`.
 
+    Raises:
+        TypeError: a config of another kind.
+
     Source: Vaswani et al. 2017, arXiv 1706.03762, with pre-norm blocks; checked by
     tests/preference/small_model/test_language_model.py.
     """
