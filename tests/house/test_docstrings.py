@@ -132,7 +132,7 @@ def with_documentation(function, documentation):
     ("old", "new", "complaint"),
     [
         ("Args:", "Given:", "no section Args"),
-        ("        wins:", "        won:", "Args does not name wins"),
+        ("    wins:", "    won:", "Args does not name wins"),
         ("Returns:", "Gives:", "no section Returns"),
         ("Raises:", "Fails:", "no section Raises"),
         ("Source:", "From:", "no section Source"),
@@ -146,7 +146,7 @@ def with_documentation(function, documentation):
     ],
 )
 def test_what_is_missing_is_noticed(old, new, complaint):
-    whole = fit_bradley_terry.__doc__
+    whole = inspect.getdoc(fit_bradley_terry)
     assert whole.count(old) == 1 and not of_function(with_documentation(fit_bradley_terry, whole))
     found = of_function(with_documentation(fit_bradley_terry, whole.replace(old, new)))
     assert any(line.startswith(complaint) for line in found)
