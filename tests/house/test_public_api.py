@@ -223,7 +223,11 @@ LAYERS = [
 ROOMS = {
     "criteria": [["protocol", "anchors"], ["log_det", "trace", "of_function", "adapted"], ["worst_case"]],
     "budget": [
-        ["family"], ["quota"], ["constraint"], ["budget", "linear_program", "feasibility"], ["limits", "required"],
+        ["family"],
+        ["quota"],
+        ["constraint"],
+        ["budget", "linear_program", "feasibility"],
+        ["limits", "required"],
         ["oracle"],
     ],
     "pricing": [["memory"], ["passes"]],
@@ -237,6 +241,7 @@ ROOMS = {
     "exact": [
         ["integer_programs", "rounding", "greedy"],
         ["by_score", "exchange"],
+        ["candidates"],
         ["random_pairs", "choices"],
         ["select"],
     ],
