@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -69,6 +69,31 @@ class Annotators:
         if len(names) != len(flip) or len(set(names)) != len(names):
             raise ValueError(f"annotators.names: {names} found; expected {len(flip)} different names")
         object.__setattr__(self, "names", names)
+
+
+class Asked(NamedTuple):
+    """A pool and a budget as the solvers take them: the given ones, or the joint problem of pairs and annotators."""
+
+    pool: CompletionPool
+    budget: Budget
+    annotators: Annotators | None
+    prompts: int  # of the given pool
+
+    def allocation(self, pairs: Any, assigned: Any) -> Any:
+        """Pairs (p, i, j) of the given pool, labelled by the annotators `assigned`, as pairs of this one."""
+        return pairs if self.annotators is None else repeated_pairs(pairs, assigned, self.prompts, self.annotators)
+
+    def answer(self, design: Design) -> Design:
+        """A design on this pool in terms of the given one: `.annotators` holds who labels each pair."""
+        return design if self.annotators is None else with_annotators(design, self.prompts, self.annotators)
+
+
+def asked(pool: CompletionPool, budget: Budget, annotators: Annotators | None) -> Asked:
+    """What a public function is asked for, as one problem."""
+    prompts = getattr(pool, "num_prompts", 0)  # what is no pool is for `make_problem` to name
+    if annotators is None:
+        return Asked(pool, budget, None, prompts)
+    return Asked(repeated_pool(pool, annotators), repeated_budget(budget, pool, annotators), annotators, prompts)
 
 
 def repeated_pool(pool: CompletionPool, annotators: Annotators) -> CompletionPool:
@@ -132,7 +157,7 @@ def repeated_budget(budget: Budget, pool: CompletionPool, annotators: Annotators
     )
 
 
-def repeated_pairs(pairs: Any, assigned: Any, pool: CompletionPool, annotators: Annotators) -> np.ndarray:
+def repeated_pairs(pairs: Any, assigned: Any, prompts: int, annotators: Annotators) -> np.ndarray:
     """Pairs (p, i, j) with their annotators as pairs of the repeated pool."""
     pairs, assigned = np.asarray(pairs), np.asarray(assigned)
     if assigned.shape != pairs.shape[:1] or not np.issubdtype(assigned.dtype, np.integer):
@@ -142,13 +167,13 @@ def repeated_pairs(pairs: Any, assigned: Any, pool: CompletionPool, annotators: 
         )
     if ((assigned < 0) | (assigned >= len(annotators.flip))).any():
         raise ValueError(f"assigned: {assigned.max()} found; there are {len(annotators.flip)} annotators, from 0")
-    return pairs + np.stack([assigned * pool.num_prompts, 0 * assigned, 0 * assigned], axis=1)
+    return pairs + np.stack([assigned * prompts, 0 * assigned, 0 * assigned], axis=1)
 
 
-def with_annotators(design: Design, pool: CompletionPool, annotators: Annotators) -> Design:
-    """A design on the repeated pool in terms of the pool itself: `.annotators` holds who labels each pair."""
-    who, prompts = np.divmod(design.pairs[:, 0], pool.num_prompts)
-    pairs = np.concatenate([prompts[:, None], design.pairs[:, 1:]], axis=1).astype(np.int32)
+def with_annotators(design: Design, prompts: int, annotators: Annotators) -> Design:
+    """A design on the repeated pool in terms of the pool of so many prompts itself."""
+    who, prompt = np.divmod(design.pairs[:, 0], prompts)
+    pairs = np.concatenate([prompt[:, None], design.pairs[:, 1:]], axis=1).astype(np.int32)
     order = np.lexsort((who, pairs[:, 2], pairs[:, 1], pairs[:, 0]))
     skipped = design.skipped_prompts // len(annotators.flip)
     return replace(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +15,7 @@ from jaxdesign.budget.limits import Limits
 from jaxdesign.budget.required import Decided
 from jaxdesign.criteria.adapted import adapted
 from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike
+from jaxdesign.design import Design
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.memory import MemorySource
 from jaxdesign.pricing.passes import pairs_information
@@ -57,6 +58,13 @@ class Problem:
     def given_units(self, matrix: Float[np.ndarray, "*r d d"]) -> Float[np.ndarray, "*r d d"]:
         """An information matrix in the units of the features that were given."""
         return rescaled(matrix, -self.exponents)
+
+
+class Certified(NamedTuple):
+    """A design, and the problem that its certificate holds for: of a worst case with the mixture the bound rests on."""
+
+    design: Design
+    problem: Problem
 
 
 def checked_criterion(pool: Any, criterion: Any) -> ConvexCriterion:

@@ -92,7 +92,7 @@ def optimize(pool: CompletionPool, crit: CriterionLike, budget: Budget, prior: A
         chosen = fractions > DUST
         labels = fractions[chosen] * problem.limits.total
         labels = allowed_total(problem.limits, pairs[chosen], labels)
-        design = evaluated(problem, pairs[chosen], labels, Status.INACCURATE)
+        design = evaluated(problem, pairs[chosen], labels, Status.INACCURATE).design
         if best is None or design.certificate.value < best.certificate.value:
             best = design
         if best.certificate.relative_gap() <= GOOD_ENOUGH:

@@ -118,4 +118,4 @@ def chosen(problem: Problem, pairs: Int[np.ndarray, "n 3"], labels: Float[np.nda
     """Design of these labels (zeros dropped), certified as `evaluate` does; value inf, efficiency 0 where singular."""
     pairs, labels = pairs[labels > 0], labels[labels > 0]
     check_allowed(problem, pairs, labels)
-    return evaluated(problem, pairs, labels, Status.EVALUATED)
+    return evaluated(problem, pairs, labels, Status.EVALUATED).design

@@ -8,6 +8,8 @@ bound holds after any round.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
@@ -79,17 +81,25 @@ def certify_coupled(
     )
 
 
-def certify_afresh(
+def certify_allocation(
     problem: Problem,
     matrix: Float[np.ndarray, "r d d"],
     analysis: Analysis,
     pairs: Int[np.ndarray, "s 3"],
     labels: Float[np.ndarray, " s"],
+    guess: Callable[[], float] | None = None,
 ) -> Priced:
-    """Certify an allocation of any budget without a guess of where its sensitivities lie."""
-    if problem.limits.laminar:
-        return certify(problem, matrix, analysis, cold_level(problem, analysis))
-    return certify_coupled(problem, matrix, analysis, pairs, labels)
+    """Certify an allocation of any budget.
+
+    `guess`: gives the level down to which pairs will be needed; None, or where it turns out too high: it is searched.
+    """
+    if not problem.limits.laminar:
+        return certify_coupled(problem, matrix, analysis, pairs, labels)
+    if guess is not None:
+        priced = certify(problem, matrix, analysis, guess())
+        if priced.oracle.labels.sum() >= 0.99 * problem.limits.total:
+            return priced
+    return certify(problem, matrix, analysis, cold_level(problem, analysis))
 
 
 def _program(limits, pairs, b, labels):

@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 
 from jaxdesign.analysis import analyse, information, sound
-from jaxdesign.annotators import Annotators, repeated_budget, repeated_pairs, repeated_pool, with_annotators
+from jaxdesign.annotators import Annotators, asked
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.required import with_required
 from jaxdesign.certificates.allowed import canonical_allocation
-from jaxdesign.certificates.coupled import certify_afresh
+from jaxdesign.certificates.coupled import certify_allocation
 from jaxdesign.certificates.separable import blurred
-from jaxdesign.certificates.worst_case import judged
+from jaxdesign.certificates.worst_case import judged, report_at
 from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.design import Certificate, Design, Status
 from jaxdesign.door import make_problem
 from jaxdesign.pool import CompletionPool
-from jaxdesign.problem import Problem
+from jaxdesign.problem import Certified, Problem
 
 BLURRED = (
     1e-4  # relative gap by rounding alone above which `evaluate` says so: condition numbers of about 1e11 and more
@@ -60,28 +60,26 @@ def evaluate(
 
     Source: derived; checked by tests/certificates/test_certify.py.
     """
-    if annotators is not None:
-        if assigned is None:
-            raise ValueError("assigned: missing; with annotators it says who labels each pair")
-        wide = repeated_pool(pool, annotators), crit, repeated_budget(budget, pool, annotators)
-        design = evaluate(*wide, repeated_pairs(pairs, assigned, pool, annotators), labels, prior)
-        return with_annotators(design, pool, annotators)
-    problem = make_problem(pool, crit, budget, prior)
-    pairs, labels = canonical_allocation(problem, pairs, labels)
-    return evaluated(problem, pairs, labels, Status.EVALUATED)
+    if annotators is not None and assigned is None:
+        raise ValueError("assigned: missing; with annotators it says who labels each pair")
+    joint = asked(pool, budget, annotators)
+    problem = make_problem(joint.pool, crit, joint.budget, prior)
+    pairs, labels = canonical_allocation(problem, joint.allocation(pairs, assigned), labels)
+    return joint.answer(evaluated(problem, pairs, labels, Status.EVALUATED).design)
 
 
-def evaluated(problem: Problem, pairs: np.ndarray, labels: np.ndarray, status: Status, **fields) -> Design:
+def evaluated(problem: Problem, pairs: np.ndarray, labels: np.ndarray, status: Status, **fields) -> Certified:
     """Design of an allocation of the labels left to choose that is already in order and allowed."""
     matrix = information(problem, pairs, labels)
     analysis = analyse(problem, matrix)
     if not sound(problem, matrix, analysis):
         certificate = Certificate(float("inf"), float("-inf"), float("inf"), 0.0)
     elif problem.criterion.family:
-        certificate, fields["report"] = judged(problem, pairs, labels, matrix)
+        certificate, problem = judged(problem, pairs, labels, matrix)
+        fields["report"] = report_at(problem, pairs, labels)
     else:
-        certificate = certify_afresh(problem, matrix, analysis, pairs, labels).certificate
+        certificate = certify_allocation(problem, matrix, analysis, pairs, labels).certificate
     if status is Status.EVALUATED and np.isfinite(certificate.value) and blurred(problem, analysis) > BLURRED:
         status = Status.ILL_CONDITIONED
     every = with_required(problem.decided, pairs, labels)
-    return Design(*every, certificate, status, skipped_prompts=problem.skipped_prompts, **fields)
+    return Certified(Design(*every, certificate, status, skipped_prompts=problem.skipped_prompts, **fields), problem)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from jaxdesign import _arrays
 from jaxdesign._linalg import inverse
 from jaxdesign.analysis import analyse, exact_sensitivities, information
-from jaxdesign.certificates.coupled import certify_afresh
+from jaxdesign.certificates.coupled import certify_allocation
 from jaxdesign.criteria.trace import semidefinite
 from jaxdesign.criteria.worst_case import target_report
 from jaxdesign.design import Certificate
@@ -24,8 +24,9 @@ from jaxdesign.problem import Problem
 STEPS = 2_000
 
 
-def judged(problem: Problem, pairs, labels, matrix) -> tuple[Certificate, dict]:
-    """Certificate of an allocation of a worst case, and its report; by the better of two mixtures where none is given.
+def judged(problem: Problem, pairs, labels, matrix) -> tuple[Certificate, Problem]:
+    """Certificate of an allocation of a worst case, and the problem with the mixture that gives it: the better of two
+    where none is given.
 
     One pass over the pool for each mixture tried (more where the budget couples prompts).
     """
@@ -37,7 +38,7 @@ def judged(problem: Problem, pairs, labels, matrix) -> tuple[Certificate, dict]:
         mixtures.append(fitted_mixture(problem, pairs, labels, matrix))
     found = [_certificate(with_mixture(problem, mixture), pairs, labels, matrix) for mixture in mixtures]
     best = int(np.argmax([certificate.lower_bound for certificate in found]))
-    return found[best], report_at(with_mixture(problem, mixtures[best]), pairs, labels)
+    return found[best], with_mixture(problem, mixtures[best])
 
 
 def with_mixture(problem: Problem, mixture) -> Problem:
@@ -53,7 +54,7 @@ def report_at(problem: Problem, pairs, labels) -> dict:
 
 
 def _certificate(problem: Problem, pairs, labels, matrix) -> Certificate:
-    return certify_afresh(problem, matrix, analyse(problem, matrix), pairs, labels).certificate
+    return certify_allocation(problem, matrix, analyse(problem, matrix), pairs, labels).certificate
 
 
 def fitted_mixture(

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from jaxdesign._linalg import numerical_rank
-from jaxdesign.annotators import Annotators, repeated_budget, repeated_pool, with_annotators
+from jaxdesign.annotators import Annotators, asked
 from jaxdesign.budget.budget import Budget, whole_budget
 from jaxdesign.budget.required import with_required, without
 from jaxdesign.certificates.allowed import canonical_allocation, check_allowed
 from jaxdesign.certificates.evaluate import evaluated
 from jaxdesign.certificates.whole import bound_in_words
-from jaxdesign.certificates.worst_case import report_at, with_mixture
+from jaxdesign.certificates.worst_case import report_at
 from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.design import Design, Status, TraceRow
 from jaxdesign.door import make_problem
@@ -113,26 +113,21 @@ def select_pairs(
     if unknown or not methods:
         raise ValueError(f"methods: {unknown[:1] or methods} found; choose of {', '.join(METHODS + RECIPES)}")
     options, budget = checked_options(tol, max_passes, callback), whole_budget(budget)
-    if annotators is not None:
-        if design is not None:
-            raise ValueError("design: a design that says who labels what cannot be rounded again; pass design=None")
-        wide = repeated_pool(pool, annotators), crit, repeated_budget(budget, pool, annotators)
-        told = {"callback": callback, "progress": progress}
-        chosen = select_pairs(*wide, prior=prior, seed=seed, tol=tol, max_passes=max_passes, methods=methods, **told)
-        return with_annotators(chosen, pool, annotators)
+    if annotators is not None and design is not None:
+        raise ValueError("design: a design that says who labels what cannot be rounded again; pass design=None")
+    joint = asked(pool, budget, annotators)
     progress = progress or (lambda phase, detail: None)
-    check_enough(pool, crit, budget, prior)
+    check_enough(joint.pool, crit, budget, prior)
     progress("optimise", "the real-valued design")
-    problem = make_problem(pool, crit, budget, prior)
+    problem = make_problem(joint.pool, crit, joint.budget, prior)
     if design is None:
-        relaxed = solve(problem, None, options)
+        relaxed, problem = solve(problem, None, options)
     else:
         allocation = canonical_allocation(problem, design.pairs, design.labels)
-        relaxed = evaluated(problem, *allocation, design.status, passes=design.passes, trace=design.trace)
+        told = {"passes": design.passes, "trace": design.trace}
+        relaxed, problem = evaluated(problem, *allocation, design.status, **told)
     free = without(problem.decided, relaxed.pairs, relaxed.labels)
     relaxed = replace(relaxed, pairs=free[0], labels=free[1])
-    if problem.criterion.family:
-        problem = with_mixture(problem, [relaxed.report["mixture"][name] for name in crit.names])
     found = best_choice(problem, relaxed, tol, int(seed), int(budget.labels_per_task), methods, progress)
     best = found.best
     if best is None:
@@ -155,7 +150,7 @@ def select_pairs(
     }
     if problem.criterion.family:
         report |= report_at(problem, best.pairs, best.labels)
-    return Design(
+    chosen = Design(
         *with_required(problem.decided, best.pairs, best.labels),
         best.certificate,
         Status.EXACT,
@@ -164,6 +159,7 @@ def select_pairs(
         problem.skipped_prompts,
         report,
     )
+    return joint.answer(chosen)
 
 
 def check_enough(pool: CompletionPool, crit: CriterionLike, budget: Budget, prior: Any) -> None:

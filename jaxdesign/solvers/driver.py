@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
@@ -16,8 +17,8 @@ from jaxtyping import Float
 from jaxdesign._pairs import added_up
 from jaxdesign.analysis import Analysis, analyse, exact_sensitivities, information, sound
 from jaxdesign.budget.required import with_required
-from jaxdesign.certificates.coupled import certify_coupled
-from jaxdesign.certificates.separable import blurred, certify, cold_level, from_bound
+from jaxdesign.certificates.coupled import certify_allocation
+from jaxdesign.certificates.separable import blurred, from_bound
 from jaxdesign.criteria.log_det import LogDet
 from jaxdesign.design import Design, Status, TraceRow
 from jaxdesign.problem import Problem
@@ -112,13 +113,8 @@ def mixed_with(state: SolverState, best: SolverState, share: float) -> SolverSta
 def score(problem: Problem, state: SolverState, matrix: Float[np.ndarray, "r d d"], analysis: Analysis) -> Scored:
     """Certify an allocation, with its information and that one's analysis, in one pass."""
     on_support = exact_sensitivities(problem, state.pairs, analysis.factors)
-    if not problem.limits.laminar:
-        priced = certify_coupled(problem, matrix, analysis, state.pairs, state.labels)
-        return Scored(matrix, analysis, on_support, priced, priced.certificate.relative_gap())
-    level = listing_level(problem, state, on_support)
-    priced = certify(problem, matrix, analysis, level)
-    if priced.oracle.labels.sum() < 0.99 * problem.limits.total:  # the guess was too high to certify well
-        priced = certify(problem, matrix, analysis, cold_level(problem, analysis))
+    guess = partial(listing_level, problem, state, on_support)
+    priced = certify_allocation(problem, matrix, analysis, state.pairs, state.labels, guess)
     return Scored(matrix, analysis, on_support, priced, priced.certificate.relative_gap())
 
 

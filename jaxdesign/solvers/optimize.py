@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxdesign import _checks
-from jaxdesign.annotators import Annotators, repeated_budget, repeated_pool, with_annotators
+from jaxdesign.annotators import Annotators, asked
 from jaxdesign.budget.budget import Budget
 from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.design import Design, TraceRow
 from jaxdesign.door import make_problem
 from jaxdesign.pool import CompletionPool
-from jaxdesign.problem import Problem
+from jaxdesign.problem import Certified, Problem
 from jaxdesign.solvers.atoms.coupled_atoms import CoupledAtoms
 from jaxdesign.solvers.atoms.matrix_atoms import MatrixAtoms
 from jaxdesign.solvers.column_generation.interior_point import InteriorPoint
@@ -77,12 +77,11 @@ def optimize(
     if start is not None and not isinstance(start, Design):
         raise TypeError(f"start: expected a jaxdesign.Design, found {type(start).__name__}")
     named_solver(solver)
-    if annotators is not None:
-        if start is not None:
-            raise ValueError("start: a design that says who labels what cannot be continued; pass start=None")
-        wide = repeated_pool(pool, annotators), crit, repeated_budget(budget, pool, annotators)
-        return with_annotators(solve(make_problem(*wide, prior), solver, options), pool, annotators)
-    return solve(make_problem(pool, crit, budget, prior), solver, options, start)
+    if annotators is not None and start is not None:
+        raise ValueError("start: a design that says who labels what cannot be continued; pass start=None")
+    joint = asked(pool, budget, annotators)
+    problem = make_problem(joint.pool, crit, joint.budget, prior)
+    return joint.answer(solve(problem, solver, options, start).design)
 
 
 class Options(NamedTuple):
@@ -105,14 +104,15 @@ def checked_options(tol: Any, max_passes: Any, callback: Any) -> Options:
     return Options(tol, max_passes, callback)
 
 
-def solve(problem: Problem, solver: str | Solver | None, options: Options, start: Design | None = None) -> Design:
+def solve(problem: Problem, solver: str | Solver | None, options: Options, start: Design | None = None) -> Certified:
     """The best real-valued design of a problem; see `optimize`."""
     chosen = named_solver(solver)
     if not problem.limits.laminar:
         chosen = coupled_solver(solver, chosen)
-    by = worst_case_design if problem.criterion.family else run
-    tol, max_passes, callback = options
-    return by(problem, chosen, tol=tol, max_passes=max_passes, start=start, callback=callback)
+    told = {"tol": options.tol, "max_passes": options.max_passes, "start": start, "callback": options.callback}
+    if problem.criterion.family:
+        return worst_case_design(problem, chosen, **told)
+    return Certified(run(problem, chosen, **told), problem)
 
 
 def named_solver(solver: str | Solver | None) -> Solver:

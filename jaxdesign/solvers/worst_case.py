@@ -21,7 +21,7 @@ from jaxdesign.budget.required import without
 from jaxdesign.certificates.separable import from_bound
 from jaxdesign.criteria.worst_case import target_report
 from jaxdesign.design import Design, Status, TraceRow
-from jaxdesign.problem import Problem
+from jaxdesign.problem import Certified, Problem
 from jaxdesign.solvers.driver import run
 from jaxdesign.solvers.states import Solver
 
@@ -42,7 +42,7 @@ def worst_case_design(
     max_passes: int | None,
     start: Design | None,
     callback: Callable[[TraceRow], bool | None] | None,
-) -> Design:
+) -> Certified:
     """Solve a problem whose criterion is a `WorstCase`; see `optimize` for the arguments.
 
     One trace row and one call of `callback` a stage. `report` holds, by name of the target, "targets" (its value at the
@@ -79,12 +79,14 @@ def worst_case_design(
         status = _status(gap <= tol, callback is not None and callback(trace[-1]), passes, max_passes)
         if status is not None or stage - improved_at >= PATIENCE:
             break
+    mixed = criterion.mixed(weights)
     with _arrays.float64():
-        report = target_report(criterion.mixed(weights), best[2])
-    return Design(
+        report = target_report(mixed, best[2])
+    design = Design(
         best[1].pairs, best[1].labels, now, status or Status.PRECISION_LIMIT, passes, tuple(trace),
         problem.skipped_prompts, report,
     )  # fmt: skip
+    return Certified(design, replace(problem, criterion=mixed))
 
 
 def _status(certified: bool, stopped: bool | None, passes: int, max_passes: int | None) -> Status | None:
