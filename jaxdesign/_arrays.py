@@ -11,9 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
 HIGHEST = lax.Precision.HIGHEST
+
+AnyArray = jax.Array | np.ndarray  # what public functions take: in annotations, `Float[AnyArray, "p k d"]`
 
 # Entries of a chunk of prompts by backend. On a CPU a chunk should fit the last-level cache of one core complex
 # (features in, products out) and still be tall enough for the matrix product to run at full rate: 2,048 rows x 256
@@ -74,7 +77,7 @@ def exp2(exponent: jax.Array, dtype: Any) -> jax.Array:
 
 def is_traced(*trees: Any) -> bool:
     """Whether any leaf is a tracer, so that values cannot be looked at."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
 
 
 def replicated(tree: Any) -> Any:

@@ -87,7 +87,7 @@ def _candidate_counts(copies):
     return _arrays.map_chunks(lambda part: jnp.sum(candidate_pairs(part), axis=(1, 2)), copies, length)
 
 
-def check_pairs(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> None:
+def check_pairs(pool: CompletionPool, pairs: Int[_arrays.AnyArray, "s 3"]) -> None:
     """ValueError unless pairs are rows (p, i, j) of existing, different completions of the pool."""
     if np.ndim(pairs) != 2 or np.shape(pairs)[1] != 3:
         raise ValueError(f"pairs: shape {np.shape(pairs)} found; expected (S, 3), one row (prompt, i, j) per pair")

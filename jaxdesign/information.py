@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays, _checks
+from jaxdesign._arrays import AnyArray
 from jaxdesign._pairs import check_pairs
 from jaxdesign.pool import CompletionPool, centred_features
 
@@ -80,7 +81,7 @@ def laplacian_information(
     return (info + jnp.swapaxes(info, -1, -2)) / 2
 
 
-def pair_information(pool: CompletionPool, weights: Float[Array, "p k k"]) -> Float[Array, "*r d d"]:
+def pair_information(pool: CompletionPool, weights: Float[AnyArray, "p k k"]) -> Float[Array, "*r d d"]:
     """Information of an allocation given as dense weights: A = sum_p sum_{i<j} w_ij c_ij z_ij z_ij^T, without a prior.
 
     Args:
@@ -118,7 +119,7 @@ def _pair_information(pool, weights):
     return _arrays.sum_chunks(chunk, (features, weights, prompt_major(pool.scores), pool.flip), length)
 
 
-def pair_sensitivities(pool: CompletionPool, G: Float[Array, "*r d d"]) -> Float[Array, "p k k"]:
+def pair_sensitivities(pool: CompletionPool, G: Float[AnyArray, "*r d d"]) -> Float[Array, "p k k"]:
     """Sensitivities of all pairs: b_ij = c_ij z_ij^T G z_ij, averaged over draws where the pool has them.
 
     Args:
@@ -177,7 +178,7 @@ def _chunk_label_information(scores: Float[Array, "p *r k"] | None, dtype, flip)
     return prompt_label_information(scores, dtype, flip)
 
 
-def pair_differences(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[Array, "s d"]:
+def pair_differences(pool: CompletionPool, pairs: Int[AnyArray, "s 3"]) -> Float[Array, "s d"]:
     """z = phi_pi - phi_pj of a sparse list of pairs (p, i, j), gathered from the stored features.
 
     Args:
@@ -198,7 +199,7 @@ def pair_differences(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[Ar
     return pool.features[p, i].astype(dtype) - pool.features[p, j].astype(dtype)
 
 
-def label_information(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[Array, "*r s"]:
+def label_information(pool: CompletionPool, pairs: Int[AnyArray, "s 3"]) -> Float[Array, "*r s"]:
     """Fisher information of one label of each pair: sigma'(u_pi - u_pj), 1/4 without scores, reduced by label noise.
 
     Args:
@@ -224,7 +225,7 @@ def label_information(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[A
     return margin_information(scores[..., p, i] - scores[..., p, j], 0.0 if flip is None else flip)
 
 
-def pair_flips(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[Array, " s"] | None:
+def pair_flips(pool: CompletionPool, pairs: Int[AnyArray, "s 3"]) -> Float[Array, " s"] | None:
     """flip of a sparse list of pairs; None where the pool has none. Traceable; indices are not checked."""
     if pool.flip is None:
         return None

@@ -86,7 +86,7 @@ def label_curve(
     pool: CompletionPool,
     crit: CriterionLike,
     budget: Budget,
-    totals: Sequence[float],
+    totals: Sequence[float] | Float[np.ndarray, " n"],
     *,
     prior: Any = None,
     rules: Sequence[str] = ("random",),

@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdesign import _arrays, _checks
+from jaxdesign._arrays import AnyArray
 from jaxdesign.pool import CompletionPool, bare_pool, centred_features
 
 
-def policy_target(pool: CompletionPool, log_weights: Float[Array, "p k"] | None = None) -> Float[Array, "d d"]:
+def policy_target(pool: CompletionPool, log_weights: Float[AnyArray, "p k"] | None = None) -> Float[Array, "d d"]:
     """H = mean over prompts of Cov[phi] under softmax(log_weights), the curvature of the policy's loss of quality.
 
     H = (1/P') sum_p sum_k w_pk (phi_pk - mu_p)(phi_pk - mu_p)^T, mu_p = sum_k w_pk phi_pk, w_p = softmax over the
@@ -53,7 +54,7 @@ def _policy_target(pool, log_weights):
     return mixed_covariance(pool, shares, alive.astype(dtype) / jnp.sum(alive).astype(dtype))
 
 
-def completion_shares(pool: CompletionPool, log_weights: Float[Array, "p k"]) -> Float[Array, "p k"]:
+def completion_shares(pool: CompletionPool, log_weights: Float[AnyArray, "p k"]) -> Float[Array, "p k"]:
     """softmax(log_weights) over the existing completions of each prompt; 0 in masked slots. Traceable."""
     return _shares(pool.mask, log_weights)
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxdesign import _arrays, _checks
+from jaxdesign._arrays import AnyArray
 from jaxdesign.analysis import information
 from jaxdesign.baselines._common import TIE, chosen, information_of_all, refuse_coupling, whole_problem
 from jaxdesign.budget.budget import Budget
@@ -32,7 +33,7 @@ def bait(
     *,
     prior: Any = None,
     seed: int = 0,
-    target: Float[np.ndarray, "d d"] | None = None,
+    target: Float[AnyArray, "d d"] | None = None,
 ) -> Design:
     """BAIT: greedily choose twice the labels for tr(H A^-1), then take the least useful half away again.
 

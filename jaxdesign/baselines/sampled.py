@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign import _arrays, _checks
+from jaxdesign._arrays import AnyArray
 from jaxdesign._pairs import candidate_pairs, first_copies
 from jaxdesign.baselines._common import chosen, every_pair, whole_problem, without_scores
 from jaxdesign.budget.budget import Budget
@@ -25,7 +26,7 @@ from jaxdesign.pool import CompletionPool
 
 
 def square_root_law(
-    pool: CompletionPool, *, log_weights: Float[np.ndarray, "p k"] | None = None, beta: float = 1.0
+    pool: CompletionPool, *, log_weights: Float[AnyArray, "p k"] | None = None, beta: float = 1.0
 ) -> Float[np.ndarray, "p k k"]:
     """Square-root rule: probability of a pair proportional to sqrt(pi_i pi_j), normalised jointly over all prompts.
 
@@ -52,7 +53,7 @@ def square_root_law(
 
 
 def t_pilaf_law(
-    pool: CompletionPool, *, log_weights: Float[np.ndarray, "p k"] | None = None, beta: float = 1.0
+    pool: CompletionPool, *, log_weights: Float[AnyArray, "p k"] | None = None, beta: float = 1.0
 ) -> Float[np.ndarray, "p k k"]:
     """T-PILAF: probability of a pair proportional to pi_i pi_j (2 + e^D + e^-D), D = u_pi - u_pj, over all prompts.
 
@@ -143,7 +144,7 @@ def square_root(
     *,
     prior: Any = None,
     seed: int = 0,
-    log_weights: Float[np.ndarray, "p k"] | None = None,
+    log_weights: Float[AnyArray, "p k"] | None = None,
     beta: float = 1.0,
 ) -> Design:
     """Pairs drawn without replacement with probability proportional to sqrt(pi_i pi_j): see `square_root_law`.
@@ -181,7 +182,7 @@ def t_pilaf(
     *,
     prior: Any = None,
     seed: int = 0,
-    log_weights: Float[np.ndarray, "p k"] | None = None,
+    log_weights: Float[AnyArray, "p k"] | None = None,
     beta: float = 1.0,
 ) -> Design:
     """Pairs drawn without replacement with probability proportional to pi_i pi_j (2 + e^D + e^-D): see `t_pilaf_law`.

@@ -17,11 +17,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxdesign import _arrays, _checks
+from jaxdesign._arrays import AnyArray
 from jaxdesign.pool import CompletionPool
 
 
 def log_policy(
-    pool: CompletionPool, theta: Float[Array, "*n d"], reference: Float[Array, "p k"] | None = None
+    pool: CompletionPool, theta: Float[AnyArray, "*n d"], reference: Float[AnyArray, "p k"] | None = None
 ) -> Float[Array, "*n p k"]:
     """log pi_theta = log pi_ref + phi . theta - log Z, (P, K); -inf where no completion exists.
 
@@ -48,7 +49,7 @@ def log_policy(
     return normalised(logits, pool.mask)
 
 
-def normalised(logits: Float[Array, "*n p k"], mask: Bool[Array, "p k"]) -> Float[Array, "*n p k"]:
+def normalised(logits: Float[Array, "*n p k"], mask: Bool[AnyArray, "p k"]) -> Float[Array, "*n p k"]:
     """log softmax over the existing completions of each prompt; -inf elsewhere."""
     logits = jnp.where(mask, logits, -jnp.inf)
     alive = jnp.any(mask, axis=-1, keepdims=True)
@@ -56,7 +57,10 @@ def normalised(logits: Float[Array, "*n p k"], mask: Bool[Array, "p k"]) -> Floa
 
 
 def optimal_policy(
-    rewards: Float[Array, "p k"], beta: float, mask: Bool[Array, "p k"], reference: Float[Array, "p k"] | None = None
+    rewards: Float[AnyArray, "p k"],
+    beta: float,
+    mask: Bool[AnyArray, "p k"],
+    reference: Float[AnyArray, "p k"] | None = None,
 ) -> Float[Array, "p k"]:
     """log pi*, pi* prop. to pi_ref exp(r / beta): of all policies the one with the largest J.
 
@@ -77,7 +81,7 @@ def optimal_policy(
     return normalised(logits if reference is None else logits + reference, mask)
 
 
-def kl_divergence(log_p: Float[Array, "*n p k"], log_q: Float[Array, "*n p k"]) -> Float[Array, "*n"]:
+def kl_divergence(log_p: Float[AnyArray, "*n p k"], log_q: Float[AnyArray, "*n p k"]) -> Float[Array, "*n"]:
     """E_x KL(p(. | x) || q(. | x)), the mean over prompts with completions.
 
     Args:
@@ -97,7 +101,7 @@ def kl_divergence(log_p: Float[Array, "*n p k"], log_q: Float[Array, "*n p k"]) 
 
 
 def policy_value(
-    log_pi: Float[Array, "*n p k"], rewards: Float[Array, "p k"], beta: float, reference: Float[Array, "p k"]
+    log_pi: Float[AnyArray, "*n p k"], rewards: Float[AnyArray, "p k"], beta: float, reference: Float[AnyArray, "p k"]
 ) -> Float[Array, "*n"]:
     """J(pi) = E_x [sum_k pi_k r_k - beta KL(pi || pi_ref)], with normalised log-probabilities of both policies.
 
@@ -119,7 +123,7 @@ def policy_value(
     return _mean(reward, exists) - beta * kl_divergence(log_pi, reference)
 
 
-def policy_gap(log_pi: Float[Array, "*n p k"], log_best: Float[Array, "p k"], beta: float) -> Float[Array, "*n"]:
+def policy_gap(log_pi: Float[AnyArray, "*n p k"], log_best: Float[AnyArray, "p k"], beta: float) -> Float[Array, "*n"]:
     """J(pi*) - J(pi) = beta E_x KL(pi || pi*): exact, with pi* of `optimal_policy`.
 
     Args:

@@ -26,8 +26,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdesign import _arrays, _checks
+from jaxdesign._arrays import AnyArray
 
-N = Float[Array, " n"]
+N = Float[AnyArray, " n"]  # what losses take
+Loss = Float[Array, " n"]  # and give
 ALLOWED = {
     "a number": np.isfinite,
     "above 0": lambda v: v > 0,
@@ -38,7 +40,7 @@ ALLOWED = {
 }
 
 
-def implicit_reward(log_prob: N, ref_log_prob: N, *, beta: Any) -> N:
+def implicit_reward(log_prob: N, ref_log_prob: N, *, beta: Any) -> Loss:
     """Score of a completion, u = beta (log pi(y|x) - log pi_ref(y|x)): its reward up to a constant per prompt.
 
     Args:
@@ -49,10 +51,10 @@ def implicit_reward(log_prob: N, ref_log_prob: N, *, beta: Any) -> N:
     Source: arXiv 2305.18290, equation 5.
     """
     log_prob, ref_log_prob = _log_probs(log_prob=log_prob, ref_log_prob=ref_log_prob)
-    return _parameter(beta, "beta", "above 0", log_prob) * (log_prob - ref_log_prob)
+    return (log_prob - ref_log_prob) * _parameter(beta, "beta", "above 0", log_prob)
 
 
-def log_ratio_gap(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N) -> N:
+def log_ratio_gap(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N) -> Loss:
     """h, the log-ratio gap at the head of this file: a margin in units of 1 / beta.
 
     Args:
@@ -65,7 +67,7 @@ def log_ratio_gap(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N) -> N:
     return (chosen - ref_chosen) - (rejected - ref_rejected)
 
 
-def dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> N:
+def dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> Loss:
     """DPO: l(u), with derivative -beta/2 in h at u = 0.
 
     Args:
@@ -78,7 +80,7 @@ def dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: An
     return _logistic(_margin(chosen, rejected, ref_chosen, ref_rejected, beta))
 
 
-def conservative_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, flip: Any) -> N:
+def conservative_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, flip: Any) -> Loss:
     """Conservative DPO (label smoothing): (1 - eps) l(u) + eps l(-u), least at sigma(u) = 1 - eps.
 
     eps = 0 is DPO, and eps = 1/2 the loss of a tie (half a label each way).
@@ -97,7 +99,7 @@ def conservative_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N
     return (1 - flip) * _logistic(margin) + flip * _logistic(-margin)
 
 
-def robust_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, flip: Any) -> N:
+def robust_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, flip: Any) -> Loss:
     """Robust DPO: [(1 - eps) l(u) - eps l(-u)] / (1 - 2 eps), whose mean over flips is the loss of the clean label.
 
     Unlike the conservative loss it is unbiased, at the price of variance and, for eps > 0, of having no lower bound
@@ -116,7 +118,7 @@ def robust_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, b
     return ((1 - flip) * _logistic(margin) - flip * _logistic(-margin)) / (1 - 2 * flip)
 
 
-def ipo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, tau: Any) -> N:
+def ipo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, tau: Any) -> Loss:
     """IPO: (h - 1 / (2 tau))^2, least at the log-ratio gap 1 / (2 tau).
 
     Log-probabilities are sums over tokens as in the paper; some trainers divide them by length first.
@@ -134,7 +136,7 @@ def ipo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, tau: Any
 
 def slic_hf_loss(
     chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, delta: Any = 1.0, regularisation: Any = 0.0
-) -> N:
+) -> Loss:
     """SLiC-HF: max(0, delta - log pi(y_c) + log pi(y_r)) - lambda log pi(y_c).
 
     The reference does not enter (its arguments are checked and not used); the second term, the paper's regulariser with
@@ -154,7 +156,7 @@ def slic_hf_loss(
     return jax.nn.relu(delta - (chosen - rejected)) - weight * chosen
 
 
-def hinge_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> N:
+def hinge_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> Loss:
     """SLiC's hinge on the margin: max(0, 1 - u), below its kink the same as `unhinged_loss`.
 
     Args:
@@ -167,7 +169,7 @@ def hinge_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: 
     return jax.nn.relu(1 - _margin(chosen, rejected, ref_chosen, ref_rejected, beta))
 
 
-def exo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, smoothing: Any = 1e-3) -> N:
+def exo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, smoothing: Any = 1e-3) -> Loss:
     """EXO on pairs: KL((sigma(u), sigma(-u)) || (1 - eps, eps)), the reverse of the divergence that cDPO minimises.
 
     = sigma(u) log[sigma(u) / (1 - eps)] + sigma(-u) log[sigma(-u) / eps]; 0 at sigma(u) = 1 - eps, derivative
@@ -188,7 +190,7 @@ def exo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: An
     )
 
 
-def rpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, eta: Any) -> N:
+def rpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, eta: Any) -> Loss:
     """RPO, DPO with a supervised term: l(u) - eta beta log pi(y_c).
 
     Args:
@@ -204,7 +206,7 @@ def rpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: An
     return loss - weight * _log_probs(chosen=chosen)[0]
 
 
-def margin_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, offset: Any) -> N:
+def margin_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, offset: Any) -> Loss:
     """Margin DPO: l(u - gamma): the chosen completion must lead by gamma, which grows with the strength of preference.
 
     gamma = 0 is DPO.
@@ -223,7 +225,7 @@ def margin_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, b
 
 def importance_weighted_dpo_loss(
     chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, weights: Any
-) -> N:
+) -> Loss:
     """Importance-weighted DPO: (mu / q) l(u), mu the wanted law of pairs and q that of the design.
 
     Its plain mean (`weighted_mean` without weights) has the expectation of DPO's under mu, so a design cannot move the
@@ -240,10 +242,10 @@ def importance_weighted_dpo_loss(
     tests/preference/test_losses.py.
     """
     loss = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
-    return _parameter(weights, "weights", "at least 0", loss) * loss
+    return loss * _parameter(weights, "weights", "at least 0", loss)
 
 
-def sigmoid_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> N:
+def sigmoid_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> Loss:
     """Symmetric loss sigma(-u): l(u) + l(-u) = 1, so a flip rate common to all labels leaves its minimiser alone.
 
     Bounded, not convex.
@@ -258,7 +260,7 @@ def sigmoid_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta
     return jax.nn.sigmoid(-_margin(chosen, rejected, ref_chosen, ref_rejected, beta))
 
 
-def ramp_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> N:
+def ramp_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> Loss:
     """Symmetric loss clip((1 - u) / 2, 0, 1): l(u) + l(-u) = 1.
 
     Args:
@@ -271,7 +273,7 @@ def ramp_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: A
     return jnp.clip((1 - _margin(chosen, rejected, ref_chosen, ref_rejected, beta)) / 2, 0, 1)
 
 
-def unhinged_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> N:
+def unhinged_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> Loss:
     """Symmetric loss 1 - u: l(u) + l(-u) = 2. Convex, without lower bound.
 
     Args:
@@ -334,14 +336,14 @@ def _logistic(margin):
 
 def _margin(chosen, rejected, ref_chosen, ref_rejected, beta):
     gap = log_ratio_gap(chosen, rejected, ref_chosen, ref_rejected)
-    return _parameter(beta, "beta", "above 0", gap) * gap
+    return gap * _parameter(beta, "beta", "above 0", gap)
 
 
 def _four(chosen, rejected, ref_chosen, ref_rejected):
     return _log_probs(chosen=chosen, rejected=rejected, ref_chosen=ref_chosen, ref_rejected=ref_rejected)
 
 
-def _log_probs(**arrays) -> list:
+def _log_probs(**arrays) -> list[Array]:
     """The arrays in their computing dtype, all of one shape."""
     out = {name: jnp.asarray(_checks.as_float_array(array, name)) for name, array in arrays.items()}
     first = next(iter(out))

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdesign import _arrays, _checks
+from jaxdesign._arrays import AnyArray
 from jaxdesign.pool import CompletionPool
 from jaxdesign.targets import completion_shares, mixed_covariance
 
@@ -48,7 +49,7 @@ class DeploymentTarget(NamedTuple):
 
 
 def implicit_rewards(
-    log_policy: Float[Array, "*r p k"], log_reference: Float[Array, "p k"], beta: float, mask: Any = None
+    log_policy: Float[AnyArray, "*r p k"], log_reference: Float[AnyArray, "p k"], beta: float, mask: Any = None
 ) -> Float[Array, "*r p k"]:
     """Scores u = beta (log pi_theta - log pi_ref) of completions: what `CompletionPool(scores=...)` takes.
 
@@ -89,7 +90,7 @@ def implicit_rewards(
     return scores
 
 
-def effective_sample_size(pool: CompletionPool, log_weights: Float[Array, "p k"]) -> Float[Array, " p"]:
+def effective_sample_size(pool: CompletionPool, log_weights: Float[AnyArray, "p k"]) -> Float[Array, " p"]:
     """1 / sum_k w_pk^2 with w_p = softmax(log_weights_p): K for equal weights, 1 when all sits on one completion.
 
     Args:
@@ -112,7 +113,7 @@ def effective_sample_size(pool: CompletionPool, log_weights: Float[Array, "p k"]
 
 
 def sampled_target(
-    pool: CompletionPool, log_weights: Float[Array, "p k"] | None = None, *, least_effective: float = 2.0
+    pool: CompletionPool, log_weights: Float[AnyArray, "p k"] | None = None, *, least_effective: float = 2.0
 ) -> SampledTarget:
     """H = mean over prompts of Cov_{y ~ pi}[phi], estimated from completions drawn independently, repeats included.
 
@@ -174,8 +175,8 @@ def _others(shares: Float[Array, "p k"]) -> Float[Array, "p k"]:
 
 def deployment_target(
     deployment: CompletionPool,
-    basis: Float[np.ndarray, "d r"] | None = None,
-    log_weights: Float[Array, "p k"] | None = None,
+    basis: Float[AnyArray, "d r"] | None = None,
+    log_weights: Float[AnyArray, "p k"] | None = None,
     *,
     least_effective: float = 2.0,
 ) -> DeploymentTarget:

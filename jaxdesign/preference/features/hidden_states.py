@@ -17,14 +17,15 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays, _checks
+from jaxdesign._arrays import AnyArray
 from jaxdesign.preference.features.microbatches import checked_examples, gathered, map_examples, mesh_of, spread
 
 
 def last_hidden_states(
     hidden: Callable[[Any, Array], Array],
     params: Any,
-    tokens: Int[Array, "n t"],
-    lengths: Int[Array, " n"],
+    tokens: Int[AnyArray, "n t"],
+    lengths: Int[AnyArray, " n"],
     *,
     microbatch: int = 32,
     mesh: Mesh | None = None,

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
@@ -48,7 +49,7 @@ def spread(shared: Any, examples: Any, mesh: Mesh | None) -> tuple[Any, Any]:
 
 def gathered(rows: Array, count: int, mesh: Mesh | None) -> Array:
     """The first `count` rows: still spread where that is all of them, else copied to every device first."""
-    if rows.shape[0] == count:
+    if mesh is None or rows.shape[0] == count:  # without a mesh there is no surplus
         return rows
     return jax.device_put(rows, NamedSharding(mesh, PartitionSpec()))[:count]
 
@@ -75,8 +76,8 @@ def _map_locally(function, shared, examples, microbatch):
 def mesh_of(examples: Any) -> Mesh | None:
     """The mesh over which concrete examples are spread already; None for one device."""
     for leaf in jax.tree.leaves(examples):
-        sharding = None if isinstance(leaf, jax.core.Tracer) else getattr(leaf, "sharding", None)
-        if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1:
+        sharding = None if isinstance(leaf, Tracer) else getattr(leaf, "sharding", None)
+        if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh) and sharding.mesh.size > 1:
             return sharding.mesh
     return None
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jaxdesign import _checks
+from jaxdesign._arrays import AnyArray
 from jaxdesign.pool import CompletionPool
 from jaxdesign.preference.features.gradients import Selection, projected_gradients
 from jaxdesign.preference.features.hidden_states import last_hidden_states
@@ -24,13 +25,13 @@ class Completed(NamedTuple):
 
 def gradient_pool(
     model: LanguageModel,
-    prompts: Int[Array, "p t"],
-    completions: Int[Array, "p k c"],
+    prompts: Int[AnyArray, "p t"],
+    completions: Int[AnyArray, "p k c"],
     *,
     dimension: int,
     key: Key[Array, ""],
     parameters: Selection = None,
-    scores: Float[Array, "*r p k"] | None = None,
+    scores: Float[AnyArray, "*r p k"] | None = None,
     mask: Any = None,
     microbatch: int = 32,
 ) -> CompletionPool:
@@ -62,10 +63,10 @@ def gradient_pool(
 
 def hidden_pool(
     model: LanguageModel,
-    prompts: Int[Array, "p t"],
-    completions: Int[Array, "p k c"],
+    prompts: Int[AnyArray, "p t"],
+    completions: Int[AnyArray, "p k c"],
     *,
-    scores: Float[Array, "*r p k"] | None = None,
+    scores: Float[AnyArray, "*r p k"] | None = None,
     mask: Any = None,
     microbatch: int = 32,
 ) -> CompletionPool:
@@ -91,7 +92,7 @@ def hidden_pool(
     return CompletionPool(rows.reshape(*completions.shape[:2], -1), scores=scores, mask=mask)
 
 
-def completed(prompts: Int[Array, "p t"], completions: Int[Array, "p k c"]) -> Completed:
+def completed(prompts: Int[AnyArray, "p t"], completions: Int[AnyArray, "p k c"]) -> Completed:
     """(P K) examples, each completion beside its prompt, in the order of `features.reshape(P K, d)`."""
     if jnp.ndim(completions) != 3:
         raise ValueError(f"completions: shape {jnp.shape(completions)} found; expected (prompts P, K, columns)")

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxdesign import _arrays, _checks
+from jaxdesign._arrays import AnyArray
 from jaxdesign.information import pair_differences, pair_flips
 from jaxdesign.pool import CompletionPool
 from jaxdesign.preference.fit.bradley_terry import fit_bradley_terry
@@ -94,7 +95,7 @@ def posterior_draws(posterior: Posterior, number: int, seed: int) -> Float[np.nd
     return posterior.parameter + np.linalg.solve(np.linalg.cholesky(correlation).T, noise).T / size
 
 
-def scored_pool(pool: CompletionPool, parameters: Float[np.ndarray, "*r d"]) -> CompletionPool:
+def scored_pool(pool: CompletionPool, parameters: Float[AnyArray, "*r d"]) -> CompletionPool:
     """The pool with scores u = phi . w: (P, K), or (R, P, K) for R parameters, over which criteria then average.
 
     The mean of each prompt is taken off, in float64 and before scores are rounded to float32, so that margins keep
@@ -123,9 +124,9 @@ def scored_pool(pool: CompletionPool, parameters: Float[np.ndarray, "*r d"]) -> 
 
 def posterior_targets(
     deployment: CompletionPool,
-    parameters: Float[np.ndarray, "*r d"],
+    parameters: Float[AnyArray, "*r d"],
     beta: float,
-    reference: Float[np.ndarray, "p k"] | None = None,
+    reference: Float[AnyArray, "p k"] | None = None,
 ) -> Float[np.ndarray, "*r d d"]:
     """H of the policy each reward parameter leads to: mean of Cov[phi] under pi_ref exp(phi . w / beta).
 
@@ -162,7 +163,7 @@ def posterior_targets(
     return np.stack(found).reshape(*parameters.shape[:-1], *found[0].shape) / unit[:, None] / unit
 
 
-def predicted_gap(posterior: Posterior, target: Float[np.ndarray, "d d"], beta: float) -> float:
+def predicted_gap(posterior: Posterior, target: Float[AnyArray, "d d"], beta: float) -> float:
     """tr(H A^-1) / (2 beta): expected policy gap of the policy at the posterior mode, to second order.
 
     inf where the information A is singular at unit diagonal (condition above 1e12): then some direction that the policy

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdesign import _arrays, _checks
+from jaxdesign._arrays import AnyArray
 from jaxdesign.basis import in_basis
 from jaxdesign.pool import CompletionPool, centred_features
 from jaxdesign.targets import policy_target, second_moment
@@ -46,7 +47,7 @@ class ReferenceFit(NamedTuple):
 
 
 def fit_reference(
-    pool: CompletionPool, log_probabilities: Float[Array, "p k"], *, dimension: int, ridge: float = 1e-3
+    pool: CompletionPool, log_probabilities: Float[AnyArray, "p k"], *, dimension: int, ridge: float = 1e-3
 ) -> ReferenceFit:
     """theta_0 by ridge regression of reference log-probabilities on the standardised leading components of features.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from jaxdesign import _arrays, _checks
+from jaxdesign._arrays import AnyArray
 from jaxdesign.pool import CompletionPool
 from jaxdesign.preference.labels.tasks import CHOICES, LARGEST_ANNOTATOR, LARGEST_INDEX
 
@@ -30,9 +31,9 @@ class Labels(NamedTuple):
     Source: derived; checked by tests/preference/labels/test_labels.py.
     """
 
-    pairs: Int[Array, "n 3"]
-    choices: Int[Array, " n"]
-    annotators: Int[Array, " n"]
+    pairs: Int[AnyArray, "n 3"]
+    choices: Int[AnyArray, " n"]
+    annotators: Int[AnyArray, " n"]
 
 
 def as_labels(pairs: Any, choices: Any, annotators: Any = 0, *, pool: CompletionPool | None = None) -> Labels:
@@ -87,8 +88,8 @@ def check_labels(labels: Labels, pool: CompletionPool | None = None, annotators:
     limit = LARGEST_ANNOTATOR if annotators is None else min(annotators - 1, LARGEST_ANNOTATOR)
     _refuse((who < 0) | (who > limit), who, "labels.annotators", f"must be from 0 to {limit}")
     p, i, j = pairs.T
-    _refuse((pairs < 0).any(axis=1) | (i >= j), pairs, "labels.pairs", "a pair is (p, i, j) with 0 <= p, 0 <= i < j")
-    _refuse((pairs > LARGEST_INDEX).any(axis=1), pairs, "labels.pairs", f"indices are from 0 to {LARGEST_INDEX}")
+    _refuse((p < 0) | (i < 0) | (i >= j), pairs, "labels.pairs", "a pair is (p, i, j) with 0 <= p, 0 <= i < j")
+    _refuse((p > LARGEST_INDEX) | (j > LARGEST_INDEX), pairs, "labels.pairs", f"indices are from 0 to {LARGEST_INDEX}")
     if pool is None:
         return
     prompts, completions = pool.mask.shape

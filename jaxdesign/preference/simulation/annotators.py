@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays, _checks
+from jaxdesign._arrays import AnyArray
 from jaxdesign.preference.labels.labels import FIRST, SECOND, SKIP, TIE, Labels, check_labels
 from jaxdesign.preference.labels.tasks import pair_rows
 
@@ -33,10 +34,10 @@ class SimulatedAnnotators(NamedTuple):
     Source: derived; checked by tests/preference/simulation/test_simulated_annotators.py.
     """
 
-    temperature: Float[Array, " a"]
-    flip: Float[Array, " a"]
-    tie: Float[Array, " a"]
-    skip: Float[Array, " a"]
+    temperature: Float[AnyArray, " a"]
+    flip: Float[AnyArray, " a"]
+    tie: Float[AnyArray, " a"]
+    skip: Float[AnyArray, " a"]
 
 
 def make_annotators(temperature: Any = 1.0, flip: Any = 0.0, tie: Any = 0.0, skip: Any = 0.0) -> SimulatedAnnotators:
@@ -77,7 +78,7 @@ def make_annotators(temperature: Any = 1.0, flip: Any = 0.0, tie: Any = 0.0, ski
 
 
 def choice_probabilities(
-    margins: Float[Array, " n"], annotators: SimulatedAnnotators, who: Int[Array, " n"]
+    margins: Float[AnyArray, " n"], annotators: SimulatedAnnotators, who: Int[AnyArray, " n"]
 ) -> Float[Array, "n 4"]:
     """Probability of each choice code (first, second, tie, skip), from the difference of hidden rewards.
 
@@ -120,13 +121,13 @@ def _choice_probabilities(margins, annotators, who):
 
 def simulate_labels(
     key: Array,
-    rewards: Float[Array, "p k"],
-    pairs: Int[Array, "n 3"],
+    rewards: Float[AnyArray, "p k"],
+    pairs: Int[AnyArray, "n 3"],
     annotators: SimulatedAnnotators | None = None,
     *,
     who: Any = None,
-    shares: Float[Array, " a"] | None = None,
-    repeats: Int[Array, " n"] | None = None,
+    shares: Float[AnyArray, " a"] | None = None,
+    repeats: Int[AnyArray, " n"] | None = None,
 ) -> Labels:
     """Draw one label for each row of `pairs`.
 
@@ -154,7 +155,7 @@ def simulate_labels(
     rewards = _checks.as_float_array(rewards, "rewards")
     _checks.rank(rewards, (2,), "rewards", "(prompts P, completions K)")
     concrete = not _arrays.is_traced(key, rewards, pairs, annotators, who, shares, repeats)
-    xp = np if concrete else jnp
+    xp: Any = np if concrete else jnp
     pairs, size = xp.asarray(pair_rows(pairs)), len(pairs)
     who = None if who is None else xp.broadcast_to(xp.asarray(who, np.int32), (size,))
     shares = _checked_shares(shares, who, len(annotators.flip))
@@ -202,7 +203,7 @@ def _padded(array, size):
     return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
 
 
-def _repeat_numbers(rows, xp):
+def _repeat_numbers(rows: AnyArray, xp: Any) -> AnyArray:
     """(n,) int32, how many equal rows stand before each of (n, c)."""
     order = xp.lexsort(rows.T[::-1])  # stable: equal rows keep their order
     place = xp.arange(len(rows), dtype=np.int32)

@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jaxdesign._arrays import map_chunks
+from jaxdesign._arrays import AnyArray, map_chunks
 from jaxdesign.preference.labels.labels import FIRST, SECOND, TIE, Labels, check_labels
 from jaxdesign.preference.small_model.language_model import LanguageModel, check_tokens, sequence_log_probability
 from jaxdesign.preference.small_model.training import Trained, train
@@ -32,10 +32,10 @@ class PreferredPairs(NamedTuple):
         weights: (n,) float32; 1 is one whole label, 1/2 each way a tie.
     """
 
-    prompts: Int[Array, "n p"]
-    chosen: Int[Array, "n c"]
-    rejected: Int[Array, "n c"]
-    weights: Float[Array, " n"]
+    prompts: Int[AnyArray, "n p"]
+    chosen: Int[AnyArray, "n c"]
+    rejected: Int[AnyArray, "n c"]
+    weights: Float[AnyArray, " n"]
 
 
 class _Referenced(NamedTuple):
@@ -64,7 +64,7 @@ class PairObjective:
         return jnp.mean(pairs.weights * each)
 
 
-def preferred_pairs(prompts: Int[Array, "p columns"], completions: Int[Array, "p k c"], labels: Labels):
+def preferred_pairs(prompts: Int[AnyArray, "p columns"], completions: Int[AnyArray, "p k c"], labels: Labels):
     """Labelled pairs of a pool as pairs to train on.
 
     Args:
@@ -169,7 +169,7 @@ def train_on_pairs(
 
 
 def compiled_log_probability(
-    model: LanguageModel, prompts: Int[Array, "n p"], completions: Int[Array, "n c"]
+    model: LanguageModel, prompts: Int[AnyArray, "n p"], completions: Int[AnyArray, "n c"]
 ) -> Float[Array, " n"]:
     """`sequence_log_probability` of any number of sequences, compiled, a bounded number of them at a time.
 

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxdesign._arrays import HIGHEST, contract, is_traced
+from jaxdesign._arrays import HIGHEST, AnyArray, contract, is_traced
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class LanguageModel(nnx.Module):
 
 
 def token_logits(
-    model: LanguageModel, prompts: Int[Array, "n p"], completions: Int[Array, "n c"]
+    model: LanguageModel, prompts: Int[AnyArray, "n p"], completions: Int[AnyArray, "n c"]
 ) -> Float[Array, "n c outputs"]:
     """Logits from which each token of each completion was predicted; traceable."""
     _check_length(model, prompts, completions)
@@ -218,7 +218,7 @@ def token_logits(
 
 
 def token_log_probabilities(
-    model: LanguageModel, prompts: Int[Array, "n p"], completions: Int[Array, "n c"]
+    model: LanguageModel, prompts: Int[AnyArray, "n p"], completions: Int[AnyArray, "n c"]
 ) -> Float[Array, "n c"]:
     """Log-probability of each token of each completion, 0 at padding; traceable.
 
@@ -242,7 +242,7 @@ def token_log_probabilities(
 
 
 def sequence_log_probability(
-    model: LanguageModel, prompts: Int[Array, "n p"], completions: Int[Array, "n c"]
+    model: LanguageModel, prompts: Int[AnyArray, "n p"], completions: Int[AnyArray, "n c"]
 ) -> Float[Array, " n"]:
     """log pi(y | x) = sum over the tokens of y, END included; a completion without END counts as cut off there.
 

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jaxdesign._arrays import map_chunks
+from jaxdesign._arrays import AnyArray, map_chunks
 from jaxdesign._checks import finite, positive_finite, same_shape
 from jaxdesign.preference.small_model.language_model import LanguageModel, token_logits
 from jaxdesign.preference.small_model.sampling import sample_completions
@@ -39,7 +39,7 @@ class PolicyValue(NamedTuple):
 def sampled_policy_value(
     model: LanguageModel,
     reference: LanguageModel,
-    prompts: Int[Array, "p columns"],
+    prompts: Int[AnyArray, "p columns"],
     rewards_of: Callable[[Int[np.ndarray, "p k c"]], Float[np.ndarray, "p k"]],
     beta: float,
     key: Array,
@@ -84,7 +84,7 @@ def sampled_policy_value(
 
 
 def sequence_divergence(
-    model: LanguageModel, reference: LanguageModel, prompts: Int[Array, "n p"], completions: Int[Array, "n c"]
+    model: LanguageModel, reference: LanguageModel, prompts: Int[AnyArray, "n p"], completions: Int[AnyArray, "n c"]
 ) -> Float[Array, " n"]:
     """Sum over the tokens of y of KL(pi(. | x, y_<t) || pi_ref(. | x, y_<t)), each exact over the next token.
 

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jaxdesign._arrays import map_chunks
+from jaxdesign._arrays import AnyArray, map_chunks
 from jaxdesign._checks import positive_finite
 from jaxdesign.preference.small_model.language_model import LanguageModel, check_columns, check_tokens
 from jaxdesign.preference.small_model.tokens import END
@@ -47,7 +47,7 @@ class _Decoding(NamedTuple):
 
 def sample_completions(
     model: LanguageModel,
-    prompts: Int[Array, "p columns"],
+    prompts: Int[AnyArray, "p columns"],
     key: Array,
     *,
     completions: int,
