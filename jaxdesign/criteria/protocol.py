@@ -52,15 +52,19 @@ class CriterionLike(Protocol):
 
     def value(self, information: Float[Array, "*r d d"]) -> Float[Array, ""]:
         """Criterion of A, averaged over draws; NaN or inf where A is not positive definite."""
+        ...
 
     def gradient(self, information: Float[Array, "*r d d"]) -> Float[Array, "*r d d"]:
         """G = -grad criterion at each draw (not divided by the number of draws)."""
+        ...
 
     def factors(self, information: Float[Array, "*r d d"]) -> Float[Array, "*r d d"]:
         """F with F F^T = G, so that b = c |z F|^2 cannot cancel; `gradient_factors(G)` gives them from any G."""
+        ...
 
     def curvature(self, information: Float[Array, "*r d d"]) -> Callable:
         """Linear map from a change of A to -dG at each draw: the Hessian in the labels is z^T curvature z."""
+        ...
 
     def lower_bound(self, value: Any, linear: Any, current: Any, dim: int) -> Any:
         """Bound below the best value; traceable.
@@ -74,6 +78,7 @@ class CriterionLike(Protocol):
         Returns:
             A number of the kind of the arguments, at most `value`.
         """
+        ...
 
     def efficiency(self, value: Any, lower_bound: Any, dim: int) -> Any:
         """Certified efficiency in (0, 1], traceable; NaN where the criterion has no such formula.
@@ -86,6 +91,7 @@ class CriterionLike(Protocol):
         Returns:
             A number of the kind of the arguments.
         """
+        ...
 
 
 class ConvexCriterion:
@@ -255,16 +261,17 @@ class InBasis(ConvexCriterion):
     def of_draw(self, draw):
         return InBasis(self.criterion.of_draw(draw), self.back, self.unit)
 
+    # class variables elsewhere, so that a criterion states them in a line; a wrapper can only pass them on
     @property
-    def degree(self):
+    def degree(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.criterion.degree
 
     @property
-    def infinite_where_singular(self):
+    def infinite_where_singular(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.criterion.infinite_where_singular
 
     @property
-    def decreasing(self):
+    def decreasing(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.criterion.decreasing
 
     @property

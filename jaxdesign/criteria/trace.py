@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from jaxdesign import _checks
@@ -48,7 +49,7 @@ class Trace(ConvexCriterion):
     root: Any = field(default=None, init=False, repr=False)  # K, like H; None where H is traced
 
     def __post_init__(self):
-        if isinstance(self.H, jax.core.Tracer):
+        if isinstance(self.H, Tracer):
             return
         H = _checks.as_float_array(self.H, "H")
         if H.ndim not in (2, 3) or H.shape[-1] != H.shape[-2]:

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdesign import _checks
-from jaxdesign._arrays import HIGHEST, contract
+from jaxdesign._arrays import HIGHEST, AnyArray, contract
 from jaxdesign._linalg import gradient_factors, inverse
 from jaxdesign.criteria.protocol import ConvexCriterion, library_of
 from jaxdesign.criteria.trace import Trace, trace_anchor, trace_factors
@@ -62,11 +62,10 @@ class WorstCase(ConvexCriterion):
     degree: ClassVar = -1
     infinite_where_singular: ClassVar = True
     decreasing: ClassVar = True
-    multiplicative_power: ClassVar = None  # steps jump from target to target
     family: ClassVar = True
 
-    H: Float[Array, "t d d"]  # each divided by its scale, float64
-    mixture: Float[Array, " t"] | None  # sums to 1
+    H: Float[AnyArray, "t d d"]  # each divided by its scale, float64
+    mixture: Float[AnyArray, " t"] | None  # sums to 1
     names: tuple[str, ...]
 
     def __init__(self, targets: Any, scales: Any = None, mixture: Any = None):
@@ -99,6 +98,11 @@ class WorstCase(ConvexCriterion):
         for field, value in (("H", np.stack(matrices)), ("mixture", mixture), ("names", names)):
             object.__setattr__(self, field, value)
 
+    @property
+    def multiplicative_power(self):
+        """None: steps jump from target to target."""
+        return None
+
     def tree_flatten(self):
         return (self.H, self.mixture), self.names
 
@@ -118,7 +122,7 @@ class WorstCase(ConvexCriterion):
         weights = np.full(len(self.names), 1.0) if self.mixture is None else np.asarray(self.mixture)
         return Trace(np.tensordot(weights / weights.sum(), np.asarray(self.H), 1))
 
-    def values(self, information: Float[Array, "*r d d"]) -> Float[Array, " t"]:
+    def values(self, information: Float[AnyArray, "*r d d"]) -> Float[Array, " t"]:
         """f_t: tr(H_t A^-1) / scale_t of each target, averaged over draws."""
         return _traces(self.H, inverse(jnp.asarray(information)))
 
@@ -179,11 +183,15 @@ class PowerMean(ConvexCriterion):
     degree: ClassVar = -1
     infinite_where_singular: ClassVar = True
     decreasing: ClassVar = True
-    multiplicative_power: ClassVar = None
 
-    H: Float[Array, "t d d"]
-    weights: Float[Array, " t"]  # v, summing to 1
-    power: Float[Array, ""]  # p, at least 1
+    H: Float[AnyArray, "t d d"]
+    weights: Float[AnyArray, " t"]  # v, summing to 1
+    power: Float[AnyArray, ""] | np.floating  # p, at least 1
+
+    @property
+    def multiplicative_power(self):
+        """None, as for the worst case."""
+        return None
 
     def _at(self, inv):
         """f_t, M and the weights u_t of the targets in G."""
@@ -192,7 +200,7 @@ class PowerMean(ConvexCriterion):
         share = f / largest
         mean = jnp.sum(self.weights * share**self.power) ** (1 / self.power)
         mean = jnp.maximum(mean, jnp.finfo(f.dtype).tiny)
-        return f, largest * mean, self.weights * (share / mean) ** (self.power - 1)
+        return f, largest * mean, (share / mean) ** (self.power - 1) * self.weights
 
     def value(self, information):
         return self._at(inverse(jnp.asarray(information)))[1]
@@ -235,7 +243,7 @@ class PowerMean(ConvexCriterion):
         return apply
 
 
-def target_report(criterion: WorstCase, information: Float[Array, "*r d d"]) -> dict:
+def target_report(criterion: WorstCase, information: Float[AnyArray, "*r d d"]) -> dict:
     """Value of each target, weight of each in the bound, and the binding ones: those with weight. By name."""
     values = np.asarray(criterion.values(information), np.float64).tolist()
     mixture = np.asarray(criterion.mixture, np.float64).tolist()
@@ -246,7 +254,7 @@ def target_report(criterion: WorstCase, information: Float[Array, "*r d d"]) -> 
     }
 
 
-def _by_name(values: Any, names: tuple[str, ...], argument: str) -> np.ndarray:
+def _by_name(values: Any, names: tuple[str, ...], argument: str) -> Float[np.ndarray, " t"]:
     """Numbers in the order of the targets; from a mapping, by their names."""
     if isinstance(values, Mapping):
         given = {str(name): value for name, value in values.items()}
