@@ -108,29 +108,31 @@ def backward(
         labels: (S,) whole numbers. total: at most their sum.
     """
     labels, matrix = labels.copy(), matrix.copy()
-    for number in range(int(labels.sum()) - total):
-        if number % REFRESH == 0:
-            kept = np.flatnonzero(labels > 0)
-            rows, info = z[kept], c[:, kept]
-            inverse = np.linalg.inv(matrix)
-            inverse = (inverse + inverse.swapaxes(1, 2)) / 2
-            middle = inverse @ H @ inverse
-            a, b = (info * np.sum((rows @ form) * rows, axis=-1) for form in (inverse, middle))
-        loss = np.mean(b / np.maximum(1 - a, np.finfo(np.float64).eps), axis=0)
-        loss[labels[kept] == 0] = np.inf
-        goes = int(np.flatnonzero(loss <= loss.min() + TIE * abs(loss.min()))[-1])
-        labels[kept[goes]] -= 1
-        u, held = rows[goes], info[:, goes]
-        v, w = inverse @ u, middle @ u
-        s = held / np.maximum(1 - a[:, goes], np.finfo(np.float64).eps)
-        st = s * (w @ u)
-        y, x = np.split(rows @ np.concatenate([v, w]).T, 2, axis=1)  # one product: memory is what this loop waits for
-        y, x = y.T, x.T
-        a = a + s[:, None] * info * y * y
-        b = b + s[:, None] * info * y * (2 * x + st[:, None] * y)
-        cross = v[:, :, None] * w[:, None, :]
-        change = cross + cross.swapaxes(1, 2) + st[:, None, None] * v[:, :, None] * v[:, None, :]
-        inverse = inverse + s[:, None, None] * v[:, :, None] * v[:, None, :]
-        middle = middle + s[:, None, None] * change
-        matrix = matrix - held[:, None, None] * np.outer(u, u)
+    removals = int(labels.sum()) - total
+    for done in range(0, removals, REFRESH):
+        kept = np.flatnonzero(labels > 0)
+        rows, info = z[kept], c[:, kept]
+        inverse = np.linalg.inv(matrix)
+        inverse = (inverse + inverse.swapaxes(1, 2)) / 2
+        middle = inverse @ H @ inverse
+        a, b = (info * np.sum((rows @ form) * rows, axis=-1) for form in (inverse, middle))
+        for _ in range(min(REFRESH, removals - done)):
+            loss = np.mean(b / np.maximum(1 - a, np.finfo(np.float64).eps), axis=0)
+            loss[labels[kept] == 0] = np.inf
+            goes = int(np.flatnonzero(loss <= loss.min() + TIE * abs(loss.min()))[-1])
+            labels[kept[goes]] -= 1
+            u, held = rows[goes], info[:, goes]
+            v, w = inverse @ u, middle @ u
+            s = held / np.maximum(1 - a[:, goes], np.finfo(np.float64).eps)
+            st = s * (w @ u)
+            # one product: memory is what this loop waits for
+            y, x = np.split(rows @ np.concatenate([v, w]).T, 2, axis=1)
+            y, x = y.T, x.T
+            a = a + s[:, None] * info * y * y
+            b = b + s[:, None] * info * y * (2 * x + st[:, None] * y)
+            cross = v[:, :, None] * w[:, None, :]
+            change = cross + cross.swapaxes(1, 2) + st[:, None, None] * v[:, :, None] * v[:, None, :]
+            inverse = inverse + s[:, None, None] * v[:, :, None] * v[:, None, :]
+            middle = middle + s[:, None, None] * change
+            matrix = matrix - held[:, None, None] * np.outer(u, u)
     return labels
