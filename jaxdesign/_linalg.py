@@ -28,7 +28,6 @@ LEAVES = 16  # at most: the program grows with their number
 
 
 @jax.jit  # called outside of jit, loops and branches would be compiled anew every time
-@jax.custom_jvp  # of matrix products only, and the one-by-one rule has no reverse mode
 def cholesky_and_inverse(matrix: Float[Array, "*r d d"]) -> tuple[Float[Array, "*r d d"], Float[Array, "*r d d"]]:
     """L and L^-1 with L L^T = A, lower triangular; NaN where A is not positive definite. Traceable.
 
@@ -40,11 +39,16 @@ def cholesky_and_inverse(matrix: Float[Array, "*r d d"]) -> tuple[Float[Array, "
     Numerics: in the dtype of A; as accurate as a Cholesky factorisation followed by a triangular inverse.
     Complexity: about 4/3 d^3 floating-point operations.
     """
+    return _factorised(matrix)
+
+
+@jax.custom_jvp  # of matrix products only, and the one-by-one rule has no reverse mode
+def _factorised(matrix):
     size = matrix.shape[-1]
     return _blocked(matrix, max(LEAF, -(-size // LEAVES)))
 
 
-@cholesky_and_inverse.__wrapped__.defjvp
+@_factorised.defjvp
 def _derivative(primals, tangents):
     factor, inverse = cholesky_and_inverse(*primals)
     (change,) = tangents

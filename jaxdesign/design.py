@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -129,7 +129,7 @@ class Design:
             "skipped_prompts": self.skipped_prompts,
             "report": self.report,
         }
-        arrays = {"pairs": self.pairs, "labels": self.labels, "about": np.array(json.dumps(about))}
+        arrays: dict[str, Any] = {"pairs": self.pairs, "labels": self.labels, "about": np.array(json.dumps(about))}
         if self.annotators is not None:
             arrays["annotators"] = self.annotators
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz")

@@ -54,13 +54,13 @@ class Meter:
         """Within this context, JAX tells when it compiles."""
         from jax import monitoring
 
-        def begins(event, value, **more):
+        def begins(event: str, value: float, **more: object):
             if event == "/jax/core/compile/backend_compile_duration":
                 self._compiling = time.perf_counter()
 
-        def ends(event, seconds, **more):
+        def ends(event: str, duration_secs: float, **more: object):
             if event == "/jax/core/compile/backend_compile_duration":
-                self._compiling, self._compiled = None, self._compiled + seconds
+                self._compiling, self._compiled = None, self._compiled + duration_secs
 
         monitoring.register_scalar_listener(begins)
         monitoring.register_event_duration_secs_listener(ends)

@@ -68,6 +68,7 @@ def read_pool(path: str | None, texts: str | None = None) -> PoolFile:
     if texts is not None:
         raise ValueError(f"--texts: goes beside features ({' or '.join(ARRAYS)}); {path} has its own texts")
     found = read_completions(path)
+    assert found.completions is not None  # they are what was read
     features, mask = featurise(found.completions, dim=TEXT_DIM)
     return found._replace(features=features, mask=mask)
 

@@ -116,7 +116,7 @@ def selection_rows(pairs: np.ndarray, labels: np.ndarray, pool: PoolFile | None 
     if np.array_equal(labels, np.rint(labels)):
         labels = labels.astype(np.int64)
     pool = pool or PoolFile()
-    return [_row(*pair, count, pool) for pair, count in zip(pairs.tolist(), labels.tolist(), strict=True)]
+    return [_row(p, i, j, count, pool) for (p, i, j), count in zip(pairs.tolist(), labels.tolist(), strict=True)]
 
 
 def task_rows(tasks: Iterable[Any], pool: PoolFile | None = None) -> list[dict[str, Any]]:

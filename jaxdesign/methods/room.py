@@ -30,6 +30,7 @@ class Room(NamedTuple):
         """Labels on the pairs of each prompt."""
         if self.prompt is None:
             return jnp.sum(labels, axis=(1, 2))
+        assert self.quota is not None  # without quotas nobody asks
         return jax.ops.segment_sum(labels, self.prompt, num_segments=self.quota.shape[0])
 
     def spread(self, per_prompt: Float[Array, " g"]) -> Float[Array, "*s"]:
@@ -44,16 +45,16 @@ def fill(amount: Callable, room: Room, low: Float[Array, ""], high: Float[Array,
     sum to at least the total, at `high` to at most. Where `amount` jumps, the two sides of the jump are mixed, so that
     the total is met up to rounding.
     """
-    limited = amount
-    if room.quota is not None:
-        over_quota = room.spent(amount(low)) > room.quota
+    limited, quota = amount, room.quota
+    if quota is not None:
+        over_quota = room.spent(amount(low)) > quota
         lows, highs = _bisect(
-            lambda level: room.spent(amount(room.spread(level))) > room.quota,
-            jnp.full_like(room.quota, low),
-            jnp.full_like(room.quota, high),
+            lambda level: room.spent(amount(room.spread(level))) > quota,
+            jnp.full_like(quota, low),
+            jnp.full_like(quota, high),
         )
         over, under = amount(room.spread(lows)), amount(room.spread(highs))
-        at_quota = under + (over - under) * room.spread(_share(room.quota, room.spent(over), room.spent(under)))
+        at_quota = under + (over - under) * room.spread(_share(quota, room.spent(over), room.spent(under)))
         prompt_level = room.spread(jnp.where(over_quota, highs, -jnp.inf))
 
         def limited(level):
@@ -138,13 +139,14 @@ def oracle_bound(sensitivities: Float[Array, "*s"], room: Room) -> Float[Array, 
     def taken(level):
         return jnp.where(b > level, cap, 0)
 
-    if room.quota is None:
+    quota = room.quota
+    if quota is None:
         level = _bisect(lambda level: jnp.sum(taken(level)) > room.total, low, high)[1]
         return level * room.total + jnp.sum(cap * jnp.maximum(b - level, 0))
-    lows, highs = jnp.full_like(room.quota, low), jnp.full_like(room.quota, high)
-    own = _bisect(lambda level: room.spent(taken(room.spread(level))) > room.quota, lows, highs)[1]
-    held = _bisect(lambda level: jnp.sum(jnp.minimum(room.quota, room.spent(taken(level)))) > room.total, low, high)
+    lows, highs = jnp.full_like(quota, low), jnp.full_like(quota, high)
+    own = _bisect(lambda level: room.spent(taken(room.spread(level))) > quota, lows, highs)[1]
+    held = _bisect(lambda level: jnp.sum(jnp.minimum(quota, room.spent(taken(level)))) > room.total, low, high)
     level = held[1]
     extra = jnp.maximum(own - level, 0)
     excess = jnp.maximum(b - level - room.spread(extra), 0)
-    return level * room.total + jnp.sum(extra * room.quota) + jnp.sum(cap * excess)
+    return level * room.total + jnp.sum(extra * quota) + jnp.sum(cap * excess)

@@ -54,7 +54,7 @@ def write_tasks(
     Source: derived; checked by tests/preference/labels/test_label_files.py.
     """
     path, rows = Path(path), []
-    names = None if annotators is None else list(_checked_names(annotators))
+    names = None if annotators is None else list(_numbers(annotators))
     for task in tasks:
         p, i, j = task.pair
         if p >= len(prompts) or j >= len(completions[p]):
@@ -99,7 +99,7 @@ def read_answers(
     """
     path = Path(path)
     known = {task.task_id: task for task in tasks}
-    names, vocabulary = _checked_names(annotators), _vocabulary(words)
+    names, vocabulary = None if annotators is None else _numbers(annotators), _vocabulary(words)
     records, faults, lines = [], [], {}
     for line, row in read_rows(path, NEEDED):
         try:
@@ -114,10 +114,11 @@ def read_answers(
             faults.append(f"{path.name}, line {line}: {error}")
         else:
             records.append(record)
-    if on_fault is None and faults:
+    if on_fault is not None:
+        for fault in faults:
+            on_fault(fault)
+    elif faults:
         raise ValueError(_summarised(faults, len(records)))
-    for fault in faults:
-        on_fault(fault)
     return records
 
 
@@ -131,10 +132,8 @@ def _name(task: Task, names: list[str] | None) -> str | int | None:
     return names[task.annotator]
 
 
-def _checked_names(annotators: Sequence[str] | None) -> dict[str, int] | None:
-    """Number of every name."""
-    if annotators is None:
-        return None
+def _numbers(annotators: Sequence[str]) -> dict[str, int]:
+    """Number of every name, checked."""
     if isinstance(annotators, str) or not all(isinstance(name, str) for name in annotators):
         raise TypeError(f"annotators: {annotators!r} found; expected a list of names, which are texts")
     check_different(annotators, "annotators", "names must differ, as the place in the list is the annotator's number")

@@ -143,7 +143,7 @@ def make_tasks(
     used = Counter(task.pair for task in earlier)
     tasks = []
     for row, count, annotator in zip(pairs.tolist(), counts.astype(int), who, strict=True):
-        p, i, j = pair = tuple(int(part) for part in row)
+        p, i, j = pair = int(row[0]), int(row[1]), int(row[2])
         if not (0 <= p and 0 <= i < j):
             raise ValueError(f"pairs: {list(pair)} found; a pair is (p, i, j) with 0 <= p and 0 <= i < j")
         for _ in range(count):
