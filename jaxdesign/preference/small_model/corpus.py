@@ -39,7 +39,7 @@ class Law(NamedTuple):
     probabilities: Float[np.ndarray, " words"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Corpus:
     """Prompts and, for each, the laws whose independent draws make up a completion.
 
