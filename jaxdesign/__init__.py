@@ -4,7 +4,7 @@ From a pool of completions and a label budget to the pairs whose labels improve 
 certificate of how close to best possible the choice is. This file names the public API and nothing else.
 """
 
-import importlib
+from jaxdesign._lazy import lazily
 
 TYPE_CHECKING = False  # true for type checkers; importing typing for it would take longer than all the rest here
 
@@ -78,17 +78,8 @@ if TYPE_CHECKING:
     from jaxdesign.solvers.optimize import optimize as optimize
     from jaxdesign.targets import policy_target as policy_target
     from jaxdesign.targets import second_moment as second_moment
-
-
-def __getattr__(name: str):
-    if name in _HOMES:
-        value = getattr(importlib.import_module(f"jaxdesign.{_HOMES[name]}"), name)
-    elif name in _MODULES:
-        value = importlib.import_module(f"jaxdesign.{name}")
-    else:
-        raise AttributeError(f"module 'jaxdesign' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+else:  # or any misspelt name would have a type
+    __getattr__ = lazily(__name__, _HOMES, _MODULES)[0]
 
 
 def __dir__() -> list[str]:

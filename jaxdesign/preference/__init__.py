@@ -249,5 +249,5 @@ if TYPE_CHECKING:
     from jaxdesign.preference.targets import effective_sample_size as effective_sample_size
     from jaxdesign.preference.targets import implicit_rewards as implicit_rewards
     from jaxdesign.preference.targets import sampled_target as sampled_target
-
-__getattr__, __dir__ = lazily(__name__, _HOMES, needed_for)
+else:  # or any misspelt name would have a type
+    __getattr__, __dir__ = lazily(__name__, _HOMES, during=needed_for)

@@ -27,5 +27,5 @@ if TYPE_CHECKING:
     from jaxdesign.preference.features.pools import gradient_pool as gradient_pool
     from jaxdesign.preference.features.pools import hidden_pool as hidden_pool
     from jaxdesign.preference.features.projection import project as project
-
-__getattr__, __dir__ = lazily(__name__, _HOMES, needed_for)
+else:  # or any misspelt name would have a type
+    __getattr__, __dir__ = lazily(__name__, _HOMES, during=needed_for)

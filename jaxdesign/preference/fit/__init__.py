@@ -49,5 +49,5 @@ if TYPE_CHECKING:
     from jaxdesign.preference.fit.reliability import flip_of as flip_of
     from jaxdesign.preference.fit.reliability import reliable_annotators as reliable_annotators
     from jaxdesign.preference.fit.reliability import with_estimated_flip as with_estimated_flip
-
-__getattr__, __dir__ = lazily(__name__, _HOMES, needed_for)
+else:  # or any misspelt name would have a type
+    __getattr__, __dir__ = lazily(__name__, _HOMES, during=needed_for)

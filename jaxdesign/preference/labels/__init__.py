@@ -43,5 +43,5 @@ if TYPE_CHECKING:
     from jaxdesign.preference.labels.tasks import check_tasks as check_tasks
     from jaxdesign.preference.labels.tasks import make_tasks as make_tasks
     from jaxdesign.preference.labels.tasks import task_id as task_id
-
-__getattr__, __dir__ = lazily(__name__, _HOMES, needed_for)
+else:  # or any misspelt name would have a type
+    __getattr__, __dir__ = lazily(__name__, _HOMES, during=needed_for)

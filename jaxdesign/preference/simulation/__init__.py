@@ -23,5 +23,5 @@ if TYPE_CHECKING:
     from jaxdesign.preference.simulation.annotators import simulate_labels as simulate_labels
     from jaxdesign.preference.simulation.hidden_reward import HiddenReward as HiddenReward
     from jaxdesign.preference.simulation.hidden_reward import random_reward as random_reward
-
-__getattr__, __dir__ = lazily(__name__, _HOMES, needed_for)
+else:  # or any misspelt name would have a type
+    __getattr__, __dir__ = lazily(__name__, _HOMES, during=needed_for)

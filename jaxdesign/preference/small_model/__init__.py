@@ -63,5 +63,5 @@ if TYPE_CHECKING:
     from jaxdesign.preference.small_model.training import ProgressBar as ProgressBar
     from jaxdesign.preference.small_model.training import Trained as Trained
     from jaxdesign.preference.small_model.training import train as train
-
-__getattr__, __dir__ = lazily(__name__, _HOMES, needed_for)
+else:  # or any misspelt name would have a type
+    __getattr__, __dir__ = lazily(__name__, _HOMES, during=needed_for)
