@@ -8,10 +8,12 @@ import tempfile
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
+
+N = TypeVar("N", float, Array)
 
 
 class Status(Enum):
@@ -41,8 +43,8 @@ class Status(Enum):
         return self.value
 
 
-class Certificate(NamedTuple):
-    """How close an allocation is to the best one, as Python floats.
+class Certificate(NamedTuple, Generic[N]):
+    """How close an allocation is to the best one, as Python floats; from the traceable solvers, as scalar arrays.
 
     Args:
         value: the criterion at the allocation.
@@ -53,12 +55,12 @@ class Certificate(NamedTuple):
             for a criterion without such a formula. Relative gap = 1 - efficiency.
     """
 
-    value: float
-    lower_bound: float
-    gap: float
-    efficiency: float
+    value: N
+    lower_bound: N
+    gap: N
+    efficiency: N
 
-    def relative_gap(self) -> float:
+    def relative_gap(self: Certificate[float]) -> float:
         """1 - efficiency; gap / max(1, |value|) where there is no efficiency. Solvers compare it with tol."""
         if np.isnan(self.efficiency):
             return self.gap / max(1.0, abs(self.value))
@@ -104,7 +106,7 @@ class Design:
 
     pairs: Int[np.ndarray, "s 3"]
     labels: Float[np.ndarray, " s"]
-    certificate: Certificate
+    certificate: Certificate[float]
     status: Status
     passes: int = 0
     trace: tuple[TraceRow, ...] = ()

@@ -37,7 +37,7 @@ from jaxdesign.problem import Problem
 class Priced(NamedTuple):
     """A pass with its certificate."""
 
-    certificate: Certificate
+    certificate: Certificate[float]
     result: PassResult
     pairs: Int[np.ndarray, "s 3"]  # the listed pairs
     sensitivities: Float[np.ndarray, " s"]  # theirs, float64
@@ -76,7 +76,7 @@ def price_at(problem: Problem, analysis: Analysis, level: float, charges: Charge
     return result._replace(unit=unit)
 
 
-def certificate(problem: Problem, matrix, analysis: Analysis, oracle_value: float) -> Certificate:
+def certificate(problem: Problem, matrix, analysis: Analysis, oracle_value: float) -> Certificate[float]:
     """Certificate of A from S, an upper bound on the linear oracle (see `criteria.anchors` for the formulas)."""
     eps = np.finfo(np.float64).eps
     constant = float(np.mean(np.sum(analysis.G * problem.prior, axis=(1, 2))))
@@ -92,7 +92,7 @@ def certificate(problem: Problem, matrix, analysis: Analysis, oracle_value: floa
     return from_bound(problem, analysis, bound)
 
 
-def from_bound(problem: Problem, analysis: Analysis, lower_bound: float) -> Certificate:
+def from_bound(problem: Problem, analysis: Analysis, lower_bound: float) -> Certificate[float]:
     """Certificate of an allocation from the analysis of its A and any valid lower bound (bounds of other passes are).
 
     The rounding of its own value is taken off the bound: that of another allocation, where A is regular, may be less.

@@ -36,7 +36,7 @@ class Choice(NamedTuple):
     name: str
     pairs: Int[np.ndarray, "s 3"]
     labels: Float[np.ndarray, " s"]
-    certificate: Certificate
+    certificate: Certificate[float]
 
 
 class Found(NamedTuple):
@@ -147,7 +147,7 @@ def best_choice(
     return Found(None if best is None else best._replace(labels=size * best.labels), told, whole)
 
 
-def certificate_of(problem: Problem, pairs: np.ndarray, labels: np.ndarray, bound: float) -> Certificate:
+def certificate_of(problem: Problem, pairs: np.ndarray, labels: np.ndarray, bound: float) -> Certificate[float]:
     """Certificate of whole labels from a bound; value inf, efficiency 0 where A is singular."""
     matrix = information(problem, pairs, labels)
     analysis = analyse(problem, matrix)

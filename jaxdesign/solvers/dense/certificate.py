@@ -16,7 +16,6 @@ from jaxtyping import Array, Float
 from jaxdesign import _arrays
 from jaxdesign._pairs import candidate_pairs
 from jaxdesign.analysis import analysed, value_rounding
-from jaxdesign.budget.limits import Limits
 from jaxdesign.criteria.protocol import ConvexCriterion
 from jaxdesign.design import Certificate
 from jaxdesign.methods.room import oracle_bound, rescale
@@ -24,14 +23,14 @@ from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.memory import MemorySource, map_chunks, memory_source
 from jaxdesign.pricing.passes import chunk_sensitivities
 from jaxdesign.solvers.dense.allocations import dense_information
-from jaxdesign.solvers.dense.problem import dense_room
+from jaxdesign.solvers.dense.problem import DenseLimits, dense_room
 
 HELD = 1e-5  # a total missed by more than this share cannot be held by the caps
 
 
 def finish(
-    pool: CompletionPool, criterion: ConvexCriterion, limits: Limits, prior: Float[Array, "r d d"], labels: Array
-) -> tuple[Float[Array, "p k k"], Certificate]:
+    pool: CompletionPool, criterion: ConvexCriterion, limits: DenseLimits, prior: Float[Array, "r d d"], labels: Array
+) -> tuple[Float[Array, "p k k"], Certificate[Array]]:
     """Symmetric allocation (P, K, K) that sums to the total over i < j, and its certificate, in the working dtype.
 
     Call inside `_arrays.float64()`. Where the caps cannot hold the total, A is singular or the value is out of

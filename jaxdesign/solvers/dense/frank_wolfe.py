@@ -56,7 +56,7 @@ def frank_wolfe(
     *,
     prior: Any = None,
     passes: int = 100,
-) -> tuple[Float[Array, "p k k"], Certificate]:
+) -> tuple[Float[Array, "p k k"], Certificate[Array]]:
     """`passes` Frank-Wolfe steps n <- n + t (n' - n) from an even allocation, t by exact line search; traceable.
 
     Static shapes, no look at values: works inside the caller's jit and vmap, and nothing is compiled again when numbers

@@ -53,7 +53,7 @@ def multiplicative(
     prior: Any = None,
     passes: int = 100,
     power: float | None = None,
-) -> tuple[Float[Array, "p k k"], Certificate]:
+) -> tuple[Float[Array, "p k k"], Certificate[Array]]:
     """Best of `passes` multiplicative steps n_e <- min(cap, t n_e b_e^p) from an even allocation; traceable.
 
     Static shapes, no look at values: works inside the caller's jit and vmap, and nothing is compiled again when numbers

@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxdesign import _arrays, _checks
-from jaxdesign._arrays import contract
+from jaxdesign._arrays import AnyArray, contract
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import Limits
 from jaxdesign.criteria.protocol import ConvexCriterion
@@ -26,6 +26,14 @@ from jaxdesign.pricing.passes import pairs_information
 from jaxdesign.problem import Problem, checked_criterion
 from jaxdesign.solvers.dense.allocations import dense_candidates, dense_information, dense_sensitivities
 from jaxdesign.solvers.dense.whitening import criterion_unit, power_of_two_near, whitened_source, whitening
+
+
+class DenseLimits(NamedTuple):
+    """Limits as arrays; None for what has none, which is part of the program, as values are not."""
+
+    total: Float[AnyArray, ""] | float
+    per_pair: Float[AnyArray, "*p"] | None
+    per_prompt: Float[AnyArray, "*p"] | None
 
 
 class DenseProblem(NamedTuple):
@@ -44,7 +52,7 @@ class DenseProblem(NamedTuple):
     unit: Float[Array, ""]
 
 
-def dense_problem(pool: CompletionPool, criterion: ConvexCriterion, limits: Limits, prior: Any) -> DenseProblem:
+def dense_problem(pool: CompletionPool, criterion: ConvexCriterion, limits: DenseLimits, prior: Any) -> DenseProblem:
     """The problem in the pool's working dtype, traceable."""
     source = memory_source(pool)
     pairs = jnp.maximum(jnp.sum(dense_candidates(source), dtype=prior.dtype), 1)
@@ -60,12 +68,12 @@ def dense_of(problem: Problem) -> DenseProblem:
 
 def dense_part(problem: Problem, source: MemorySource, per_pair, per_prompt) -> DenseProblem:
     """The problem over the prompts of a source, whose limits are given."""
-    limits = Limits(problem.limits.total, per_pair, per_prompt if problem.limits.has_quotas else None)
+    limits = DenseLimits(problem.limits.total, per_pair, per_prompt if problem.limits.has_quotas else None)
     with _arrays.float64():
         return _whitened(source, problem.criterion, jnp.asarray(problem.prior), limits, jnp.asarray(problem.even))
 
 
-def whitened(source, criterion, prior, limits: Limits, even: Float[Array, "r d d"]) -> DenseProblem:
+def whitened(source, criterion, prior, limits: DenseLimits, even: Float[Array, "r d d"]) -> DenseProblem:
     """The problem in the coordinates that whiten `even`; traceable, inside `_arrays.float64()`."""
     basis, labels = whitening(even), power_of_two_near(jnp.asarray(limits.total, even.dtype), 4)
     unit = criterion_unit(criterion, even)
@@ -84,13 +92,12 @@ def whitened(source, criterion, prior, limits: Limits, even: Float[Array, "r d d
 _whitened = jax.jit(whitened)
 
 
-def in_label_units(limits: Limits, labels: Float[Array, ""]) -> Limits:
+def in_label_units(limits: DenseLimits, labels: Float[Array, ""]) -> DenseLimits:
     """Limits with labels counted in units of `labels`; None kept."""
-    over = [None if limit is None else jnp.asarray(limit, labels.dtype) / labels for limit in limits[:3]]
-    return Limits(*over)
+    return jax.tree.map(lambda limit: jnp.asarray(limit, labels.dtype) / labels, limits)
 
 
-def dense_room(source: MemorySource, limits: Limits) -> Room:
+def dense_room(source: MemorySource, limits: DenseLimits) -> Room:
     """Limits of every pair slot, 0 for what is no candidate; None for per_pair or per_prompt means no limit."""
     dtype = source.dtype
     total = jnp.asarray(limits.total, dtype)
@@ -140,10 +147,12 @@ def checked_arguments(pool: Any, crit: Any, budget: Any, passes: Any) -> ConvexC
     return crit
 
 
-def limits_of(budget: Budget | Limits) -> Limits:
-    """Numbers as float64 arrays, None kept: whether there is a limit is part of the program, its value is not."""
-    total, per_pair, per_prompt = budget.total, budget.per_pair, budget.per_prompt
-    return Limits(*(None if v is None else jnp.asarray(v, jnp.float64) for v in (total, per_pair, per_prompt)))
+def limits_of(budget: Budget | Limits) -> DenseLimits:
+    """Numbers as float64 arrays, None kept."""
+    caps = (
+        None if limit is None else jnp.asarray(limit, jnp.float64) for limit in (budget.per_pair, budget.per_prompt)
+    )
+    return DenseLimits(jnp.asarray(budget.total, jnp.float64), *caps)
 
 
 def constant(tree: Any) -> Any:
