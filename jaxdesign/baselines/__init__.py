@@ -5,6 +5,8 @@ comparisons are honest; where the choice leaves the information singular, the va
 `SELECTORS` lists them by name.
 """
 
+from collections.abc import Callable
+
 from jaxdesign.baselines.adpo import adpo as adpo
 from jaxdesign.baselines.bait import bait as bait
 from jaxdesign.baselines.chance import first_two as first_two
@@ -18,8 +20,9 @@ from jaxdesign.baselines.sampled import square_root as square_root
 from jaxdesign.baselines.sampled import square_root_law as square_root_law
 from jaxdesign.baselines.sampled import t_pilaf as t_pilaf
 from jaxdesign.baselines.sampled import t_pilaf_law as t_pilaf_law
+from jaxdesign.design import Design
 
-SELECTORS = {
+SELECTORS: dict[str, Callable[..., Design]] = {
     "random": random,
     "first_two": first_two,
     "largest_distance": largest_distance,

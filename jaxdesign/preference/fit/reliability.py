@@ -197,7 +197,7 @@ def flip_of(eta: Any, largest: float = LARGEST_FLIP) -> Float[np.ndarray, " a"]:
     return np.where(np.isnan(flip), largest, flip)
 
 
-def reliable_annotators(eta: Any, *, largest: float = LARGEST_FLIP, **options) -> Annotators:
+def reliable_annotators(eta: Any, *, largest: float = LARGEST_FLIP, **options: Any) -> Annotators:
     """Annotators for the next design, with the noise that was estimated.
 
     Args:

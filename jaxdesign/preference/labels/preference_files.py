@@ -15,7 +15,7 @@ COLUMNS = ("prompt", "chosen", "rejected")
 
 
 def write_preferences(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     labels: Labels,
     prompts: Sequence[str],
     completions: Sequence[Sequence[str]],

@@ -50,7 +50,7 @@ class LabelStore:
     Source: derived; checked by tests/preference/labels/test_label_store.py, which kills writers at every step.
     """
 
-    def __init__(self, path: str | os.PathLike, *, wait: float = 30.0):
+    def __init__(self, path: str | os.PathLike[str], *, wait: float = 30.0):
         self.path, self.wait = Path(path), wait
         self.path.mkdir(parents=True, exist_ok=True)
         self._labels = self.path / "labels.jsonl"

@@ -24,7 +24,7 @@ LISTED = 50  # faults of a file that a message lists
 
 
 def write_tasks(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     tasks: Iterable[Task],
     prompts: Sequence[str],
     completions: Sequence[Sequence[str]],
@@ -67,7 +67,7 @@ def write_tasks(
 
 
 def read_answers(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     tasks: Iterable[Task],
     *,
     annotators: Sequence[str] | None = None,

@@ -39,7 +39,7 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     model: LanguageModel,
     optimiser_state: Any = None,
     step: int = 0,
@@ -102,7 +102,7 @@ def _write(folder: Path, model: LanguageModel, optimiser_state: Any, step: int) 
 
 
 def restore_checkpoint(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     optimiser: optax.GradientTransformation | None = None,
     *,
     trainable: Sequence[str] | None = None,
