@@ -21,14 +21,14 @@ from jax import lax
 from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
 
-from jaxdesign._arrays import HIGHEST, contract
+from jaxdesign._arrays import HIGHEST, AnyArray, contract
 
 LEAF = 48  # OpenBLAS factorises 96 x 96, what a leaf needs, on one thread; 128 x 128 no longer
 LEAVES = 16  # at most: the program grows with their number
 
 
 @jax.jit  # called outside of jit, loops and branches would be compiled anew every time
-def cholesky_and_inverse(matrix: Float[Array, "*r d d"]) -> tuple[Float[Array, "*r d d"], Float[Array, "*r d d"]]:
+def cholesky_and_inverse(matrix: Float[AnyArray, "*r d d"]) -> tuple[Float[Array, "*r d d"], Float[Array, "*r d d"]]:
     """L and L^-1 with L L^T = A, lower triangular; NaN where A is not positive definite. Traceable.
 
         L = | L1             |      L^-1 = | X1              |      L1, X1 of A11;  L2, X2 of A22 - B B^T;  B = A21 X1^T
@@ -103,7 +103,7 @@ def sandwich(left, middle, right):
     return jnp.matmul(jnp.matmul(left, middle, precision=HIGHEST), right, precision=HIGHEST)
 
 
-def inverse(information: Float[Array, "*r d d"]) -> Float[Array, "*r d d"]:
+def inverse(information: Float[AnyArray, "*r d d"]) -> Float[Array, "*r d d"]:
     """A^-1 by Cholesky, symmetric to the last bit; NaN where A is not positive definite."""
     _, root = cholesky_and_inverse(information)
     inv = contract("...ki,...kj->...ij", root, root)

@@ -92,4 +92,5 @@ def lifted(
         tangent = (1 - share) * tangent + share * ((rows * weights[..., None]).swapaxes(-1, -2) @ rows)
         spectrum, vectors = np.linalg.eigh(tangent)
         lift = Lift(vectors, np.maximum(spectrum, 1.0))
+    assert best is not None  # STEPS is positive
     return best

@@ -17,25 +17,26 @@ from jaxdesign._linalg import inverse
 from jaxdesign.analysis import analyse, exact_sensitivities, information
 from jaxdesign.certificates.coupled import certify_allocation
 from jaxdesign.criteria.trace import semidefinite
-from jaxdesign.criteria.worst_case import target_report
+from jaxdesign.criteria.worst_case import family_of, target_report
 from jaxdesign.design import Certificate
 from jaxdesign.problem import Problem
 
 STEPS = 2_000
 
 
-def judged(problem: Problem, pairs, labels, matrix) -> tuple[Certificate, Problem]:
+def judged(problem: Problem, pairs, labels, matrix) -> tuple[Certificate[float], Problem]:
     """Certificate of an allocation of a worst case, and the problem with the mixture that gives it: the better of two
     where none is given.
 
     One pass over the pool for each mixture tried (more where the budget couples prompts).
     """
-    criterion = problem.criterion
-    mixtures = [criterion.mixture]
+    criterion = family_of(problem.criterion)
     if criterion.mixture is None:
         with _arrays.float64():
-            mixtures = [np.asarray(criterion.smooth().mixture(matrix))]
-        mixtures.append(fitted_mixture(problem, pairs, labels, matrix))
+            smooth = np.asarray(criterion.smooth().mixture(matrix))
+        mixtures = [smooth, fitted_mixture(problem, pairs, labels, matrix)]
+    else:
+        mixtures = [criterion.mixture]
     found = [_certificate(with_mixture(problem, mixture), pairs, labels, matrix) for mixture in mixtures]
     best = int(np.argmax([certificate.lower_bound for certificate in found]))
     return found[best], with_mixture(problem, mixtures[best])
@@ -43,17 +44,17 @@ def judged(problem: Problem, pairs, labels, matrix) -> tuple[Certificate, Proble
 
 def with_mixture(problem: Problem, mixture) -> Problem:
     """The problem of a worst case with the weights of its targets for the lower bound."""
-    return replace(problem, criterion=problem.criterion.mixed(mixture))
+    return replace(problem, criterion=family_of(problem.criterion).mixed(mixture))
 
 
 def report_at(problem: Problem, pairs, labels) -> dict:
     """`target_report` at an allocation of the labels left to choose."""
     matrix = information(problem, pairs, labels)
     with _arrays.float64():
-        return target_report(problem.criterion, matrix)
+        return target_report(family_of(problem.criterion), matrix)
 
 
-def _certificate(problem: Problem, pairs, labels, matrix) -> Certificate:
+def _certificate(problem: Problem, pairs, labels, matrix) -> Certificate[float]:
     return certify_allocation(problem, matrix, analyse(problem, matrix), pairs, labels).certificate
 
 
@@ -64,7 +65,7 @@ def fitted_mixture(
 
     Complexity: 2 S d^2 operations a target and draw for S pairs, then T^2 a step.
     """
-    criterion = problem.criterion
+    criterion = family_of(problem.criterion)
     with _arrays.float64():
         inv = np.asarray(inverse(matrix))
         f = np.asarray(criterion.values(matrix))
@@ -86,9 +87,9 @@ def fitted_mixture(
 
 def _descend(slack: Float[np.ndarray, " t"], spread: Float[np.ndarray, "t t"]) -> Float[np.ndarray, " t"]:
     """min slack.w + sqrt(w.spread.w) over the simplex, by entropic mirror descent; the best point met."""
-    best, least = None, np.inf
     weights = np.exp(-63 * slack)
     weights = weights / weights.sum()
+    best, least = weights, np.inf
     for step in range(STEPS):
         half = spread @ weights
         deviation = np.sqrt(max(weights @ half, 1e-16))

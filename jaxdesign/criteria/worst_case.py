@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -205,7 +205,7 @@ class PowerMean(ConvexCriterion):
     def value(self, information):
         return self._at(inverse(jnp.asarray(information)))[1]
 
-    def mixture(self, information: Float[Array, "*r d d"]) -> Float[Array, " t"]:
+    def mixture(self, information: Float[AnyArray, "*r d d"]) -> Float[Array, " t"]:
         """Weights of the targets in G, scaled to sum to 1."""
         weights = self._at(inverse(jnp.asarray(information)))[2]
         return weights / jnp.sum(weights)
@@ -241,6 +241,11 @@ class PowerMean(ConvexCriterion):
             return half + jnp.swapaxes(half, -1, -2) + _sandwich(inv, _mixed(self.H, tilt, inv.dtype))
 
         return apply
+
+
+def family_of(criterion: ConvexCriterion) -> WorstCase:
+    """A criterion that says it is a family, as what has targets, their mixture and a smooth criterion below them."""
+    return cast(WorstCase, criterion)
 
 
 def target_report(criterion: WorstCase, information: Float[AnyArray, "*r d d"]) -> dict:

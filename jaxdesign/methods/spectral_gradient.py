@@ -40,8 +40,8 @@ def minimise(
     project: Callable[[Float[Array, " s"]], Float[Array, " s"]],
     start: Float[Array, " s"],
     first_step: float,
-    max_iterations: Array,
-    target: Array,
+    max_iterations: Array | int,
+    target: Array | float,
 ) -> SpectralState:
     """Iterate until the first-order gain falls to `target` times its first value, or max_iterations.
 

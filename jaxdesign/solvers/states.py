@@ -64,8 +64,11 @@ class Solver(Protocol):
     Source: derived; checked by tests/extensions/test_new_solver.py, which adds one.
     """
 
-    max_passes: int
-    patience: int
+    @property  # so that it may be a constant
+    def max_passes(self) -> int: ...
+
+    @property
+    def patience(self) -> int: ...
 
     def init(self, problem: Problem, start: Design | None) -> SolverState:
         """First allocation.
@@ -77,6 +80,7 @@ class Solver(Protocol):
         Returns:
             SolverState of an allowed allocation with regular information.
         """
+        ...
 
     def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
         """A better allocation.
@@ -90,6 +94,7 @@ class Solver(Protocol):
         Returns:
             SolverState of an allowed allocation.
         """
+        ...
 
 
 def movable(problem: Problem, pairs: np.ndarray, labels: np.ndarray) -> Float[np.ndarray, " s"]:

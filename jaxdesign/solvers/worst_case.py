@@ -19,7 +19,7 @@ from jaxdesign import _arrays
 from jaxdesign.analysis import analyse, information
 from jaxdesign.budget.required import without
 from jaxdesign.certificates.separable import from_bound
-from jaxdesign.criteria.worst_case import target_report
+from jaxdesign.criteria.worst_case import family_of, target_report
 from jaxdesign.design import Design, Status, TraceRow
 from jaxdesign.problem import Certified, Problem
 from jaxdesign.solvers.driver import run
@@ -48,9 +48,10 @@ def worst_case_design(
     One trace row and one call of `callback` a stage. `report` holds, by name of the target, "targets" (its value at the
     design) and "mixture" (the weights that give the bound), and "binding", the names with weight in it.
     """
-    began, criterion = time.perf_counter(), problem.criterion
+    began, criterion = time.perf_counter(), family_of(problem.criterion)
     weights = np.full(len(criterion.names), 1.0) if criterion.mixture is None else np.asarray(criterion.mixture)
-    bound, gap, passes, trace, best, improved_at, power = -np.inf, 1.0, 0, [], None, 0, POWERS[0]
+    bound, gap, passes, trace, improved_at, power = -np.inf, 1.0, 0, [], 0, POWERS[0]
+    best = now = status = None
     for stage in range(STAGES):
         weights = np.maximum(weights / weights.sum(), LEAST * min(1.0, 100 * gap))
         mean = criterion.smooth(weights, power)
@@ -79,6 +80,7 @@ def worst_case_design(
         status = _status(gap <= tol, callback is not None and callback(trace[-1]), passes, max_passes)
         if status is not None or stage - improved_at >= PATIENCE:
             break
+    assert best is not None and now is not None  # there are stages
     mixed = criterion.mixed(weights)
     with _arrays.float64():
         report = target_report(mixed, best[2])

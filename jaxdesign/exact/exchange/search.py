@@ -207,6 +207,7 @@ def _bounds(pairs: _ChunkForms, removed: Rows, spread: Float[Array, "r k c"]) ->
     if removed.target is None:
         h = jnp.where(pairs.is_open, swap_gains.gains_of_adding(pairs.forms), NEVER)
         return jnp.max(h, axis=(1, 2))[None] + jnp.mean(jnp.log(left + largest), axis=0)
+    assert pairs.forms.target is not None  # of the same criterion
     a = jnp.where(pairs.is_open, pairs.forms.target, 0)
     h = jnp.max(a / (1 + pairs.forms.leverage), axis=(2, 3))[:, None, :]
     cross = jnp.sqrt(removed.target * jnp.max(a, axis=(2, 3))[:, None, :])

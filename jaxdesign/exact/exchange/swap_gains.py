@@ -94,6 +94,7 @@ def scores(removed: Rows, added: Rows, crossed: Rows) -> Float[Array, "*n"]:
     regular = growth > jnp.finfo(growth.dtype).eps ** 0.5
     if crossed.target is None:
         return jnp.prod(jnp.where(regular, growth, 0), axis=0)
+    assert added.target is not None and removed.target is not None  # all three are of one criterion
     fall = (1 - g_k) * added.target + 2 * g_kl * crossed.target - (1 + g_l) * removed.target
     return jnp.mean(jnp.where(regular, fall / jnp.where(regular, growth, 1), NEVER), axis=0)
 

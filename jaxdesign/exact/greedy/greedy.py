@@ -142,7 +142,7 @@ def _padded(pairs):
     return np.concatenate([pairs, np.broadcast_to(pairs[:1], (size - len(pairs), 3))])
 
 
-def work(pool: CompletionPool, crit: ConvexCriterion, total: int) -> float:
+def work(pool: CompletionPool, crit: ConvexCriterion, total: float) -> float:
     """About what a greedy choice costs, in operations that run at the speed of memory (4e11 take a minute or so)."""
     completions, dim = pool.completions, pool.dim
     product = 0.1 * 2 * dim * (dim + completions)  # matrix products run ten times as fast
@@ -210,6 +210,7 @@ def _unit(features, mask):
 
 def _cap(limit, name, prompts):
     cap = _checks.at_least_one(np.inf if limit is None else limit, name, "use mask to exclude completions")
+    assert cap is not None  # inf was given, not None
     if cap.shape not in ((), (prompts,)):
         raise ValueError(f"{name}: shape {cap.shape} found; expected a scalar or ({prompts},)")
     return np.broadcast_to(cap, (prompts,))

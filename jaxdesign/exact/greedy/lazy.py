@@ -73,8 +73,8 @@ class Start(NamedTuple):
 class State(NamedTuple):
     """State between picks."""
 
-    matrix: Float[Array, "r d d"]  # A at the last computation from scratch, float64
-    inverse: Float[Array, "r d d"]  # A^-1 at the last update of all prompts, float64
+    matrix: Float[Array, "r d d"] | None  # A at the last computation from scratch, float64; None while it stays so
+    inverse: Float[Array, "r d d"] | None  # A^-1 at the last update of all prompts, float64; None likewise
     stored: Stored
     bounds: Bounds
     quota: Float[Array, " p"]  # labels the pairs of a prompt may still take

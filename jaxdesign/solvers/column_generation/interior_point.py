@@ -181,7 +181,7 @@ class ByForms:
 
     def hessian(self, x: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n n"]:
         """Second derivatives / unit."""
-        total = 0.0
+        total = np.zeros((len(x), len(x)))
         for k in range(len(self.rows)):
             whitened, targeted = self._whitened(x, k)
             S = whitened @ whitened.T

@@ -40,7 +40,7 @@ class WorkingSet(NamedTuple):
     room: Room  # in units of u, (n * block,)
     base: Float[Array, "r d d"]  # prior and fixed pairs, float64
     scale: Float[Array, ""]
-    blocks: Int[Array, ""]  # blocks in use
+    blocks: Int[Array, ""] | int  # blocks in use
 
 
 def capacity(problem: Problem) -> int:
@@ -72,11 +72,12 @@ def gather(
     quota, prompt = None, None
     if limits.has_quotas:
         names, index = np.unique(pairs[:, 0], return_inverse=True)
-        quota = np.full(size, np.inf)
+        most = np.full(size, np.inf)
         spent = np.bincount(fixed[0][:, 0], weights=fixed[1], minlength=len(limits.per_prompt))
-        quota[: len(names)] = np.minimum(limits.per_prompt - spent, 2 * limits.total)[names] / scale
-        prompt = np.full(size, size - 1, np.int32)
-        prompt[: len(pairs)] = index
+        most[: len(names)] = np.minimum(limits.per_prompt - spent, 2 * limits.total)[names] / scale
+        place = np.full(size, size - 1, np.int32)
+        place[: len(pairs)] = index
+        quota, prompt = jnp.asarray(most), jnp.asarray(place)
     start = np.zeros(size)
     start[: len(pairs)] = labels / scale
     room = Room(jnp.asarray(cap), jnp.asarray(total / scale), quota, prompt)
