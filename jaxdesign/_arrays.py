@@ -51,7 +51,7 @@ def power_of_two(number: int) -> int:
     return 1 << max(number - 1, 0).bit_length()
 
 
-def aligned(*arrays: Any) -> list:
+def aligned(*arrays: Any) -> list[Any]:
     """The arrays with axes of length 1 put in front, so that all have as many: broadcasting said aloud."""
     ndim = max(array.ndim for array in arrays)
     return [array.reshape(*[1] * (ndim - array.ndim), *array.shape) for array in arrays]

@@ -127,6 +127,7 @@ def repeated_budget(budget: Budget, pool: CompletionPool, annotators: Annotators
             for name, limit in (("at_least", budget.per_prompt_min), ("at_most", budget.per_prompt))
         }
         quotas.append(Quota(owner, name="prompt", **every))
+    assert annotators.names is not None  # numbers at least, since it was made
     of = np.repeat(annotators.names, prompts)
     limits = {
         name: None if limit is None else dict(zip(annotators.names, limit.tolist(), strict=True))

@@ -12,7 +12,6 @@ at 2 P K d^2 + 2 P K^2 d floating-point operations each instead of P K^2 d^2 pai
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 import jax
@@ -37,10 +36,10 @@ def margin_information(margin: Float[Array, ...], flip: Float[Array, ...] | floa
     slope = jax.nn.sigmoid(margin) * jax.nn.sigmoid(-margin)
     if isinstance(flip, int | float) and flip == 0:
         return slope
-    slope, margin, flip = _arrays.aligned(slope, jnp.asarray(margin), jnp.asarray(flip))
-    kept = ((1 - 2 * flip) ** 2).astype(slope.dtype)  # rounded after 1 - 2 eps, which cancels
+    slope, margin, noise = _arrays.aligned(slope, jnp.asarray(margin), jnp.asarray(flip))
+    kept = ((1 - 2 * noise) ** 2).astype(slope.dtype)  # rounded after 1 - 2 eps, which cancels
     inverse_slope = 2 + 2 * jnp.cosh(jnp.clip(margin, -80, 80))  # finite in float32 too
-    return slope * (kept / (kept + (flip * (1 - flip)).astype(slope.dtype) * inverse_slope))
+    return slope * (kept / (kept + (noise * (1 - noise)).astype(slope.dtype) * inverse_slope))
 
 
 def prompt_label_information(
@@ -157,7 +156,8 @@ def _pair_sensitivities(pool, G):
             forms = gram_sensitivities(_arrays.contract("pkd,de->pke", rows, G), rows)
         else:
             forms = jax.vmap(lambda g: gram_sensitivities(_arrays.contract("pkd,de->pke", rows, g), rows))(G)
-        total = prod(_arrays.aligned(forms, label_info))
+        forms, label_info = _arrays.aligned(forms, label_info)
+        total = forms * label_info
         total = jnp.mean(total, axis=0) if total.ndim == 4 else total
         total = jnp.triu(total, 1)  # mirrored: fused products would round (i, j) and (j, i) differently
         total = total + jnp.swapaxes(total, 1, 2)
@@ -268,8 +268,8 @@ def held_information(pool: CompletionPool, pairs: Any, labels: Any = None) -> Fl
         row = int(np.argmin(np.isfinite(labels) & (labels >= 0)))
         raise ValueError(f"labels: {labels[row]:g} at row {row}; labels must be finite and at least 0")
     with _arrays.float64():
-        weights = prod(_arrays.aligned(label_information(pool, pairs), labels))
-        found = np.asarray(sparse_information(pair_differences(pool, pairs), weights))
+        label_info, counts = _arrays.aligned(label_information(pool, pairs), labels)
+        found = np.asarray(sparse_information(pair_differences(pool, pairs), label_info * counts))
     return (found + found.swapaxes(-1, -2)) / 2
 
 

@@ -130,7 +130,7 @@ def _listed(problem: Problem, analysis: Analysis, prices: Prices, average: float
     for _ in range(6):  # prices of a poor program list too much: a higher threshold, and a bound that is loose for now
         if listed_count(result) <= listing_limit(problem) + always.sum():
             break
-        best = np.sort(np.asarray(result.best)[..., 0].ravel())[::-1] * result.unit
+        best = np.sort(np.asarray(result.best)[..., 0].ravel())[::-1] * result.scale
         rank = min(int(listing_limit(problem) / 8), len(best) - 1)
         threshold = max(float(best[rank]), threshold + 0.5 * max(float(best[0]) - threshold, 0))
         result = price_at(problem, analysis, threshold, charges)

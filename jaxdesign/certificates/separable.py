@@ -56,7 +56,7 @@ def certify(problem: Problem, matrix: Float[np.ndarray, "r d d"], analysis: Anal
     """
     result = price_at(problem, analysis, level)
     ceiling = float(np.max(np.asarray(result.best)[..., 0].max(axis=1).astype(np.float64) + np.asarray(result.error)))
-    ceiling = float(np.nextafter(ceiling * result.unit, np.inf))
+    ceiling = float(np.nextafter(ceiling * result.scale, np.inf))
     if listed_count(result) > listing_limit(problem):
         pairs, floor = np.zeros((0, 3), np.int32), ceiling
     else:
@@ -146,7 +146,7 @@ def cold_level(problem: Problem, analysis: Analysis) -> float:
     limits = problem.limits
     result = price_at(problem, analysis, np.inf)
     best = np.asarray(result.best)[..., 0] - np.asarray(result.error)[:, None]  # in NumPy: nothing to compile
-    best = np.sort(best.ravel())[::-1].astype(np.float64) * result.unit
+    best = np.sort(best.ravel())[::-1].astype(np.float64) * result.scale
     if not limits.has_caps and not limits.has_quotas:
         return float(best[0])
     # a pair is the best of at most two completions, so 2 k values above a level mean k pairs or more

@@ -68,7 +68,10 @@ class LogDetInUnits(LogDet):
 
     offset: Any
 
-    __eq__, __hash__ = object.__eq__, object.__hash__  # that of LogDet compares no offsets
+    def __eq__(self, other: object) -> bool:
+        return self is other  # that of LogDet compares no offsets
+
+    __hash__ = object.__hash__
 
     def value(self, information):
         return super().value(information) + self.offset

@@ -37,12 +37,16 @@ def most_scored(
 
     rows, low, high = constraint_rows(limits, pairs)
     held = rows @ base
+    # scipy has no types, and its defaults make the checker take bounds for single numbers
     total = LinearConstraint(np.ones((1, len(pairs))), *[limits.total - base.sum()] * 2)
     found = milp(
         -scores / max(float(np.abs(scores).max()), 1e-300),
         integrality=np.ones(len(pairs)),
-        bounds=Bounds(np.zeros(len(pairs)), most),
-        constraints=[total, LinearConstraint(rows, low - held, high - held)],
+        bounds=Bounds(np.zeros(len(pairs)), most),  # pyright: ignore[reportArgumentType]
+        constraints=[
+            total,
+            LinearConstraint(rows, low - held, high - held),  # pyright: ignore[reportArgumentType]
+        ],
         options={"time_limit": SECONDS, "mip_rel_gap": 1e-4},
     )
     return None if found.x is None else base + np.rint(found.x)

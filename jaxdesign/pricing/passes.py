@@ -52,6 +52,11 @@ class PassResult(NamedTuple):
     reaches: UInt8[Array, "p k b"]
     unit: float | None = None
 
+    @property
+    def scale(self) -> float:
+        """The unit as a number."""
+        return 1.0 if self.unit is None else self.unit
+
 
 def chunk_sensitivities(
     chunk: Chunk, factors: Float[Array, "r d d"]
@@ -59,7 +64,7 @@ def chunk_sensitivities(
     """b of all pairs of some prompts, averaged over draws, and a bound on its rounding error per prompt."""
     rows, scores, copies, flip = chunk.rows, chunk.scores, chunk.copies, chunk.flip
     flat = rows.reshape(-1, rows.shape[-1])
-    total, error = 0.0, 0.0
+    total, error = jnp.zeros((), rows.dtype), jnp.zeros((), rows.dtype)
     for draw in range(factors.shape[0]):  # unrolled: a handful of draws, and no (R, P, K, d) scratch
         y = jnp.matmul(flat, factors[draw], precision=_arrays.HIGHEST).reshape(rows.shape)
         u = scores if scores is None or scores.ndim == 2 else scores[:, draw]

@@ -25,7 +25,7 @@ from jaxdesign.problem import Problem
 from jaxdesign.solvers.states import Scored, Solver, SolverState, movable, prompt_levels
 
 BLURRED = 1e-10  # relative gap by rounding alone below which no problem is called ill-conditioned
-RETREATS = (0, 1e-4, 1e-2, 0.5)  # shares of the best allocation that a singular one is mixed with
+RETREATS = (1e-4, 1e-2, 0.5)  # shares of the best allocation that a singular one is mixed with
 
 
 def run(
@@ -85,22 +85,26 @@ def retreated(
     Raises:
         ValueError: that is singular too.
     """
-    for share in RETREATS:
-        if share and not isinstance(base, SolverState):
-            base = base.init(replace(problem, criterion=LogDet()), None)
-        kept = state if share == 0 else mixed_with(state, base, share)
+
+    def looked_at(kept: SolverState):
         matrix = information(problem, kept.pairs, kept.labels)
-        analysis = analyse(problem, matrix)
-        if sound(problem, matrix, analysis):
-            return kept, matrix, analysis
-    matrix = information(problem, base.pairs, base.labels)
-    analysis = analyse(problem, matrix)
-    if not sound(problem, matrix, analysis):
+        return kept, matrix, analyse(problem, matrix)
+
+    found = looked_at(state)
+    if sound(problem, *found[1:]):
+        return found
+    other = base if isinstance(base, SolverState) else base.init(replace(problem, criterion=LogDet()), None)
+    for share in RETREATS:
+        found = looked_at(mixed_with(state, other, share))
+        if sound(problem, *found[1:]):
+            return found
+    found = looked_at(other._replace(passes=state.passes))
+    if not sound(problem, *found[1:]):
         raise ValueError(
             "prior: the information is singular to working precision at a solver's iterate; pass a prior (a ridge), "
             "or a larger one, or use jaxdesign.restrict_to_range(pool, rtol) with a larger rtol"
         )
-    return base._replace(passes=state.passes), matrix, analysis
+    return found
 
 
 def mixed_with(state: SolverState, best: SolverState, share: float) -> SolverState:

@@ -22,7 +22,7 @@ from jaxdesign.solvers.driver import run
 from jaxdesign.solvers.states import Solver
 from jaxdesign.solvers.worst_case import worst_case_design
 
-SOLVERS: dict[str, type] = {
+SOLVERS: dict[str, Callable[[], Solver]] = {
     "column_generation": ColumnGeneration,
     "frank_wolfe": FrankWolfe,
     "interior_point": InteriorPoint,
@@ -92,7 +92,7 @@ class Options(NamedTuple):
     callback: Callable[[TraceRow], bool | None] | None
 
 
-def checked_options(tol: Any, max_passes: Any, callback: Any) -> Options:
+def checked_options(tol: Any, max_passes: Any, callback: Callable[[TraceRow], bool | None] | None) -> Options:
     """TypeError or ValueError for what `optimize` does not take."""
     tol = _checks.number(tol, "tol")
     if not 0 <= tol < 1:

@@ -64,7 +64,7 @@ def exchanged_by_value(
         progress(f"search {passes}, {made} swaps so far")
         analysis = analyse(problem, information(problem, pairs, labels))
         result = price_at(problem, analysis, np.inf)
-        others, _ = best_pairs(result, 0.0, OTHERS, result.unit)
+        others, _ = best_pairs(result, 0.0, OTHERS, result.scale)
         told = pairs, labels, others, value
         pairs, labels, value, swapped = _swapped_among(problem, *told, least, side, max_swaps - made)
         made += swapped
@@ -75,7 +75,8 @@ def _swapped_among(problem: Problem, pairs, labels, others, value: float, least:
     """The labels after swaps among their own pairs and the others, the criterion, and the number of swaps."""
     listed = np.unique(np.concatenate([pairs, others]), axis=0)
     held = np.zeros(len(listed))
-    held[np.searchsorted(*(pair_keys(some, problem.pool.completions) for some in (listed, pairs)))] = labels
+    keys, own = (pair_keys(some, problem.pool.completions) for some in (listed, pairs))
+    held[np.searchsorted(keys, own)] = labels
     padded = np.zeros(
         (_arrays.round_up(len(listed), OTHERS), 3), np.int32
     )  # few shapes to compile; z = 0 for (0, 0, 0)

@@ -13,10 +13,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays, _checks
+from jaxdesign._pairs import pair_keys
 from jaxdesign.analysis import information
 from jaxdesign.certificates.allowed import check_allowed, ordered_allocation
 from jaxdesign.criteria.protocol import Gains
@@ -194,7 +196,7 @@ def _rules(problem: Problem, batch: _Batch, source: MemorySource, removable: sea
     has_room[: problem.pool.num_prompts], levels[: problem.pool.num_prompts] = _losers(
         problem, left, batch.pairs[np.asarray(order)[:number]], sensitivities[:number]
     )
-    return search.Rules(closed, levels, has_room)
+    return search.Rules(jnp.asarray(closed), jnp.asarray(levels), jnp.asarray(has_room))
 
 
 def _losers(problem: Problem, left: Left, pairs, b):
@@ -268,7 +270,6 @@ def _working_set(problem: Problem, batch: _Batch, pairs) -> rounds.WorkingSet:
 
 def _places(problem: Problem, pairs, among) -> Int[np.ndarray, " s"]:
     """Where in the ordered list `among` pairs are, -1 where they are not."""
-    shape = (*problem.pool.mask.shape, problem.pool.completions)
-    wanted, listed = (np.ravel_multi_index(tuple(p.T), shape) for p in (pairs.astype(np.int64), among.astype(np.int64)))
+    wanted, listed = (pair_keys(p, problem.pool.completions) for p in (pairs, among))
     place = np.minimum(np.searchsorted(listed, wanted), len(listed) - 1)
     return np.where(listed[place] == wanted, place, -1)

@@ -105,7 +105,7 @@ def merge(problem: Problem, state: SolverState, scored: Scored) -> Restricted:
     levels = np.maximum(prompt_levels(problem, state.pairs, state.labels, scored.sensitivities), 1e-300)
     level, gap = float(levels.min()), min(scored.relative_gap, 1.0)
     limit = 3 * problem.dim + 256
-    found, values = best_pairs(priced.result, level * (1 + 0.1 * gap), 4 * limit, priced.result.unit)
+    found, values = best_pairs(priced.result, level * (1 + 0.1 * gap), 4 * limit, priced.result.scale)
     new, first = np.unique(np.concatenate([priced.pairs, found]), axis=0, return_index=True)
     values = np.concatenate([priced.sensitivities, values])[first]
     useful = (values > levels[new[:, 0]]) & not_among(new, state.pairs, completions)
