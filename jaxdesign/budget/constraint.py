@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,7 +117,7 @@ class Constraint:
             owner = np.arange(prompts, dtype=np.int32)[:, None]
             rows, shape = Rows(self.name, (prompts,), None, "prompt"), (prompts,)
         else:
-            owner = np.arange(prompts * completions, dtype=np.int32).reshape(mask.shape)
+            owner = np.arange(prompts * completions, dtype=np.int32).reshape(prompts, completions)
             rows, shape = Rows(self.name, mask.shape, None, "completion"), mask.shape
         if charges.shape[1] == 1:  # what a label uses of a row: half of it for each of two completions in one row
             charges = charges / 2 if owner.shape[1] == 1 else np.where(mask, charges, 0.0)
@@ -183,7 +183,7 @@ def of_share(constraint: Constraint, share: float) -> Constraint | None:
     return replace(constraint, low=None, high=high)
 
 
-def repeated(constraint: Constraint, names: tuple[str, ...], mask: np.ndarray) -> Constraint:
+def repeated(constraint: Constraint, names: Sequence[str], mask: np.ndarray) -> Constraint:
     """The constraint for the pool once per annotator: rows are those of the pool, charged by the labels that count.
 
     Raises:

@@ -80,7 +80,7 @@ def among_more(problem: Problem, relaxed: Design) -> tuple[np.ndarray, np.ndarra
     """
     analysis = analyse(problem, information(problem, relaxed.pairs, relaxed.labels))
     result = price_at(problem, analysis, np.inf)
-    others, _ = best_pairs(result, 0.0, WIDER, result.unit)
+    others, _ = best_pairs(result, 0.0, WIDER, result.scale)
     pairs = np.concatenate([relaxed.pairs, others[not_among(others, relaxed.pairs, problem.pool.completions)]])
     b = exact_sensitivities(problem, pairs, analysis.factors)
     held = np.concatenate([relaxed.labels, np.zeros(len(pairs) - len(relaxed.labels))])

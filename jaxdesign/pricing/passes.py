@@ -31,8 +31,8 @@ ERROR_MARGIN = 2.0
 class Charges(NamedTuple):
     """What is taken from sensitivities: `of` both completions of a pair."""
 
-    of: Float[Array, "p k"]
-    listed: Float[Array, " p"]
+    of: Float[_arrays.AnyArray, "p k"]
+    listed: Float[_arrays.AnyArray, " p"]
 
 
 class PassResult(NamedTuple):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxdesign._arrays import AnyArray
 from jaxdesign.budget.family import Uses, usage, uses
 from jaxdesign.problem import Problem
 
@@ -20,8 +21,8 @@ from jaxdesign.problem import Problem
 class Left(NamedTuple):
     """What the budget leaves open, for the prompts and then for each family."""
 
-    room: tuple[Float[Array, " g"], ...]  # what rows may still take
-    spare: tuple[Float[Array, " g"], ...]  # and lose
+    room: tuple[Float[AnyArray, " g"], ...]  # what rows may still take
+    spare: tuple[Float[AnyArray, " g"], ...]  # and lose
 
 
 def uses_of(problem: Problem, pairs) -> tuple[Uses, ...]:
@@ -86,6 +87,6 @@ def after_swap(left: Left, out_of: tuple[Uses, ...], into: tuple[Uses, ...], amo
     room, spare = [], []
     for has_room, has_spare, losing, taking in zip(*left, out_of, into, strict=True):
         back, taken = amount * losing.amount, amount * taking.amount
-        room.append(has_room.at[losing.row].add(back).at[taking.row].add(-taken))
-        spare.append(has_spare.at[losing.row].add(-back).at[taking.row].add(taken))
+        room.append(jnp.asarray(has_room).at[losing.row].add(back).at[taking.row].add(-taken))
+        spare.append(jnp.asarray(has_spare).at[losing.row].add(-back).at[taking.row].add(taken))
     return Left(tuple(room), tuple(spare))

@@ -265,7 +265,8 @@ def _working_set(problem: Problem, batch: _Batch, pairs) -> rounds.WorkingSet:
     cap[: len(pairs)] = caps_of(problem, pairs)
     z, c = swap_gains.gather(pool, padded)
     left = left_of(problem, batch.pairs, batch.labels)
-    return rounds.WorkingSet(padded, z, c, labels, cap, uses_of(problem, padded), left, batch.matrix)
+    listed, held, most, matrix = (jnp.asarray(a) for a in (padded, labels, cap, batch.matrix))
+    return rounds.WorkingSet(listed, z, c, held, most, uses_of(problem, padded), left, matrix)
 
 
 def _places(problem: Problem, pairs, among) -> Int[np.ndarray, " s"]:

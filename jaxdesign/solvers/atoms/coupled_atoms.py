@@ -46,16 +46,19 @@ class CoupledAtoms(NamedTuple):
             return _state(problem, Mixture([warm], np.ones(1), None), 0)
         check_rank(problem)
         first = atom(problem, *allowed_start(problem))
+        left = None
         for share in SHOWN:
             spanning, passes = _spanning(problem, first, share)
-            if not _spans(problem, matrix := matrix_of(problem, spanning)):
+            matrix = matrix_of(problem, spanning)
+            if not _spans(problem, matrix):
+                left = (spanning, passes) if regular(problem, matrix) else None
                 continue
             state = _state(problem, pruned(mixed(problem, spanning, 1e-2)), passes)
             # where the target leaves directions out, weights that are best for it may be singular
             found = information(problem, state.pairs, state.labels)
             return state if regular(problem, found) else _state(problem, spanning, passes)
-        if regular(problem, matrix):  # a criterion that is finite where A is singular
-            return _state(problem, spanning, passes)
+        if left is not None:  # a criterion that is finite where A is singular
+            return _state(problem, *left)
         raise ValueError(
             "budget: no mixture of allowed allocations was found that makes the information regular; pass a prior (a "
             "ridge), or relax quotas, minima, spend limit and constraints"
@@ -79,8 +82,8 @@ def _spanning(problem: Problem, first: Atom, share: float) -> tuple[Mixture, int
     the next atom where information is missing, by sensitivities that are large there.
     """
     every, atoms, passes = replace(problem, criterion=LogDet()), [first], 0
+    mixture = Mixture(atoms, np.ones(1), None)
     for _ in range(2 * problem.dim + 2):
-        mixture = Mixture(atoms, np.full(len(atoms), 1 / len(atoms)), None)
         matrix = matrix_of(problem, mixture)
         if _spans(problem, matrix):
             break
@@ -92,6 +95,7 @@ def _spanning(problem: Problem, first: Atom, share: float) -> tuple[Mixture, int
             break
         priced = certify_coupled(every, shown, analysis, atoms[-1].pairs, atoms[-1].labels)
         atoms, passes = [*atoms, _oracle_atom(problem, priced)], passes + priced.passes
+        mixture = Mixture(atoms, np.full(len(atoms), 1 / len(atoms)), None)
     return mixture, passes
 
 

@@ -54,7 +54,7 @@ class Mixture(NamedTuple):
 
     atoms: list[Atom]
     weights: Float[np.ndarray, " k"]
-    dense: DenseProblem  # for sets that the certificate's listing does not hold
+    dense: DenseProblem | None  # for sets that the certificate's listing does not hold; None where there are none
 
 
 class MatrixAtoms(NamedTuple):
