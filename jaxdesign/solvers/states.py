@@ -57,18 +57,20 @@ class Scored(NamedTuple):
 class Solver(Protocol):
     """What the loop needs of a solver.
 
-    Attributes:
-        max_passes: default limit.
-        patience: passes without a smaller gap after which it has stalled.
+    `max_passes` and `patience` may be attributes.
 
     Source: derived; checked by tests/extensions/test_new_solver.py, which adds one.
     """
 
-    @property  # so that it may be a constant
-    def max_passes(self) -> int: ...
+    @property
+    def max_passes(self) -> int:
+        """Passes over the pool after which to stop, where the caller sets no limit."""
+        ...
 
     @property
-    def patience(self) -> int: ...
+    def patience(self) -> int:
+        """Passes without a smaller gap after which it has stalled."""
+        ...
 
     def init(self, problem: Problem, start: Design | None) -> SolverState:
         """First allocation.
