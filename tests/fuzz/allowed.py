@@ -89,6 +89,15 @@ def written_rules(rows_of_elements, count_prompts: int, budget: dict, annotators
             charge = charge + np.asarray(annotators["cost"], float)[a]
         rows.append(Row("cost", charge, -np.inf, float(budget["cost_total"])))
         couples = True
+    for constraint in budget.get("constraints", ()):
+        for name, of in rows_of_constraint(constraint, rows_of_elements).items():
+            low, high = (absent if constraint.get(field) is None else float(np.broadcast_to(constraint[field], ())) for
+                         field, absent in (("low", 0.0), ("high", np.inf)))  # fmt: skip
+            charges = np.asarray(constraint["charges"], float)
+            if whole and (charges == np.rint(charges)).all():
+                low, high = np.ceil(low), np.floor(high)
+            rows.append(Row(f"{constraint['name']} {name}", of, low, high))
+        couples = True
     held = np.bincount(p, weights=fixed, minlength=count_prompts) if size else np.zeros(count_prompts)
     return Allowed(
         total,
@@ -100,6 +109,30 @@ def written_rules(rows_of_elements, count_prompts: int, budget: dict, annotators
         p,
         None if couples else most - held,
     )
+
+
+def rows_of_constraint(constraint: dict, rows_of_elements) -> dict[Any, np.ndarray]:
+    """What a label of each element (p, i, j, annotator) uses of each row of `Constraint(**constraint)`."""
+    charges, per, who = np.asarray(constraint["charges"], float), constraint.get("per"), constraint.get("annotators")
+    found = {}
+    for e, (p, i, j, a) in enumerate(np.asarray(rows_of_elements, int)):
+        if who is not None and str(a) not in who:
+            continue
+        rows = []
+        for k in (i, j):
+            if per is None:
+                rows.append("all")
+            elif isinstance(per, str):
+                rows.append((p,) if per == "prompt" else (p, k))
+            else:
+                rows.append(np.asarray(per)[p, k].item() if np.ndim(per) == 2 else np.asarray(per)[p].item())
+        if charges.ndim == 2:
+            uses = [(row, charges[p, k]) for row, k in zip(rows, (i, j), strict=True)]
+        else:
+            uses = [(row, float(charges if charges.ndim == 0 else charges[p])) for row in dict.fromkeys(rows)]
+        for row, use in uses:
+            found.setdefault(row, np.zeros(len(rows_of_elements)))[e] += use
+    return found
 
 
 def _limit(limit: Any, name, absent: float) -> float:

@@ -37,7 +37,7 @@ from .problems import Problem
 
 ARGUMENTS = re.compile(
     r"^(features|scores|mask|flip|ids|pool|crit|H|targets|scales|mixture|prior|budget|tol|solver|max_passes|labels|"
-    r"pairs|annotators|assigned|quota|domain|language|prompt|annotator|size|per_pair|seed|design|start|callback|"
+    r"pairs|annotators|assigned|quota|reading|seen|domain|language|prompt|annotator|size|per_pair|seed|design|start|callback|"
     r"methods|passes|power)\b[^ ]*( |:|=)"
 )
 SEVERITY = ("false bound", "false efficiency", "broken budget", "no number", "false value", "exception", "accepted",
@@ -92,7 +92,9 @@ def exact_criterion(problem: Problem) -> truth.Criterion:
 
 def library_budget(budget: dict) -> jd.Budget:
     quotas = [jd.Quota(**quota) for quota in budget.get("quotas", ())]
-    return jd.Budget(**{k: v for k, v in budget.items() if k != "quotas"}, quotas=quotas)
+    constraints = [jd.Constraint(**constraint) for constraint in budget.get("constraints", ())]
+    plain = {k: v for k, v in budget.items() if k not in ("quotas", "constraints")}
+    return jd.Budget(**plain, quotas=quotas, constraints=constraints)
 
 
 class Judge:

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from .allowed import rows_of_constraint
 from .values import FAMILIES, draw_values
 
 LIMITS = ("total", "cap", "quota", "both", "groups", "minima", "costs", "required", "exclude", "tasks", "annotators",
-          "everything")  # fmt: skip
+          "everything", "constraints")  # fmt: skip
 TRACEABLE = ("greedy", "frank_wolfe", "multiplicative")
 PLAIN = ("total", "cap", "quota", "both")
 
@@ -276,6 +277,11 @@ def draw_budget(rng, features, exists, limits: str, whole: bool):
             annotators["at_least"] = np.maximum(held - rng.choice([0.0, 1.0], count), 0)
         if rng.random() < 0.5:
             annotators["cost"] = rng.choice([0.0, 0.5, 1.0, 4.0], count)
+    if has("constraints"):
+        budget["constraints"] = [
+            draw_constraint(rng, elements, labels, exists, count, name)
+            for name in ("reading", "seen")[: rng.integers(1, 3)]
+        ]
     if has("costs") or (annotators is not None and "cost" in annotators):
         cost = rng.choice([0.0, 1.0, 5.0], exists.shape) if rng.random() < 0.6 else rng.gamma(3, 1, exists.shape)
         budget["cost"] = np.where(exists, cost, np.nan)
@@ -289,6 +295,27 @@ def draw_budget(rng, features, exists, limits: str, whole: bool):
     budget["total"] = float(labels.sum())
     used = labels > 0
     return budget, annotators, np.column_stack([elements[used], labels[used]])
+
+
+def draw_constraint(rng, elements, labels, exists, count: int, name: str) -> dict:
+    """A constraint of any kind that the labels obey, often just so."""
+    prompts = len(exists)
+    kind = rng.choice(["number", "prompts", "completions"])
+    charges = {"number": 1.0, "prompts": rng.choice([0.0, 1.0, 2.5], prompts),
+               "completions": rng.choice([0.0, 1.0, 3.0], exists.shape)}[kind]  # fmt: skip
+    per = [None, "prompt", "completion", "groups", "names"][rng.integers(0, 5 if kind == "completions" else 4)]
+    if per == "groups":
+        per = rng.integers(0, 3, prompts)
+    elif per == "names":
+        per = rng.integers(0, 4, exists.shape)
+    found = {"charges": charges, "per": per, "name": name}
+    if count > 1 and rng.random() < 0.5:
+        found["annotators"] = (str(rng.integers(0, count)),)
+    used = [float(of @ labels) for of in rows_of_constraint(found, elements).values()]
+    found["high"] = max(used, default=0.0) + rng.choice([0.0, 0.0, 1.0, 2.0])
+    if rng.random() < 0.3 and not isinstance(per, str):  # rows that no pair of the pool touches use nothing
+        found["low"] = max(min(used, default=0.0) - rng.choice([0.0, 1.0]), 0.0) if per is None else 0.0
+    return found
 
 
 def exact_psd(rng, units, rank=None, spread=0) -> np.ndarray:
@@ -347,7 +374,13 @@ def as_python(problem: Problem) -> str:
         f"jd.Quota({', '.join(f'{k}={text(v)}' for k, v in quota.items())}), "
         for quota in problem.budget.get("quotas", ())
     )
-    budget = ", ".join(f"{k}={text(v)}" for k, v in problem.budget.items() if k != "quotas")
+    constraints = "".join(
+        f"jd.Constraint({', '.join(f'{k}={text(v)}' for k, v in constraint.items())}), "
+        for constraint in problem.budget.get("constraints", ())
+    )
+    plain = {k: v for k, v in problem.budget.items() if k not in ("quotas", "constraints")}
+    budget = ", ".join(f"{k}={text(v)}" for k, v in plain.items())
+    budget += f", quotas=[{quotas}]" * bool(quotas) + f", constraints=[{constraints}]" * bool(constraints)
     target = text(None if problem.H is None else problem.H[0])
     criterion = {"logdet": "jd.LogDet()", "worst": f"jd.WorstCase(list({text(problem.H)}))", "own":
                  "jd.Criterion(lambda A: jnp.sum(jnp.linalg.inv(A) * jnp.linalg.inv(A).T))"}  # fmt: skip
@@ -364,6 +397,6 @@ def as_python(problem: Problem) -> str:
         f"jax.config.update('jax_enable_x64', {problem.wide})",
         f"pool = jd.CompletionPool({text(problem.features)}, {text(problem.scores)}, {text(problem.mask)})",
         f"crit = {criterion.get(problem.criterion) or f'jd.Trace({target})'}",
-        f"budget = jd.Budget({budget}" + (f", quotas=[{quotas}])" if quotas else ")"),
+        f"budget = jd.Budget({budget})",
         f"x = jd.{problem.function}(pool, crit, budget, {arguments})  # evaluate: pairs and labels from the harness",
     ])  # fmt: skip
