@@ -1,6 +1,6 @@
 """Human votes as they are: which pairs of pandalm are worth a vote, judged by the votes on held-back prompts.
 
-    python -m bench.experiments.human_votes --seeds 20 --json FILE
+    python -m bench.experiments.human_votes --seeds 20 --json FILE --plot FILE
 
 Nothing is simulated. 607 pairs of completions of 104 prompts have three human votes each; a chosen pair gets one of
 them. Every seed splits the prompts anew, 3 to 1; features are principal components of the training prompts'. The
@@ -27,6 +27,7 @@ import jaxdesign as jd
 from bench.experiments import arms, paired
 from bench.experiments.files import settings, write_json
 from bench.experiments.paired import share_right
+from bench.experiments.plots import plot_votes
 from bench.measure import machine
 from bench.pools import DATA_VARIABLE
 from jaxdesign import preference as pref
@@ -156,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--components", type=int, default=32)
     parser.add_argument("--ridge", type=float, nargs="+", default=[2.0], help="of fits and designs, one or several")
     parser.add_argument("--json", metavar="FILE", help="write the results here")
+    parser.add_argument("--plot", metavar="FILE", help="draw the losses here")
     given = parser.parse_args(arguments)
     votes = load()
     seeds = [
@@ -166,6 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     for line in results["table"]:
         print(json.dumps(line))
     write_json(results, given.json)
+    if given.plot:
+        plot_votes(results, given.plot)
     return results
 
 

@@ -8,7 +8,7 @@ where the plug-in, which takes the label information of every pair for 1/4, can 
 shares of its pairs, which are scaled to every number of labels n; the trained policy is unregularised maximum
 likelihood.
 
-Designs: trace_plug_in knows the reference policy only; trace_averaged also how large rewards are, and averages over
+Designs: trace knows the reference policy only; trace_averaged also how large rewards are, and averages over
 draws of such rewards; trace_floor is the plug-in around a quarter of random labels; trace_two_rounds spends a fifth of
 n on the plug-in, fits, and designs the rest at the posterior; trace_oracle knows the truth; the rest: log det and the
 selectors of `jaxdesign.baselines`, without repeats, of which those that need scores (closest_call, largest_score_gap)
@@ -75,9 +75,9 @@ def shapes(truth: sim.Truth, base: int, seeds: int) -> dict[str, list[Shape]]:
     with float64():
         informed = jd.CompletionPool(truth.pool.features, truth.scores())
         designs = {
-            "trace_plug_in": [jd.optimize(truth.pool, jd.Trace(H), budget)],
+            "trace": [jd.optimize(truth.pool, jd.Trace(H), budget)],
             "trace_oracle": [jd.optimize(informed, jd.Trace(truth.target()), budget)],
-            "log_det": [jd.optimize(truth.pool, jd.LogDet(), budget)],
+            "logdet": [jd.optimize(truth.pool, jd.LogDet(), budget)],
         }
         drawn = np.random.default_rng(0).standard_normal((DRAWS, truth.pool.dim))
         drawn *= np.linalg.norm(truth.parameter) / np.sqrt(truth.pool.dim)
@@ -182,7 +182,7 @@ def experiment(truth: sim.Truth, base: int, sizes: list[int], repeats: int, seed
         rows[name] = {}
         for size in sizes:
             if name == "trace_two_rounds":
-                allocations = [two_rounds(truth, made["trace_plug_in"][0], size, seed) for seed in range(2 * seeds)]
+                allocations = [two_rounds(truth, made["trace"][0], size, seed) for seed in range(2 * seeds)]
             elif name == "random":
                 allocations = [random_labels(truth, size, seed) for seed in range(2 * seeds)]
             else:

@@ -1,92 +1,175 @@
-"""Plots of experiments, from their results or from the file these were written to."""
+"""Pictures of experiments, from their results or from the files these were written to.
+
+All are of one kind: a line for every rule of choosing, its name at the left and its colour of `bench.rules`, a point
+with limits for every number of labels, larger points for more labels. A rule that has no number has a word instead.
+"""
 
 from __future__ import annotations
 
-from math import isfinite
-from typing import Any
+from collections.abc import Mapping, Sequence
+from math import isfinite, sqrt
+from typing import Any, NamedTuple
 
-LOOK = {  # the arms that are drawn where there are many, in this order
-    "random": {"color": "black", "linestyle": "--"},
-    "random_distinct": {"color": "grey", "linestyle": "--"},
-    "trace": {"color": "C3", "linewidth": 2},
-    "trace_two_rounds": {"color": "C1", "linewidth": 2},
-    "rounds": {"color": "C6", "linewidth": 2},
-    "logdet": {"color": "C0"},
-    "adpo": {"color": "C4"},
-    "first_two": {"color": "C5"},
-    "largest_distance": {"color": "C7"},
-    "square_root": {"color": "C2"},
-}
-POINTS = {"marker": "o", "markersize": 3, "capsize": 2}
+from bench.experiments import paired
+from bench.rules import PROBLEMS, RULES, in_order
+
+NORMAL = 1.96  # standard errors of 95% limits
+
+
+class Point(NamedTuple):
+    """A value with its limits; hollow where it is the mean of a part only, the trainings that had a maximum."""
+
+    value: float
+    low: float
+    high: float
+    hollow: bool = False
+
+
+def forest(axis, rows: Mapping[str, Sequence[Point] | str], order: Sequence[str], even: float) -> None:
+    """Draw rows {rule: its points, or the word that says why there are none} as lines in this order; even: no effect.
+
+    Axis labels and title are left to the caller; rules of `order` that rows lack are said not to have been run.
+    """
+    axis.axvline(even, color=RULES["random"].colour, linewidth=0.8, linestyle="--")
+    for line, rule in enumerate(order):
+        axis.axhspan(line - 0.5, line + 0.5, color="black", alpha=0.04 * (line % 2), linewidth=0)
+        points = rows.get(rule, "not run")
+        if isinstance(points, str):
+            place = {"transform": axis.get_yaxis_transform(), "ha": "center", "va": "center", "fontsize": 7}
+            background = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+            axis.text(0.5, line, points, color="grey", bbox=background, **place)
+            continue
+        for k, point in enumerate(points):
+            place = line + 0.6 * ((k + 0.5) / len(points) - 0.5)
+            limits = [[point.value - point.low], [point.high - point.value]]
+            style = {"color": RULES[rule].colour, "marker": "o", "markersize": _size(k, len(points)), "capsize": 1.5}
+            fill = {"markerfacecolor": "white"} if point.hollow else {}
+            axis.errorbar([point.value], [place], xerr=limits, linestyle="", elinewidth=1, **style, **fill)
+    axis.set(ylim=(len(order) - 0.5, -0.5))
+    axis.set_yticks(range(len(order)), [RULES[rule].name for rule in order], fontsize=8)
+    axis.tick_params(axis="y", length=0)
+    axis.tick_params(axis="x", labelsize=8)
 
 
 def plot_gaps(cases: dict[str, Any], file: str) -> None:
-    """Policy gap (standard errors over seeds) and its ratio to that of random pairs (95% limits), case by case."""
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(2, len(cases), figsize=(4 * len(cases), 7), squeeze=False, sharex=True)
-    for (top, bottom), (case, found) in zip(axes.T, cases.items(), strict=True):
-        for place, arm in enumerate(arm for arm in LOOK if arm in found["arms"]):
-            row = found["arms"][arm]
-            counts = [int(n) * 1.02**place for n in row["gap"]]  # side by side
-            gaps, errors = list(row["gap"].values()), list(row["standard_error"].values())
-            top.errorbar(counts, gaps, errors, label=arm, **POINTS, **LOOK[arm])
-            mean, low, high = zip(*row["ratio"].values(), strict=True)
-            limits = [[m - a for m, a in zip(mean, low, strict=True)], [b - m for m, b in zip(mean, high, strict=True)]]
-            bottom.errorbar(counts, mean, limits, **POINTS, **LOOK[arm])
-        top.axhline(found["ends"]["reference"], color="grey", linewidth=0.8, label="reference policy")
-        if found["ends"]["limit"] > 1e-9:
-            top.axhline(found["ends"]["limit"], color="grey", linestyle=":", label="labels of all pairs")
-        top.set(xscale="log", yscale="log", title=case)
-        bottom.set(xlabel="labels")
-        _plain_numbers(top)
-    axes[0, 0].set_ylabel("policy gap on held-back prompts")
-    axes[1, 0].set_ylabel("its ratio to that of random pairs")
-    axes[0, -1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    _saved(figure, file)
+    """Of `real_pools`: policy gap on held-back prompts over that of random pairs, 95% limits over seeds."""
+    order = in_order({arm for found in cases.values() for arm in found["arms"]})
+    figure, axes = panels(len(cases), len(order))
+    for axis, (case, found) in zip(axes, cases.items(), strict=True):
+        rows = {arm: [Point(*found) for found in row["ratio"].values()] for arm, row in found["arms"].items()}
+        forest(axis, rows, order, 1)
+        axis.set(xscale="log", title=PROBLEMS[case], xlabel="policy gap / that of random pairs")
+        plain_numbers(axis)
+    _sizes(figure, [int(n) for n in next(iter(found["arms"].values()))["ratio"]])
+    save(figure, file)
 
 
 def plot_gains(results: dict[str, Any], file: str) -> None:
-    """Gain in J of `language_model`, standard errors over seeds, and the difference to random pairs, 95% limits."""
-    pyplot = _pyplot()
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4))
-    for place, arm in enumerate(arm for arm in LOOK if arm in results["arms"]):
-        rows = [row for row in results["summary"] if row["arm"] == arm]
-        counts = [row["labels"] * 1.02**place for row in rows]
-        left.errorbar(
-            counts, [r["gain"] for r in rows], [r["standard_error"] for r in rows], label=arm, **POINTS, **LOOK[arm]
-        )
-        if "interval" in rows[0]:
-            means = [row["difference"] for row in rows]
-            half = [row["interval"][1] - row["difference"] for row in rows]
-            right.errorbar(counts, means, half, label=arm, **POINTS, **LOOK[arm])
-    right.axhline(0, **LOOK["random"])
-    left.set(xscale="log", xlabel="labels", ylabel="gain in reward - beta KL by DPO")
-    right.set(xscale="log", xlabel="labels", ylabel="difference to random pairs")
-    left.legend(fontsize=8)
-    _saved(figure, file)
+    """Of `language_model`: gain in J less that of random pairs, of all or of different texts, 95% limits over seeds."""
+    order = in_order(results["arms"])
+    tables = {"random": results["summary"], "random_distinct": results.get("against_random_distinct", [])}
+    figure, axes = panels(len(tables), len(order))
+    for axis, (against, table) in zip(axes, tables.items(), strict=True):
+        forest(axis, differences(table, against), order, 0)
+        axis.set(xlabel=f"gain in J - that of {RULES[against].name}")
+    _sizes(figure, sorted({row["labels"] for row in results["summary"]}))
+    save(figure, file)
+
+
+def differences(table: Sequence[dict], against: str) -> dict[str, list[Point] | str]:
+    """{rule: its differences, by number of labels} of a summary of `language_model`."""
+    rows: dict[str, list[Point] | str] = {}
+    for row in sorted(table, key=lambda row: row["labels"]):
+        if row["arm"] == against:
+            rows[against] = "what others are compared with"
+        elif "interval" in row:
+            rows.setdefault(row["arm"], []).append(Point(row["difference"], *row["interval"]))
+        else:
+            rows[row["arm"]] = "one seed: no limits"
+    return rows
 
 
 def plot_predictions(problems: dict[str, Any], file: str) -> None:
-    """Simulated against predicted gap of every design of `log_linear`, and the labels it saves against random."""
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(2, len(problems), figsize=(5 * len(problems), 8), squeeze=False)
-    for (top, bottom), (problem, found) in zip(axes.T, problems.items(), strict=True):
-        for design, rows in found["rows"].items():
-            points = [(row["predicted"], row["simulated"]) for row in rows.values() if row and row["simulated"]]
-            if points:
-                top.plot(*zip(*points, strict=True), "o-", markersize=3, linewidth=0.6, label=design)
-        top.axline((1e-3, 1e-3), (1e-2, 1e-2), color="grey", linewidth=0.8)
-        top.set(xscale="log", yscale="log", title=problem, xlabel="predicted gap", ylabel="simulated gap")
-        counts = sorted(int(n) for n in found["rows"]["random"])
-        middle = counts[len(counts) // 2]
-        every = found["labels_saved_simulated"].items()
-        known = [(x, name) for name, row in every for n, x in row.items() if int(n) == middle and x and isfinite(x)]
-        saved = {name: x for x, name in sorted(known)}
-        bottom.barh(list(saved), list(saved.values()), color=["C3" if "trace" in name else "C0" for name in saved])
-        bottom.axvline(1, color="black", linewidth=0.8)
-        bottom.set(xlabel=f"labels random pairs need for the gap of {middle:,} / {middle:,}")
-    axes[0, -1].legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
-    _saved(figure, file)
+    """Of `log_linear`: simulated over predicted gap at every number of labels, and labels saved at the middle one."""
+    order = in_order({rule for found in problems.values() for rule in found["rows"]})
+    figure, axes = panels(len(problems), len(order), 2)
+    counts = sorted(int(n) for n in next(iter(problems.values()))["rows"]["random"])
+    middle = counts[len(counts) // 2]
+    for (top, bottom), (problem, found) in zip(axes.reshape(2, -1).T, problems.items(), strict=True):
+        forest(top, {rule: _agreement(rows) for rule, rows in found["rows"].items()}, order, 1)
+        top.set(title=PROBLEMS[problem], xlabel="simulated gap / predicted", xscale="log")
+        forest(bottom, {rule: saved(found["rows"], rule, middle) for rule in found["rows"]}, order, 1)
+        bottom.set(xlabel=f"labels random pairs need / {middle:,} of this rule", xscale="log")
+        for axis in (top, bottom):
+            plain_numbers(axis)
+    _sizes(figure, counts)
+    save(figure, file)
+
+
+def saved(rows: Mapping[str, Any], rule: str, labels: int) -> list[Point] | str:
+    """`paired.labels_saved` of a rule of `log_linear` at a number of labels, both gaps' standard errors in its limits.
+
+    The limits are the labels saved with a gap that is larger or smaller by 1.96 sqrt(a^2 + b^2), a and b the relative
+    standard errors of this gap and random's at the same number.
+    """
+    own = rows[rule][str(labels)]
+    if own is None or own["simulated"] is None:
+        return "singular: no gap"
+    if own["fitted"] < 1:
+        return "not all trainings have a maximum"
+    known = {int(n): row["simulated"] for n, row in rows["random"].items() if row["fitted"] == 1}
+    relative = [row["standard_error"] / row["simulated"] for row in (own, rows["random"][str(labels)])]
+    half = NORMAL * sqrt(sum(x * x for x in relative)) if rule != "random" else 0.0
+    factors = (1.0, 1 + half, 1 - half)
+    value, low, high = (paired.labels_saved({labels: own["simulated"] * f}, known)[labels] for f in factors)
+    if not all(isfinite(x) for x in (value, low, high)):
+        return f"gap {own['simulated'] / known[labels]:.0f} times random's"
+    return [Point(value, low, high)]
+
+
+def _agreement(rows: Mapping[str, Any]) -> list[Point] | str:
+    """Simulated over predicted gaps, by number of labels; hollow where not all trainings had a maximum."""
+    points = []
+    for row in rows.values():
+        if row and row["simulated"]:
+            half = NORMAL * row["standard_error"]
+            limits = ((row["simulated"] + x) / row["predicted"] for x in (0, -half, half))
+            points.append(Point(*limits, hollow=row["fitted"] < 1))
+    return points or "singular: no gap"
+
+
+def plot_votes(results: dict[str, Any], file: str) -> None:
+    """Of `human_votes`: log loss of votes on other prompts less that of random pairs, 95% limits over splits."""
+    order = in_order({row["arm"] for row in results["table"]} - {"every_vote"})
+    counts = results["settings"]["labels"]
+    rows = {arm: [Point(*r["difference"]) for r in results["table"] if r["arm"] == arm] for arm in order}
+    figure, (axis,) = panels(1, len(order))
+    forest(axis, rows, order, 0)
+    axis.set(xlabel="log loss - that of random pairs")
+    _sizes(figure, counts)
+    save(figure, file)
+
+
+def panels(columns: int, lines: int, stacked: int = 1):
+    """Panels side by side that share their lines."""
+    size = (2.2 + 2.9 * columns, stacked * (1.1 + 0.24 * lines))
+    figure, axes = _pyplot().subplots(stacked, columns, figsize=size, squeeze=False, sharey=True)
+    return figure, axes.ravel()
+
+
+def _size(k: int, number: int) -> float:
+    return 4.5 if number == 1 else 2.5 + 3 * k / (number - 1)
+
+
+def _sizes(figure, counts: Sequence[int]) -> None:
+    """Below the panels, which point belongs to which number of labels."""
+    from matplotlib.lines import Line2D
+
+    style = {"color": "grey", "marker": "o", "linestyle": ""}
+    marks = [
+        Line2D([], [], markersize=_size(k, len(counts)), label=f"{n:,} labels", **style) for k, n in enumerate(counts)
+    ]
+    figure.legend(handles=marks, ncols=len(counts), loc="outside lower center", fontsize=8, frameon=False)
 
 
 def _pyplot():
@@ -95,19 +178,21 @@ def _pyplot():
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    pyplot.rcParams |= {"figure.constrained_layout.use": True, "axes.titlesize": 9, "axes.labelsize": 8}
     return pyplot
 
 
-def _plain_numbers(axis) -> None:
+def plain_numbers(axis) -> None:
     """0.5 instead of 5 x 10^-1, and few of them."""
     from matplotlib import ticker
 
-    axis.yaxis.set_major_locator(ticker.MaxNLocator(5))
-    axis.yaxis.set_major_formatter(ticker.ScalarFormatter())
-    axis.yaxis.set_minor_locator(ticker.NullLocator())
+    low, high = axis.get_xlim()
+    wide = high / low > 5
+    axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)) if wide else ticker.MaxNLocator(4))
+    axis.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axis.xaxis.set_minor_locator(ticker.NullLocator())
 
 
-def _saved(figure, file: str) -> None:
-    figure.tight_layout()
-    figure.savefig(file, dpi=100)
+def save(figure, file: str) -> None:
+    figure.savefig(file, dpi=110)
     _pyplot().close(figure)

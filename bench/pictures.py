@@ -1,0 +1,70 @@
+"""All pictures from the recorded results: `python -m bench.pictures` writes bench/results/*.png.
+
+`overview.png`, the README's, is made here; the others are what the experiments themselves draw with `--plot`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bench.experiments import plots
+from bench.rules import PROBLEMS, RULES, in_order
+
+RESULTS = Path(__file__).parent / "results"
+LABELS = "400"  # of the overview's panels, where every experiment has this number
+LARGE = "4000"  # of its first panel, whose gaps are measured without a prior and need more labels
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """A file of bench/results."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def overview(file: str) -> None:
+    """Four problems, every rule: where a design helps, how much, and where it does not."""
+    solved, real, model = (recorded(name) for name in ("log-linear", "real-pools", "language-model"))
+    exact = solved["problems"]["log_linear"]["rows"]
+    panels = {
+        f"{PROBLEMS['log_linear']}\n{int(LARGE):,} labels": {rule: _ratio(exact, rule) for rule in exact},
+        **{
+            f"{PROBLEMS[case]}\n{LABELS} labels": {
+                rule: [plots.Point(*row["ratio"][LABELS])] for rule, row in real["cases"][case]["arms"].items()
+            }
+            for case in ("well_specified", "judge_4")
+        },
+    }
+    gains = [row for row in model["against_random_distinct"] if row["labels"] == int(LABELS)]
+    gained = plots.differences(gains, "random_distinct")
+    order = in_order({rule for rows in (*panels.values(), gained) for rule in rows})
+    figure, axes = plots.panels(4, len(order))
+    for axis, (title, rows) in zip(axes[:3], panels.items(), strict=True):
+        plots.forest(axis, rows, order, 1)
+        axis.set(xscale="log", title=title, xlabel="policy gap / that of random pairs\n(smaller is better)")
+        plots.plain_numbers(axis)
+    plots.forest(axes[3], gained, order, 0)
+    against = RULES["random_distinct"].name
+    axes[3].set(title=f"a transformer, DPO\n{LABELS} labels", xlabel=f"gain - that of {against}\n(larger is better)")
+    plots.save(figure, file)
+
+
+def _ratio(rows: dict[str, Any], rule: str) -> list[plots.Point] | str:
+    """Gap of a rule of `log_linear` over random's, with both standard errors in the limits."""
+    own, other = rows[rule][LARGE], rows["random"][LARGE]
+    value = own["simulated"] / other["simulated"]
+    relative = sum((row["standard_error"] / row["simulated"]) ** 2 for row in (own, other))
+    half = plots.NORMAL * value * relative**0.5 if rule != "random" else 0.0
+    return [plots.Point(value, value - half, value + half)]
+
+
+def main() -> None:
+    plots.plot_predictions(recorded("log-linear")["problems"], str(RESULTS / "log-linear.png"))
+    plots.plot_gaps(recorded("real-pools")["cases"], str(RESULTS / "real-pools.png"))
+    plots.plot_gains(recorded("language-model"), str(RESULTS / "language-model.png"))
+    plots.plot_votes(recorded("human-votes"), str(RESULTS / "human-votes.png"))
+    overview(str(RESULTS / "overview.png"))
+
+
+if __name__ == "__main__":
+    main()

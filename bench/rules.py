@@ -1,0 +1,64 @@
+"""Every rule of choosing pairs that is compared anywhere: its readable name and colour; and the problems' names."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Rule(NamedTuple):
+    """How tables and pictures show a rule."""
+
+    name: str
+    colour: str
+
+
+RULES = {
+    "trace": Rule("trace", "#d62728"),
+    "trace_two_rounds": Rule("trace, two rounds", "#ff7f0e"),
+    "rounds": Rule("rounds", "#e377c2"),
+    "trace_averaged": Rule("trace, averaged", "#843c39"),
+    "trace_floor": Rule("trace, a quarter random", "#fdae6b"),
+    "logdet": Rule("log det", "#1f77b4"),
+    "bait": Rule("BAIT", "#17becf"),
+    "adpo": Rule("A-DPO", "#9467bd"),
+    "arm_fi": Rule("ARM-FI", "#c5b0d5"),
+    "apo": Rule("APO", "#c49c94"),
+    "largest_distance": Rule("largest distance", "#8c564b"),
+    "first_two": Rule("first two", "#bcbd22"),
+    "square_root": Rule("square root", "#2ca02c"),
+    "t_pilaf": Rule("T-PILAF", "#98df8a"),
+    "random": Rule("random", "#000000"),
+    "random_distinct": Rule("random, different texts", "#7f7f7f"),
+    "trace_oracle": Rule("trace, rewards known", "#67000d"),
+    "largest_score_gap": Rule("largest gap, rewards known", "#393b79"),
+    "closest_call": Rule("closest call, rewards known", "#7b4173"),
+    "every_vote": Rule("every vote", "#aec7e8"),
+}
+"""By key. trace: the design of the reference policy, in one round; trace_two_rounds: a pilot, then the design at its
+posterior; rounds: the same with a quarter of either part at random, the default of `preference.RoundPlan`;
+trace_averaged: one round, over draws of likely rewards; "rewards known": what no project can do, told the true ones."""
+
+
+PROBLEMS = {
+    "tabular": "one softmax over 16 completions",
+    "log_linear": "log-linear, near the reference policy",
+    "log_linear_far": "log-linear, far from it",
+    "well_specified": "real completions, linear reward",
+    "judge_4": "real completions, judge, temperature 4",
+    "judge_1": "real completions, judge, temperature 1",
+    "human": "translations, scores of raters",
+}
+"""What the problems of `bench.experiments` are called in tables and pictures."""
+
+
+def look(key: str) -> dict[str, str]:
+    """The arguments of matplotlib's `plot` for a rule."""
+    return {"label": RULES[key].name, "color": RULES[key].colour}
+
+
+def in_order(keys) -> list[str]:
+    """These rules, all of them, in the order of RULES; KeyError for one that has no name."""
+    unknown = set(keys) - set(RULES)
+    if unknown:
+        raise KeyError(f"no name and colour for {', '.join(sorted(unknown))}: add them to bench/rules.py")
+    return [key for key in RULES if key in keys]

@@ -1,0 +1,69 @@
+"""Pictures and tables of experiments show every rule under one name, in one colour, with its limits."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import pictures
+from bench.experiments import plots
+from bench.rules import PROBLEMS, RULES, in_order
+
+RESULTS = Path(pictures.__file__).parent / "results"
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are saved, by the end of their file's name, kept from the disk."""
+    kept = {}
+    monkeypatch.setattr(plots, "save", lambda figure, file: kept.update({Path(file).stem: figure}))
+    yield kept
+    for figure in kept.values():
+        plots._pyplot().close(figure)
+
+
+def test_names_and_colours_are_one_to_one():
+    for field in zip(*RULES.values(), strict=True):
+        assert len(set(field)) == len(RULES)
+    assert len(set(PROBLEMS.values())) == len(PROBLEMS)
+
+
+def test_a_rule_without_a_name_is_told():
+    with pytest.raises(KeyError, match=r"guess.*bench/rules\.py"):
+        in_order(["trace", "guess"])
+
+
+def test_every_rule_of_the_results_is_drawn_with_limits_or_says_why_not(figures):
+    pictures.main()
+    assert set(figures) == {path.stem for path in RESULTS.glob("*.png")}
+    for name, figure in figures.items():
+        lines = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        assert len(set(lines)) == len(lines)
+        for axis in figure.axes:
+            words = {round(text.get_position()[1]) for text in axis.texts}
+            points = {}
+            for drawn in axis.containers:
+                (place,) = drawn.lines[0].get_ydata()
+                points.setdefault(round(float(place)), []).append(drawn)
+                assert drawn.has_xerr
+                assert drawn.lines[0].get_color() == {r.name: r.colour for r in RULES.values()}[lines[round(place)]]
+            assert words.isdisjoint(points) and words | set(points) == set(range(len(lines))), name
+
+
+def test_pictures_of_real_pools_have_all_its_arms(figures):
+    pictures.main()
+    arms = json.loads((RESULTS / "real-pools.json").read_text())["settings"]["arms"]
+    lines = {label.get_text() for label in figures["real-pools"].axes[0].get_yticklabels()}
+    assert lines == {RULES[arm].name for arm in arms}
+
+
+def test_labels_saved_have_limits_on_both_sides():
+    """A gap of n^-1 that is half of random's saves 2; 10% relative errors of both move it by 1.96 x 14%."""
+    rows = {
+        rule: {str(n): {"simulated": gap / n, "standard_error": 0.1 * gap / n, "fitted": 1.0} for n in (50, 100, 400)}
+        for rule, gap in (("random", 2.0), ("trace", 1.0))
+    }
+    (point,) = plots.saved(rows, "trace", 100)
+    half = 1.96 * 0.1 * 2**0.5
+    assert point.value == pytest.approx(2)
+    assert point.low == pytest.approx(2 / (1 + half)) and point.high == pytest.approx(2 / (1 - half))
