@@ -1,0 +1,213 @@
+"""Tables of `bench.experiments`: what a choice of pairs is worth, by rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from bench.experiments import plots
+from bench.rules import PROBLEMS, RULES, in_order
+from bench.tables.markdown import digits, hardware, limits, percent, table
+
+SOLVED, REAL, VOTES, MODEL = "log-linear", "real-pools", "human-votes", "language-model"
+
+
+def section(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Paragraphs and tables; results by file name."""
+    return [
+        "## Does it save labels?",
+        "Yes where rewards follow the features; where they do not, one round of design gains little and may lose, and "
+        "`rounds` loses next to nothing. All rules of a table share prompts, seeds, labels (a pair chosen by two rules "
+        "has one label) and fit. Limits are 95%. `notebooks/labels_saved.ipynb` tells the story.",
+        _rules(),
+        *_solved(results[SOLVED]),
+        *_real(results[REAL]),
+        *_votes(results[VOTES], results[REAL]),
+        *_model(results[MODEL]),
+    ]
+
+
+def _rules() -> str:
+    return (
+        "**Rules.** *trace*: the design of the reference policy, in one round. *trace, two rounds*: a pilot of a "
+        "quarter of the labels (a fifth where policies are solved exactly), then the design at its posterior. "
+        "*rounds*: the same with a quarter of either part at random, the default of `RoundPlan`. *trace, averaged*: "
+        "one round, over draws of likely rewards. *trace, a quarter random*: one round around random pairs. "
+        "*rewards known*: what no project can do, told the true rewards. The rest are the selectors of "
+        "`jaxdesign.baselines`. Where nothing is known of rewards APO chooses by distance, and where all completions "
+        "weigh the same T-PILAF and the square root draw alike."
+    )
+
+
+# ---- policies that are solved exactly
+
+
+def _solved(found: dict[str, Any]) -> list[str]:
+    problems = found["problems"]
+    order = in_order({rule for problem in problems.values() for rule in problem["rows"]})
+    counts = sorted(int(n) for n in problems["log_linear"]["rows"]["random"])
+    middle, last = counts[len(counts) // 2], counts[-1]
+    saved = [
+        [RULES[rule].name, *(_saved(problem["rows"], rule, middle) for problem in problems.values())] for rule in order
+    ]
+    known = [row[str(last)] for problem in problems.values() for row in problem["rows"].values()]
+    known = [row for row in known if row is not None]
+    near = sum(abs(row["ratio"] - 1) <= 0.04 for row in known)
+    return [
+        "### Policies that can be solved exactly",
+        f"`python -m bench.experiments.log_linear`. How many labels random pairs need for the policy gap of {middle:,} "
+        f"labels of a rule, over {middle:,}; limits count the standard errors of both simulated gaps.",
+        table(["rule", *(PROBLEMS[problem] for problem in problems)], saved),
+        hardware(found["machine"], SOLVED),
+        _picture(SOLVED, "Simulated over predicted gaps, and labels saved, for three problems"),
+        "Features with heavy tails make long pairs worth much, and whatever prefers them saves about as much as one "
+        "round of design here (A-DPO, BAIT, ARM-FI, the largest distance); what they do not have is the second round. "
+        "Far from the reference policy the long pairs that one round asks for have answers known beforehand, and it "
+        "loses; a pilot repairs that. The predicted gap, tr(H A^-1) / (2 beta), is the simulated one within 10% or "
+        f"three standard errors for {sum(row['agrees'] for row in known)} of {len(known)} designs at n = {last:,} "
+        f"(within 4% for {near}); it needs enough labels: the picture shows where it is not yet true. Hollow points: "
+        "not all trainings had a maximum.",
+    ]
+
+
+def _saved(rows: Mapping[str, Any], rule: str, labels: int) -> str:
+    found = plots.saved(rows, rule, labels)
+    return found if isinstance(found, str) else limits(*found[0][:3])
+
+
+# ---- real completions
+
+
+def _real(found: dict[str, Any]) -> list[str]:
+    cases = found["cases"]
+    page = [
+        "### Real completions",
+        f"`python -m bench.experiments.real_pools --seeds {found['settings']['seeds']}`: `alpacaeval` (the judge's "
+        "scores at two temperatures, or a reward linear in the features) and `wmt21_ted_zhen` (scores of professional "
+        f"raters), {found['settings']['components']} principal components. Policy gap on held-back prompts over that "
+        "of random pairs.",
+    ]
+    for case, made in cases.items():
+        counts = list(made["arms"]["random"]["ratio"])
+        widest = max(abs(row[0] - 1) for arm in made["arms"].values() for row in arm["ratio"].values())
+        places = 2 if widest > 0.05 else 3
+        rows = [
+            [RULES[arm].name, *(limits(*made["arms"][arm]["ratio"][n], places) for n in counts)]
+            for arm in in_order(made["arms"])
+        ]
+        random, ends = made["arms"]["random"]["gap"], made["ends"]
+        gaps = ", ".join(f"{digits(random[n], 3)} with {int(n):,}" for n in counts)
+        page += [
+            f"**{PROBLEMS[case].capitalize()}** (`{case}`)",
+            table(["rule", *(f"{int(n):,} labels" for n in counts)], rows),
+            f"Gap of random pairs: {gaps}; of no label {digits(ends['reference'], 3)}, of labels of all pairs "
+            f"{digits(ends['limit'], 3)}.",
+        ]
+    linear = cases["well_specified"]["arms"]
+    trace, rounds = (_range(linear[arm]["labels_saved"].values()) for arm in ("trace", "rounds"))
+    oracle = [row[0] for row in linear["trace_oracle"]["ratio"].values()]
+    return [
+        *page,
+        hardware(found["machine"], REAL),
+        _picture(REAL, "Policy gap over that of random pairs by rule, for four rewards"),
+        f"With a linear reward random pairs need {trace} times the labels of the trace design (of `rounds` {rounds}), "
+        "for 64 to 1,280 labels, 1 to 20 a dimension. The judge's scores are not linear in these features (R2 about "
+        "0.35, as `bench/experiments/real_pools.py` says): even labels of all pairs leave three quarters of the gap. "
+        "One round then gains at first and loses in the end; `rounds` gains at first and does not lose by more than "
+        f"{percent(_worst(cases, 'rounds') - 1)}, limits included (trace in one round: "
+        f"{percent(_worst(cases, 'trace') - 1)}). A one-round design for the true reward alone has "
+        f"{digits(max(oracle))} times random's gap at its worst: it asks only for pairs of nearly equal reward, which "
+        "do not say how large rewards are, and so later rounds average over the posterior. Pairs with the largest "
+        "gap in true reward beat every design while labels are few: choosing them takes the rewards that the labels "
+        "are to find, but it shows what a good guess of them would be worth.",
+    ]
+
+
+def _range(values) -> str:
+    return f"{min(values):.1f} to {max(values):.1f}"
+
+
+def _worst(cases: Mapping[str, Any], arm: str) -> float:
+    """The largest upper limit of a rule's ratio with the judge."""
+    return max(row[2] for case in ("judge_4", "judge_1") for row in cases[case]["arms"][arm]["ratio"].values())
+
+
+# ---- votes of people
+
+
+def _votes(found: dict[str, Any], real: dict[str, Any]) -> list[str]:
+    by = {(row["arm"], row["labels"]): row for row in found["table"]}
+    counts = found["settings"]["labels"]
+    every = by["every_vote", "all"]
+    rows = [
+        [RULES[arm].name, *(f"{by[arm, n]['loss']:.4f}" for n in counts)]
+        + [limits(*(1e4 * x for x in by[arm, n]["difference"]), places=0, sign="+") for n in counts]
+        for arm in in_order({arm for arm, _ in by} - {"every_vote"})
+    ]
+    head = [*(f"loss, {n} labels" for n in counts), *(f"difference to random x 10^4, {n}" for n in counts)]
+    people = [row["ratio"].values() for row in real["cases"]["human"]["arms"].values()]
+    largest = max(abs(value[0] - 1) for ratios in people for value in ratios)
+    return [
+        "### People",
+        f"`python -m bench.experiments.human_votes --seeds {found['settings']['seeds']}`: `pandalm`, three human votes "
+        "a pair, nothing simulated. Log loss of the votes on other prompts; no label gives "
+        f"{math.log(2):.4f}, all votes on the training prompts {every['loss']:.4f}.",
+        table(["rule", *head], rows),
+        hardware(found["machine"], VOTES),
+        _picture(VOTES, "Log loss of votes on other prompts less that of random pairs, by rule"),
+        f"{counts[1]} labels of the trace design predict the votes better ({by['trace', counts[1]]['loss']:.4f}) than "
+        f"{counts[2]} random ones ({by['random', counts[2]]['loss']:.4f}); log det, A-DPO, BAIT and the largest "
+        f"distance do as well. These features know little of what people prefer: accuracy {every['accuracy']:.2f} with "
+        f"every vote. On `wmt21_ted_zhen` no choice of pairs moves the gap by more than {percent(largest, 1)}.",
+    ]
+
+
+# ---- a transformer
+
+
+def _model(found: dict[str, Any]) -> list[str]:
+    gains = {(row["arm"], row["labels"]): row for row in found["summary"]}
+    other = {(row["arm"], row["labels"]): row for row in found["against_random_distinct"]}
+    counts = sorted({labels for _, labels in gains})
+    rows = [
+        [RULES[arm].name, *(cell for n in counts for cell in _gained(arm, n, gains, other))]
+        for arm in in_order({arm for arm, _ in gains})
+    ]
+    head = [f"{what}, {n}" for n in counts for what in ("gain", "less random", "less random, different texts")]
+    same = [row["identical"] for seed in found["seeds"] for row in seed["arms"] if row["arm"] == "random"]
+    few, many = counts
+    better = {f"{RULES[arm].name} with {n}" for (arm, n), row in other.items() if row.get("interval", [0])[0] > 0}
+    needed, distinct = (_needed(gains[arm, few]["gain"], gains, counts) for arm in ("trace", "random_distinct"))
+    return [
+        "### A transformer, end to end",
+        f"`python -m bench.experiments.language_model --seeds {len(found['seeds'])}`: completions sampled from a "
+        "small character model, pairs chosen, simulated labels, DPO, and J = reward - beta KL on prompts of which no "
+        f"pair was labelled. Gain in J with {few} and {many} labels.",
+        table(["rule", *head], rows),
+        hardware(found["machine"], MODEL),
+        _picture(MODEL, "Gain in J less that of random pairs, by rule"),
+        f"{percent(sum(same) / len(same))} of this model's random pairs are the same text twice, and leaving those out "
+        "is the whole of the gain. Better than random pairs of different texts, limits included: "
+        f"{' and '.join(sorted(better)) or 'no rule'}. {few} pairs of the trace design do as much as about "
+        f"{round(needed, -1):.0f} random ones, and {few} random pairs of different texts as "
+        f"{round(distinct, -1):.0f}. A design for the true reward alone loses much.",
+    ]
+
+
+def _gained(arm: str, labels: int, gains, other) -> list[str]:
+    cells = [f"{gains[arm, labels]['gain']:.2f}"]
+    for row in (gains[arm, labels], other[arm, labels]):
+        found = [row["difference"], *row["interval"]] if "interval" in row else None
+        cells.append(limits(*found, sign="+") if found else "")
+    return cells
+
+
+def _needed(gain: float, gains, counts) -> float:
+    """Random labels for a gain, which is taken as linear in log labels between the two counts."""
+    few, many = (gains["random", n]["gain"] for n in counts)
+    return counts[0] * (counts[1] / counts[0]) ** ((gain - few) / (many - few))
+
+
+def _picture(name: str, words: str) -> str:
+    return f"![{words}](results/{name}.png)"
