@@ -22,13 +22,12 @@
 # 3. how many labels it saves against pairs drawn at random, and
 # 4. where it does not, and what helps.
 #
-# It ends with the same comparison on real completions and on a small transformer, whose results are recorded in
-# `bench/results`. Install with `pip install '.[preference,plots]'`; the page takes about two minutes.
+# It ends with the same comparison on real completions, people's votes and a small transformer, whose results are
+# recorded in `bench/results`. Install with `pip install '.[preference,plots]'`; the page takes about two minutes.
 
 # %%
-import json
 import os
-from pathlib import Path
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +36,9 @@ import numpy as np
 
 import jaxdesign as jd
 from jaxdesign import preference as pf
+
+sys.path.insert(0, "..")  # bench, which names and colours the rules, is in the checkout and not in the package
+from bench.rules import RULES, look
 
 jax.config.update("jax_enable_x64", True)  # gaps are small differences
 SHORT = bool(os.environ.get("JAXDESIGN_SHORT"))  # small settings, for tests
@@ -92,18 +94,18 @@ features = np.asarray(pool.features)
 centred = features - features.mean(axis=1, keepdims=True)
 spread = np.sqrt((centred**2).sum(axis=-1).mean(axis=1))
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
-for design, name, marker in ((random, "random", "x"), (trace, "trace design", "o")):
+for design, rule, marker in ((random, "random", "x"), (trace, "trace", "o")):
     count = np.bincount(design.pairs[:, 0], minlength=PROMPTS)
-    left.plot(spread, count, marker, fillstyle="none", label=name, color="black" if name == "random" else "C3")
+    left.plot(spread, count, marker, fillstyle="none", **look(rule))
 left.set(xscale="log", xlabel="spread of the prompt's completions", ylabel="labels of the prompt")
 left.legend()
 i, j = np.triu_indices(COMPLETIONS, 1)
 every = np.linalg.norm(features[:, i] - features[:, j], axis=-1).ravel()
 bins = np.geomspace(every.min(), every.max(), 30)
-for chosen, name, colour in ((random, "random", "black"), (trace, "trace design", "C3")):
+for chosen, rule in ((random, "random"), (trace, "trace")):
     p, a, b = chosen.pairs.T
     length = np.linalg.norm(features[p, a] - features[p, b], axis=-1)
-    right.hist(length, bins, weights=chosen.labels, histtype="step", color=colour, label=name)
+    right.hist(length, bins, weights=chosen.labels, histtype="step", **look(rule))
 right.set(xscale="log", xlabel="distance of the two completions", ylabel="labels")
 right.legend()
 figure.tight_layout()
@@ -146,6 +148,11 @@ def simulate(pairs, counts, seed=0):
     return np.trace(np.linalg.solve(information, H)) / (2 * BETA), np.asarray(gaps)
 
 
+def standard_error(gaps):
+    """Of the mean of those trainings that have a maximum."""
+    return np.nanstd(gaps, ddof=1) / np.isfinite(gaps).sum() ** 0.5
+
+
 def whole(pairs, shares, n):
     """n labels in these shares."""
     counts = np.floor(n * shares / shares.sum())
@@ -158,22 +165,21 @@ informed = jd.CompletionPool(pool.features, scores=scores)
 base = jd.Budget(60 if SHORT else 400, per_pair=1)
 designs = {
     "trace": trace,
-    "trace, w known": jd.select_pairs(
-        informed, jd.Trace(jd.policy_target(pool, log_reference + scores / BETA)), budget
-    ),
-    "log det": jd.select_pairs(pool, jd.LogDet(), budget, prior=1e-6),
+    "trace_oracle": jd.select_pairs(informed, jd.Trace(jd.policy_target(pool, log_reference + scores / BETA)), budget),
+    "logdet": jd.select_pairs(pool, jd.LogDet(), budget, prior=1e-6),
     "random": random,
-    "largest distance": jd.baselines.largest_distance(pool, jd.LogDet(), base, prior=1e-6),
-    "first two": jd.baselines.first_two(pool, jd.LogDet(), base, prior=1e-6),
-    "closest call": jd.baselines.closest_call(informed, jd.LogDet(), base, prior=1e-6),
+    "largest_distance": jd.baselines.largest_distance(pool, jd.LogDet(), base, prior=1e-6),
+    "first_two": jd.baselines.first_two(pool, jd.LogDet(), base, prior=1e-6),
+    "closest_call": jd.baselines.closest_call(informed, jd.LogDet(), base, prior=1e-6),
 }
 figure, axis = plt.subplots(figsize=(5, 5))
-for name, design in designs.items():
+for rule, design in designs.items():
     found = [simulate(*whole(design.pairs, design.labels, n)) for n in ([2000] if SHORT else [2000, 8000, 32000])]
     predicted = [row[0] for row in found]
     simulated = [np.nanmean(row[1]) for row in found]
-    axis.plot(predicted, simulated, "o-", label=name, markersize=4)
-    print(f"{name:17s} predicted / simulated at the largest n: {predicted[-1] / simulated[-1]:.2f}")
+    errors = [standard_error(row[1]) for row in found]
+    axis.errorbar(predicted, simulated, errors, fmt="o-", markersize=4, capsize=2, **look(rule))
+    print(f"{RULES[rule].name:26s} predicted / simulated at the largest n: {predicted[-1] / simulated[-1]:.2f}")
 low, high = axis.get_xlim()
 axis.plot([low, high], [low, high], color="grey", linewidth=0.8)
 axis.set(xscale="log", yscale="log", xlabel="predicted gap", ylabel="simulated gap")
@@ -183,25 +189,25 @@ figure.tight_layout()
 # %% [markdown]
 # ## Labels saved
 #
-# The same training, now over the number of labels, each pair at most once. The dashed line are random pairs, drawn anew
-# at every number; what counts is the horizontal distance.
+# The same training, now over the number of labels, each pair at most once; random pairs are drawn anew at every number.
+# What counts is the horizontal distance. Bars are standard errors over trainings.
 
 # %%
 sizes = [100, 200] if SHORT else [100, 200, 400, 800, 1600]
 rules = {
     "random": lambda n: jd.baselines.random(pool, jd.LogDet(), jd.Budget(n, per_pair=1), prior=1e-6, seed=n),
-    "log det": lambda n: jd.select_pairs(pool, jd.LogDet(), jd.Budget(n, per_pair=1), prior=1e-6, methods=["best_set"]),
+    "logdet": lambda n: jd.select_pairs(pool, jd.LogDet(), jd.Budget(n, per_pair=1), prior=1e-6, methods=["best_set"]),
     "trace": lambda n: jd.select_pairs(
         pool, jd.Trace(target), jd.Budget(n, per_pair=1), prior=1e-6, methods=["best_set"]
     ),
 }
 figure, axis = plt.subplots(figsize=(6, 4))
 curves = {}
-for name, rule in rules.items():
-    made = [rule(n) for n in sizes]
-    curves[name] = [np.nanmean(simulate(design.pairs, design.labels)[1]) for design in made]
-    style = {"color": "black", "linestyle": "--"} if name == "random" else {"color": "C3" if name == "trace" else "C0"}
-    axis.plot(sizes, curves[name], marker="o", label=name, **style)
+for rule, choose in rules.items():
+    made = [choose(n) for n in sizes]
+    gaps = [simulate(design.pairs, design.labels)[1] for design in made]
+    curves[rule] = [np.nanmean(found) for found in gaps]
+    axis.errorbar(sizes, curves[rule], [standard_error(found) for found in gaps], fmt="o-", capsize=2, **look(rule))
 axis.set(xscale="log", yscale="log", xlabel="labels", ylabel="policy gap")
 axis.legend()
 figure.tight_layout()
@@ -258,60 +264,18 @@ for strength in (0.6, 3.0) if SHORT else (0.6, 1.5, 3.0):
 # ## Real completions, people, and a transformer
 #
 # The experiments in `bench/experiments` ask the same of real features, of human votes and of a transformer that is
-# trained end to end. Their recorded results are read here from `bench/results`, which a checkout has.
+# trained end to end, with every rule of choosing; tables with all numbers, and what they show, are in
+# [bench/README.md](../bench/README.md). Real features and four rewards: one linear in the features, a language-model
+# judge's at two temperatures, which is not, and scores of professional raters, of which these features see next to
+# nothing; there no choice of pairs helps much, nor does any number of labels.
 #
-# `well_specified`: features of real chat completions and a reward linear in them. `judge_4`, `judge_1`: the reward of a
-# language-model judge at two temperatures, which is not linear. `human`: scores of professional translators, of which
-# these features see next to nothing; there no choice of pairs helps much, nor does any number of labels.
-
-
-# %%
-def recorded(name):
-    """A file of bench/results, or None."""
-    file = Path("../bench/results") / name
-    if not file.is_file():
-        print(f"{file} is not here: run this page from a checkout")
-        return None
-    return json.loads(file.read_text())
-
-
-results = recorded("real-pools.json")
-if results:
-    cases = results["cases"]
-    figure, axes = plt.subplots(1, len(cases), figsize=(3.4 * len(cases), 3.4))
-    for axis, (case, found) in zip(axes, cases.items(), strict=True):
-        for arm in ("random", "trace", "trace_two_rounds", "logdet", "largest_distance"):
-            row = found["arms"][arm]["ratio"]
-            mean, low, high = np.array(list(row.values())).T
-            style = "k--" if arm == "random" else "o-"
-            axis.errorbar([int(n) for n in row], mean, (mean - low, high - mean), fmt=style, markersize=3, label=arm)
-        axis.set(xscale="log", title=case, xlabel="labels")
-    axes[0].set_ylabel("policy gap / that of random pairs")
-    axes[-1].legend(fontsize=7)
-    figure.tight_layout()
-
-# %% [markdown]
-# Votes of people on pairs of the `pandalm` pool, none of them simulated: loss of the votes on other prompts (0.693
-# without any label).
-
-# %%
-results = recorded("human-votes.json")
-if results:
-    for row in results["table"]:
-        if row["arm"] in ("random", "trace", "logdet", "every_vote"):
-            print(
-                f"{row['labels']!s:>4} labels  {row['arm']:11s} loss {row['loss']:.4f}, accuracy {row['accuracy']:.3f}"
-            )
-
-# %% [markdown]
+# ![Policy gap over that of random pairs, by rule](../bench/results/real-pools.png)
+#
+# Votes of people on pairs of the `pandalm` pool, none of them simulated:
+#
+# ![Log loss of votes on other prompts, by rule](../bench/results/human-votes.png)
+#
 # The transformer: completions sampled from it, pairs chosen, DPO, and J = reward - beta KL on prompts without labels.
-# `random_distinct` are random pairs of different texts: half of this model's pairs are the same text twice, and leaving
-# those out is all that the design gains here.
-
-# %%
-results = recorded("language-model.json")
-if results:
-    print("labels  arm                gain in J  difference to random, 95% limits")
-    for row in results["summary"]:
-        limits = "[{:+.3f}, {:+.3f}]".format(*row["interval"]) if "interval" in row else ""
-        print(f"{row['labels']:6d}  {row['arm']:17s} {row['gain']:9.3f}  {row.get('difference', 0):+.3f} {limits}")
+# Half of this model's random pairs are the same text twice, and leaving those out is all that the design gains here.
+#
+# ![Gain in J, by rule](../bench/results/language-model.png)

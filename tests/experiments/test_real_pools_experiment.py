@@ -81,7 +81,7 @@ def test_a_seed_gives_the_same_rows_again_and_the_summary_pairs_them(tmp_path):
         for arm in ("trace", "random")
     )
     assert found["arms"]["trace"]["ratio"][10][0] == pytest.approx(np.mean(np.divide(own, other)))
-    again = json.loads(json.dumps({"one": found}))  # as read from a file of results
+    again = json.loads(json.dumps({"well_specified": found}))  # as read from a file of results
     real_pools.plot_gaps(again, str(tmp_path / "gaps.png"))
     assert (tmp_path / "gaps.png").stat().st_size > 5_000
 

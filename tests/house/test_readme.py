@@ -1,48 +1,99 @@
-"""The README does what it says: its Python runs, its index is the front door, its commands are those of CI."""
+"""The README does what it says: its code runs and prints what is printed there, its numbers are the measured ones."""
 
+import json
 import re
 
 import pytest
 
-import jaxdesign
 from tests.support import CHECKOUT
+from tests.support.command import run
 
 README = CHECKOUT / "README.md"
 CI = CHECKOUT / ".ci" / "run"
+RESULTS = CHECKOUT / "bench" / "results"
 
 pytestmark = pytest.mark.skipif(not README.exists(), reason="README.md is not beside tests/: not a checkout")
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+def blocks():
+    """(language, text) of every fenced block in order."""
+    found, language = [], None
+    for line in README.read_text(encoding="utf-8").splitlines():
+        if line.startswith("```") and language is None:
+            language, text = line[3:], []
+        elif line.startswith("```"):
+            found.append((language, "\n".join(text)))
+            language = None
+        elif language is not None:
+            text.append(line)
+    return found
 
 
-def test_its_python_runs(capsys, tmp_path, monkeypatch):
-    text = blocks("python")
-    monkeypatch.chdir(tmp_path)  # what it stores
-    names = {}  # later blocks go on where earlier ones stopped
-    for code in text:
-        exec(compile(code, "README.md", "exec"), names)
-    efficiency, *pairs = capsys.readouterr().out.split("\n", 1)
-    assert 0.5 < float(efficiency) <= 1 and pairs
+def printed_after(language):
+    """(code, what the README says it prints) of the first block in a language."""
+    every = blocks()
+    place = next(k for k, block in enumerate(every) if block[0] == language)
+    assert every[place + 1][0] == "text"
+    return every[place][1], every[place + 1][1]
 
 
-def test_its_index_names_every_public_name():
-    index = README.read_text(encoding="utf-8").split("## Public names")[1].split("\n## ")[0]
-    named = set(re.findall(r"`([A-Za-z_.]+)`", index))
-    missing = [name for name in jaxdesign.__all__ if not any(entry.split(".")[0] == name for entry in named)]
-    assert not missing
+def words_and_numbers(text):
+    return re.sub(r"\d+\.\d+", "#", text), [float(number) for number in re.findall(r"\d+\.\d+", text)]
 
 
-def test_its_two_commands_are_those_of_ci():
+def check_same(found, said):
+    """The same words and whole numbers; others to 0.01, as processors round differently."""
+    (words, numbers), (other_words, other_numbers) = words_and_numbers(found.strip()), words_and_numbers(said.strip())
+    assert words == other_words
+    assert numbers == pytest.approx(other_numbers, abs=0.01)
+
+
+def test_its_python_prints_what_it_says(capsys, tmp_path, monkeypatch):
+    code, said = printed_after("python")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    check_same(capsys.readouterr().out, said)
+
+
+@pytest.mark.slow  # compiles for the size of that pool; CI runs the same command
+def test_its_command_prints_what_it_says(capsys, tmp_path, monkeypatch):
+    commands, said = printed_after("")
+    arguments = commands.split("&& jaxdesign ")[1].split()
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 0
+    check_same(capsys.readouterr().out, said)
+
+
+def test_its_commands_are_those_of_ci():
     if not CI.exists():
         pytest.skip("no .ci/run in this checkout")
     script = CI.read_text(encoding="utf-8")
-    first, second = (block.strip() for block in blocks("")[:2])
+    plain = [text.strip() for language, text in blocks() if not language]
+    first, last = plain[0], plain[-1]
     assert first.startswith("pip install . && jaxdesign select --labels ")
-    assert second == "pip install '.[test]' && pytest -n auto"
+    assert last == "pip install '.[test]' && pytest -n auto"
     assert (
         "'.[test]'" in script
         and "jaxdesign select --labels" in script
         and re.search(r"^pytest -n auto$", script, re.MULTILINE)
     )
+
+
+def test_its_numbers_are_measured_ones():
+    text = " ".join(README.read_text(encoding="utf-8").split())
+    real, whole, gpu = (
+        json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("real-pools", "cpu-2-cores-selection", "gpu-h200-backend-chunks")
+    )
+    saved = real["cases"]["well_specified"]["arms"]["trace"]["labels_saved"].values()
+    assert f"random pairs need {min(saved):.1f} to {max(saved):.1f} times the labels of the trace design" in text
+    worst = min(row["efficiency"] for row in whole["batches"]["rows"].values())
+    assert f"on a real pool falls to {worst:.2f}" in text
+    (largest,) = [row for row in gpu["rows"] if row["section"] == "optimize" and row["name"].startswith("201600")]
+    assert "10^8 take four seconds on one H200" in text
+    assert 3.5 < largest["seconds"]["median"] < 4.5
+
+
+def test_it_is_one_page():
+    prose = re.sub(r"^```.*?^```", "", README.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert len(prose.split()) <= 750
