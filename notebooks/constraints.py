@@ -91,6 +91,7 @@ for name, of in (("domain", domain), ("language", language)):
 # | a spend limit | `cost=` per completion, `cost_per_label=`, `cost_total=` |
 # | pairs that must be in; must not | `required=pairs`; `exclude=pairs` |
 # | part of the labels drawn at random | `with_uniform_floor(pool, budget, share=0.2)` |
+# | any other linear limit: readings of a completion, one person's time, tokens by source | `Constraint(charges, low, high, per=..., annotators=...)`: [extending](extending.ipynb) |
 # | three labels on every chosen pair | `Budget(..., per_pair=3, labels_per_task=3)` |
 #
 # Budgets that tie prompts together are solved by mixtures of whole allocations, slower than caps alone and with a

@@ -13,7 +13,9 @@
 # %% [markdown]
 # # Extending: a criterion, a solver, a constraint of your own
 #
-# Each is one object that you pass in. Nothing has to be registered or edited elsewhere, and what comes back is certified like any other result, with the package's own bounds. The tests of `tests/extensions` hold each of these against an independent truth; take them as models for testing yours.
+# Each is one object that you pass in. Nothing has to be registered or edited elsewhere, and what comes back is
+# certified like any other result, with the package's own bounds. The tests of `tests/extensions` hold each of these
+# against an independent truth; take them as models for testing yours.
 
 # %%
 from dataclasses import dataclass
@@ -34,7 +36,8 @@ RIDGE = 0.05
 # %% [markdown]
 # ## A criterion
 #
-# A criterion is a function of the information matrix $A$ that is convex and decreasing. Say the value, and how it scales:
+# A criterion is a function of the information matrix $A$ that is convex and decreasing. Say the value, and how it
+# scales:
 #
 # | `degree` | means | the bound it gives |
 # |---|---|---|
@@ -42,7 +45,8 @@ RIDGE = 0.05
 # | `0` | $e^{-f/s}$ is concave and of degree 1, as for $-\log\det A$ with $s = d$ | efficiency = $e^{-\text{gap}/s}$ |
 # | `None` | nothing more is known | a gap; efficiency NaN |
 #
-# Gradients, curvature and factors come from `jax`. Kiefer's $\phi_2$, $(\mathrm{tr} A^{-2} / d)^{1/2}$, punishes the worst directions more than a trace does:
+# Gradients, curvature and factors come from `jax`. Kiefer's $\phi_2$, $(\mathrm{tr} A^{-2} / d)^{1/2}$, punishes the
+# worst directions more than a trace does:
 
 
 # %%
@@ -67,7 +71,10 @@ inside = jax.jit(lambda pool: jd.solvers.frank_wolfe(pool, PhiTwo(), budget, pri
 print(f"inside jit:   {inside(pool):.4f}")
 
 # %% [markdown]
-# Everything works with it: all solvers, greedy choice, exchange, the solvers inside `jit`. That a criterion decreases is checked at the even allocation; that it is convex cannot be, and a bound for one that is not convex is worth nothing. Where you know more, override it: `gradient`, `factors` (with $F F^T = G$, so that nothing cancels), `curvature`, and `expression` for the cvxpy reference.
+# Everything works with it: all solvers, greedy choice, exchange, the solvers inside `jit`. That a criterion decreases
+# is checked at the even allocation; that it is convex cannot be, and a bound for one that is not convex is worth
+# nothing. Where you know more, override it: `gradient`, `factors` (with $F F^T = G$, so that nothing cancels),
+# `curvature`, and `expression` for the cvxpy reference.
 #
 # For a quick try a function will do. Its degree is not known, so it has a gap and no efficiency:
 
@@ -81,7 +88,10 @@ print(
 # %% [markdown]
 # ## A solver
 #
-# A solver is two pure functions, `init` and `step`. The loop around them prices the pool, certifies, keeps the best allocation met, tells the callback and stops: a solver cannot certify itself. `step` gets a `Scored` state, with the answer of the linear oracle over the whole pool. Frank-Wolfe in its first form (Wynn 1970) is a step $1/(k+2)$ towards that answer:
+# A solver is two pure functions, `init` and `step`. The loop around them prices the pool, certifies, keeps the best
+# allocation met, tells the callback and stops: a solver cannot certify itself. `step` gets a `Scored` state, with the
+# answer of the linear oracle over the whole pool. Frank-Wolfe in its first form (Wynn 1970) is a step $1/(k+2)$ towards
+# that answer:
 
 
 # %%
@@ -105,13 +115,16 @@ class Wynn(NamedTuple):
 
 
 for name, solver in (("Wynn", Wynn()), ("the default", None)):
-    design = jd.optimize(pool, jd.LogDet(), budget, solver=solver, tol=2e-3, prior=RIDGE)
-    print(f"{name}: {design.passes} passes. {design.status}")
+    design = jd.optimize(pool, jd.LogDet(), jd.Budget(20), solver=solver, tol=5e-4, max_passes=100)
+    print(f"{name}: {design.certificate.efficiency:.5f} of the best after {design.passes} passes. {design.status}")
 
 # %% [markdown]
 # ## A constraint
 #
-# Any linear limit on labels: `Constraint(charges, low, high, per=...)`. A label of pair $(p, i, j)$ uses `charges` of a row; `per` says which rows there are: one for all, one a prompt, one a completion, or one for each name that you give. Here no completion is to be read more than twice, and the labels of each of three sources are to read at most so many tokens:
+# Any linear limit on labels: `Constraint(charges, low, high, per=...)`. A label of pair $(p, i, j)$ uses `charges` of a
+# row; `per` says which rows there are: one for all, one a prompt, one a completion, or one for each name that you give.
+# Here no completion is to be read more than twice, and the labels of each of three sources are to read at most so many
+# tokens:
 
 # %%
 tokens = rng.integers(50, 400, size=(12, 4)).astype(float)
@@ -132,7 +145,10 @@ print(
 print(f"proven efficiency {batch.certificate.efficiency:.3f}")
 
 # %% [markdown]
-# `annotators=` limits the labels of some people only: `Constraint(easy, high=2, annotators="expert")` keeps the expert's time for what is hard, with `easy` 1 for prompts that a crowd can judge. Constraints may cross in any way; the bound is Lagrange's, with a price for every row, and holds over all pairs of the pool. What nothing can obey is refused in words:
+# `annotators=` limits the labels of some people only: `Constraint(easy, high=2, annotators="expert")` keeps the
+# expert's time for what is hard, with `easy` 1 for prompts that a crowd can judge. Constraints may cross in any way;
+# the bound is Lagrange's, with a price for every row, and holds over all pairs of the pool. What nothing can obey is
+# refused in words:
 
 # %%
 try:
