@@ -67,7 +67,7 @@ def _peer(run, repeats: int = 3) -> dict[str, Any]:
 
 
 def real(limit: float = 60.0) -> dict[str, Any]:
-    """The `alpacaeval` pool, 799,260 pairs, rank 381: the problems of the README."""
+    """The `alpacaeval` pool, 799,260 pairs, rank 381: the problems of bench/README.md."""
     features, mask, reason = pools.real_pool("alpacaeval")
     if features is None:
         return {"skipped": reason}

@@ -185,3 +185,25 @@ more = jd.select_pairs(
     prior=RIDGE * np.eye(pool.dim) + held,
 )
 print(f"tr(H A^-1) {batch.certificate.value:.3f} with 60 labels, {more.certificate.value:.3f} with 60 more")
+
+# %% [markdown]
+# ## The same from the command line
+#
+# `jaxdesign select` does all of this on files; `--criterion`, `--ridge`, `--per-pair`, `--per-prompt` and `--seed` are
+# the decisions above, and `jaxdesign select --help` has the rest.
+#
+#     jaxdesign select completions.jsonl --labels 500 --output pairs.jsonl
+#     jaxdesign select features.npy --texts completions.jsonl --labels 5000 --output pairs.csv
+#     jaxdesign select pool.npz --labels 5000 --output pairs.jsonl
+#
+# - Texts are JSON lines, `{"prompt": ..., "completions": [...]}`. Features are (prompts, completions, dimension), alone
+#   in a `.npy`, or as `np.savez("pool.npz", features=..., ids=..., mask=..., scores=...)`. `--texts` are joined to them
+#   by prompt_id where the features have ids, else by order.
+# - Every line of the output is one label to ask for: a `task_id` that is the same in every run, the pair, and the
+#   completions `a` and `b` in the order to show them in, drawn with `--seed`. `preference.make_tasks(0, pairs, labels,
+#   ids=ids, swap_seed=seed)` makes the same tasks again, for `read_answers` ([rounds](rounds.ipynb)).
+# - Beside it lies a report with the certificate, settings, versions and seed.
+# - Progress goes to stderr. Ctrl-C ends the command at once (exit code 130), and files are whole or not there; where a
+#   disk is full the answer is written elsewhere, and the command says where (exit code 1). Compiled programs are kept
+#   in your cache folder, so that later runs on pools of the same shapes take a fraction of the time; `--no-cache` turns
+#   that off.

@@ -88,10 +88,11 @@ print(
 # %% [markdown]
 # ## A solver
 #
-# A solver is two pure functions, `init` and `step`. The loop around them prices the pool, certifies, keeps the best
-# allocation met, tells the callback and stops: a solver cannot certify itself. `step` gets a `Scored` state, with the
-# answer of the linear oracle over the whole pool. Frank-Wolfe in its first form (Wynn 1970) is a step $1/(k+2)$ towards
-# that answer:
+# `optimize(..., solver=...)` takes a name, `column_generation` (the default), `matrix_atoms`, `interior_point`,
+# `frank_wolfe` or `multiplicative`, or an object of your own. A solver is two pure functions, `init` and `step`. The
+# loop around them prices the pool, certifies, keeps the best allocation met, tells the callback and stops: a solver
+# cannot certify itself. `step` gets a `Scored` state, with the answer of the linear oracle over the whole pool.
+# Frank-Wolfe in its first form (Wynn 1970) is a step $1/(k+2)$ towards that answer:
 
 
 # %%

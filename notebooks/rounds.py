@@ -16,7 +16,8 @@
 # One round is designed for what is known before any label, which is little. A pilot, a fit and a second design averaged
 # over what the fit leaves open repair that: far from the reference policy, or where rewards do not follow the features,
 # **use rounds**. This page runs them on the texts inside the package, hands tasks out as files, is interrupted, goes
-# on, and finds out whose labels can be trusted.
+# on, and finds out whose labels can be trusted. (The parts of `preference` that train policies need `pip install
+# '.[preference]'`; nothing here does.)
 
 # %%
 import csv
