@@ -55,8 +55,8 @@ def parser() -> argparse.ArgumentParser:
         help="trace: learn what matters to the policy that the completions were sampled from; errors count by what "
         "they cost it, its expected gap to the best policy being tr(H A^-1) / (2 beta). logdet: learn about all "
         "directions alike, whether that policy uses them or not. Default trace, because it is the gap itself that it "
-        "makes small: in the experiments of bench/README.md logdet needed as many labels or more for the same policy, and "
-        "was beaten by random pairs in more of them",
+        "makes small: in the experiments of bench/README.md logdet needed as many labels or more for the same policy, "
+        "and was beaten by random pairs in more of them",
     )
     command.add_argument(
         "--ridge",
