@@ -60,8 +60,8 @@ print(pairs.tolist(), labels.tolist())
 #
 # A policy $\pi_\theta(y|x) \propto \exp(\theta \cdot \phi(x, y))$ over an embedding $\phi$; for a network take $\phi$
 # from the step's own forward pass (the last hidden state) or from projected gradients. A step sees 8 prompts with 6
-# completions each, a random subset of features' directions being long, as in real embeddings; people compare by a
-# reward $\phi \cdot w$ that nobody sees.
+# completions each; some completions are far longer vectors than others, and some directions far larger, as in real
+# embeddings. People compare by a reward $\phi \cdot w$ that nobody sees.
 
 # %%
 PROMPTS, COMPLETIONS, DIM, BETA, STEPS = 8, 6, 12, 0.5, 30
@@ -81,10 +81,10 @@ def fresh(key):
 # 1. **Pool.** Fresh features, and the policy's own rewards $u = \beta \theta \cdot \phi$ as scores, so that pairs whose
 #    answer the policy knows already count for less.
 # 2. **Pairs.** `greedy` for one label on each of `SIZE` prompts, given the information of all labels before: `held` is
-#    carried from step to step. With `Trace(policy_target(pool))` instead of `LogDet()` the pairs are those that help
-#    this step's prompts most.
+#    carried from step to step. With `Trace(policy_target(pool, pool.scores / BETA))` instead of `LogDet()` the pairs
+#    are those that help the policy on this step's prompts most.
 # 3. **Labels.** Here simulated; in earnest the step ends here, and a second one begins when people have answered.
-# 4. **Information** of the new labels, added to what is held.
+# 4. **Information** of the new labels, at the margins of this step, added to what is held.
 # 5. **Loss** of this step's labels, and an update: here the gradient divided by the information that is carried anyway
 #    (of $\beta\theta$, hence the $\beta^2$), for a network the optimiser you have.
 
