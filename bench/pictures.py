@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ def overview(file: str) -> None:
     solved, real, model = (recorded(name) for name in ("log-linear", "real-pools", "language-model"))
     exact = solved["problems"]["log_linear"]["rows"]
     panels = {
-        f"{PROBLEMS['log_linear']}\n{int(LARGE):,} labels": {rule: _ratio(exact, rule) for rule in exact},
+        _title(PROBLEMS["log_linear"], int(LARGE)): {rule: _ratio(exact, rule) for rule in exact},
         **{
-            f"{PROBLEMS[case]}\n{LABELS} labels": {
+            _title(PROBLEMS[case], int(LABELS)): {
                 rule: [plots.Point(*row["ratio"][LABELS])] for rule, row in real["cases"][case]["arms"].items()
             }
             for case in ("well_specified", "judge_4")
@@ -38,15 +39,20 @@ def overview(file: str) -> None:
     gains = [row for row in model["against_random_distinct"] if row["labels"] == int(LABELS)]
     gained = plots.differences(gains, "random_distinct")
     order = in_order({rule for rows in (*panels.values(), gained) for rule in rows})
-    figure, axes = plots.panels(4, len(order))
+    figure, axes = plots.panels(4, len(order), width=1.75)
     for axis, (title, rows) in zip(axes[:3], panels.items(), strict=True):
         plots.forest(axis, rows, order, 1)
-        axis.set(xscale="log", title=title, xlabel="policy gap / that of random pairs\n(smaller is better)")
+        axis.set(xscale="log", title=title, xlabel="policy gap / that of\nrandom pairs (less is better)")
         plots.plain_numbers(axis)
     plots.forest(axes[3], gained, order, 0)
-    against = RULES["random_distinct"].name
-    axes[3].set(title=f"a transformer, DPO\n{LABELS} labels", xlabel=f"gain - that of {against}\n(larger is better)")
+    against = f"gain - that of {RULES['random_distinct'].name}".replace(", ", ",\n")
+    axes[3].set(title=_title("a small transformer, end to end", int(LABELS)), xlabel=f"{against} (more is better)")
     plots.save(figure, file)
+
+
+def _title(problem: str, labels: int) -> str:
+    """In lines that fit above a narrow panel."""
+    return "\n".join([*textwrap.wrap(problem, 24), f"{labels:,} labels"])
 
 
 def _ratio(rows: dict[str, Any], rule: str) -> list[plots.Point] | str:

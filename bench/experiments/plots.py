@@ -150,9 +150,9 @@ def plot_votes(results: dict[str, Any], file: str) -> None:
     save(figure, file)
 
 
-def panels(columns: int, lines: int, stacked: int = 1):
+def panels(columns: int, lines: int, stacked: int = 1, width: float = 2.9):
     """Panels side by side that share their lines."""
-    size = (2.2 + 2.9 * columns, stacked * (1.1 + 0.24 * lines))
+    size = (2.2 + width * columns, stacked * (1.1 + 0.24 * lines))
     figure, axes = _pyplot().subplots(stacked, columns, figsize=size, squeeze=False, sharey=True)
     return figure, axes.ravel()
 
