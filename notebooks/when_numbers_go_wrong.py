@@ -110,7 +110,7 @@ for name, given in (("float64 handed over", kept), ("float32 handed over", lost)
 # `restrict_to_range` knows.
 #
 # How small a gap can be proven? With float32 features a relative gap of $10^{-6}$ is ordinary; where passes no longer
-# reduce the gap the status is `PRECISION_LIMIT`. Nobody needs more than `tol=1e-3` to choose pairs.
+# reduce the gap the status is `PRECISION_LIMIT`. For choosing pairs `tol=1e-3`, the default, is enough.
 
 # %%
 design = jd.optimize(pool, jd.LogDet(), budget, tol=1e-6)
