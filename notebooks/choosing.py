@@ -78,8 +78,25 @@ for judge, crit in criteria.items():
 # An efficiency is a proven share of the best possible, so these numbers need no trust in the solver. What a choice
 # costs if $H$ was the wrong target is the number off the diagonal. On this pool it is small, which is common where
 # completions of all prompts spread alike; it is large where deployment differs from the pool. Measured on labels, log
-# det needed as many as trace or more for the same policy ([bench/README.md](../bench/README.md)).
+# det needed about as many as trace or more for the same policy ([bench/README.md](../bench/README.md)).
 #
+# Several deployments: with a target for each, `WorstCase` makes the largest of their traces small, each over a scale (1
+# unless given). A target is made from the prompts of its deployment; here those about cooking and those about code.
+
+# %%
+targets = {}
+for topic in ("cooking", "code"):
+    of = np.array([name.startswith(topic) for name in texts.ids])
+    targets[topic] = np.asarray(jd.policy_target(jd.CompletionPool(pool.features[of], mask=pool.mask[of])))
+several = {f"{topic} alone": jd.Trace(target) for topic, target in targets.items()}
+several |= {"their mean": jd.Trace(sum(targets.values()) / 2), "the worst": jd.WorstCase(targets)}
+for name, crit in several.items():
+    design = jd.optimize(pool, crit, budget, prior=RIDGE)
+    each = [jd.evaluate(pool, jd.Trace(t), budget, design.pairs, design.labels, prior=RIDGE) for t in targets.values()]
+    found = ", ".join(f"{topic} {one.certificate.value:.3f}" for topic, one in zip(targets, each, strict=True))
+    print(f"designed for {name:13s} tr(H A^-1) of {found}")
+
+# %% [markdown]
 # ## Which ridge
 #
 # `prior` is the information that is there before any label: a ridge, a matrix, or that of labels held. The honest value
