@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxdesign import _arrays
 from jaxdesign.pool import CompletionPool, bare_pool
@@ -52,7 +52,7 @@ def first_copies(pool: CompletionPool) -> Int[Array, "p k"]:
     return _arrays.map_chunks(chunk, (pool.features, pool.mask), length)
 
 
-def _row_hashes(features: Float[Array, "p k d"]) -> Int[Array, "p k 2"]:
+def _row_hashes(features: Float[Array, "p k d"]) -> UInt32[Array, "p k 2"]:
     unsigned = {2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[features.dtype.itemsize]
     features = jnp.where(features == 0, 0, features)  # -0 to +0; XLA folds the shorter `features + 0` away
     bits = jax.lax.bitcast_convert_type(features, unsigned).astype(jnp.uint32)

@@ -1,10 +1,21 @@
-"""Settings of every test: derandomised properties, warnings as errors, strict promotion, four CPU devices."""
+"""Settings of every test: derandomised properties, warnings as errors, strict promotion, four CPU devices, kept programs.
 
+Environment: JAX_COMPILATION_CACHE_DIR, where compiled programs are kept between runs (default `.jax_cache` beside the
+tests); JAXDESIGN_TYPES=1, arguments and results of every function of the package are held against its annotations,
+shapes of arrays included.
+"""
+
+import os
 from pathlib import Path
 
 import jax
 import pytest
 from hypothesis import settings
+
+if os.environ.get("JAXDESIGN_TYPES"):
+    from tests.support import typed
+
+    typed.switch_on()
 
 # deadline=None because a first example pays for compilation; no database, so that a run depends on the code alone
 settings.register_profile("jaxdesign", derandomize=True, database=None, deadline=None, print_blob=True, max_examples=25)
@@ -14,9 +25,21 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")  # float32 and float64 
 jax.config.update("jax_numpy_rank_promotion", "raise")  # and so do a vector and a matrix
 jax.config.update("jax_num_cpu_devices", 4)  # so that sharded pools are tested everywhere
 
+KEPT_PROGRAMS = {  # most of a first run is compilation
+    "jax_compilation_cache_dir": str(Path(__file__).parents[1] / ".jax_cache"),
+    "jax_persistent_cache_min_compile_time_secs": 0.05,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+for name, value in KEPT_PROGRAMS.items():
+    if name.upper() not in os.environ:
+        os.environ[name.upper()] = str(value)  # of programs that tests start, too
+        jax.config.update(name, value)
+
 
 def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error")
+    # another process may be writing the entry at the moment; it is then compiled here too
+    config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache")
 
 
 @pytest.fixture

@@ -167,10 +167,10 @@ def cold_level(problem: Problem, analysis: Analysis) -> float:
 
 def _holds_total(problem: Problem, result: PassResult) -> bool:
     counts = np.bitwise_count(np.asarray(result.reaches)).sum(axis=(1, 2))[: problem.pool.num_prompts]
-    return capacity(problem.limits, counts.astype(np.float64)) >= problem.limits.total
+    return bool(capacity(problem.limits, counts.astype(np.float64)) >= problem.limits.total)
 
 
-def rounded_down(level: float, dtype: np.dtype) -> np.ndarray:
+def rounded_down(level: float, dtype: np.dtype) -> np.ndarray | np.floating:
     """`level` in a pricing dtype, rounded down, so that the listing reaches it."""
     with np.errstate(over="ignore"):
         rounded = np.asarray(level, dtype)

@@ -5,7 +5,7 @@ A solver is two pure functions, `init` and `step`, over a `SolverState`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -54,6 +54,7 @@ class Scored(NamedTuple):
     relative_gap: float
 
 
+@runtime_checkable
 class Solver(Protocol):
     """What the loop needs of a solver.
 

@@ -1,0 +1,35 @@
+"""Pairs are never materialised: what a function needs at its peak stays far below one difference a pair."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import CHECKOUT
+from tests.support.peaks import COMPLETIONS, DIM, PROMPTS, SET_BACK
+
+ALL_DIFFERENCES = 4 * PROMPTS * COMPLETIONS**2 * DIM  # bytes of (P, K, K, d) in float32; those of i < j take half
+ALLOWED = ALL_DIFFERENCES / 4
+
+pytestmark = pytest.mark.skipif(not os.access(SET_BACK, os.W_OK), reason="no peak of memory to read here")
+
+
+@pytest.fixture(scope="module")
+def peaks():
+    """Bytes at the peak of each function, in a process of their own."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(CHECKOUT), *sys.path])}
+    command = [sys.executable, "-m", "tests.support.peaks"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_function_that_materialises_them_is_seen(peaks):
+    assert peaks["materialised"] > ALL_DIFFERENCES
+
+
+def test_no_function_does(peaks):
+    largest = {name: found for name, found in peaks.items() if name != "materialised"}
+    assert len(largest) == 7 and max(largest.values()) < ALLOWED, largest

@@ -1,0 +1,63 @@
+"""A program that prints, as JSON, how many bytes each function needs at its peak beyond what it is given.
+
+Linux counts the peak of a process's resident memory and lets it be set back; every function runs once before it is
+measured, so that compilation is not counted.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxdesign as jd
+from jaxdesign.solvers import frank_wolfe
+
+PROMPTS, COMPLETIONS, DIM = 256, 32, 256
+STATUS, SET_BACK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def kilobytes(name):
+    return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith(name))
+
+
+def peak(function):
+    """Bytes above those resident before the call."""
+    jax.block_until_ready(function())
+    SET_BACK.write_text("5")
+    before = kilobytes("VmRSS")
+    jax.block_until_ready(function())
+    return 1024 * (kilobytes("VmHWM") - before)
+
+
+@jax.jit
+def materialised(features):
+    """All differences z at once, as no function of the package may have them; the barrier has XLA store them."""
+    z = jax.lax.optimization_barrier(features[:, :, None] - features[:, None])
+    return jnp.einsum("pijd,pije->de", z, z)
+
+
+def functions(pool):
+    crit, budget = jd.Trace(np.eye(DIM)), jd.Budget(500, per_pair=1)
+    return {
+        "pair_information": lambda: jd.pair_information(pool, np.ones((PROMPTS, COMPLETIONS, COMPLETIONS))),
+        "pair_sensitivities": lambda: jd.pair_sensitivities(pool, np.eye(DIM)),
+        "policy_target": lambda: jd.policy_target(pool),
+        "evaluate": lambda: jd.evaluate(pool, crit, jd.Budget(1), [[0, 0, 1]], [1.0], prior=0.1).labels,
+        "optimize": lambda: jd.optimize(pool, crit, budget, prior=0.1, tol=0.1).labels,
+        "greedy": lambda: jd.greedy(pool, crit, size=20, prior=0.1),
+        "frank_wolfe": lambda: frank_wolfe(pool, crit, jd.Budget(500), prior=0.1, passes=3)[0],
+        "materialised": lambda: materialised(pool.features),
+    }
+
+
+def main():
+    features = np.random.default_rng(0).standard_normal((PROMPTS, COMPLETIONS, DIM), np.float32)
+    made = functions(jd.CompletionPool(features))
+    json.dump({name: peak(function) for name, function in made.items()}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
