@@ -70,7 +70,13 @@ def gram_sensitivities(rows: Float[Array, "p k d"], others: Float[Array, "p k d"
 def laplacian_information(
     features: Float[Array, "p k d"],
     weights: Float[Array, "... p k k"],
-    label_info: Float[Array, "... #p #k #k"] | Float[Array, ""],
+    label_info: Float[
+        Array,
+        (
+            ...  # p #k #k
+        ),
+    ]
+    | Float[Array, ""],
 ) -> Float[Array, "... d d"]:
     """sum_p Phi_p^T L_p Phi_p for symmetric per-pair weights times label information (one draw per leading index)."""
     labels, info = _arrays.aligned(weights, label_info)

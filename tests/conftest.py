@@ -1,4 +1,4 @@
-"""Settings of every test: derandomised properties, warnings as errors, strict promotion, four CPU devices, kept programs.
+"""Settings of every test: derandomised properties, warnings as errors, strict promotion, four devices, kept programs.
 
 Environment: JAX_COMPILATION_CACHE_DIR, where compiled programs are kept between runs (default `.jax_cache` beside the
 tests); JAXDESIGN_TYPES=1, arguments and results of every function of the package are held against its annotations,

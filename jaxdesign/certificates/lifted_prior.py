@@ -13,7 +13,7 @@ averaged over the steps, because the best labels change with B.
 
 Nothing rests on how near to the minimum this comes: the bound is computed afresh at the B that is found.
 
-Source: derived; checked by tests/certificates/test_whole_bound.py.
+Source: derived; checked by tests/certificates/test_whole_bound_formulas.py.
 """
 
 from __future__ import annotations

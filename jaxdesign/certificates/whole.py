@@ -48,7 +48,7 @@ excess is the largest eigenvalue of R P R^T, with the running error of the two p
 Eigenvalues h are lowered by the running error of R H R^T. Where these errors are not small, there is no such bound.
 
 Source: derived (from Hadamard's determinant inequality and von Neumann's trace inequality); checked by
-tests/certificates/test_whole_bound.py.
+tests/certificates/test_whole_bound.py and test_whole_bound_formulas.py beside it.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def report_path(path: str | Path) -> Path:
 
     Raises: nothing.
 
-    Source: derived; checked by tests/io/test_io.py.
+    Source: derived; checked by tests/io/test_selections.py.
     """
     return Path(path).with_suffix(".json")
 
@@ -67,7 +67,7 @@ def check_writable(path: str | Path, overwrite: bool = False) -> None:
         IsADirectoryError: one of them is a directory.
         FileNotFoundError, NotADirectoryError, PermissionError: its directory is missing, not one, or not writable.
 
-    Source: derived; checked by tests/io/test_io.py.
+    Source: derived; checked by tests/io/test_selections.py.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -106,7 +106,7 @@ def selection_rows(pairs: np.ndarray, labels: np.ndarray, pool: PoolFile | None 
         ValueError: pairs is not (S, 3) or labels not (S,).
         TypeError: pairs is not of an integer dtype.
 
-    Source: derived; checked by tests/io/test_io.py.
+    Source: derived; checked by tests/io/test_selections.py.
     """
     pairs, labels = np.asarray(pairs), np.asarray(labels)
     if pairs.ndim != 2 or pairs.shape[1] != 3 or labels.shape != pairs.shape[:1]:
@@ -132,7 +132,7 @@ def task_rows(tasks: Iterable[Any], pool: PoolFile | None = None) -> list[dict[s
 
     Raises: nothing of its own; what is no `Task` of the pool is an error of Python.
 
-    Source: derived; checked by tests/io/test_io.py.
+    Source: derived; checked by tests/io/test_selections.py.
     """
     pool = pool or PoolFile()
     return [_task_row(task, pool) for task in tasks]
@@ -159,7 +159,7 @@ def write_selection(
 
     Numerics: floats are written with all their digits and read back unchanged.
 
-    Source: derived; checked by tests/io/test_io.py.
+    Source: derived; checked by tests/io/test_selections.py.
     """
     check_writable(path, overwrite)
     path = Path(path)

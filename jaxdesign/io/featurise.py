@@ -45,7 +45,7 @@ def featurise(completions: Sequence[Sequence[str]], dim: int = 64, seed: int = 0
     Complexity: O(characters) to count, 2 * 8,192 * dim flops a completion to project; memory beyond the result is
         bounded by the text of 256 completions. Nothing here depends on Python's salted hash().
     Source: feature hashing, Weinberger et al. 2009, arXiv 0902.2206; projection by random signs, Achlioptas 2003,
-    doi:10.1016/S0022-0000(03)00025-4; checked by tests/io/test_io.py.
+    doi:10.1016/S0022-0000(03)00025-4; checked by tests/io/test_featurise.py.
     """
     _check(completions, dim, seed)
     mask = np.zeros((len(completions), max(map(len, completions))), bool)

@@ -25,7 +25,7 @@ def with_texts(pool: PoolFile, texts: PoolFile) -> PoolFile:
     Raises:
         ValueError: an id without texts, another number of prompts where there are no ids, more texts than rows.
 
-    Source: derived; checked by tests/io/test_io.py.
+    Source: derived; checked by tests/io/test_selections.py.
     """
     if pool.features is None or texts.prompts is None or texts.completions is None or texts.ids is None:
         raise ValueError("features, prompts and completions are needed: the first file has features, the second texts")

@@ -50,7 +50,7 @@ def demo_pool_path() -> Path:
 
     Raises: nothing.
 
-    Source: derived; checked by tests/io/test_io.py.
+    Source: derived; checked by tests/io/test_featurise.py.
     """
     return Path(str(importlib.resources.files("jaxdesign") / "data" / "demo_pool.jsonl"))
 
@@ -70,7 +70,7 @@ def read_features(path: str | Path) -> PoolFile:
         ValueError: unknown suffix, not a NumPy file, unknown or missing array, wrong rank or shape.
         TypeError: wrong dtype.
 
-    Source: derived; checked by tests/io/test_io.py.
+    Source: derived; checked by tests/io/test_feature_pools.py.
     """
     path = _existing_file(path, (".npy", ".npz"), "features")
     try:
@@ -113,7 +113,7 @@ def read_completions(path: str | Path) -> PoolFile:
             missing or given twice under two names, a prompt_id repeated.
         TypeError: a value of the wrong kind, with its line number.
 
-    Source: derived; checked by tests/io/test_io.py.
+    Source: derived; checked by tests/io/test_text_pools.py.
     """
     path = _existing_file(path, (".jsonl",), "prompts and completions")
     ids, prompts, completions = [], [], []

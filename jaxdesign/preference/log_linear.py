@@ -81,7 +81,7 @@ def optimal_policy(
     return normalised(logits if reference is None else logits + reference, mask)
 
 
-def kl_divergence(log_p: Float[AnyArray, "*n p k"], log_q: Float[AnyArray, "*n p k"]) -> Float[Array, "*n"]:
+def kl_divergence(log_p: Float[AnyArray, "*n p k"], log_q: Float[AnyArray, "*#n p k"]) -> Float[Array, "*n"]:
     """E_x KL(p(. | x) || q(. | x)), the mean over prompts with completions.
 
     Args:

@@ -28,8 +28,8 @@ from jaxtyping import Array, Float
 from jaxdesign import _arrays, _checks
 from jaxdesign._arrays import AnyArray
 
-N = Float[AnyArray, " n"]  # what losses take
-Loss = Float[Array, " n"]  # and give
+N = Float[AnyArray, "*n"]  # what losses take
+Loss = Float[Array, "*n"]  # and give
 ALLOWED = {
     "a number": np.isfinite,
     "above 0": lambda v: v > 0,

@@ -11,7 +11,7 @@ a power of two (`in_pricing_units`), which changes no digit, and what a pass ret
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,17 @@ class PassResult(NamedTuple):
     def scale(self) -> float:
         """The unit as a number."""
         return 1.0 if self.unit is None else self.unit
+
+
+@runtime_checkable
+class BestPartners(Protocol):
+    """For every completion the best pairs it is part of, as a `PassResult` and a search for swaps have them."""
+
+    @property
+    def best(self) -> Float[Array, "p k n"]: ...
+
+    @property
+    def partner(self) -> Int[Array, "p k n"]: ...
 
 
 def chunk_sensitivities(
@@ -212,7 +223,7 @@ def reaching_pairs(result: PassResult, completions: int) -> Int[np.ndarray, "s 3
 
 
 def best_pairs(
-    result: PassResult, above: float, limit: int, unit: float = 1.0
+    result: BestPartners, above: float, limit: int, unit: float = 1.0
 ) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
     """At most `limit` pairs with sensitivity above a level, from the two best partners of every completion.
 

@@ -1,16 +1,18 @@
 """The package's annotations, shapes of arrays included, held against every call: what JAXDESIGN_TYPES=1 switches on.
 
-NumPy arrays may stand wherever JAX's are annotated, and whole numbers where real ones are. A test that hands over what
-annotations forbid, to see it refused, is skipped: the annotation refuses it first.
+NumPy arrays may stand wherever JAX's are annotated, and scalars of either wherever Python's numbers are. A test that
+hands over what annotations forbid, to see it refused, is skipped: the annotation refuses it first.
 """
 
 import jax
 import jaxtyping
 import numpy as np
 import pytest
-from beartype import BeartypeConf, beartype
+from beartype import BeartypeConf, FrozenDict, beartype
 
-checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+WHOLE = int | np.integer | jaxtyping.Int[jax.Array, ""]
+REAL = WHOLE | float | np.floating | jaxtyping.Float[jax.Array, ""]
+checked = beartype(conf=BeartypeConf(hint_overrides=FrozenDict({int: WHOLE, float: REAL})))
 
 
 class _Raises:

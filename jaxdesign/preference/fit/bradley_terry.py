@@ -267,7 +267,7 @@ def _log_posterior(labels, parameter, margins):
     return data - parameter @ labels.prior @ parameter / 2
 
 
-def log_choice(margins: Float[Array, " s"], flip: Float[Array, " s"] | float = 0.0) -> Float[Array, " s"]:
+def log_choice(margins: Float[Array, "*s"], flip: Float[Array, "*#s"] | float = 0.0) -> Float[Array, "*s"]:
     """log p(u), p(u) = (1 - 2 eps) sigma(u) + eps = (1 - eps) sigma(u) + eps sigma(-u); stable at large margins."""
     flip = jnp.asarray(flip, jnp.result_type(margins))
     kept, turned = jnp.log1p(-flip), jnp.log(jnp.where(flip > 0, flip, 1))

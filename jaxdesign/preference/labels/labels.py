@@ -169,7 +169,7 @@ def counted_by_annotator(
     judged = choices != SKIP
     rows, where = np.unique(rows[judged], axis=0, return_inverse=True)
     worth = np.array([1.0, 0.0, 0.5])[choices[judged]]
-    wins = np.bincount(where.ravel(), worth, len(rows))
+    wins = np.bincount(where.ravel(), worth, len(rows)).astype(np.float64)  # of no labels, NumPy makes integers
     counts = np.bincount(where.ravel(), minlength=len(rows)).astype(np.float64)
     return rows[:, :3], rows[:, 3], wins, counts
 

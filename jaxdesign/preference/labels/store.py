@@ -47,7 +47,7 @@ class LabelStore:
 
     Every method raises ValueError where labels.jsonl is no longer the file it was.
 
-    Source: derived; checked by tests/preference/labels/test_label_store.py, which kills writers at every step.
+    Source: derived; checked by tests/preference/labels/test_label_store_writers.py, which kills writers at every step.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, wait: float = 30.0):

@@ -33,7 +33,7 @@ class Task(NamedTuple):
         annotator: who is to label it, from 0 to LARGEST_ANNOTATOR; None for anybody.
         swapped: whether it is shown the other way round (completion j as response a), against position bias.
 
-    Source: derived; checked by tests/preference/labels/test_label_store.py.
+    Source: derived; checked by tests/preference/labels/test_tasks.py.
     """
 
     task_id: str
@@ -57,7 +57,7 @@ class LabelRecord(NamedTuple):
         seconds: how long it took, or None.
         confidence: of the annotator, in units of their own, or None.
 
-    Source: derived; checked by tests/preference/labels/test_label_store.py.
+    Source: derived; checked by tests/preference/labels/test_tasks.py.
     """
 
     task_id: str
@@ -86,7 +86,7 @@ def task_id(prompt: Any, i: int, j: int, repeat: int) -> str:
     Raises:
         TypeError: a prompt that is no string and no number.
 
-    Source: derived; checked by tests/preference/labels/test_label_store.py.
+    Source: derived; checked by tests/preference/labels/test_tasks.py.
     """
     prompt = prompt.item() if isinstance(prompt, np.generic) else prompt
     if not isinstance(prompt, str | int):
@@ -125,7 +125,7 @@ def make_tasks(
         ValueError: rows that are no pair, numbers of labels that are not whole, lengths that differ, ids that repeat,
             annotators that are nobody (-1 or NaN, as data frames write missing ones: None means anybody).
 
-    Source: derived; checked by tests/preference/labels/test_label_store.py.
+    Source: derived; checked by tests/preference/labels/test_tasks.py.
     """
     pairs, round = np.asarray(pair_rows(pairs)), _round_number(round)
     counts = np.ones(len(pairs)) if labels is None else np.asarray(labels, dtype=np.float64)
@@ -172,7 +172,7 @@ def answered(
         TypeError: a choice that is no integer, an annotator, seconds or confidence that is no number.
         ValueError: a choice that does not exist, an annotator out of range, seconds or confidence NaN or infinite.
 
-    Source: derived; checked by tests/preference/labels/test_label_store.py.
+    Source: derived; checked by tests/preference/labels/test_tasks.py.
     """
     annotator = task.annotator if annotator is None else annotator
     who = 0 if annotator is None else annotator_number(annotator)
@@ -258,7 +258,7 @@ def check_tasks(tasks: Iterable[Task], ids: Sequence[Any] | None = None) -> None
     Raises:
         ValueError: a task whose id is not that of its prompt, completions and repeat.
 
-    Source: derived; checked by tests/preference/labels/test_label_store.py.
+    Source: derived; checked by tests/preference/labels/test_tasks.py.
     """
     for task in tasks:
         p, i, j = task.pair

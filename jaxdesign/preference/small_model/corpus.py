@@ -56,7 +56,7 @@ class Corpus:
     kinds: tuple[str, ...]
     laws: tuple[tuple[Law, ...], ...]
 
-    def draw(self, rows: Sequence[int], seed: int) -> list[str]:
+    def draw(self, rows: Sequence[int] | Int[np.ndarray, " n"], seed: int) -> list[str]:
         """One completion of each prompt in `rows` (repeat a row for several), drawn from `seed`; len(rows) texts."""
         rng = np.random.default_rng([seed, 3])
         return [

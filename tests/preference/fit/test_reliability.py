@@ -387,7 +387,7 @@ def test_the_next_design_buys_from_the_reliable():
 
 def test_label_information_takes_the_estimated_noise():
     pool = with_estimated_flip(a_pool(9), [0.9, 0.7], shares=[3, 1])
-    np.testing.assert_allclose(label_information(pool, [(0, 0, 1)]), (1 - 2 * 0.15) ** 2 / 4, rtol=1e-6)
+    np.testing.assert_allclose(label_information(pool, np.array([[0, 0, 1]])), (1 - 2 * 0.15) ** 2 / 4, rtol=1e-6)
     np.testing.assert_allclose(with_estimated_flip(a_pool(9), [0.9, 0.7]).flip, 0.2, rtol=1e-6)
 
 
