@@ -80,6 +80,11 @@ def is_traced(*trees: Any) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
 
 
+def told(result: jax.Array, default: Any) -> Any:
+    """A float64 result on the host; traced, where it cannot be, in the caller's default precision."""
+    return result.astype(default) if is_traced(result) else np.asarray(result)
+
+
 def replicated(tree: Any) -> Any:
     """The tree with every array that is sharded over Explicit mesh axes copied to all devices of its mesh.
 

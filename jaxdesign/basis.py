@@ -10,7 +10,7 @@ from jaxtyping import Float
 from jaxdesign import _arrays, _checks
 from jaxdesign._linalg import unit_diagonal
 from jaxdesign._pairs import candidate_counts, first_copies, jitted_first_copies
-from jaxdesign.pool import CompletionPool, bare_pool, centred_features
+from jaxdesign.pool import CompletionPool, bare_pool, centred_features, replicated_pool, with_features
 from jaxdesign.targets import second_moment
 
 
@@ -39,10 +39,9 @@ def restrict_to_range(pool: CompletionPool, rtol: float = 1e-10) -> tuple[Comple
     _checks.concrete("restrict_to_range", pool)
     if not 0 <= rtol < 1:
         raise ValueError(f"rtol={rtol:g}: must be in [0, 1); it is relative to the largest eigenvalue")
-    pool = _arrays.replicated(pool)
-    if not candidate_counts(
-        jitted_first_copies(pool.features, pool.mask)
-    ).any():  # C itself would be rounding, not zero
+    pool = replicated_pool(pool)
+    copies = jitted_first_copies(pool.features, pool.mask)
+    if not candidate_counts(copies).any():  # C itself would be rounding, not zero
         raise ValueError(
             "features: the completions of every prompt are identical (range of dimension 0), so no pair carries "
             "information; use features that tell completions apart"
@@ -83,10 +82,10 @@ def in_basis(pool: CompletionPool, basis: Float[np.ndarray, "d r"]) -> Completio
     basis = np.asarray(_checks.as_float_array(basis, "basis"), np.float64)
     if basis.ndim != 2 or basis.shape[0] != pool.dim or not basis.shape[1]:
         raise ValueError(f"basis: shape {basis.shape} found; expected ({pool.dim}, r), one row per feature dimension")
-    pool, dtype = _arrays.replicated(pool), _arrays.compute_dtype(pool.features.dtype)
+    pool, dtype = replicated_pool(pool), _arrays.compute_dtype(pool.features.dtype)
     with _arrays.float64():
         projected = _project(pool.features, pool.mask, jnp.asarray(basis), dtype=dtype)
-    return CompletionPool.tree_unflatten(pool.ids, (projected, pool.scores, pool.mask, pool.flip))
+    return with_features(pool, projected)
 
 
 @jax.jit(static_argnames="dtype")

@@ -34,12 +34,11 @@ def make_problem(pool: CompletionPool, criterion: Any, budget: Budget, prior: An
             "jaxdesign.solvers.frank_wolfe or jaxdesign.solvers.multiplicative"
         )
     pool = _arrays.replicated(pool)
-    bare = pool.without_ids()
     if not isinstance(budget, Budget):
         raise TypeError(f"budget: expected jaxdesign.Budget, found {type(budget).__name__}")
     decided = decided_pairs(pool, budget)
-    exponents = column_units(bare)
-    bare = in_units(bare, exponents)
+    exponents = column_units(pool)
+    bare = in_units(pool, exponents)
     source = memory_source(bare, closed=decided.closed)
     counts = open_counts(source)[: pool.num_prompts]
     limits = resolve(budget, counts, np.asarray(pool.mask), (decided.pairs, decided.labels))

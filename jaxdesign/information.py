@@ -6,8 +6,8 @@ weights n c of a prompt,
     information    A = sum_p Phi_p^T L_p Phi_p,  L_p = diag(W_p 1) - W_p  (the weighted graph Laplacian)
     sensitivities  b_ij = c_ij (Q_ii + Q_jj - 2 Q_ij),  Q_p = Phi_p G Phi_p^T
 
-at 2 P K d^2 + 2 P K^2 d floating-point operations each instead of P K^2 d^2 pair by pair. Everything here but
-`held_information` is a pure, traceable function; chunking over prompts bounds the scratch memory.
+at 2 P K d^2 + 2 P K^2 d floating-point operations each instead of P K^2 d^2 pair by pair. All are pure,
+traceable functions; chunking over prompts bounds the scratch memory.
 """
 
 from __future__ import annotations
@@ -248,10 +248,8 @@ def sparse_information(differences: Float[Array, "s d"], weights: Float[Array, "
     return _arrays.contract("...sd,se->...de", weights * rows, differences)
 
 
-def held_information(pool: CompletionPool, pairs: Any, labels: Any = None) -> Float[np.ndarray, "*r d d"]:
+def held_information(pool: CompletionPool, pairs: Any, labels: Any = None) -> Float[Array, "*r d d"]:
     """Information of labels that are already there: sum_e n_e c_e z_e z_e^T, to be passed as `prior` (plus a ridge).
-
-    Runs on the host; inside of jit use `pair_information` with the labels as weights.
 
     Args:
         pool: the pool; its scores and flips give c.
@@ -259,26 +257,32 @@ def held_information(pool: CompletionPool, pairs: Any, labels: Any = None) -> Fl
         labels: (S,) labels of each; None: one each.
 
     Returns:
-        (d, d) float64 NumPy, or (R, d, d) for scores with R draws.
+        (d, d), or (R, d, d) for scores with R draws: float64 NumPy; where an argument is traced, a JAX array in its
+        default precision, and the values of traced arguments are not checked.
 
     Raises:
-        TypeError: a traced pool, pairs or labels.
         ValueError: pairs outside of the pool, labels of another length, negative or not finite.
 
+    Numerics: in float64 from the stored features, traced or not.
     Source: derived; checked by tests/test_pool.py.
     """
-    _checks.concrete("held_information", pool, pairs, labels)
-    pool, pairs = _arrays.replicated(pool), np.asarray(pairs)
+    pool, pairs = _arrays.replicated((pool, pairs))
+    pairs = pairs if _arrays.is_traced(pairs) else np.asarray(pairs)
     check_pairs(pool, pairs)
-    labels = np.ones(len(pairs)) if labels is None else np.asarray(labels, dtype=np.float64)
+    pairs = pairs.astype(np.int32)  # a copy: JAX mistakes one int64 array that is a constant in and out of a scope
+    if labels is None:
+        labels = np.ones(len(pairs))
+    elif not _arrays.is_traced(labels):
+        labels = np.asarray(labels, dtype=np.float64)
     _checks.same_shape(labels.shape, pairs.shape[:1], "labels", "one number per pair")
-    if not (np.isfinite(labels) & (labels >= 0)).all():
+    if not _arrays.is_traced(labels) and not (np.isfinite(labels) & (labels >= 0)).all():
         row = int(np.argmin(np.isfinite(labels) & (labels >= 0)))
         raise ValueError(f"labels: {labels[row]:g} at row {row}; labels must be finite and at least 0")
+    default = jnp.result_type(float)
     with _arrays.float64():
-        label_info, counts = _arrays.aligned(label_information(pool, pairs), labels)
-        found = np.asarray(sparse_information(pair_differences(pool, pairs), label_info * counts))
-    return (found + found.swapaxes(-1, -2)) / 2
+        label_info, counts = _arrays.aligned(label_information(pool, pairs), jnp.asarray(labels, jnp.float64))
+        found = sparse_information(pair_differences(pool, pairs), label_info * counts)
+        return _arrays.told((found + jnp.swapaxes(found, -1, -2)) / 2, default)
 
 
 def draw_label_information(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[Array, "r s"]:

@@ -36,7 +36,8 @@ class CompletionPool:
         scores: implicit rewards u = beta log(pi / pi_ref), shape (P, K), or (R, P, K) for R parameter draws: then
             information matrices have a leading axis R and criteria average over it. None: every margin is 0.
         mask: (P, K), True where the completion exists. Masked slots may hold anything and are zeroed.
-        ids: one name per prompt, all different, kept as static metadata (not traced).
+        ids: one name per prompt, all different. Names live on the host: they are no part of the pytree, so that other
+            names are no other program, and a pool that comes out of jit, vmap or `jax.tree.map` has none.
         flip: probability that a label is reversed: a number, one per prompt (P,), or one per pair (P, K, K), symmetric,
             anything where there is no pair; common to all draws. At least 0 and below 1/2. None: no noise. See
             `information.margin_information` for what it costs.
@@ -112,22 +113,15 @@ class CompletionPool:
             object.__setattr__(self, name, value)
 
     def tree_flatten_with_keys(self):
-        return tuple((jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in LEAVES), self.ids
+        return tuple((jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in LEAVES), None
 
     @classmethod
-    def tree_unflatten(cls, ids, leaves):
-        pool = object.__new__(cls)  # never validates: transformations unflatten with placeholders
-        for name, value in zip((*LEAVES, "ids"), (*leaves, ids), strict=True):
-            object.__setattr__(pool, name, value)
-        return pool
+    def tree_unflatten(cls, _, leaves):
+        return _unchecked(*leaves)  # transformations unflatten with placeholders
 
     def __repr__(self) -> str:
         draws = "" if self.num_draws is None else f", draws={self.num_draws}"
         return f"CompletionPool(prompts={self.num_prompts}, completions={self.completions}, dim={self.dim}{draws})"
-
-    def without_ids(self) -> CompletionPool:
-        """The same pool without names of prompts: names are static, so that in jit other names are another program."""
-        return CompletionPool.tree_unflatten(None, tuple(getattr(self, name) for name in LEAVES))
 
     @property
     def num_prompts(self) -> int:
@@ -197,8 +191,26 @@ def centred_features(pool: CompletionPool, dtype: Any = None) -> Float[Array, "p
     return centred(pool.features.astype(dtype or _arrays.compute_dtype(pool.features.dtype)), pool.mask)
 
 
-def bare_pool(features, mask) -> CompletionPool:
-    return CompletionPool.tree_unflatten(None, (features, None, mask, None))
+def bare_pool(features: Any, mask: Any) -> CompletionPool:
+    """Completions alone, unchecked."""
+    return _unchecked(features, None, mask, None)
+
+
+def with_features(pool: CompletionPool, features: Any) -> CompletionPool:
+    """The same completions with other features, unchecked: scores, mask, flips and names stay."""
+    return _unchecked(features, pool.scores, pool.mask, pool.flip, pool.ids)
+
+
+def replicated_pool(pool: CompletionPool) -> CompletionPool:
+    """`_arrays.replicated`, names kept."""
+    return _unchecked(*(_arrays.replicated(getattr(pool, name)) for name in LEAVES), pool.ids)
+
+
+def _unchecked(features, scores, mask, flip, ids=None):
+    pool = object.__new__(CompletionPool)
+    for name, value in zip((*LEAVES, "ids"), (features, scores, mask, flip, ids), strict=True):
+        object.__setattr__(pool, name, value)
+    return pool
 
 
 def as_flips(flip: Any, exists: Bool[Array, "p k"]) -> Float[Array, " p"] | Float[Array, "p k k"]:

@@ -29,7 +29,7 @@ class Problem:
     Labels that the budget decides (its required pairs) are part of the prior, and no part of limits and total.
     """
 
-    pool: CompletionPool  # without ids, so that other names cause no recompilation; in the problem's units
+    pool: CompletionPool  # in the problem's units
     criterion: ConvexCriterion  # in these units, like the prior; values are those of the given criterion
     limits: Limits
     prior: Float[np.ndarray, "r d d"]

@@ -84,26 +84,22 @@ def mixed_covariance(
     return (total + total.T) / 2 * unit * unit
 
 
-def second_moment(pool: CompletionPool) -> Float[np.ndarray, "d d"]:
-    """C = mean over existing completions of phi phi^T, phi centred within the prompt; float64 on the host.
+def second_moment(pool: CompletionPool) -> Float[Array, "d d"]:
+    """C = mean over existing completions of phi phi^T, phi centred within the prompt.
 
     For pools without masked slots it equals `policy_target(pool)`. Accumulated in float64 whatever the stored dtype.
 
     Args:
-        pool: the pool, concrete.
+        pool: the pool.
 
     Returns:
-        (d, d) float64 NumPy.
-
-    Raises:
-        TypeError: a traced pool: the result is a NumPy array.
+        (d, d) float64 NumPy; for a traced pool a JAX array in its default precision.
 
     Source: derived; checked by tests/test_information.py.
     """
-    _checks.concrete("second_moment", pool)
-    arrays = _arrays.replicated((pool.features, pool.mask))
+    arrays, default = _arrays.replicated((pool.features, pool.mask)), jnp.result_type(float)
     with _arrays.float64():
-        return np.asarray(_second_moment(*arrays))
+        return _arrays.told(_second_moment(*arrays), default)
 
 
 @jax.jit

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign._centring import less_first
-from jaxdesign.pool import CompletionPool, centred_features
+from jaxdesign.pool import CompletionPool, bare_pool, centred_features, with_features
 
 ORDINARY = 12  # exponents of columns up to which a pool is used as it is, without a copy of its features
 EXTREME = {4: 126, 8: 1000}  # largest exponent a factor can have, by size of the dtype
@@ -61,7 +61,7 @@ def _column_sizes(features, mask):
 
     def centred(part):
         rows, exists = part
-        return centred_features(CompletionPool.tree_unflatten(None, (rows, None, exists, None)), jnp.float64)
+        return centred_features(bare_pool(rows, exists), jnp.float64)
 
     largest = _arrays.max_chunks(lambda part: jnp.max(jnp.abs(centred(part)), axis=(0, 1)), (features, mask), length)
     safe = jnp.where(largest > 0, largest, 1)
@@ -78,7 +78,7 @@ def in_units(pool: CompletionPool, exponents: Int[np.ndarray, " d"]) -> Completi
     dtype = _arrays.compute_dtype(pool.features.dtype)
     with _arrays.float64() if dtype == np.float64 else nullcontext():
         features = pool.features.astype(dtype) * np.ldexp(np.ones(1, dtype), exponents).astype(dtype)[None, None]
-    return CompletionPool.tree_unflatten(pool.ids, (features, pool.scores, pool.mask, pool.flip))
+    return with_features(pool, features)
 
 
 def rescaled(matrix: Float[np.ndarray, "*r d d"], exponents: Int[np.ndarray, " d"]) -> Float[np.ndarray, "*r d d"]:

@@ -17,7 +17,7 @@ from jaxdesign import _arrays
 from jaxdesign._centring import less_first, row_means
 from jaxdesign._pairs import candidate_pairs, first_copies
 from jaxdesign.information import prompt_major
-from jaxdesign.pool import CompletionPool
+from jaxdesign.pool import CompletionPool, bare_pool
 
 WORD = 32  # bits of closed pairs that are kept together: on a CPU with AVX-512, LLVM cannot compile reads of 8 bytes
 
@@ -111,9 +111,13 @@ def _closed_bits(closed, chunks, completions) -> Array | None:
 def _parts(features, scores, mask, flip, *, dtype, length):
     def prepare(part):
         rows, exists, u, noise = part
-        bare = CompletionPool.tree_unflatten(None, (rows, None, exists, None))
         u = None if u is None else jnp.where(exists if u.ndim == 2 else exists[:, None, :], u, 0)
-        return row_means(less_first(rows.astype(dtype), exists), exists), u, first_copies(bare), noise
+        return (
+            row_means(less_first(rows.astype(dtype), exists), exists),
+            u,
+            first_copies(bare_pool(rows, exists)),
+            noise,
+        )
 
     past = -len(features) % length
     last = jnp.pad(features[len(features) - length + past :], ((0, past), (0, 0), (0, 0)))

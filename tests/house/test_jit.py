@@ -64,10 +64,18 @@ def test_other_lists_of_pairs_compile_nothing():
 
 
 def test_names_of_prompts_compile_nothing():
-    arrays = medium_arrays(0)
-    solve(CompletionPool(*arrays), LogDet(), Budget(50), tol=1e-3)
+    arrays, G = medium_arrays(0), random_spd(1, DIM).astype(np.float32)
+
+    def run(pool):
+        solve(pool, LogDet(), Budget(50), tol=1e-3)
+        jaxdesign.greedy(pool, LogDet(), size=9)
+        jaxdesign.pair_sensitivities(pool, G)
+        jaxdesign.policy_target(pool)
+
+    run(CompletionPool(*arrays))
     with counting() as counts:
-        solve(CompletionPool(*arrays, ids=list(range(PROMPTS))), LogDet(), Budget(50), tol=1e-3)
+        for first in (0, 100):
+            run(CompletionPool(*arrays, ids=np.arange(PROMPTS) + first))
     assert not counts
 
 
@@ -137,6 +145,34 @@ def test_a_pool_passes_through_scan_and_grad():
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
     shift = gradient[np.asarray(pool.mask).sum(axis=1) > 1].sum(axis=1)
     np.testing.assert_allclose(shift, 0, atol=1e-4)  # a constant added to a prompt's scores changes nothing
+
+
+HELD = np.array([[0, 0, 1], [1, 0, 2], [1, 0, 2], [2, 1, 0]]), np.array([1.0, 0.5, 2.0, 0.0])
+FROM_POOL = {
+    "held_information": lambda pool: jaxdesign.held_information(pool, *HELD),
+    "held_information, one each": lambda pool: jaxdesign.held_information(pool, HELD[0]),
+    "second_moment": jaxdesign.second_moment,
+}
+
+
+@pytest.mark.parametrize("draws", [None, DRAWS])
+@pytest.mark.parametrize("name", FROM_POOL)
+def test_what_is_float64_on_the_host_can_be_traced(name, draws):
+    function, pools = FROM_POOL[name], [medium_pool(seed, draws) for seed in (0, 1)]
+    pools = [CompletionPool(pool.features, pool.scores, flip=0.1) for pool in pools]
+    expected = [function(pool) for pool in pools]
+    assert all(isinstance(one, np.ndarray) and one.dtype == np.float64 for one in expected)
+    jitted = jax.jit(function)(pools[0])
+    assert jitted.dtype == np.float32
+    np.testing.assert_array_equal(jitted, expected[0].astype(np.float32))
+    together = jax.vmap(function)(jax.tree.map(lambda *leaves: jnp.stack(leaves), *pools))
+    np.testing.assert_allclose(together, np.stack(expected), rtol=1e-6, atol=1e-7 * np.abs(expected).max())
+
+
+def test_labels_and_pairs_of_held_information_can_be_traced():
+    pool = CompletionPool(medium_pool(0).features)
+    found = jax.jit(lambda pairs, labels: jaxdesign.held_information(pool, pairs, labels))(*HELD)
+    np.testing.assert_allclose(found, jaxdesign.held_information(pool, *HELD), rtol=1e-6, atol=1e-6)
 
 
 def test_criteria_pass_through_jit():

@@ -18,6 +18,7 @@ from tests.support.problems import random_arrays, random_flips, random_spd
 PROMPTS, COMPLETIONS, DIM = 8, 4, 3
 TARGET, OTHER = random_spd(1, DIM) + 0.1 * np.eye(DIM), random_spd(2, DIM) + 0.1 * np.eye(DIM)
 PAIRS = np.array([[0, 0, 2], [3, 1, 3], [5, 0, 1], [6, 1, 2]])
+COUNTS = np.array([1.0, 2.5, 0.0, 3.0])
 LOGS = np.random.default_rng(3).standard_normal((PROMPTS, COMPLETIONS)).astype(np.float32)
 WEIGHTS = np.ones((PROMPTS, COMPLETIONS, COMPLETIONS), np.float32)
 
@@ -50,6 +51,8 @@ TRACEABLE = {
     "pair_sensitivities": lambda pool: jaxdesign.pair_sensitivities(pool, _G(pool)),
     "pair_differences": lambda pool: jaxdesign.pair_differences(pool, PAIRS),
     "label_information": lambda pool: jaxdesign.label_information(pool, PAIRS),
+    "held_information": lambda pool: jaxdesign.held_information(pool, PAIRS, COUNTS),
+    "second_moment": jaxdesign.second_moment,
     "policy_target": jaxdesign.policy_target,
     "policy_target, weighted": lambda pool: jaxdesign.policy_target(pool, LOGS),
     "greedy, LogDet": lambda pool: jaxdesign.greedy(pool, LogDet(), size=9),
@@ -120,10 +123,8 @@ def _posterior(pool):
 
 
 HOST = {
-    "second_moment": jaxdesign.second_moment,
     "restrict_to_range": _restricted,
     "in_basis": lambda pool: in_basis(pool, np.eye(DIM)[:, :2]).features,
-    "held_information": lambda pool: jaxdesign.held_information(pool, PAIRS),
     "evaluate": _evaluate,
     "with_uniform_floor": lambda pool: jaxdesign.with_uniform_floor(pool, Budget(8), 0.5).required,
     "label_curve": _curve,
@@ -157,9 +158,7 @@ HOST = {
 
 # of the host's functions, those that together visit every part and take little time; the others are for the slow tier
 QUICK = [
-    "second_moment",
     "restrict_to_range",
-    "held_information",
     "evaluate",
     "with_uniform_floor",
     "sampled_target",

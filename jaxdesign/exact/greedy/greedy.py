@@ -21,7 +21,7 @@ from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike, Gains
 from jaxdesign.exact.greedy.full import REFRESH, full_greedy
 from jaxdesign.exact.greedy.lazy import Rules, Start, lazy_greedy
 from jaxdesign.information import gram_sensitivities, laplacian_information, prompt_label_information, prompt_major
-from jaxdesign.pool import CompletionPool, centred_features
+from jaxdesign.pool import CompletionPool, bare_pool, centred_features, with_features
 from jaxdesign.problem import checked_criterion, traceable_prior
 from jaxdesign.units import EXTREME, ORDINARY, farthest_rows
 
@@ -92,7 +92,7 @@ def greedy(
         check_pairs(pool, exclude)
         rows = jnp.asarray(exclude, jnp.int32)
         shut = jnp.concatenate([rows[:, :1], jnp.sort(rows[:, 1:], axis=1)], axis=1)
-    bare, crit, prior, shut = _arrays.replicated((pool.without_ids(), crit, prior, shut))
+    bare, crit, prior, shut = _arrays.replicated((pool, crit, prior, shut))
     with _arrays.float64():
         held = traceable_prior(prior, pool)
         held = held[0, 0, 0] if prior is None or jnp.ndim(prior) == 0 else held  # a ridge needs no factorisation
@@ -128,10 +128,9 @@ def myopic_allocation(
 def _allocation(choose, pool, crit, limits, prior, closed):
     total = int(limits.total)
     rows = _arrays.power_of_two(total)
-    bare = pool.without_ids()
     with _arrays.float64():
         shut = None if closed is None or not len(closed) else _padded(closed)
-        pairs, picked = choose(bare, crit, prior, total, limits.per_pair, limits.per_prompt, shut, rows=rows)
+        pairs, picked = choose(pool, crit, prior, total, limits.per_pair, limits.per_prompt, shut, rows=rows)
     pairs, counts = np.unique(np.asarray(pairs)[: int(picked)], axis=0, return_counts=True)
     return pairs.astype(np.int32), counts.astype(np.float64)
 
@@ -174,7 +173,7 @@ def mean_information(
 
     def chunk(part):
         features, mask, scores, flip, chosen = part
-        rows = centred_features(CompletionPool.tree_unflatten(None, (features, None, mask, None)))
+        rows = centred_features(bare_pool(features, mask))
         scores = jnp.moveaxis(scores, 1, 0) if scores is not None and scores.ndim == 3 else scores
         both = (chosen | jnp.swapaxes(chosen, 1, 2)).astype(rows.dtype)
         info = prompt_label_information(scores, rows.dtype, flip)
@@ -197,8 +196,7 @@ def _in_units(pool, crit, prior):
     if not _arrays.is_traced(unit) and unit == 1:  # no copy of the features
         return pool, crit, prior
     features = pool.features * (1 / unit).astype(pool.features.dtype)
-    bare = CompletionPool.tree_unflatten(None, (features, pool.scores, pool.mask, pool.flip))
-    return bare, crit.in_basis(jnp.eye(pool.dim) / unit), prior / unit**2
+    return with_features(pool, features), crit.in_basis(jnp.eye(pool.dim) / unit), prior / unit**2
 
 
 @jax.jit

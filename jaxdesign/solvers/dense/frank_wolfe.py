@@ -89,8 +89,7 @@ def frank_wolfe(
     1511.05932. The steps between sets are derived; checked by tests/solvers/test_frank_wolfe.py.
     """
     crit = checked_arguments(pool, crit, budget, passes)
-    bare = pool.without_ids()
-    bare, crit, prior = _arrays.replicated((bare, crit, prior))
+    bare, crit, prior = _arrays.replicated((pool, crit, prior))
     with _arrays.float64():
         arguments = constant((bare, crit, limits_of(budget), traceable_prior(prior, pool)))
         return _frank_wolfe(*arguments, jnp.asarray(passes, jnp.int32))

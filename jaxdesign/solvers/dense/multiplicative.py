@@ -94,8 +94,7 @@ def multiplicative(
         power = default_power(crit)
     elif not _arrays.is_traced(power) and not power > 0:
         raise ValueError(f"power={power}: must be positive; 1 (LogDet) and 1/2 (Trace) are monotone")
-    bare = pool.without_ids()
-    bare, crit, prior = _arrays.replicated((bare, crit, prior))
+    bare, crit, prior = _arrays.replicated((pool, crit, prior))
     with _arrays.float64():
         arguments = constant((bare, crit, limits_of(budget), traceable_prior(prior, pool)))
         return _multiplicative(*arguments, jnp.asarray(passes, jnp.int32), jnp.asarray(power, jnp.float64))
