@@ -40,7 +40,7 @@ _HOMES = {
     "select_pairs": "exact.select",
     "with_uniform_floor": "exact.random_pairs",
 }
-_MODULES = ("baselines", "io", "preference", "reference", "solvers")
+_MODULES = ("baselines", "io", "preference", "pricing", "reference", "solvers")
 
 __all__ = [*sorted(_HOMES), *_MODULES]
 
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from jaxdesign import baselines as baselines
     from jaxdesign import io as io
     from jaxdesign import preference as preference
+    from jaxdesign import pricing as pricing
     from jaxdesign import reference as reference
     from jaxdesign import solvers as solvers
     from jaxdesign.annotators import Annotators as Annotators

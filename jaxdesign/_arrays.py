@@ -30,6 +30,16 @@ def float64():
     return jax.enable_x64(True)
 
 
+def in_float64() -> bool:
+    """Whether JAX computes in float64 here: inside of a scope, or by the caller's global flag."""
+    return jnp.result_type(float) == jnp.float64
+
+
+def scope(wide: bool):
+    """`float64` for True; for False the scope in which JAX computes in float32."""
+    return jax.enable_x64(wide)
+
+
 def compute_dtype(dtype: Any) -> np.dtype:
     """Working dtype for stored features: float32 for float16, bfloat16 and float32; float64 for float64."""
     return np.dtype(np.float64) if np.dtype(dtype) == np.float64 else np.dtype(np.float32)

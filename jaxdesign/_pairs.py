@@ -89,17 +89,26 @@ def _candidate_counts(copies):
 
 def check_pairs(pool: CompletionPool, pairs: Int[_arrays.AnyArray, "s 3"]) -> None:
     """ValueError unless pairs are rows (p, i, j) of existing, different completions of the pool."""
+    _check_shape(pairs)
+    if not _arrays.is_traced(pool, pairs):
+        check_pairs_exist(pool.mask, pairs)
+
+
+def _check_shape(pairs):
     if np.ndim(pairs) != 2 or np.shape(pairs)[1] != 3:
         raise ValueError(f"pairs: shape {np.shape(pairs)} found; expected (S, 3), one row (prompt, i, j) per pair")
-    if _arrays.is_traced(pool, pairs):
-        return
+
+
+def check_pairs_exist(exists: Bool[Array, "p k"], pairs: Any) -> None:
+    """`check_pairs` where it is known which completions there are."""
+    _check_shape(pairs)
     pairs = np.asarray(pairs)
     if not np.issubdtype(pairs.dtype, np.integer):
         raise TypeError(f"pairs: dtype {pairs.dtype} found; expected integers")
-    limits = np.array([pool.num_prompts, pool.completions, pool.completions])
+    limits = np.array([*exists.shape, exists.shape[1]])
     bad = ((pairs < 0) | (pairs >= limits)).any(axis=1) | (pairs[:, 1] == pairs[:, 2])
     if not bad.any():
-        mask = np.asarray(pool.mask)
+        mask = np.asarray(exists)
         bad = ~(mask[pairs[:, 0], pairs[:, 1]] & mask[pairs[:, 0], pairs[:, 2]])
     if bad.any():
         row = int(np.argmax(bad))

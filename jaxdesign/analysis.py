@@ -14,21 +14,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
-from jaxdesign._centring import centred
 from jaxdesign._linalg import RANK, numerical_rank, unit_diagonal
 from jaxdesign.criteria.protocol import ConvexCriterion
-from jaxdesign.information import (
-    draw_label_information,
-    laplacian_information,
-    pair_differences,
-    prompt_label_information,
-    prompt_major,
-    sparse_information,
-)
+from jaxdesign.information import dense_information, sparse_information
 from jaxdesign.pricing.passes import in_pricing_units
+from jaxdesign.pricing.source import pages
 from jaxdesign.problem import Problem
 
-PAGE = 4096  # pairs gathered at a time: one compilation whatever the number of pairs
 ROUNDING = 4.0  # see `value_rounding`
 
 
@@ -48,40 +40,23 @@ def information(
     problem: Problem, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"]
 ) -> Float[np.ndarray, "r d d"]:
     """A = prior + sum_e n_e c_e z_e z_e^T per draw, float64, from the stored features."""
-    pool = problem.pool
-    if len(pairs) == 0:
-        return problem.prior.copy()
+    total = problem.prior.copy()
     with _arrays.float64():
-        if len(pairs) > 2 * pool.num_prompts * pool.completions:
-            dense = np.zeros((pool.num_prompts, pool.completions, pool.completions))
+        if problem.whole is not None and len(pairs) > 2 * problem.prompts * problem.completions:
+            shape = (problem.prompts, problem.completions, problem.completions)
+            dense = np.zeros(shape)
             np.add.at(dense, tuple(np.asarray(pairs).T), labels)
-            return problem.prior + np.asarray(_dense_information(pool, jnp.asarray(dense + dense.swapaxes(1, 2))))
-        total = problem.prior.copy()
-        for start in range(0, len(pairs), PAGE):
-            page, weights = _page(pairs, start), np.zeros(PAGE)
-            weights[: len(labels[start : start + PAGE])] = labels[start : start + PAGE]
-            total += np.asarray(_page_information(pool, page, jnp.asarray(weights)))
+            return total + np.asarray(dense_information(problem.whole, dense + dense.swapaxes(1, 2)))
+        for part, rows in pages(problem.source, pairs):
+            weights = np.zeros(len(rows.differences))
+            weights[: part.stop - part.start] = labels[part]
+            total += np.asarray(_page_information(rows, weights))
         return total
 
 
 @jax.jit
-def _page_information(pool, pairs, labels):
-    return sparse_information(pair_differences(pool, pairs), draw_label_information(pool, pairs) * labels[None])
-
-
-@jax.jit
-def _dense_information(pool, weights):
-    bare = (pool.features, pool.mask, prompt_major(pool.scores), pool.flip)
-
-    def chunk(part):
-        (features, mask, scores, flip), dense = part
-        rows = centred(features.astype(jnp.float64), mask)
-        if scores is not None:
-            scores = scores[None] if scores.ndim == 2 else jnp.moveaxis(scores, 1, 0)
-        info = laplacian_information(rows, dense[None], prompt_label_information(scores, jnp.float64, flip))
-        return jnp.broadcast_to(info, (pool.num_draws or 1, *info.shape[1:]))
-
-    return _arrays.sum_chunks(chunk, (bare, weights), _arrays.chunk_length(*pool.features.shape))
+def _page_information(rows, labels):
+    return sparse_information(rows.differences, rows.label_info * labels[None])
 
 
 def exact_sensitivities(
@@ -101,19 +76,17 @@ def sensitivity_bounds(
     length, by Cauchy's inequality with weights G_kk. c and the square have relative errors of a few u, c besides of u
     times its margin.
     """
-    if len(pairs) == 0:
-        return np.zeros(0), np.zeros(0)
+    b, bound = np.zeros(len(pairs)), np.zeros(len(pairs))
     with _arrays.float64():
-        pages = [
-            _page_sensitivities(problem.pool, _page(pairs, start), factors) for start in range(0, len(pairs), PAGE)
-        ]
-        b, bound = (np.concatenate([np.asarray(page[part]) for page in pages])[: len(pairs)] for part in (0, 1))
+        for part, rows in pages(problem.source, pairs):
+            found = _page_sensitivities(rows, factors)
+            b[part], bound[part] = (np.asarray(one)[: part.stop - part.start] for one in found)
     return b, bound
 
 
 @jax.jit
-def _page_sensitivities(pool, pairs, factors):
-    z, c = pair_differences(pool, pairs), draw_label_information(pool, pairs)
+def _page_sensitivities(rows, factors):
+    z, c = rows
     unit = float(jnp.finfo(jnp.float64).eps) / 2
     share = (z.shape[-1] + 4) * unit
     b, bound = [], []
@@ -123,12 +96,6 @@ def _page_sensitivities(pool, pairs, factors):
         b.append(info * squares)
         bound.append(info * (jnp.sqrt(squares) + share * jnp.sqrt(spread)) ** 2 * (1 + 2 * share + 1024 * unit))
     return jnp.mean(jnp.stack(b), axis=0), jnp.mean(jnp.stack(bound), axis=0)
-
-
-def _page(pairs: Int[np.ndarray, "s 3"], start: int) -> Int[np.ndarray, "page 3"]:
-    page = np.zeros((PAGE, 3), np.int32)  # padding is the pair (0, 0, 0), whose difference is zero
-    page[: len(pairs[start : start + PAGE])] = pairs[start : start + PAGE]
-    return page
 
 
 def analyse(problem: Problem, matrix: Float[np.ndarray, "r d d"]) -> Analysis:

@@ -100,8 +100,10 @@ def repeated_pool(pool: CompletionPool, annotators: Annotators) -> CompletionPoo
     """The pool once per annotator, with the annotator's noise; memory grows with their number.
 
     Raises:
-        ValueError: a pool with noise of its own, flips of another length.
+        TypeError: a source that is no pool. ValueError: a pool with noise of its own, flips of another length.
     """
+    if not isinstance(pool, CompletionPool):
+        raise TypeError(f"pool: with annotators a jaxdesign.CompletionPool is needed, found {type(pool).__name__}")
     if pool.flip is not None:
         raise ValueError("pool.flip: annotators bring the noise; make the pool without flip")
     prompts, count = pool.num_prompts, len(annotators.flip)

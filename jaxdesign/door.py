@@ -11,45 +11,84 @@ from jaxdesign import _arrays
 from jaxdesign.analysis import analyse, information
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import resolve
-from jaxdesign.budget.required import decided_pairs
+from jaxdesign.budget.required import Decided, decided_pairs
 from jaxdesign.pool import CompletionPool
-from jaxdesign.pricing.memory import memory_source, open_counts
-from jaxdesign.problem import Problem, checked_criterion, prior_matrix
-from jaxdesign.units import column_units, in_units, rescaled
+from jaxdesign.pricing.adapted import AdaptedSource
+from jaxdesign.pricing.memory import memory_source
+from jaxdesign.pricing.source import Source, closed_bits, survey
+from jaxdesign.problem import NEEDS_ALL, Problem, checked_criterion, criterion_for, prior_matrix
+from jaxdesign.units import column_units, in_units, rescaled, source_units
 
 INDEFINITE = 1e-6  # share of the largest eigenvalue of G that one below zero may have by rounding
 
 
-def make_problem(pool: CompletionPool, criterion: Any, budget: Budget, prior: Any = None) -> Problem:
-    """Validate the arguments of a solver against each other.
+def make_problem(
+    pool: CompletionPool | Source, criterion: Any, budget: Budget, prior: Any = None, *, whole: bool = False
+) -> Problem:
+    """Validate the arguments of a solver against each other; `whole` where it needs the whole pool in memory.
 
     Raises:
-        TypeError: pool, criterion or budget of another kind.
+        TypeError: pool, criterion or budget of another kind; a source that is no pool, with `whole`.
         ValueError: no candidate pair, a budget the pool cannot hold, a prior or target of wrong shape or indefinite.
     """
+    if whole and isinstance(pool, Source):
+        raise TypeError(NEEDS_ALL)
+    made = _of_pool if isinstance(pool, CompletionPool) else _of_source
+    problem = made(pool, criterion, budget, prior)
+    check_decreasing(problem)
+    decided = problem.decided
+    if not len(decided.pairs):
+        return problem
+    return replace(problem, prior=information(problem, decided.pairs, decided.labels))
+
+
+def _of_pool(pool: CompletionPool, criterion, budget, prior) -> Problem:
     criterion = checked_criterion(pool, criterion)
     if _arrays.is_traced(pool):
         raise TypeError(
             "pool: is traced; this function runs its loop on the host. Inside jit or vmap use jaxdesign.greedy, "
             "jaxdesign.solvers.frank_wolfe or jaxdesign.solvers.multiplicative"
         )
-    pool = _arrays.replicated(pool)
+    pool, exists = _arrays.replicated(pool), np.asarray(pool.mask)
+    decided = _decided(exists, budget)
+    exponents = column_units(pool)
+    pool = in_units(pool, exponents)
+    source = memory_source(pool, closed=decided.closed)
+    return _problem(source, exists, exponents, criterion, budget, decided, prior, pool)
+
+
+def _of_source(source: Source, criterion, budget, prior) -> Problem:
+    if not isinstance(source, Source):
+        raise TypeError(
+            f"pool: expected jaxdesign.CompletionPool, or a jaxdesign.pricing.Source, found {type(source).__name__}"
+        )
+    criterion = criterion_for(criterion, source.dim, source.draws if source.draws > 1 else None)
+    given, source = source, AdaptedSource(source, np.ones(source.dim))
+    exists, exponents = survey(source).exists, source_units(source)
+    decided = _decided(exists, budget)
+    units, closed = np.ldexp(np.ones(source.dim), exponents), closed_bits(decided.closed, *exists.shape)
+    return _problem(AdaptedSource(given, units, closed), exists, exponents, criterion, budget, decided, prior)
+
+
+def _decided(exists, budget) -> Decided:
     if not isinstance(budget, Budget):
         raise TypeError(f"budget: expected jaxdesign.Budget, found {type(budget).__name__}")
-    decided = decided_pairs(pool, budget)
-    exponents = column_units(pool)
-    bare = in_units(pool, exponents)
-    source = memory_source(bare, closed=decided.closed)
-    counts = open_counts(source)[: pool.num_prompts]
-    limits = resolve(budget, counts, np.asarray(pool.mask), (decided.pairs, decided.labels))
-    held = rescaled(prior_matrix(prior, pool), exponents)
-    problem = Problem(
-        bare, criterion.in_units(exponents), limits, held, source, counts, decided, exponents
-    )  # fmt: skip
-    check_decreasing(problem)
-    if not len(decided.pairs):
-        return problem
-    return replace(problem, prior=information(problem, decided.pairs, decided.labels))
+    return decided_pairs(exists, budget)
+
+
+def _problem(source, exists, exponents, criterion, budget, decided, prior, whole=None) -> Problem:
+    counts = survey(source).pair_counts
+    return Problem(
+        source=source,
+        criterion=criterion.in_units(exponents),
+        limits=resolve(budget, counts, exists, (decided.pairs, decided.labels)),
+        prior=rescaled(prior_matrix(prior, source.dim, source.draws), exponents),
+        exists=exists,
+        pair_counts=counts,
+        decided=decided,
+        exponents=exponents,
+        whole=whole,
+    )
 
 
 def check_decreasing(problem: Problem) -> None:

@@ -12,7 +12,8 @@ traceable functions; chunking over prompts bounds the scratch memory.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays, _checks
 from jaxdesign._arrays import AnyArray
+from jaxdesign._centring import centred
 from jaxdesign._pairs import check_pairs
 from jaxdesign.pool import CompletionPool, centred_features
 
@@ -42,22 +44,48 @@ def margin_information(margin: Float[Array, ...], flip: Float[Array, ...] | floa
     return slope * (kept / (kept + (noise * (1 - noise)).astype(slope.dtype) * inverse_slope))
 
 
-def prompt_label_information(
-    scores: Float[Array, "*n k"] | None, dtype, flip: Float[Array, " n"] | Float[Array, "n k k"] | None = None
-) -> Float[Array, "*n #k #k"] | Float[Array, ""]:
-    """c_ij = sigma'(u_i - u_j) for all completions of each prompt, less by `flip` noise; 1/4 at most.
+class Margins(NamedTuple):
+    """All that label information depends on, in one form whatever a pool has of it: programs are compiled for forms."""
+
+    scores: Float[Array, "p r k"]  # prompts first, to be cut into chunks beside the features; zeros without scores
+    flip: Float[Array, "p 1 1"] | Float[Array, "p k k"]  # zeros without flips
+
+
+def margins_of(pool: CompletionPool) -> Margins | None:
+    """The margins of a pool; None where every margin is 0 and no label is reversed. Traceable."""
+    scores, flip = pool.scores, pool.flip
+    if scores is None and flip is None:
+        return None
+    dtype = _arrays.compute_dtype(pool.features.dtype)
+    if scores is None:
+        scores = jnp.zeros((1, *pool.mask.shape), dtype)
+    scores = jnp.where(pool.mask, scores, 0).reshape(-1, *pool.mask.shape)
+    flip = jnp.zeros(len(pool.mask), dtype) if flip is None else flip
+    return Margins(jnp.moveaxis(scores, 0, 1), flip.reshape(*flip.shape, *(1, 1)[: 3 - flip.ndim]))
+
+
+def prompt_label_information(margins: Margins | None, dtype: Any) -> Float[Array, "r p k k"] | Float[Array, ""]:
+    """c_ij = sigma'(u_i - u_j) for all completions of each prompt, less by flip noise; the number 1/4 without margins.
 
     Margins are taken in the dtype of the scores (at least `dtype`) and cast then: where scores form far clusters, a
-    cast, or a mean taken off, before the difference would round margins within a cluster away. Without scores the
-    constant 1/4, or (n, 1, 1) or (n, k, k) with flips.
+    cast, or a mean taken off, before the difference would round margins within a cluster away.
     """
-    if flip is not None:
-        flip = flip.astype(np.promote_types(flip.dtype, dtype)).reshape(*flip.shape, *(1, 1)[: 3 - flip.ndim])
-    if scores is None:
-        return jnp.asarray(0.25, dtype) if flip is None else ((1 - 2 * flip) ** 2 / 4).astype(dtype)
-    scores = scores.astype(np.promote_types(scores.dtype, dtype))
-    margins = (scores[..., :, None] - scores[..., None, :]).astype(dtype)
-    return margin_information(margins, 0.0 if flip is None else flip)
+    if margins is None:
+        return jnp.asarray(0.25, dtype)
+    scores, flip = (a.astype(np.promote_types(a.dtype, dtype)) for a in margins)
+    scores = jnp.moveaxis(scores, 1, 0)
+    return margin_information((scores[..., :, None] - scores[..., None, :]).astype(dtype), flip)
+
+
+def listed_label_information(margins: Margins | None, pairs: Int[Array, "s 3"]) -> Float[Array, "r s"]:
+    """c of listed pairs with an axis of draws, R = 1 without; float64 in a float64 scope. Traceable."""
+    p, i, j = pairs.T
+    dtype = jnp.result_type(float)
+    if margins is None:
+        return jnp.full((1, len(pairs)), 0.25, dtype)
+    scores, flip = (a.astype(np.promote_types(a.dtype, dtype)) for a in margins)
+    flip = flip[p, 0, 0] if flip.shape[1] == 1 else flip[p, i, j]
+    return margin_information((scores[p, :, i] - scores[p, :, j]).T.astype(dtype), flip)
 
 
 def gram_sensitivities(rows: Float[Array, "p k d"], others: Float[Array, "p k d"]) -> Float[Array, "p k k"]:
@@ -65,6 +93,23 @@ def gram_sensitivities(rows: Float[Array, "p k d"], others: Float[Array, "p k d"
     gram = _arrays.contract("pid,pjd->pij", rows, others)
     diagonal = jnp.sum(rows * others, axis=-1)
     return diagonal[:, :, None] + diagonal[:, None, :] - 2 * gram
+
+
+def prompt_forms(
+    products: Iterable[tuple[Float[Array, "p k d"], Float[Array, "p k d"]]], margins: Margins | None
+) -> list[Float[Array, "p k k"]]:
+    """c_ij z_ij^T G z_ij of all pairs of each prompt: the one place where sensitivities of dense pairs come from.
+
+    `products` are the two factors of Phi G Phi^T, one pair of arrays per draw: (Phi F, Phi F) with F F^T = G, which
+    keeps the result >= 0 up to rounding and squares away half of the condition number, or (Phi G, Phi) for a G that has
+    no factor. A list, so that a sum over draws holds one at a time.
+    """
+    forms = []
+    for draw, (left, right) in enumerate(products):
+        one = None if margins is None else margins._replace(scores=margins.scores[:, draw : draw + 1])
+        info = prompt_label_information(one, left.dtype)
+        forms.append((info if info.ndim == 0 else info[0]) * gram_sensitivities(left, right))
+    return forms
 
 
 def laplacian_information(
@@ -110,20 +155,22 @@ def pair_information(pool: CompletionPool, weights: Float[AnyArray, "p k k"]) ->
     shape = (pool.num_prompts, pool.completions, pool.completions)
     _checks.same_shape(jnp.shape(weights), shape, "weights", "(P, K, K), symmetric")
     pool, weights = _arrays.replicated((pool, weights))
-    return _pair_information(pool, jnp.asarray(weights, _arrays.compute_dtype(pool.features.dtype)))
+    found = dense_information(pool, jnp.asarray(weights, _arrays.compute_dtype(pool.features.dtype)))
+    return found if pool.num_draws else found[0]
 
 
 @jax.jit
-def _pair_information(pool, weights):
-    features = centred_features(pool)
-    weights = jnp.where(pool.mask[:, :, None] & pool.mask[:, None, :], weights, 0)
+def dense_information(pool: CompletionPool, weights: Float[Array, "p k k"]) -> Float[Array, "r d d"]:
+    """`pair_information` in the dtype of the weights, with an axis of draws, R = 1 without; unchecked."""
 
     def chunk(part):
-        rows, dense, scores, flip = part
-        return laplacian_information(rows, dense, _chunk_label_information(scores, rows.dtype, flip))
+        features, mask, dense, margins = part
+        rows = centred(features.astype(dense.dtype), mask)
+        dense = jnp.where(mask[:, :, None] & mask[:, None, :], dense, 0)
+        return laplacian_information(rows, dense[None], prompt_label_information(margins, rows.dtype))
 
-    length = _arrays.chunk_length(*features.shape)
-    return _arrays.sum_chunks(chunk, (features, weights, prompt_major(pool.scores), pool.flip), length)
+    length = _arrays.chunk_length(*pool.features.shape)
+    return _arrays.sum_chunks(chunk, (pool.features, pool.mask, weights, margins_of(pool)), length)
 
 
 def pair_sensitivities(pool: CompletionPool, G: Float[AnyArray, "*r d d"]) -> Float[Array, "p k k"]:
@@ -149,41 +196,24 @@ def pair_sensitivities(pool: CompletionPool, G: Float[AnyArray, "*r d d"]) -> Fl
     G = jnp.asarray(G, _arrays.compute_dtype(pool.features.dtype))
     if G.shape not in (dims, (pool.num_draws or 1, *dims)):
         raise ValueError(f"G: shape {G.shape} found; expected {dims}, or (draws, d, d) for scores with draws")
-    return _pair_sensitivities(pool, G)
+    return dense_sensitivities(pool, jnp.broadcast_to(G, (pool.num_draws or 1, *dims)))
 
 
-@jax.jit
-def _pair_sensitivities(pool, G):
-    features = centred_features(pool)
+@jax.jit(static_argnames="dtype")
+def dense_sensitivities(pool: CompletionPool, G: Float[Array, "r d d"], *, dtype: Any = None) -> Float[Array, "p k k"]:
+    """`pair_sensitivities` for G with an axis of draws, in a dtype; unchecked."""
+    features = centred_features(pool, dtype)
     exists = pool.mask[:, :, None] & pool.mask[:, None, :] & ~jnp.eye(pool.completions, dtype=bool)[None]
 
     def chunk(part):
-        rows, scores, flip, allowed = part
-        label_info = _chunk_label_information(scores, rows.dtype, flip)
-        if G.ndim == 2:
-            forms = gram_sensitivities(_arrays.contract("pkd,de->pke", rows, G), rows)
-        else:
-            forms = jax.vmap(lambda g: gram_sensitivities(_arrays.contract("pkd,de->pke", rows, g), rows))(G)
-        forms, label_info = _arrays.aligned(forms, label_info)
-        total = forms * label_info
-        total = jnp.mean(total, axis=0) if total.ndim == 4 else total
-        total = jnp.triu(total, 1)  # mirrored: fused products would round (i, j) and (j, i) differently
+        rows, margins, allowed = part
+        forms = prompt_forms([(_arrays.contract("pkd,de->pke", rows, g), rows) for g in G], margins)
+        total = jnp.triu(sum(forms) / len(forms), 1)  # mirrored: fusion may round (i, j) and (j, i) differently
         total = total + jnp.swapaxes(total, 1, 2)
         return jnp.where(allowed, total, 0)
 
     length = _arrays.chunk_length(*features.shape)
-    return _arrays.map_chunks(chunk, (features, prompt_major(pool.scores), pool.flip, exists), length)
-
-
-def prompt_major(scores: Float[Array, "*r p k"] | None) -> Float[Array, "p *r k"] | None:
-    """Scores with the prompt axis first, so that they can be chunked beside the features."""
-    return jnp.moveaxis(scores, 0, 1) if scores is not None and scores.ndim == 3 else scores
-
-
-def _chunk_label_information(scores: Float[Array, "p *r k"] | None, dtype, flip):
-    if scores is not None and scores.ndim == 3:
-        scores = jnp.moveaxis(scores, 1, 0)
-    return prompt_label_information(scores, dtype, flip)
+    return _arrays.map_chunks(chunk, (features, margins_of(pool), exists), length)
 
 
 def pair_differences(pool: CompletionPool, pairs: Int[AnyArray, "s 3"]) -> Float[Array, "s d"]:
@@ -225,12 +255,8 @@ def label_information(pool: CompletionPool, pairs: Int[AnyArray, "s 3"]) -> Floa
     """
     check_pairs(pool, pairs)
     pool, pairs = _arrays.replicated((pool, pairs))
-    p, i, j = jnp.asarray(pairs).T
-    dtype, flip = jnp.result_type(float), pair_flips(pool, pairs)
-    if pool.scores is None:
-        return jnp.full(p.shape, 0.25, dtype) if flip is None else prompt_label_information(None, dtype, flip)[:, 0, 0]
-    scores = pool.scores.astype(dtype)
-    return margin_information(scores[..., p, i] - scores[..., p, j], 0.0 if flip is None else flip)
+    found = draw_label_information(pool, jnp.asarray(pairs))
+    return found if pool.num_draws else found[0]
 
 
 def pair_flips(pool: CompletionPool, pairs: Int[AnyArray, "s 3"]) -> Float[Array, " s"] | None:
@@ -287,7 +313,4 @@ def held_information(pool: CompletionPool, pairs: Any, labels: Any = None) -> Fl
 
 def draw_label_information(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> Float[Array, "r s"]:
     """Label information with an explicit axis of draws, R = 1 without; traceable."""
-    p, i, j = pairs.T
-    scores = jnp.zeros(pool.mask.shape)[None] if pool.scores is None else pool.scores.reshape(-1, *pool.mask.shape)
-    ends = jnp.stack([scores[:, p, i], scores[:, p, j]], -1)
-    return prompt_label_information(ends, jnp.result_type(float), pair_flips(pool, pairs))[..., 0, 1]
+    return listed_label_information(margins_of(pool), pairs)

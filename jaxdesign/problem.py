@@ -1,4 +1,4 @@
-"""A design problem: pool, criterion, limits and prior, in units in which columns are of about unit size."""
+"""A design problem: source, criterion, limits and prior, in units in which columns are of about unit size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign import _arrays, _checks
 from jaxdesign.budget.limits import Limits
@@ -17,36 +17,63 @@ from jaxdesign.criteria.adapted import adapted
 from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike
 from jaxdesign.design import Design
 from jaxdesign.pool import CompletionPool
-from jaxdesign.pricing.memory import MemorySource
 from jaxdesign.pricing.passes import pairs_information
+from jaxdesign.pricing.source import Source
 from jaxdesign.units import rescaled
+
+NEEDS_ALL = (
+    "pool: this needs all features in memory, and a source was given; pass a CompletionPool. On sources "
+    "jaxdesign.optimize, with its default solver or 'interior_point', and jaxdesign.evaluate work"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Pool, criterion, limits and prior, validated, with the pool's pricing source.
+    """A source of completions, criterion, limits and prior, validated, in the problem's units.
 
     Labels that the budget decides (its required pairs) are part of the prior, and no part of limits and total.
     """
 
-    pool: CompletionPool  # in the problem's units
+    source: Source  # without the pairs that the budget closes
     criterion: ConvexCriterion  # in these units, like the prior; values are those of the given criterion
     limits: Limits
     prior: Float[np.ndarray, "r d d"]
-    source: MemorySource
+    exists: Bool[np.ndarray, "p k"]  # which completions there are
     pair_counts: Float[np.ndarray, " p"]  # that may be used
     decided: Decided
     exponents: Int[np.ndarray, " d"]  # features here are the given ones times 2^e (`units.column_units`)
+    whole: CompletionPool | None = None  # the pool in memory, if that is what was given
+
+    @property
+    def pool(self) -> CompletionPool:
+        """The whole pool, for what cannot do without it.
+
+        Raises:
+            TypeError: a source that is no pool in memory was given.
+        """
+        if self.whole is None:
+            raise TypeError(NEEDS_ALL)
+        return self.whole
 
     @property
     def dim(self) -> int:
         """d."""
-        return self.pool.dim
+        return self.source.dim
+
+    @property
+    def prompts(self) -> int:
+        """P."""
+        return self.source.prompts
+
+    @property
+    def completions(self) -> int:
+        """K."""
+        return self.source.completions
 
     @property
     def skipped_prompts(self) -> int:
         """Prompts with fewer than two completions."""
-        return int(np.sum(np.asarray(self.pool.mask).sum(axis=1) < 2))
+        return int(np.sum(self.exists.sum(axis=1) < 2))
 
     @cached_property
     def even(self) -> Float[np.ndarray, "r d d"]:
@@ -75,29 +102,33 @@ def checked_criterion(pool: Any, criterion: Any) -> ConvexCriterion:
     """
     if not isinstance(pool, CompletionPool):
         raise TypeError(f"pool: expected jaxdesign.CompletionPool, found {type(pool).__name__}")
+    return criterion_for(criterion, pool.dim, pool.num_draws)
+
+
+def criterion_for(criterion: Any, dim: int, draws: int | None) -> ConvexCriterion:
+    """`checked_criterion` for so many dimensions and draws; None: scores have no axis of draws."""
     if isinstance(criterion, type) or not isinstance(criterion, CriterionLike):
         raise TypeError(
             f"crit: expected LogDet(), Trace(H), WorstCase(targets) or Criterion(function), found {criterion!r}"
         )
     criterion = adapted(criterion)
-    criterion.check(pool.dim, pool.num_draws)
+    criterion.check(dim, draws)
     return criterion
 
 
 def traceable_prior(prior: Any, pool: CompletionPool) -> Float[Array, "r d d"]:
     """Prior as (R, d, d) float64, traced or not; its values are checked where they are concrete."""
-    if not _arrays.is_traced(prior):
-        return jnp.asarray(prior_matrix(prior, pool))
     draws, dim = pool.num_draws or 1, pool.dim
+    if not _arrays.is_traced(prior):
+        return jnp.asarray(prior_matrix(prior, dim, draws))
     if prior.shape not in ((), (dim, dim), (draws, dim, dim)):
         raise ValueError(f"prior: shape {prior.shape} found; expected a scalar or {(dim, dim)}")
     prior = prior.astype(jnp.float64)
     return jnp.broadcast_to(prior * jnp.eye(dim) if prior.ndim == 0 else prior, (draws, dim, dim))
 
 
-def prior_matrix(prior: Any, pool: CompletionPool) -> Float[np.ndarray, "r d d"]:
+def prior_matrix(prior: Any, dim: int, draws: int) -> Float[np.ndarray, "r d d"]:
     """Prior information as (R, d, d) float64: zero for None, ridge times I for a scalar."""
-    draws = (pool.num_draws or 1,)
     if prior is None:
         prior = 0.0
     if np.ndim(prior) == 0:
@@ -107,7 +138,7 @@ def prior_matrix(prior: Any, pool: CompletionPool) -> Float[np.ndarray, "r d d"]
             raise TypeError(f"prior: expected a number or a (d, d) matrix, found {prior!r}") from error
         if not np.isfinite(ridge) or ridge < 0:
             raise ValueError(f"prior={ridge:g}: a ridge must be finite and at least 0")
-        matrix = ridge * np.eye(pool.dim)
+        matrix = ridge * np.eye(dim)
     else:
-        matrix = _checks.symmetric_psd(prior, pool.dim, "prior", draws)
-    return np.broadcast_to(matrix, (*draws, pool.dim, pool.dim)).copy()
+        matrix = _checks.symmetric_psd(prior, dim, "prior", (draws,))
+    return np.broadcast_to(matrix, (draws, dim, dim)).copy()

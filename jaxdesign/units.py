@@ -13,11 +13,13 @@ from contextlib import nullcontext
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign._centring import less_first
 from jaxdesign.pool import CompletionPool, bare_pool, centred_features, with_features
+from jaxdesign.pricing.source import Source
 
 ORDINARY = 12  # exponents of columns up to which a pool is used as it is, without a copy of its features
 EXTREME = {4: 126, 8: 1000}  # largest exponent a factor can have, by size of the dtype
@@ -29,17 +31,48 @@ def column_units(pool: CompletionPool) -> Int[np.ndarray, " d"]:
     All 0 where none is above ORDINARY in size: such a pool needs no other units. 0 for a column that is constant within
     every prompt.
     """
-    rows = float(pool.features.shape[0] * pool.completions)
     farthest = np.asarray(farthest_rows(pool.features, pool.mask), np.float64)
-    # a root mean square is at most twice the farthest, and at least half of it over the root of the number of rows
-    if (4 * farthest <= 2.0**ORDINARY).all() and (farthest >= 8 * rows**0.5 * 2.0**-ORDINARY).all():
+    if _ordinary(farthest, pool.features.shape[0] * pool.completions):
         return np.zeros(pool.dim, np.int64)
     with _arrays.float64():
         largest, squares = (np.asarray(part) for part in _column_sizes(pool.features, pool.mask))
+    return _exponents(largest, squares, _arrays.compute_dtype(pool.features.dtype))
+
+
+def source_units(source: Source) -> Int[np.ndarray, " d"]:
+    """`column_units` of a source, in one pass over it, or two. Its rows must be finite in its working dtype."""
+    farthest = source.fold(Partial(_widen), jnp.zeros(source.dim, source.dtype))[0]
+    largest = np.asarray(farthest, np.float64)
+    if _ordinary(largest, source.prompts * source.completions):
+        return np.zeros(source.dim, np.int64)
+    with _arrays.float64():
+        start = jnp.zeros(source.dim), jnp.zeros(())
+        safe = np.where(largest > 0, largest, 1)
+        squares, count = (np.asarray(part) for part in source.fold(Partial(_add_squares, safe), start)[0])
+    return _exponents(largest, squares / count, source.dtype)
+
+
+def _widen(chunk, largest, _):
+    return jnp.maximum(largest, jnp.max(jnp.abs(chunk.rows), axis=(0, 1))), None
+
+
+def _add_squares(unit, chunk, totals, _):
+    squares, count = totals
+    squares += jnp.sum((chunk.rows.astype(unit.dtype) / unit[None, None]) ** 2, axis=(0, 1))
+    return (squares, count + jnp.sum(chunk.copies >= 0, dtype=count.dtype)), None
+
+
+def _ordinary(farthest: Float[np.ndarray, " d"], rows: int) -> bool:
+    """A root mean square is at most twice the farthest, and at least half of it over the root of the number of rows."""
+    return bool((4 * farthest <= 2.0**ORDINARY).all() and (farthest >= 8 * rows**0.5 * 2.0**-ORDINARY).all())
+
+
+def _exponents(largest, squares, dtype):
+    """From the largest size of each column and its mean square in units of that."""
     some = largest > 0
-    exponents = np.zeros(pool.dim, np.int64)
+    exponents = np.zeros(len(largest), np.int64)
     exponents[some] = -np.frexp(largest[some])[1] - np.round(np.log2(squares[some]) / 2).astype(np.int64)
-    limit = EXTREME[_arrays.compute_dtype(pool.features.dtype).itemsize]
+    limit = EXTREME[np.dtype(dtype).itemsize]
     exponents = np.clip(exponents, -limit, limit)
     return exponents if (np.abs(exponents) > ORDINARY).any() else np.zeros_like(exponents)
 

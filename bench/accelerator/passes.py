@@ -11,6 +11,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 import jaxdesign as jd
 from bench.accelerator.arrays import factor, heavy_tailed
@@ -18,7 +19,7 @@ from bench.accelerator.cases import Case
 from bench.accelerator.clock import memory, timed_all
 from jaxdesign import _arrays
 from jaxdesign.door import make_problem
-from jaxdesign.pricing.memory import MemorySource, memory_source, sum_chunks
+from jaxdesign.pricing.memory import MemorySource, memory_source
 from jaxdesign.pricing.passes import pairs_information, price
 
 NEVER = np.float32(np.inf)  # a level that no pair reaches
@@ -61,12 +62,13 @@ def chunked(shape: tuple[int, int, int], entries: int) -> dict[str, Any]:
             "source": lambda: memory_source(pool),
         }
         found = timed_all(functions, 3)
+        length = _arrays.chunk_length(*shape)
         even = np.asarray(even_in_float64(source))[0]
         difference = np.linalg.norm(np.asarray(even_in_float32(source)) - even) / np.linalg.norm(even)
     seconds = found["seconds"]["price"]["median"]
     flops = 2.0 * prompts * completions * dim * (dim + completions)
     return found | {
-        "chunks": len(source.copies),
+        "chunks": -(-prompts // length),
         "tflops": flops / seconds / 1e12,
         "pairs_per_second": pairs / seconds,
         "float32_even_information_off": difference,
@@ -83,16 +85,12 @@ def even_in_float64(source: MemorySource) -> jax.Array:
 def even_in_float32(source: MemorySource) -> jax.Array:
     """sum_e z z^T / 4 over all pairs of a pool without masks: chunks in float32, their sum in float64."""
     with _arrays.float64():
-        return _even_in_float32(source)
+        return source.fold(Partial(_add_in_float32), jnp.zeros((source.dim, source.dim)))[0]
 
 
-@jax.jit
-def _even_in_float32(source):
-    def of_chunk(chunk, _):
-        part = _arrays.contract("pkd,pke->de", chunk.rows, chunk.rows)
-        return chunk.rows.shape[1] / 4 * part.astype(jnp.float64)
-
-    return sum_chunks(of_chunk, source, jnp.zeros((source.means.shape[-1],) * 2, jnp.float64))
+def _add_in_float32(chunk, total, _):
+    part = _arrays.contract("pkd,pke->de", chunk.rows, chunk.rows)
+    return total + chunk.rows.shape[1] / 4 * part.astype(jnp.float64), None
 
 
 def at_precision(shape: tuple[int, int, int], name: str) -> dict[str, Any]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign.budget.budget import Budget, whole_budget
@@ -18,8 +17,8 @@ from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.design import Design, Status
 from jaxdesign.door import make_problem
 from jaxdesign.exact.by_score import in_rounds
-from jaxdesign.information import pair_sensitivities, prompt_major
-from jaxdesign.pool import CompletionPool
+from jaxdesign.information import dense_sensitivities
+from jaxdesign.pool import CompletionPool, bare_pool
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.dense.allocations import dense_candidates
 
@@ -36,42 +35,31 @@ def whole_problem(pool: CompletionPool, crit: CriterionLike, budget: Budget, pri
         raise TypeError(f"seed: expected an integer, found {type(seed).__name__}")
     if seed < 0:
         raise ValueError(f"seed={seed}: must be at least 0")
-    return make_problem(pool, crit, whole_budget(budget), prior)
+    return make_problem(pool, crit, whole_budget(budget), prior, whole=True)
 
 
 def every_pair(problem: Problem) -> Int[np.ndarray, "n 3"]:
     """All candidate pairs (completions that exist and differ) in order; 12 bytes each."""
-    candidates = np.asarray(dense_candidates(problem.source))[: problem.pool.num_prompts]
+    candidates = np.asarray(dense_candidates(problem.source))[: problem.prompts]
     return np.stack(np.nonzero(candidates), axis=1).astype(np.int32)
 
 
 def pair_forms(
     pool: CompletionPool, G: Float[np.ndarray, "*r d d"], pairs: Int[np.ndarray, "n 3"]
 ) -> Float[np.ndarray, " n"]:
-    """c z^T G z of the pairs, averaged over draws; float64, by `pair_sensitivities` chunk by chunk.
+    """c z^T G z of the pairs, averaged over draws; float64.
 
     In float64, so that pairs which tie by arithmetic tie to `TIE` here and are taken in order.
     """
     with _arrays.float64():
-        dense = np.asarray(_pair_forms(pool, jnp.asarray(G)))
+        G = jnp.broadcast_to(jnp.asarray(G), (pool.num_draws or 1, pool.dim, pool.dim))
+        dense = np.asarray(dense_sensitivities(pool, G, dtype=np.dtype(np.float64)))
     return dense[tuple(pairs.T)]
-
-
-@jax.jit
-def _pair_forms(pool: CompletionPool, G: Float[Array, "*r d d"]) -> Float[Array, "p k k"]:
-    def chunk(part):
-        features, mask, scores, flip = part
-        scores = jnp.moveaxis(scores, 1, 0) if scores is not None and scores.ndim == 3 else scores
-        leaves = (features.astype(jnp.float64), scores, mask, flip)
-        return pair_sensitivities(CompletionPool.tree_unflatten(None, leaves), G)
-
-    arrays = (pool.features, pool.mask, prompt_major(pool.scores), pool.flip)
-    return _arrays.map_chunks(chunk, arrays, _arrays.chunk_length(*pool.features.shape))
 
 
 def without_scores(pool: CompletionPool) -> CompletionPool:
     """The pool as seen by a rule that knows neither margins nor noise: c = 1/4 for every pair."""
-    return CompletionPool.tree_unflatten(None, (pool.features, None, pool.mask, None))
+    return bare_pool(pool.features, pool.mask)
 
 
 def information_of_all(problem: Problem) -> Float[np.ndarray, "r d d"]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from jaxdesign._pairs import added_up, check_pairs, pair_keys, upper_pairs
+from jaxdesign._pairs import added_up, check_pairs_exist, pair_keys, upper_pairs
 from jaxdesign.budget.budget import Budget
-from jaxdesign.pool import CompletionPool
 
 
 class Decided(NamedTuple):
@@ -23,7 +22,7 @@ class Decided(NamedTuple):
 NOTHING = Decided(np.zeros((0, 3), np.int32), np.zeros((0, 3), np.int32), np.zeros(0))
 
 
-def decided_pairs(pool: CompletionPool, budget: Budget) -> Decided:
+def decided_pairs(exists: Bool[np.ndarray, "p k"], budget: Budget) -> Decided:
     """The excluded and required pairs of a budget; prompts that required pairs fill are closed as a whole.
 
     Raises:
@@ -32,18 +31,18 @@ def decided_pairs(pool: CompletionPool, budget: Budget) -> Decided:
     """
     if budget.exclude is None and budget.required is None:
         return NOTHING
-    excluded, _ = _counted(pool, budget.exclude, "budget.exclude")
-    pairs, labels = _counted(pool, budget.required, "budget.required")
-    both = np.isin(pair_keys(pairs, pool.completions), pair_keys(excluded, pool.completions))
+    excluded, _ = _counted(exists, budget.exclude, "budget.exclude")
+    pairs, labels = _counted(exists, budget.required, "budget.required")
+    both = np.isin(pair_keys(pairs, exists.shape[1]), pair_keys(excluded, exists.shape[1]))
     if both.any():
         pair = tuple(int(v) for v in pairs[np.argmax(both)])
         raise ValueError(f"budget.required: pair {pair} is in budget.exclude too; a pair cannot be both")
-    spent = np.bincount(pairs[:, 0], weights=labels, minlength=pool.num_prompts)
+    spent = np.bincount(pairs[:, 0], weights=labels, minlength=len(exists))
     _check_room(budget, pairs, labels, spent)
-    full = np.zeros(pool.num_prompts, bool)
+    full = np.zeros(len(exists), bool)
     if budget.per_prompt is not None:
         full = (spent >= budget.per_prompt) & (spent > 0)
-    return Decided(_distinct(excluded, pairs, _every_pair(np.flatnonzero(full), pool.completions)), pairs, labels)
+    return Decided(_distinct(excluded, pairs, _every_pair(np.flatnonzero(full), exists.shape[1])), pairs, labels)
 
 
 def without(decided: Decided, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"]):
@@ -72,14 +71,14 @@ def with_required(decided: Decided, pairs: Int[np.ndarray, "s 3"], labels: Float
     return every[order].astype(np.int32), counts[order]
 
 
-def _counted(pool: CompletionPool, pairs: Any, name: str):
+def _counted(exists, pairs: Any, name: str):
     if pairs is None:
         return NOTHING.pairs, NOTHING.labels
     pairs = np.asarray(pairs)
     if pairs.size == 0:
         return NOTHING.pairs, NOTHING.labels
     try:
-        check_pairs(pool, pairs)
+        check_pairs_exist(exists, pairs)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from error
     return added_up(upper_pairs(pairs), np.ones(len(pairs)))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdesign._pairs import added_up, check_pairs, pair_keys, upper_pairs
+from jaxdesign._pairs import added_up, check_pairs_exist, pair_keys, upper_pairs
 from jaxdesign.budget.linear_program import check_coupling
 from jaxdesign.budget.required import without
 from jaxdesign.problem import Problem
@@ -25,7 +25,7 @@ def canonical_allocation(problem: Problem, pairs: Any, labels: Any) -> tuple[np.
 def ordered_allocation(problem: Problem, pairs: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     """Pairs as i < j in order without repetition or zeros, labels as float64; ValueError for what is no allocation."""
     pairs, labels = np.asarray(pairs), np.asarray(labels, dtype=np.float64)
-    check_pairs(problem.pool, pairs)
+    check_pairs_exist(problem.exists, pairs)
     if labels.shape != (len(pairs),):
         raise ValueError(f"labels: shape {labels.shape} found; expected one number per pair, ({len(pairs)},)")
     if not (np.isfinite(labels) & (labels >= 0)).all():
@@ -50,9 +50,7 @@ def check_allowed(problem: Problem, pairs: np.ndarray, labels: np.ndarray) -> No
             f"budget.per_prompt={limits.per_prompt[prompt]:g}"
         )
     over = labels > limits.per_pair[pairs[:, 0]] * (1 + 1e-6)
-    over |= np.isin(
-        pair_keys(pairs, problem.pool.completions), pair_keys(problem.decided.closed, problem.pool.completions)
-    )
+    over |= np.isin(pair_keys(pairs, problem.completions), pair_keys(problem.decided.closed, problem.completions))
     if over.any():
         row = int(np.argmax(over))
         pair, closed = tuple(int(v) for v in pairs[row]), labels[row] <= limits.per_pair[pairs[row, 0]] * (1 + 1e-6)

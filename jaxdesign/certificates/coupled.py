@@ -117,12 +117,9 @@ def _program(limits, pairs, b, labels):
 def _listed(problem: Problem, analysis: Analysis, prices: Prices, average: float):
     """Pairs whose net at these prices may be above 0 or that a prompt's minimum may need; a bound on the net of all
     others, prompt by prompt; the pass."""
-    source, limits = problem.source, problem.limits
-    prompts = problem.pool.num_prompts
-    of = np.zeros((source.slots, problem.pool.completions))
-    of[:prompts] = completion_charges(limits, prices)
-    always = np.zeros(source.slots, source.dtype)
-    always[:prompts] = pairs_holding(limits, limits.minima)
+    limits, dtype = problem.limits, problem.source.dtype
+    of = np.broadcast_to(completion_charges(limits, prices), problem.exists.shape)
+    always = pairs_holding(limits, limits.minima).astype(dtype)
     charges = Charges(of, jnp.asarray(always))
 
     threshold = prices.label - BAND * average
@@ -134,9 +131,9 @@ def _listed(problem: Problem, analysis: Analysis, prices: Prices, average: float
         rank = min(int(listing_limit(problem) / 8), len(best) - 1)
         threshold = max(float(best[rank]), threshold + 0.5 * max(float(best[0]) - threshold, 0))
         result = price_at(problem, analysis, threshold, charges)
-    pairs = reaching_pairs(result, problem.pool.completions)
+    pairs = reaching_pairs(result, problem.completions)
     # charges are rounded to the working dtype, in which the threshold was compared
-    rounding = 2 * float(np.finfo(source.dtype).eps) * np.abs(of[:prompts]).max(axis=1)
+    rounding = 2 * float(np.finfo(dtype).eps) * np.abs(of).max(axis=1)
     return pairs, threshold - prices.label + rounding, result
 
 
@@ -155,7 +152,7 @@ def _with_minima(limits, pairs, nets, floor):
 
 def _bound(problem, prices, columns, b, floor, priced_at) -> float:
     """`dual_bound` at some prices, from what a pass at other prices says of the pairs that it did not list."""
-    limits, mask = problem.limits, np.asarray(problem.pool.mask)
+    limits, mask = problem.limits, problem.exists
     moved = completion_charges(limits, priced_at) - completion_charges(limits, prices)
     moved = np.where(mask, moved, -np.inf)
     uneven = (np.max(moved, axis=1) > np.min(moved, axis=1, where=mask, initial=np.inf)) & (problem.pair_counts > 0)

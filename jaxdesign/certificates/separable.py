@@ -60,7 +60,7 @@ def certify(problem: Problem, matrix: Float[np.ndarray, "r d d"], analysis: Anal
     if listed_count(result) > listing_limit(problem):
         pairs, floor = np.zeros((0, 3), np.int32), ceiling
     else:
-        pairs, floor = reaching_pairs(result, problem.pool.completions), min(level, ceiling)
+        pairs, floor = reaching_pairs(result, problem.completions), min(level, ceiling)
     sensitivities, bounds = sensitivity_bounds(problem, pairs, analysis.factors)
     oracle = linear_oracle(problem.limits, pairs, bounds, floor)
     return Priced(certificate(problem, matrix, analysis, oracle.value), result, pairs, sensitivities, oracle, floor)
@@ -166,7 +166,7 @@ def cold_level(problem: Problem, analysis: Analysis) -> float:
 
 
 def _holds_total(problem: Problem, result: PassResult) -> bool:
-    counts = np.bitwise_count(np.asarray(result.reaches)).sum(axis=(1, 2))[: problem.pool.num_prompts]
+    counts = np.bitwise_count(np.asarray(result.reaches)).sum(axis=(1, 2))
     return bool(capacity(problem.limits, counts.astype(np.float64)) >= problem.limits.total)
 
 
@@ -178,11 +178,8 @@ def rounded_down(level: float, dtype: np.dtype) -> np.ndarray | np.floating:
 
 
 def useful_ranks(problem: Problem) -> np.ndarray | None:
-    """How many pairs of each prompt the oracle can use, padded like the source; None without quotas."""
+    """How many pairs of each prompt the oracle can use; None without quotas."""
     limits = problem.limits
     if not limits.has_quotas:
         return None
-    ranks = pairs_holding(limits, np.minimum(limits.per_prompt, limits.total))
-    padded = np.zeros(problem.source.slots, problem.source.dtype)
-    padded[: len(ranks)] = ranks
-    return padded
+    return pairs_holding(limits, np.minimum(limits.per_prompt, limits.total)).astype(problem.source.dtype)

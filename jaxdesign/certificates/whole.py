@@ -225,7 +225,7 @@ def _trace_bound(problem: Problem, limits: Limits, found: Listing, H) -> float:
 
 def _different_pairs(problem: Problem, limits: Limits) -> int:
     """At most so many different pairs with independent differences can have labels: k of the module's text."""
-    spans = np.asarray(problem.pool.mask).sum(axis=1) - 1
+    spans = problem.exists.sum(axis=1) - 1
     spans = np.minimum(np.minimum(spans, problem.pair_counts), np.floor(limits.per_prompt))
     spans = np.where(limits.per_pair >= 1, np.maximum(spans, 0), 0)
     return int(min(limits.total, spans.sum()))

@@ -43,7 +43,7 @@ def random_pairs(
     mask, budget = np.asarray(pool.mask), whole_budget(budget)
     exists = mask[:, :, None] & mask[:, None, :]
     pairs = np.stack(np.nonzero(np.triu(exists, 1)), axis=1).astype(np.int32)
-    decided = decided_pairs(pool, budget)
+    decided = decided_pairs(np.asarray(pool.mask), budget)
     if len(decided.closed):
         pairs = pairs[~np.isin(pair_keys(pairs, pool.completions), pair_keys(decided.closed, pool.completions))]
     counts = np.bincount(pairs[:, 0], minlength=pool.num_prompts).astype(np.float64)
@@ -78,7 +78,7 @@ def with_uniform_floor(pool: CompletionPool, budget: Budget, share: float, *, se
     if not 0 < share < 1:
         raise ValueError(f"share={share:g}: must be between 0 and 1; it is the part of the labels drawn at random")
     budget = whole_budget(budget)
-    closed = decided_pairs(pool, budget).closed
+    closed = decided_pairs(np.asarray(pool.mask), budget).closed
     number = max(round(share * budget.total), 1)
     quotas = []
     for quota in budget.quotas:

@@ -119,7 +119,7 @@ def select_pairs(
     progress = progress or (lambda phase, detail: None)
     check_enough(joint.pool, crit, budget, prior)
     progress("optimise", "the real-valued design")
-    problem = make_problem(joint.pool, crit, joint.budget, prior)
+    problem = make_problem(joint.pool, crit, joint.budget, prior, whole=True)
     if design is None:
         relaxed, problem = solve(problem, None, options)
     else:
@@ -166,7 +166,7 @@ def check_enough(pool: CompletionPool, crit: CriterionLike, budget: Budget, prio
     """ValueError where so few labels cannot make the information regular, whichever they are."""
     if not isinstance(pool, CompletionPool) or not getattr(crit, "infinite_where_singular", False):
         return  # wrong kinds are for `make_problem` to name
-    rank = min(numerical_rank(matrix) for matrix in prior_matrix(prior, pool))
+    rank = min(numerical_rank(matrix) for matrix in prior_matrix(prior, pool.dim, pool.num_draws or 1))
     if budget.total + rank < pool.dim:
         raise ValueError(
             f"budget.total={budget.total:g}: with a prior of rank {rank} that many labels leave the information "

@@ -37,7 +37,8 @@ from jaxdesign.preference.fit.posterior import (
 from jaxdesign.preference.labels.labels import concatenated, counted
 from jaxdesign.preference.labels.store import LabelStore
 from jaxdesign.preference.labels.tasks import LabelRecord, Task, check_tasks, make_tasks
-from jaxdesign.pricing.memory import memory_source, open_counts
+from jaxdesign.pricing.memory import memory_source
+from jaxdesign.pricing.source import survey
 
 GROUP = 64  # labels asked for between two writes to the store
 
@@ -278,8 +279,8 @@ def _check_room(pool, plan) -> None:
     """With one label a pair, all rounds together must fit: found out before the first label is paid for."""
     if plan.budget.per_pair is None:
         return
-    closed = decided_pairs(pool, replace(plan.budget, required=None)).closed
-    free, wanted = int(open_counts(memory_source(pool, closed=closed)).sum()), int(sum(plan.totals))
+    closed = decided_pairs(np.asarray(pool.mask), replace(plan.budget, required=None)).closed
+    free, wanted = int(survey(memory_source(pool, closed=closed)).pair_counts.sum()), int(sum(plan.totals))
     if wanted > free:
         raise ValueError(
             f"plan.totals={tuple(plan.totals)}: {wanted} labels, but only {free} pairs of different completions may be "

@@ -1,80 +1,106 @@
-"""A pool held in memory, made ready for passes over it in chunks of prompts: no copy of the features.
+"""A pool held in memory as a source, in chunks of prompts: no copy of the features.
 
 The features of a `Problem` are in units of about 1 (`jaxdesign.units`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jax import lax
+from jaxtyping import Array, Float, Int, UInt32
 
 from jaxdesign import _arrays
 from jaxdesign._centring import less_first, row_means
-from jaxdesign._pairs import candidate_pairs, first_copies
-from jaxdesign.information import prompt_major
+from jaxdesign._pairs import first_copies
+from jaxdesign.information import Margins, listed_label_information, margins_of
 from jaxdesign.pool import CompletionPool, bare_pool
-
-WORD = 32  # bits of closed pairs that are kept together: on a CPU with AVX-512, LLVM cannot compile reads of 8 bytes
+from jaxdesign.pricing.source import Chunk, Kernel, PairRows, closed_bits
 
 
 class MemorySource(NamedTuple):
-    """A pool made ready for pricing in n chunks of c prompts, the last one padded with empty prompts.
+    """A pool with what passes need of it besides: a `Source` and a pytree. `memory_source` makes one.
 
-    The features are those of the pool, not a copy: chunks are cut out and centred as they are visited.
+    Prompts lie in n chunks of c, the last one filled up with empty prompts. The features are those of the pool, not a
+    copy: chunks are cut out and centred as they are visited. A fold is one program, a scan over chunks, and can be part
+    of the caller's. What is laid out by slots, empty prompts included, goes through `fold_slots` without a copy.
 
     Args:
         features: (P, K, d), as stored.
-        last: (c, K, d) features of the last chunk, zero in the padding.
+        last: (c, K, d) features of the last chunk, zero in empty prompts.
         means: (n, c, d) of the rows `less_first` of each prompt, in the working dtype.
-        scores: (n, c, K), or (n, c, R, K) for R draws; None: margins are 0.
         copies: (n, c, K) `first_copies`, -1 where masked.
-        flip: as in the pool, (n, c) or (n, c, K, K); None: no noise.
+        margins: with axes (n, c); None: margins are 0 and no label is reversed.
         closed: (n, c, K, w) words of 32 bits; bit j of row i: pair (i, j), i < j, may not be used.
     """
 
     features: Float[Array, "p k d"]
     last: Float[Array, "c k d"]
     means: Float[Array, "n c d"]
-    scores: Float[Array, "n c *r k"] | None
     copies: Int[Array, "n c k"]
-    flip: Float[Array, "n c"] | Float[Array, "n c k k"] | None = None
-    closed: UInt32[Array, "n c k w"] | None = None
+    margins: Margins | None
+    closed: UInt32[Array, "n c k w"] | None
+
+    @property
+    def prompts(self) -> int:
+        """P."""
+        return self.features.shape[0]
 
     @property
     def slots(self) -> int:
-        """Prompts including the padding of the last chunk."""
+        """n c, empty prompts included."""
         return self.copies.shape[0] * self.copies.shape[1]
+
+    @property
+    def completions(self) -> int:
+        """K."""
+        return self.features.shape[1]
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return self.features.shape[2]
+
+    @property
+    def draws(self) -> int:
+        """R; 1 without draws."""
+        return 1 if self.margins is None else self.margins.scores.shape[2]
 
     @property
     def dtype(self) -> np.dtype:
         """Working dtype."""
         return self.means.dtype
 
-    @property
-    def draws(self) -> int:
-        """Parameter draws R; 1 without."""
-        return self.scores.shape[2] if self.scores is not None and self.scores.ndim == 4 else 1
+    def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None) -> tuple[Any, Any]:
+        """See `Source.fold`; traceable."""
+        return _fold(self, kernel, carry, per_prompt)
 
+    def fold_slots(self, kernel: Kernel, carry: Any, per_slot: Any = None) -> tuple[Any, Any]:
+        """`fold` with inputs and outputs for every slot."""
+        return _fold_slots(self, kernel, carry, per_slot)
 
-class Chunk(NamedTuple):
-    """Some prompts, centred."""
+    def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
+        """See `Source.rows`."""
+        with _arrays.float64():
+            return _rows(self, pairs)
 
-    rows: Float[Array, "c k d"]
-    scores: Float[Array, "c *r k"] | None
-    copies: Int[Array, "c k"]
-    flip: Float[Array, " c"] | Float[Array, "c k k"] | None
-    closed: UInt32[Array, "c k w"] | None
+    def subset(self, prompts: Int[np.ndarray, " m"]) -> MemorySource:
+        """See `Source.subset`."""
+        return _subset(self, prompts)
+
+    def adapted(self, units: Float[np.ndarray, " d"], closed: UInt32[np.ndarray, "m k w"] | None) -> MemorySource:
+        """The same with features times powers of two, and other closed pairs."""
+        with _arrays.float64():
+            return _adapted(self, units.astype(self.dtype), closed)
 
 
 def memory_source(
     pool: CompletionPool, dtype: Any = None, closed: Int[np.ndarray, "s 3"] | None = None
 ) -> MemorySource:
-    """Chunk a pool held in memory.
+    """A pool held in memory as a source.
 
     Args:
         pool: the pool.
@@ -90,92 +116,110 @@ def memory_source(
     """
     dtype = dtype or _arrays.compute_dtype(pool.features.dtype)
     length = _arrays.chunk_length(pool.num_prompts, pool.completions, pool.dim)
-    arrays = pool.features, prompt_major(pool.scores), pool.mask, pool.flip
-    last, means, scores, copies, flip = _parts(*arrays, dtype=np.dtype(dtype), length=length)
-    bits = _closed_bits(closed, copies.shape[:2], pool.completions)
-    return MemorySource(pool.features, last, means, scores, copies, flip, bits)
+    last, means, copies, margins = _parts(pool, dtype=np.dtype(dtype), length=length)
+    bits = closed_bits(closed, copies.shape[0] * length, pool.completions)
+    bits = None if bits is None else jnp.asarray(bits.reshape(-1, length, *bits.shape[1:]))
+    return MemorySource(pool.features, last, means, copies, margins, bits)
 
 
-def _closed_bits(closed, chunks, completions) -> Array | None:
-    if closed is None or not len(closed):
-        return None
-    prompts, row = np.unique(closed[:, 0], return_inverse=True)
-    rows = np.zeros((len(prompts), completions, -(-completions // WORD) * WORD), bool)
-    rows[row, closed[:, 1], closed[:, 2]] = True
-    bits = np.zeros((chunks[0] * chunks[1], completions, rows.shape[-1] // WORD), np.uint32)
-    bits[prompts] = np.packbits(rows, axis=-1, bitorder="little").view("<u4")
-    return jnp.asarray(bits.reshape(*chunks, *bits.shape[1:]))
+def as_chunk(pool: CompletionPool, dtype: Any = None) -> Chunk:
+    """The prompts of a pool as one chunk; `dtype` as for `memory_source`.
+
+    In two programs, so that rows are those of the pool in memory to the last bit: means that a program works out where
+    it uses them, compilers may round differently.
+    """
+    dtype = dtype or _arrays.compute_dtype(pool.features.dtype)
+    return _one_chunk(pool.features, *_parts(pool, dtype=np.dtype(dtype), length=pool.num_prompts))
+
+
+@jax.jit
+def _one_chunk(features, last, *parts):
+    source = MemorySource(features, last, *parts, None)
+    return _chunk(source, 0, jax.tree.map(lambda a: a[0], source[2:]))
 
 
 @jax.jit(static_argnames=("dtype", "length"))
-def _parts(features, scores, mask, flip, *, dtype, length):
+def _parts(pool, *, dtype, length):
     def prepare(part):
-        rows, exists, u, noise = part
-        u = None if u is None else jnp.where(exists if u.ndim == 2 else exists[:, None, :], u, 0)
-        return (
-            row_means(less_first(rows.astype(dtype), exists), exists),
-            u,
-            first_copies(bare_pool(rows, exists)),
-            noise,
-        )
+        rows, exists, margins = part
+        means = row_means(less_first(rows.astype(dtype), exists), exists)
+        return means, first_copies(bare_pool(rows, exists)), margins
 
-    past = -len(features) % length
-    last = jnp.pad(features[len(features) - length + past :], ((0, past), (0, 0), (0, 0)))
-    return last, *_arrays.map_padded(prepare, (features, mask, scores, flip), length)
+    last = _filled_up(pool.features, length)[-length:]
+    return last, *_arrays.map_padded(prepare, (pool.features, pool.mask, margins_of(pool)), length)
 
 
-def map_chunks(function: Callable, source: MemorySource, more: Any = None) -> Any:
-    """function(chunk, part of `more`) for every chunk; results keep the axes (n, c). `more` has them too."""
-    return jax.lax.map(lambda part: function(_chunk(source, part[0]), part[1]), (_visits(source), more))
+def _filled_up(array, length):
+    """The last chunk of an array, filled up with zeros."""
+    missing = -len(array) % length
+    return jnp.pad(array[len(array) - length + missing :], ((0, missing), *[(0, 0)] * (array.ndim - 1)))
 
 
-def sum_chunks(function: Callable, source: MemorySource, start: Array, more: Any = None) -> Array:
-    """start plus the sum over the chunks of function(chunk, part of `more`)."""
-
-    def add(total, part):
-        return total + function(_chunk(source, part[0]), part[1]), None
-
-    return jax.lax.scan(add, start, (_visits(source), more))[0]
-
-
-def _visits(source):
-    return jnp.arange(len(source.copies), dtype=jnp.int32), source[2:]
+@jax.jit
+def _fold(source, kernel, carry, per_prompt):
+    missing = source.slots - source.prompts
+    filled = jax.tree.map(lambda a: jnp.pad(a, ((0, missing), *[(0, 0)] * (a.ndim - 1))), per_prompt)
+    carry, outputs = _fold_slots(source, kernel, carry, filled)
+    return carry, jax.tree.map(lambda a: a[: source.prompts], outputs)
 
 
-def _chunk(source, visit):
-    index, (means, scores, copies, flip, closed) = visit
-    length, prompts = source.copies.shape[1], len(source.features)
-    start = jnp.minimum(index * length, prompts - length)
-    rows = jax.lax.dynamic_slice_in_dim(source.features, start, length)
+@jax.jit
+def _fold_slots(source, kernel, carry, per_slot):
+    chunks, length = source.copies.shape[:2]
+
+    def visit(carry, part):
+        index, prepared, inputs = part
+        return kernel(_chunk(source, index, prepared), carry, inputs)
+
+    inputs = jax.tree.map(lambda a: a.reshape(chunks, length, *a.shape[1:]), per_slot)
+    visits = jnp.arange(chunks, dtype=jnp.int32), source[2:], inputs
+    carry, outputs = lax.scan(visit, carry, visits)
+    return carry, jax.tree.map(_flat, outputs)
+
+
+def _chunk(source, index, prepared) -> Chunk:
+    means, copies, margins, closed = prepared
+    length = source.copies.shape[1]
+    start = jnp.minimum(index * length, source.prompts - length)
+    rows = lax.dynamic_slice_in_dim(source.features, start, length)
     rows = jnp.where(index == len(source.copies) - 1, source.last, rows).astype(source.dtype)
     exists = copies >= 0
     rows = jnp.where(exists[..., None], less_first(rows, exists) - means[:, None], 0)
-    return Chunk(rows, scores, copies, flip, closed)
+    return Chunk(rows, copies, margins, closed)
 
 
-def open_pairs(chunk: Chunk) -> Bool[Array, "c k k"]:
-    """True at the pairs i < j that may be used: both completions exist and differ, and the pair is not closed."""
-    candidates = candidate_pairs(chunk.copies)
-    if chunk.closed is None:
-        return candidates
-    bits = (chunk.closed[..., None] >> jnp.arange(WORD, dtype=jnp.uint32)[None, None, None]) & 1
-    return candidates & (bits.reshape(*candidates.shape[:-1], -1)[..., : candidates.shape[-1]] == 0)
+def _flat(array):
+    return array.reshape(-1, *array.shape[2:])
 
 
 @jax.jit
-def some_prompts(source: MemorySource, slots: Int[Array, "m c"]) -> MemorySource:
-    """A source of chunks made of the given prompts, which are named by their slots."""
-    length, prompts = source.copies.shape[1], len(source.features)
-    features = source.features[jnp.minimum(slots.reshape(-1), prompts - 1)]
-    parts = jax.tree.map(lambda a: a[slots // length, slots % length], source[2:])
-    return MemorySource(features, features[-length:], *parts)
-
-
-def open_counts(source: MemorySource) -> Float[np.ndarray, " p"]:
-    """Pairs that may be used, of every slot; float64 on the host."""
-    return np.asarray(_open_counts(source), dtype=np.float64).reshape(-1)
+def _rows(source, pairs):
+    p, i, j = pairs.T
+    differences = source.features[p, i].astype(jnp.float64) - source.features[p, j].astype(jnp.float64)
+    return PairRows(differences, listed_label_information(jax.tree.map(_flat, source.margins), pairs))
 
 
 @jax.jit
-def _open_counts(source):
-    return map_chunks(lambda chunk, _: jnp.sum(open_pairs(chunk), axis=(1, 2)), source)
+def _subset(source, prompts):
+    length, features = min(source.copies.shape[1], len(prompts)), source.features[prompts]
+    missing = -len(prompts) % length
+
+    def chunked(array):
+        some = _flat(array)[prompts]
+        some = jnp.pad(some, ((0, missing), *[(0, 0)] * (some.ndim - 1)))
+        return some.reshape(-1, length, *some.shape[1:])
+
+    means, copies, margins, closed = jax.tree.map(chunked, source[2:])
+    there = jnp.arange(copies.size // copies.shape[-1]).reshape(copies.shape[:2]) < len(prompts)
+    copies = jnp.where(there[..., None], copies, -1)
+    return MemorySource(features, _filled_up(features, length), means, copies, margins, closed)
+
+
+@jax.jit
+def _adapted(source, units, closed):
+    features, last = (a.astype(units.dtype) * units[None, None] for a in (source.features, source.last))
+    if closed is not None:
+        closed = jnp.pad(closed, ((0, source.slots - len(closed)), (0, 0), (0, 0)))
+        closed = closed.reshape(*source.copies.shape[:2], *closed.shape[1:])
+    means = source.means * units[None, None]
+    return source._replace(features=features, last=last, means=means, closed=closed)

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxdesign import _arrays
 from jaxdesign._pairs import candidate_pairs, pair_keys
-from jaxdesign.information import gram_sensitivities, laplacian_information, prompt_label_information
-from jaxdesign.pricing.memory import Chunk, MemorySource, map_chunks, open_pairs, sum_chunks
+from jaxdesign.information import laplacian_information, prompt_forms, prompt_label_information
+from jaxdesign.pricing.source import Chunk, Source, open_pairs
 
 # Rounding error of a priced sensitivity over the bound of `_rounding_error`: measured at most 0.7 / ERROR_MARGIN over
 # random pools of condition number 1 to 1e10, d = 3 to 128; the certificate relies on it being at most 1.
@@ -36,7 +37,7 @@ class Charges(NamedTuple):
 
 
 class PassResult(NamedTuple):
-    """What one pass says of every prompt (padding included); all device arrays.
+    """What one pass says of every prompt; all device arrays.
 
     Args:
         best: (p, K, 2) the two largest sensitivities of each completion; where there is none -1, net of charges -inf.
@@ -73,23 +74,24 @@ def chunk_sensitivities(
     chunk: Chunk, factors: Float[Array, "r d d"]
 ) -> tuple[Float[Array, "c k k"], Float[Array, " c"]]:
     """b of all pairs of some prompts, averaged over draws, and a bound on its rounding error per prompt."""
-    rows, scores, copies, flip = chunk.rows, chunk.scores, chunk.copies, chunk.flip
+    rows, margins = chunk.rows, chunk.margins
     flat = rows.reshape(-1, rows.shape[-1])
+    products = [jnp.matmul(flat, factor, precision=_arrays.HIGHEST).reshape(rows.shape) for factor in factors]
     total, error = jnp.zeros((), rows.dtype), jnp.zeros((), rows.dtype)
-    for draw in range(factors.shape[0]):  # unrolled: a handful of draws, and no (R, P, K, d) scratch
-        y = jnp.matmul(flat, factors[draw], precision=_arrays.HIGHEST).reshape(rows.shape)
-        u = scores if scores is None or scores.ndim == 2 else scores[:, draw]
-        total += prompt_label_information(u, rows.dtype, flip) * gram_sensitivities(y, y)
-        error += _rounding_error(flat, y, factors[draw])
-    if flip is not None:
-        error *= _largest_share(flip, copies).astype(rows.dtype)
+    for b, y, factor in zip(prompt_forms([(y, y) for y in products], margins), products, factors, strict=True):
+        total += b
+        error += _rounding_error(flat, y, factor)
+    if margins is not None:
+        error *= _largest_share(margins.flip, chunk.copies).astype(rows.dtype)
     return total / len(factors), error / len(factors)
 
 
 def _largest_share(flip, copies) -> Float[Array, " c"]:
     """(1 - 2 eps)^2 of the least noisy pair of each prompt: c is at most a quarter of that, its error too."""
     share = (1 - 2 * flip) ** 2
-    return share if share.ndim == 1 else jnp.max(jnp.where(candidate_pairs(copies), share, 0), axis=(1, 2))
+    if share.shape[-1] == 1:
+        return share[:, 0, 0]
+    return jnp.max(jnp.where(candidate_pairs(copies), share, 0), axis=(1, 2))
 
 
 def _rounding_error(
@@ -124,9 +126,8 @@ def in_pricing_units(factors: Float[np.ndarray, "r d q"], dtype: Any) -> tuple[F
     return np.ldexp(factors, -exponent).astype(dtype), float(np.ldexp(1.0, 2 * exponent))
 
 
-@jax.jit
 def price(
-    source: MemorySource,
+    source: Source,
     factors: Float[Array, "r d d"],
     threshold: Float[Array, ""],
     ranks: Float[Array, " p"] | None = None,
@@ -152,34 +153,31 @@ def price(
     Complexity: 2 P K d^2 + 2 P K^2 d floating-point operations for each draw; results of 1/8 byte per pair slot.
     Source: derived; checked by tests/pricing/test_pricing.py.
     """
-    chunks, length = source.copies.shape[:2]
-    more = jax.tree.map(lambda a: a.reshape(chunks, length, *a.shape[1:]), (ranks, charges))
-    none = -1 if charges is None else -jnp.inf
+    return source.fold(Partial(_priced, factors, threshold), None, (ranks, charges))[1]
 
-    def pass_over(chunk, part):
-        rank, charge = part
-        b, error = chunk_sensitivities(chunk, factors)
-        upper = open_pairs(chunk)
-        # not by maxima, which drop NaN on CPUs
-        finite = jnp.isfinite(error) & jnp.all(jnp.isfinite(b) | ~upper, axis=(1, 2))
-        b, error = jnp.where(finite[:, None, None], b, 0), jnp.where(finite, error, jnp.inf)
-        if charge is not None:
-            error += 2 * float(jnp.finfo(b.dtype).eps) * (jnp.max(b, axis=(1, 2)) + 4 * jnp.max(abs(charge.of), axis=1))
-            b -= charge.of[:, :, None] + charge.of[:, None, :]
-        b_all = jnp.where(upper | jnp.swapaxes(upper, 1, 2), b, none)
-        best, partner = _two_best(b_all, none)
-        slack = 2 * float(jnp.finfo(b.dtype).eps) * jnp.where(jnp.isfinite(threshold), abs(threshold), 0)
-        level = jnp.broadcast_to(threshold - error - slack, error.shape)  # rounding of the comparison itself
-        if rank is not None:
-            level = jnp.maximum(level, _ranked_level(upper, b, rank) - 2 * error)
-        if charge is not None:
-            always = jnp.where(charge.listed > 0, _ranked_level(upper, b, charge.listed) - 2 * error, jnp.inf)
-            level = jnp.minimum(level, always)
-        reaches = jnp.packbits(upper & ((b >= level[:, None, None]) | ~finite[:, None, None]), axis=-1)
-        return PassResult(best, partner, error, reaches)
 
-    result = map_chunks(pass_over, source, more)
-    return jax.tree.map(lambda a: a.reshape(chunks * length, *a.shape[2:]), result)
+def _priced(factors, threshold, chunk, carry, limits):
+    rank, charge = limits
+    none = -1 if charge is None else -jnp.inf
+    b, error = chunk_sensitivities(chunk, factors)
+    upper = open_pairs(chunk)
+    # not by maxima, which drop NaN on CPUs
+    finite = jnp.isfinite(error) & jnp.all(jnp.isfinite(b) | ~upper, axis=(1, 2))
+    b, error = jnp.where(finite[:, None, None], b, 0), jnp.where(finite, error, jnp.inf)
+    if charge is not None:
+        error += 2 * float(jnp.finfo(b.dtype).eps) * (jnp.max(b, axis=(1, 2)) + 4 * jnp.max(abs(charge.of), axis=1))
+        b -= charge.of[:, :, None] + charge.of[:, None, :]
+    b_all = jnp.where(upper | jnp.swapaxes(upper, 1, 2), b, none)
+    best, partner = _two_best(b_all, none)
+    slack = 2 * float(jnp.finfo(b.dtype).eps) * jnp.where(jnp.isfinite(threshold), abs(threshold), 0)
+    level = jnp.broadcast_to(threshold - error - slack, error.shape)  # rounding of the comparison itself
+    if rank is not None:
+        level = jnp.maximum(level, _ranked_level(upper, b, rank) - 2 * error)
+    if charge is not None:
+        always = jnp.where(charge.listed > 0, _ranked_level(upper, b, charge.listed) - 2 * error, jnp.inf)
+        level = jnp.minimum(level, always)
+    reaches = jnp.packbits(upper & ((b >= level[:, None, None]) | ~finite[:, None, None]), axis=-1)
+    return carry, PassResult(best, partner, error, reaches)
 
 
 def _two_best(b: Float[Array, "c k k"], none: float) -> tuple[Float[Array, "c k 2"], Int[Array, "c k 2"]]:
@@ -248,21 +246,22 @@ def best_pairs(
     return pairs[order], values[order].astype(np.float64) * unit
 
 
-@jax.jit
-def pairs_information(source: MemorySource) -> Float[Array, "r d d"]:
+def pairs_information(source: Source) -> Float[Array, "r d d"]:
     """sum_e c_e z_e z_e^T over all pairs that may be used, per draw; traceable, inside `_arrays.float64()`."""
+    start = jnp.zeros((source.draws, source.dim, source.dim))
+    return source.fold(Partial(_add_information), start)[0]
 
-    def of_chunk(chunk, _):
-        rows, scores, flip = chunk.rows.astype(jnp.float64), chunk.scores, chunk.flip
-        if scores is None and chunk.closed is None and (flip is None or flip.ndim == 1):
-            # copies have z = 0, so all pairs count: sum_{i<j} z z^T = K sum_i phi phi^T, phi centred
-            count = jnp.sum(chunk.copies >= 0, axis=1, dtype=jnp.float64)[:, None, None]
-            weight = count * prompt_label_information(None, jnp.float64, flip)
-            return _arrays.contract("pkd,pke->de", weight * rows, rows)[None]
-        if scores is not None:
-            scores = scores[None] if scores.ndim == 2 else jnp.moveaxis(scores, 1, 0)
-        pairs = open_pairs(chunk).astype(jnp.float64)
-        symmetric = (pairs + jnp.swapaxes(pairs, 1, 2))[None]
-        return laplacian_information(rows, symmetric, prompt_label_information(scores, jnp.float64, flip))
 
-    return sum_chunks(of_chunk, source, jnp.zeros((source.draws, *source.means.shape[-1:] * 2)))
+def _add_information(chunk, total, _):
+    rows = chunk.rows.astype(jnp.float64)
+    if chunk.margins is None and chunk.closed is None:
+        # copies have z = 0, so all pairs count: sum_{i<j} z z^T = K sum_i phi phi^T, phi centred
+        count = jnp.sum(chunk.copies >= 0, axis=1, dtype=jnp.float64)[:, None, None]
+        return total + _arrays.contract("pkd,pke->de", count / 4 * rows, rows)[None], None
+    return total + labelled_information(chunk._replace(rows=rows), open_pairs(chunk).astype(jnp.float64)), None
+
+
+def labelled_information(chunk: Chunk, labels: Float[Array, "c k k"]) -> Float[Array, "r d d"]:
+    """sum_e n_e c_e z_e z_e^T over the pairs i < j of some prompts, per draw, in the dtype of the rows."""
+    symmetric = (labels + jnp.swapaxes(labels, 1, 2))[None]
+    return laplacian_information(chunk.rows, symmetric, prompt_label_information(chunk.margins, chunk.rows.dtype))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdesign._pairs import check_pairs, not_among, pair_keys
+from jaxdesign._pairs import check_pairs_exist, not_among, pair_keys
 from jaxdesign.analysis import Analysis, analyse, information, usable
 from jaxdesign.budget.limits import capacity
 from jaxdesign.budget.oracle import exact_total
@@ -143,8 +143,8 @@ def warm_state(problem: Problem, start: Design) -> SolverState | None:
 
     None where it leaves A singular, so that the solver starts afresh.
     """
-    check_pairs(problem.pool, start.pairs)
-    pairs, labels = free_part(problem.decided, start.pairs, start.labels, problem.pool.completions)
+    check_pairs_exist(problem.exists, start.pairs)
+    pairs, labels = free_part(problem.decided, start.pairs, start.labels, problem.completions)
     if not len(pairs):
         return None
     matrix = information(problem, pairs, labels)
@@ -156,7 +156,7 @@ def warm_state(problem: Problem, start: Design) -> SolverState | None:
     if capacity(problem.limits, counts) < problem.limits.total * (1 - 1e-9):
         priced = certify(problem, matrix, analysis, cold_level(problem, analysis))
         passes, oracle = 2, priced.oracle.labels
-        more = (oracle > 0) & not_among(priced.pairs, pairs, problem.pool.completions)
+        more = (oracle > 0) & not_among(priced.pairs, pairs, problem.completions)
         if capacity(problem.limits, counts) + oracle[more].sum() < problem.limits.total:
             return None
         pairs = np.concatenate([pairs, priced.pairs[more]])
@@ -168,7 +168,7 @@ def solver_state(problem: Problem, pairs: np.ndarray, labels: np.ndarray, passes
     """State without dust, in the order of the pairs, summing to the total."""
     keep = labels > DUST * problem.limits.total / max(len(labels), 1)
     pairs, labels = pairs[keep], labels[keep]
-    order = np.argsort(pair_keys(pairs, problem.pool.completions))
+    order = np.argsort(pair_keys(pairs, problem.completions))
     pairs, labels = pairs[order], labels[order]
     return SolverState(pairs, exact_total(problem.limits, pairs, labels), passes)
 
@@ -180,5 +180,5 @@ def without_dust(
     order = np.argsort(labels, kind="stable")
     keep = np.ones(len(labels), bool)
     keep[order[np.cumsum(labels[order]) <= share * problem.limits.total]] = False
-    counts = np.bincount(pairs[keep, 0], minlength=problem.pool.num_prompts).astype(np.float64)
+    counts = np.bincount(pairs[keep, 0], minlength=problem.prompts).astype(np.float64)
     return keep if capacity(problem.limits, counts) >= problem.limits.total * (1 + 1e-9) else np.ones(len(labels), bool)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.tree_util import Partial
 
 from jaxdesign import _arrays
 from jaxdesign.analysis import analyse, exact_sensitivities
@@ -14,8 +15,10 @@ from jaxdesign.criteria.log_det import LogDet
 from jaxdesign.criteria.trace import Trace
 from jaxdesign.door import make_problem
 from jaxdesign.pool import CompletionPool
-from jaxdesign.pricing.memory import map_chunks, memory_source, open_pairs
+from jaxdesign.pricing.memory import memory_source
 from jaxdesign.pricing.passes import Charges, PassResult, best_pairs, price, reaching_pairs
+from jaxdesign.pricing.source import open_pairs, survey
+from tests.support.counting import counting
 from tests.support.problems import random_arrays, random_spd, sensitivities_of, written_out
 
 PROMPTS, COMPLETIONS, DIM, DRAWS = 12, 8, 5, 2
@@ -35,9 +38,8 @@ def priced(pool, seed, threshold=NOWHERE, ranks=None):
     G = np.stack([random_spd([seed, r], DIM) for r in range(pool.num_draws or 1)])
     source = memory_source(pool)
     factors = np.linalg.cholesky(G).astype(source.dtype)
-    if ranks is not None:
-        ranks = np.pad(ranks.astype(np.float32), (0, source.slots - len(ranks)))
     pairs, z, c = written_out(pool)
+    ranks = None if ranks is None else ranks.astype(np.float32)
     return price(source, factors, threshold, ranks), pairs, sensitivities_of(z, c, G)
 
 
@@ -54,8 +56,7 @@ def as_dense(pairs, b):
 def test_best_and_partner_are_the_two_largest_of_every_completion(seed, scores):
     result, pairs, b = priced(pool_of(seed, scores), seed)
     dense = as_dense(pairs, b)
-    best, partner = np.asarray(result.best)[:PROMPTS], np.asarray(result.partner)[:PROMPTS]
-    error = np.asarray(result.error)[:PROMPTS, None, None]
+    best, partner, error = np.asarray(result.best), np.asarray(result.partner), np.asarray(result.error)[:, None, None]
     expected = -np.sort(-dense, axis=-1)[..., :2]
     assert (np.abs(best - expected) <= error).all()
     assert ((best == -1) == (expected == -1)).all()
@@ -84,22 +85,21 @@ def test_charges_far_above_the_sensitivities_lose_no_pair(seed, scores, size, qu
     rng, pool = np.random.default_rng(seed), pool_of(seed, scores)
     G = np.stack([random_spd([seed, r], DIM) for r in range(pool.num_draws or 1)])
     source = memory_source(pool)
-    of = np.zeros((source.slots, COMPLETIONS), np.float32)
-    of[:PROMPTS] = size * rng.standard_normal((PROMPTS, COMPLETIONS))
+    of = (size * rng.standard_normal((PROMPTS, COMPLETIONS))).astype(np.float32)
     pairs, z, c = written_out(pool)
     p, i, j = pairs.T
     net = sensitivities_of(z, c, G) - of[p, i].astype(np.float64) - of[p, j].astype(np.float64)
     threshold = np.float32(np.quantile(net, quantile))
-    charges = Charges(jnp.asarray(of), jnp.zeros(source.slots, jnp.float32))
+    charges = Charges(jnp.asarray(of), jnp.zeros(PROMPTS, jnp.float32))
     result = price(source, np.linalg.cholesky(G).astype(np.float32), threshold, None, charges)
     listed = set(map(tuple, reaching_pairs(result, COMPLETIONS).tolist()))
     assert set(map(tuple, pairs[net >= threshold].tolist())) <= listed
     dense = np.full((PROMPTS, COMPLETIONS, COMPLETIONS), -np.inf)
     dense[p, i, j] = dense[p, j, i] = net
-    best, expected = np.asarray(result.best, np.float64)[:PROMPTS, :, 0], dense.max(axis=-1)
+    best, expected = np.asarray(result.best, np.float64)[..., 0], dense.max(axis=-1)
     some = np.isfinite(expected)
     assert (np.isfinite(best) == some).all()
-    error = np.broadcast_to(np.asarray(result.error, np.float64)[:PROMPTS, None], best.shape)
+    error = np.broadcast_to(np.asarray(result.error, np.float64)[:, None], best.shape)
     assert (np.abs(best[some] - expected[some]) <= error[some]).all()
 
 
@@ -154,20 +154,31 @@ def test_ties_go_to_the_smaller_partner():
 
 
 def test_chunks_change_no_answer(monkeypatch):
+    """Four chunks of three for eleven prompts: the last one begins a prompt early, which must not count twice."""
     pool = pool_of(3, prompts=11)
     whole = priced(pool, 3, np.float32(0.5))[0]
+    jax.clear_caches()
     monkeypatch.setitem(_arrays.CHUNK_ENTRIES, jax.default_backend(), 200)
-    assert memory_source(pool).copies.shape[:2] == (4, 3)
+    source = memory_source(pool)
+    visited = source.fold(Partial(visit), jnp.zeros((), jnp.int32), np.arange(11))
+    assert visited[0] == (np.asarray(pool.mask)).sum() and visited[1].tolist() == list(range(11))
     parts = priced(pool, 3, np.float32(0.5))[0]
-    np.testing.assert_allclose(parts.best[:11], whole.best, rtol=1e-5)
+    np.testing.assert_allclose(parts.best, whole.best, rtol=1e-5)
     assert (reaching_pairs(parts, COMPLETIONS) == reaching_pairs(whole, COMPLETIONS)).all()
+    jax.clear_caches()
 
 
-def test_a_pass_is_traced_once_whatever_the_values():
-    before = price._cache_size()
-    for seed in range(3):
-        priced(pool_of(seed, completions=7), seed, np.float32(seed), np.arange(PROMPTS) + seed)
-    assert price._cache_size() == before + 1
+def visit(chunk, total, index):
+    assert chunk.rows.shape == (3, COMPLETIONS, DIM)
+    return total + jnp.sum(chunk.copies >= 0, dtype=total.dtype), index
+
+
+def test_a_pass_is_compiled_once_whatever_the_values():
+    with counting() as counts:
+        for seed in range(3):
+            priced(pool_of(seed, completions=7), seed, np.float32(seed), np.arange(PROMPTS) + seed)
+            compiled = counts["compiled"] if seed == 0 else compiled
+    assert compiled and counts["compiled"] == compiled
 
 
 # ---- its rounding error
@@ -182,8 +193,8 @@ def error_ratio(pool, criterion):
     exact = exact_sensitivities(problem, pairs, analysis.factors) / analysis.unit
     dense = as_dense(pairs, exact)
     expected = -np.sort(-dense, axis=-1)[..., :2]
-    found = np.asarray(result.best)[:PROMPTS].astype(np.float64)
-    bound = np.asarray(result.error)[:PROMPTS, None, None].astype(np.float64)
+    found = np.asarray(result.best).astype(np.float64)
+    bound = np.asarray(result.error)[:, None, None].astype(np.float64)
     return (np.abs(found - expected) / np.broadcast_to(bound, found.shape))[expected > 0].max()
 
 
@@ -255,5 +266,5 @@ def test_closed_pairs_are_no_candidates(prompts, completions):
     expected[tuple(closed.T)] = False
     for some, want in ((closed, expected), (closed[:0], np.triu(np.ones_like(expected), 1))):
         source = memory_source(pool, closed=some)
-        found = jax.jit(lambda source: map_chunks(lambda chunk, _: open_pairs(chunk), source))(source)
-        assert np.array_equal(np.asarray(found).reshape(-1, completions, completions)[:prompts], want)
+        found = source.fold(Partial(lambda chunk, carry, _: (carry, open_pairs(chunk))), None)[1]
+        assert np.array_equal(found, want) and np.array_equal(survey(source).pair_counts, want.sum(axis=(1, 2)))

@@ -192,11 +192,8 @@ def _rules(problem: Problem, batch: _Batch, source: MemorySource, removable: sea
     closed = np.full((len(sensitivities), 3), -1, np.int32)
     closed[: at_cap.sum()] = batch.pairs[at_cap]
     left = left_of(problem, batch.pairs, batch.labels)
-    has_room, levels = np.zeros(source.slots, bool), np.full(source.slots, np.inf, source.dtype)
-    has_room[: problem.pool.num_prompts], levels[: problem.pool.num_prompts] = _losers(
-        problem, left, batch.pairs[np.asarray(order)[:number]], sensitivities[:number]
-    )
-    return search.Rules(jnp.asarray(closed), jnp.asarray(levels), jnp.asarray(has_room))
+    has_room, levels = _losers(problem, left, batch.pairs[np.asarray(order)[:number]], sensitivities[:number])
+    return search.Rules(jnp.asarray(closed), jnp.asarray(levels.astype(source.dtype)), jnp.asarray(has_room))
 
 
 def _losers(problem: Problem, left: Left, pairs, b):
@@ -204,7 +201,7 @@ def _losers(problem: Problem, left: Left, pairs, b):
 
     Of the families, those that count labels of prompts are looked at; others are left to the swaps themselves.
     """
-    prompts = np.arange(problem.pool.num_prompts)
+    prompts = np.arange(problem.prompts)
     some = np.stack([prompts, 0 * prompts, 0 * prompts + 1], axis=1)  # a pair of each prompt
     levels, by_prompt = np.full(len(prompts), -np.inf), [True, *(f.by_prompt for f in problem.limits.families)]
     told = zip(by_prompt, *left, uses_of(problem, pairs), uses_of(problem, some), strict=True)

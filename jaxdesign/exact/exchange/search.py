@@ -23,14 +23,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign.exact.exchange import swap_gains
 from jaxdesign.exact.exchange.swap_gains import NEVER, Factors, Rows
 from jaxdesign.information import gram_sensitivities, prompt_label_information
-from jaxdesign.pricing.memory import Chunk, MemorySource, map_chunks, open_pairs
+from jaxdesign.pricing.memory import MemorySource
+from jaxdesign.pricing.source import Chunk, open_pairs
 
 BLOCK = 512  # pairs that may lose a label, looked at together
 ENTRIES = 2**16  # pairs of pairs scored together
@@ -87,51 +90,44 @@ def removable(
     return Removable(swap_gains.take(rows, order), b[order], pairs[order, 0], order)
 
 
-@jax.jit
 def promising(source: MemorySource, factors: Factors, rules: Rules) -> Found:
     """The two pairs of every completion with the largest gain of adding a label; 2 P K d^2 + 2 P K^2 d operations."""
-
-    def of_chunk(chunk, part):
-        pairs = _chunk_forms(chunk, part, factors, rules.closed)
-        gains = jnp.where(pairs.is_open, swap_gains.gains_of_adding(pairs.forms), NEVER)
-        return Found(*_best_partners(gains, 2))
-
-    return _over_chunks(of_chunk, source, rules)
+    return source.fold(Partial(_promising, factors, rules.closed), None, _of_prompts(source, rules))[1]
 
 
-@jax.jit
+def _promising(factors, closed, chunk, carry, part):
+    pairs = _chunk_forms(chunk, part, factors, closed)
+    gains = jnp.where(pairs.is_open, swap_gains.gains_of_adding(pairs.forms), NEVER)
+    return carry, Found(*_best_partners(gains, 2))
+
+
 def improving(source: MemorySource, factors: Factors, removable: Removable, rules: Rules, least) -> Found:
     """The best swap into a pair of every completion, exact wherever its gain is above `least`.
 
     Complexity: that of `promising`; at most 2 P K S d operations in float32 where S pairs may lose a label, for each
     draw; 2 K d + 10 K^2 for each pair and prompt that no bound rules out.
     """
-
-    def of_chunk(chunk, part):
-        pairs = _chunk_forms(chunk, part, factors, rules.closed)
-        gains, losers = _best_swaps(pairs, removable, least)
-        best, partner = _best_partners(gains, 1)
-        losers = jnp.maximum(losers, jnp.swapaxes(losers, 1, 2))
-        return Found(best, partner, jnp.take_along_axis(losers, partner, axis=2))
-
-    return _over_chunks(of_chunk, source, rules)
+    kernel = Partial(_improving, factors, rules.closed, removable, least)
+    return source.fold(kernel, None, _of_prompts(source, rules))[1]
 
 
-def _over_chunks(function, source, rules):
-    chunks, length = source.copies.shape[:2]
-    prompts = jnp.arange(chunks * length, dtype=jnp.int32)
-    more = [a.reshape(chunks, length) for a in (prompts, rules.levels, rules.has_room)]
-    found = map_chunks(function, source, more)
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), found)
+def _improving(factors, closed, removable, least, chunk, carry, part):
+    pairs = _chunk_forms(chunk, part, factors, closed)
+    gains, losers = _best_swaps(pairs, removable, least)
+    best, partner = _best_partners(gains, 1)
+    losers = jnp.maximum(losers, jnp.swapaxes(losers, 1, 2))
+    return carry, Found(best, partner, jnp.take_along_axis(losers, partner, axis=2))
+
+
+def _of_prompts(source, rules):
+    return np.arange(source.prompts, dtype=np.int32), rules.levels, rules.has_room
 
 
 def _chunk_forms(chunk: Chunk, part, factors: Factors, closed) -> _ChunkForms:
-    rows, scores, copies, flip = chunk.rows, chunk.scores, chunk.copies, chunk.flip
+    rows, copies = chunk.rows, chunk.copies
     prompts, levels, has_room = part
-    if scores is not None:
-        scores = scores[None] if scores.ndim == 2 else jnp.moveaxis(scores, 1, 0)
     shape = (*copies.shape, copies.shape[1])
-    info = jnp.broadcast_to(prompt_label_information(scores, rows.dtype, flip), (len(factors.leverage), *shape))
+    info = jnp.broadcast_to(prompt_label_information(chunk.margins, rows.dtype), (len(factors.leverage), *shape))
     flat = rows.reshape(-1, rows.shape[-1])
 
     def times(factor):

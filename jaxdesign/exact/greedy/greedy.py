@@ -5,7 +5,6 @@ For LogDet by bounds (`lazy`), for other criteria by comparing all pairs at ever
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from jaxdesign.budget.limits import Limits
 from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike, Gains
 from jaxdesign.exact.greedy.full import REFRESH, full_greedy
 from jaxdesign.exact.greedy.lazy import Rules, Start, lazy_greedy
-from jaxdesign.information import gram_sensitivities, laplacian_information, prompt_label_information, prompt_major
+from jaxdesign.information import laplacian_information, margins_of, prompt_forms, prompt_label_information
 from jaxdesign.pool import CompletionPool, bare_pool, centred_features, with_features
 from jaxdesign.problem import checked_criterion, traceable_prior
 from jaxdesign.units import EXTREME, ORDINARY, farthest_rows
@@ -172,17 +171,16 @@ def mean_information(
     shape = (pool.num_draws or 1, pool.dim, pool.dim)
 
     def chunk(part):
-        features, mask, scores, flip, chosen = part
+        features, mask, margins, chosen = part
         rows = centred_features(bare_pool(features, mask))
-        scores = jnp.moveaxis(scores, 1, 0) if scores is not None and scores.ndim == 3 else scores
         both = (chosen | jnp.swapaxes(chosen, 1, 2)).astype(rows.dtype)
-        info = prompt_label_information(scores, rows.dtype, flip)
-        found = jnp.broadcast_to(laplacian_information(rows, both, info), shape)
-        squares = prod(_arrays.aligned(jnp.where(chosen, gram_sensitivities(rows, rows), 0), info))
-        squares = jnp.broadcast_to(jnp.sum(squares, axis=(-3, -2, -1)), shape[:1])
+        info = prompt_label_information(margins, rows.dtype)
+        found = jnp.broadcast_to(laplacian_information(rows, both[None], info), shape)
+        squares = jnp.stack(prompt_forms([(rows, rows)] * shape[0], margins))
+        squares = jnp.sum(jnp.where(chosen[None], squares, 0), axis=(1, 2, 3))
         return found.astype(jnp.float64), squares.astype(jnp.float64)
 
-    arrays = (pool.features, pool.mask, prompt_major(pool.scores), pool.flip, candidates)
+    arrays = (pool.features, pool.mask, margins_of(pool), candidates)
     length = _arrays.chunk_length(pool.num_prompts, pool.completions, pool.dim)
     count = jnp.maximum(jnp.sum(candidates, dtype=jnp.float64), 1)
     return jax.tree.map(lambda total: total / count, _arrays.sum_chunks(chunk, arrays, length))

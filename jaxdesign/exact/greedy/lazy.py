@@ -14,7 +14,6 @@ The picked pair itself is compared with float64, from A^-1 at the last update le
 
 from __future__ import annotations
 
-from math import prod
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -26,9 +25,9 @@ from jaxdesign._linalg import cholesky_and_inverse
 from jaxdesign.exact.greedy.ties import CLOSED, enough, first, largest
 from jaxdesign.information import (
     draw_label_information,
-    gram_sensitivities,
+    margins_of,
     pair_differences,
-    prompt_label_information,
+    prompt_forms,
     sparse_information,
 )
 from jaxdesign.pool import CompletionPool, centred_features
@@ -184,15 +183,9 @@ def _all_prompts(pool, state, factor, combine):
 
 def _squares(pool, factor):
     """(R, n, K, K): c |y_i - y_j|^2 with y = Phi F for every draw."""
-    features, scores = centred_features(pool), pool.scores
-    scores = scores[None] if scores is not None and scores.ndim == 2 else scores
-
-    def one(F):
-        y = _arrays.contract("pkd,de->pke", features, F.astype(features.dtype))
-        return gram_sensitivities(y, y)
-
-    info = prompt_label_information(scores, features.dtype, pool.flip)
-    return prod(_arrays.aligned(jnp.stack([one(F) for F in factor]), info))
+    features = centred_features(pool)
+    products = [_arrays.contract("pkd,de->pke", features, F.astype(features.dtype)) for F in factor]
+    return jnp.stack(prompt_forms([(y, y) for y in products], margins_of(pool)))
 
 
 def times_picked(pairs: Int[Array, "n 3"], picked: Int[Array, ""], pair: Int[Array, " 3"]) -> Float[Array, ""]:

@@ -21,7 +21,7 @@ from jaxdesign import _arrays
 from jaxdesign._linalg import cholesky_and_inverse, gradient_factors, inverse
 from jaxdesign.criteria.protocol import Gains
 from jaxdesign.exact.greedy.ties import CLOSED
-from jaxdesign.information import gram_sensitivities, prompt_label_information
+from jaxdesign.information import gram_sensitivities, margins_of, prompt_label_information
 from jaxdesign.pool import CompletionPool, centred_features
 
 
@@ -56,12 +56,7 @@ class PairForms(NamedTuple):
 def all_pairs(pool: CompletionPool, candidates: Bool[Array, "p k k"]) -> Pairs:
     """The pool made ready; P K^2 entries of label information for each draw where it has scores or flips."""
     rows = centred_features(pool)
-    scores = pool.scores
-    scores = scores[None] if scores is not None and scores.ndim == 2 else scores
-    info = prompt_label_information(scores, rows.dtype, pool.flip)
-    if scores is None and pool.flip is not None:
-        info = jnp.broadcast_to(info, (1, *pool.mask.shape, pool.completions))
-    return Pairs(rows, info, candidates)
+    return Pairs(rows, prompt_label_information(margins_of(pool), rows.dtype), candidates)
 
 
 def root(crit) -> Float[Array, "*r d d"] | None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Float, Int
 
 from jaxdesign._pairs import not_among
 from jaxdesign.budget.limits import Limits
 from jaxdesign.budget.linear_program import Prices, completion_charges, least_broken, linear_program
-from jaxdesign.pricing.memory import MemorySource, map_chunks, open_pairs
+from jaxdesign.pricing.source import open_pairs
 from jaxdesign.problem import Problem
 
 BROKEN = 1e-7  # share of a limit that the first program may leave it broken by
@@ -42,7 +42,7 @@ def allowed_start(problem: Problem) -> tuple[Int[np.ndarray, "s 3"], Float[np.nd
     limits = problem.limits
     cost = next((family for family in limits.families if family.kind == "cost"), None)
     free = limits._replace(families=tuple(family for family in limits.families if family.kind != "cost"))
-    shape = problem.pool.mask.shape
+    shape = problem.exists.shape
     known = np.zeros((0, 3), np.int32)
     if not all(family.by_prompt for family in free.families):
         known = _unbroken(problem, free)
@@ -83,7 +83,7 @@ def _least_cost(problem: Problem, free: Limits, charges: Float[np.ndarray, "p k"
 
 def _unbroken(problem: Problem, free: Limits) -> Int[np.ndarray, "s 3"]:
     """Pairs some labels of which obey all limits but the spend limit."""
-    number, most, asked = 1, int(problem.pair_counts.max()), np.zeros(problem.pool.mask.shape)
+    number, most, asked = 1, int(problem.pair_counts.max()), np.zeros(problem.exists.shape)
     pairs = np.zeros((0, 3), np.int32)
     while True:
         pairs = _joined(pairs, _cheapest(problem, asked, number).pairs, problem)
@@ -117,16 +117,16 @@ def _complete(problem: Problem, free: Limits, prices: Prices, cheapest: Listed, 
     if (cheapest.following[~held] + prices.label < -dull).any() or np.isfinite(cheapest.following[held]).any():
         return False
     cheap = cheapest.pairs[cheapest.charges + prices.label < -dull]
-    return not not_among(cheap, pairs, problem.pool.completions).any()
+    return not not_among(cheap, pairs, problem.completions).any()
 
 
 def _cheapest(problem: Problem, charges: Float[np.ndarray, "p k"], number: int) -> Listed:
     """The `number` candidate pairs of every prompt whose completions are charged least."""
-    completions = problem.pool.completions
+    completions = problem.completions
     upper = np.triu_indices(completions, 1)
     pairs, found, following = [], [], np.full(len(charges), np.inf)
-    is_open = np.unpackbits(np.asarray(_open_bits(problem.source)), axis=-1, count=completions)
-    is_open = is_open.reshape(-1, completions, completions)[: len(charges)]
+    bits = problem.source.fold(Partial(_open_bits), None)[1]
+    is_open = np.unpackbits(np.asarray(bits), axis=-1, count=completions)
     for start in range(0, len(charges), 256):  # so that charges of all pairs never lie in memory at once
         part = slice(start, start + 256)
         charge = charges[part][:, upper[0]] + charges[part][:, upper[1]]
@@ -149,7 +149,7 @@ def _charged(charges: Float[np.ndarray, "p k"], pairs: Int[np.ndarray, "s 3"]) -
 
 def _joined(pairs, others, problem: Problem) -> Int[np.ndarray, "s 3"]:
     """The pairs, then those of the others that are not among them."""
-    return np.concatenate([pairs, others[not_among(others, pairs, problem.pool.completions)]])
+    return np.concatenate([pairs, others[not_among(others, pairs, problem.completions)]])
 
 
 def _affordable(limits: Limits, pairs, costs, spend: float) -> float:
@@ -163,6 +163,5 @@ def _affordable(limits: Limits, pairs, costs, spend: float) -> float:
     return min(float(cap[:within].sum() + more), limits.total)
 
 
-@jax.jit
-def _open_bits(source: MemorySource):
-    return map_chunks(lambda chunk, _: jnp.packbits(open_pairs(chunk), axis=-1), source)
+def _open_bits(chunk, carry, _):
+    return carry, jnp.packbits(open_pairs(chunk), axis=-1)

@@ -109,7 +109,7 @@ def _state(problem: Problem, mixture: Mixture, passes: int) -> SolverState:
 
 def _warm_atom(problem: Problem, start: Design) -> Atom | None:
     """An earlier design as an atom; None where it breaks this budget or leaves A singular."""
-    pairs, labels = free_part(problem.decided, start.pairs, start.labels, problem.pool.completions)
+    pairs, labels = free_part(problem.decided, start.pairs, start.labels, problem.completions)
     try:
         check_allowed(problem, pairs, labels)
     except ValueError:

@@ -123,7 +123,7 @@ _even = jax.jit(even_allocation)
 
 
 def _atom_of(problem, dense, dense_labels):
-    labels = dense_labels[: problem.pool.num_prompts]
+    labels = dense_labels[: problem.prompts]
     pairs = np.argwhere(labels > 0).astype(np.int32)
     counted = labels[tuple(pairs.T)].astype(np.float64) * float(dense.labels)
     return atom(problem, pairs, exact_total(problem.limits, pairs, counted))

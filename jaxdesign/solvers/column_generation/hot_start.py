@@ -18,7 +18,7 @@ from jaxdesign import _arrays
 from jaxdesign.analysis import analyse
 from jaxdesign.budget.limits import capacity
 from jaxdesign.methods.room import rescale
-from jaxdesign.pricing.memory import some_prompts
+from jaxdesign.pricing.memory import MemorySource
 from jaxdesign.pricing.passes import price
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.dense.problem import DenseProblem, dense_part, even_allocation, information, sensitivities
@@ -34,7 +34,7 @@ LARGE = 2**21  # pair slots above which only leading prompts take part
 class HotStart(NamedTuple):
     """Dense labels over some prompts with the sensitivities they were last scored at, in the units of the steps."""
 
-    prompts: Int[np.ndarray, " q"]  # index in the pool; past its end for padding
+    prompts: Int[np.ndarray, " q"]  # index in the pool; the last one again for empty slots
     labels: Float[np.ndarray, "q k k"]  # in units of `label_unit`
     sensitivities: Float[np.ndarray, "q k k"]
     passes: int
@@ -53,16 +53,16 @@ def hot_start(problem: Problem) -> HotStart:
     allocation, found in one pass; the rest of the pool is left to pricing.
     """
     limits, source, criterion = problem.limits, problem.source, problem.criterion
-    prompts, extra = np.arange(source.slots), 0
-    chunks, length = source.copies.shape[:2]
-    wanted = LARGE // problem.pool.completions**2 // length  # chunks of prompts
-    if wanted < chunks:
-        prompts, extra = _leading_prompts(problem, wanted * length), 1
-    if len(prompts) < source.slots:
-        source = some_prompts(source, prompts.reshape(-1, length))
-    inside = np.minimum(prompts, len(limits.per_pair) - 1)
+    prompts, extra = np.arange(source.prompts), 0
+    length = _arrays.chunk_length(source.prompts, source.completions, source.dim)
+    count = max(LARGE // source.completions**2 // length, 1) * length  # whole chunks
+    if count < source.prompts:
+        prompts, extra = _leading_prompts(problem, count), 1
+    if len(prompts) < source.prompts or not isinstance(source, MemorySource):
+        source = source.subset(prompts)
+    prompts = np.pad(prompts, (0, source.slots - len(prompts)), mode="edge")
     powers = np.array(POWERS if criterion.degree == 0 else [p / 2 for p in POWERS])
-    dense = dense_part(problem, source, limits.per_pair[inside], limits.per_prompt[inside])
+    dense = dense_part(problem, source, limits.per_pair[prompts], limits.per_prompt[prompts])
     with _arrays.float64():
         labels, sensitivities = _steps(dense, powers)
     return HotStart(
@@ -76,12 +76,12 @@ def _leading_prompts(problem: Problem, count: int) -> Int[np.ndarray, " q"]:
     analysis = analyse(problem, problem.even)
     result = price(problem.source, analysis.scaled, np.asarray(np.inf, analysis.scaled.dtype))
     order = np.argsort(-np.asarray(result.best)[..., 0].max(axis=1), kind="stable")
-    kept = order[order < problem.pool.num_prompts][:count]
-    counts = np.zeros(problem.pool.num_prompts)
-    counts[kept] = problem.pair_counts[kept]
-    if capacity(problem.limits, counts) < 4 * problem.limits.total and count < problem.source.slots:
-        return np.arange(problem.source.slots)
-    return np.sort(order[:count])
+    while True:
+        kept, counts = np.sort(order[:count]), np.zeros(problem.prompts)
+        counts[kept] = problem.pair_counts[kept]
+        if count >= problem.prompts or capacity(problem.limits, counts) >= 4 * problem.limits.total:
+            return kept
+        count *= 2
 
 
 @jax.jit

@@ -18,8 +18,8 @@ from jaxdesign.analysis import check_rank, information, row_sensitivities
 from jaxdesign.budget.limits import capacity
 from jaxdesign.criteria.protocol import ConvexCriterion, Gains
 from jaxdesign.design import Design
-from jaxdesign.information import draw_label_information, pair_differences
 from jaxdesign.methods.interior_point import Point, Region, minimise
+from jaxdesign.pricing.source import pages
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.column_generation.hot_start import hot_start, leading_pairs, starting_level
 from jaxdesign.solvers.column_generation.solver import Restricted, holding_total, merge
@@ -27,8 +27,8 @@ from jaxdesign.solvers.states import Scored, SolverState, solver_state, warm_sta
 
 AT_WORK = 2_000  # pairs of a restricted problem at most
 NEAR = 10.0  # slack, in units of mu, at which a bound counts as active
+FILL = 512  # rows are filled up to multiples of this, so that few shapes are compiled
 THIN = 1e-9  # relative room below which a region has no inside to speak of
-PAGE = 512  # pairs are gathered in multiples of this, so that few shapes are compiled
 
 
 class InteriorPoint(NamedTuple):
@@ -47,8 +47,7 @@ class InteriorPoint(NamedTuple):
             return warm
         check_rank(problem)
         begun = hot_start(problem)
-        cap = np.minimum(problem.limits.per_pair, problem.limits.total)
-        cap = cap[np.minimum(begun.prompts, problem.pool.num_prompts - 1)]
+        cap = np.minimum(problem.limits.per_pair, problem.limits.total)[begun.prompts]
         limit = min(AT_WORK, 20 * problem.dim + 256)
         pairs, labels = holding_total(problem, begun, *leading_pairs(begun, cap, starting_level(begun, cap), limit))
         return solver_state(problem, pairs, labels, begun.passes)
@@ -139,16 +138,11 @@ def gather(
     problem: Problem, pairs: Int[np.ndarray, "n 3"], scale: float
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "r n"]]:
     """Differences and label information times `scale` of listed pairs, float64, from the stored features."""
-    padded = np.zeros((_arrays.round_up(len(pairs), PAGE), 3), np.int32)
-    padded[: len(pairs)] = pairs
-    with _arrays.float64():
-        z, c = _gather(problem.pool, padded)
-        return np.asarray(z)[: len(pairs)], np.asarray(c)[:, : len(pairs)] * scale
-
-
-@jax.jit
-def _gather(pool, pairs):
-    return pair_differences(pool, pairs), draw_label_information(pool, pairs)
+    z, c = np.zeros((len(pairs), problem.dim)), np.zeros((len(problem.prior), len(pairs)))
+    for part, rows in pages(problem.source, pairs):
+        z[part] = np.asarray(rows.differences)[: part.stop - part.start]
+        c[:, part] = np.asarray(rows.label_info)[:, : part.stop - part.start]
+    return z, c * scale
 
 
 class ByForms:
@@ -208,7 +202,7 @@ class ByCurvature:
         unit: float,
     ):
         self.criterion, self.base, self.unit, self.count = criterion, base, unit, len(z)
-        self.rows = np.zeros((len(c), _arrays.round_up(len(z), PAGE), z.shape[1]))
+        self.rows = np.zeros((len(c), _arrays.round_up(len(z), FILL), z.shape[1]))
         self.rows[:, : self.count] = np.sqrt(c)[..., None] * z
 
     def gradient(self, x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

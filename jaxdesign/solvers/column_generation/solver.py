@@ -66,8 +66,7 @@ class ColumnGeneration(NamedTuple):
             return warm
         check_rank(problem)
         begun = hot_start(problem)
-        inside = np.minimum(begun.prompts, problem.pool.num_prompts - 1)
-        cap = np.minimum(problem.limits.per_pair[inside], problem.limits.total)
+        cap = np.minimum(problem.limits.per_pair[begun.prompts], problem.limits.total)
         level = starting_level(begun, cap)
         limit = working_set.capacity(problem) * 3 // 4
         pairs, labels = holding_total(problem, begun, *leading_pairs(begun, cap, level, limit))
@@ -95,13 +94,13 @@ def holding_total(
     index, values, _ = positive_entries(begun, 0.0)
     every = pairs_at(begun, index)
     oracle = linear_oracle(limits, every, values)
-    more = (oracle.labels > 0) & not_among(every, pairs, problem.pool.completions)
+    more = (oracle.labels > 0) & not_among(every, pairs, problem.completions)
     return np.concatenate([pairs, every[more]]), np.concatenate([labels, values[more]])
 
 
 def merge(problem: Problem, state: SolverState, scored: Scored) -> Restricted:
     """Working set of the next round: what is not fixed at the cap, and the pairs that violate optimality most."""
-    completions, priced = problem.pool.completions, scored.priced
+    completions, priced = problem.completions, scored.priced
     levels = np.maximum(prompt_levels(problem, state.pairs, state.labels, scored.sensitivities), 1e-300)
     level, gap = float(levels.min()), min(scored.relative_gap, 1.0)
     limit = 3 * problem.dim + 256

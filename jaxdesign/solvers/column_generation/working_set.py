@@ -23,12 +23,12 @@ from jaxtyping import Array, Float, Int
 from jaxdesign import _arrays
 from jaxdesign.analysis import information as information_of
 from jaxdesign.criteria.protocol import CriterionLike
-from jaxdesign.information import draw_label_information, pair_differences
 from jaxdesign.methods.room import Room
+from jaxdesign.pricing.source import PAGE, pages
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.dense.whitening import whitening
 
-BLOCK = 1024
+BLOCK = PAGE  # a page of the source is a block
 
 
 class WorkingSet(NamedTuple):
@@ -62,11 +62,9 @@ def gather(
     limits, size = problem.limits, capacity(problem)
     base, total = information_of(problem, *fixed), limits.total - fixed[1].sum()
     scale = limits.total / problem.dim
-    padded = np.zeros((size, 3), np.int32)
-    padded[: len(pairs)] = pairs
     used = -(-len(pairs) // BLOCK)
     basis = whitening(problem.even)
-    rows, exact, label_info = _gather(problem.pool, padded.reshape(-1, BLOCK, 3), used, basis * np.sqrt(scale))
+    rows, exact, label_info = _gather(problem, pairs, size // BLOCK, basis * np.sqrt(scale))
     cap = np.zeros(size)
     cap[: len(pairs)] = np.minimum(limits.per_pair[pairs[:, 0]], limits.total) / scale
     quota, prompt = None, None
@@ -90,20 +88,19 @@ def _in_basis(criterion, basis, base, unit):
     return _arrays.contract("ji,rjk,kl->ril", basis, base, basis), criterion.in_basis(basis, unit)
 
 
-@jax.jit
-def _gather(pool, pairs, used, basis):
+def _gather(problem, pairs, blocks, basis):
     """Differences in a basis, and label information, block by block; blocks not in use stay zero."""
-    draws = pool.num_draws or 1
-    rows = jnp.zeros((*pairs.shape[:2], pool.dim), jnp.float32)
-    label_info = jnp.zeros((pairs.shape[0], draws, pairs.shape[1]), jnp.float64)
+    exact = jnp.zeros((blocks, BLOCK, problem.dim))
+    arrays = exact.astype(jnp.float32), exact, jnp.zeros((blocks, len(problem.prior), BLOCK))
+    for block, (_, rows) in enumerate(pages(problem.source, pairs)):
+        arrays = _placed(arrays, block, rows, basis)
+    return arrays
 
-    def one(k, arrays):
-        rows, exact, label_info = arrays
-        z = jnp.matmul(pair_differences(pool, pairs[k]), basis, precision=_arrays.HIGHEST)
-        info = draw_label_information(pool, pairs[k])
-        return rows.at[k].set(z.astype(rows.dtype)), exact.at[k].set(z), label_info.at[k].set(info)
 
-    return lax.fori_loop(0, used, one, (rows, rows.astype(jnp.float64), label_info))
+@jax.jit(donate_argnums=0)  # filled in place
+def _placed(arrays, block, rows, basis):
+    z = jnp.matmul(rows.differences, basis, precision=_arrays.HIGHEST)
+    return tuple(a.at[block].set(part.astype(a.dtype)) for a, part in zip(arrays, (z, z, rows.label_info), strict=True))
 
 
 def _rows(ws: WorkingSet, k: Array, dtype) -> tuple[Float[Array, "block d"], Float[Array, "r block"]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from jaxdesign import _arrays
@@ -20,7 +21,7 @@ from jaxdesign.criteria.protocol import ConvexCriterion
 from jaxdesign.design import Certificate
 from jaxdesign.methods.room import oracle_bound, rescale
 from jaxdesign.pool import CompletionPool
-from jaxdesign.pricing.memory import MemorySource, map_chunks, memory_source
+from jaxdesign.pricing.memory import MemorySource, memory_source
 from jaxdesign.pricing.passes import chunk_sensitivities
 from jaxdesign.solvers.dense.allocations import dense_information
 from jaxdesign.solvers.dense.problem import DenseLimits, dense_room
@@ -66,13 +67,12 @@ def finish(
 
 def upper_sensitivities(source: MemorySource, factors: Float[Array, "r d d"]) -> Float[Array, "p k k"]:
     """b of candidate pairs plus the bound on its rounding error, 0 elsewhere."""
+    return source.fold_slots(Partial(_upper_sensitivities, factors), None)[1]
 
-    def of_chunk(chunk, _):
-        b, error = chunk_sensitivities(chunk, factors)
-        return jnp.where(candidate_pairs(chunk.copies), jnp.maximum(b, 0) + error[:, None, None], 0)
 
-    b = map_chunks(of_chunk, source)
-    return b.reshape(-1, *b.shape[2:])
+def _upper_sensitivities(factors, chunk, carry, _):
+    b, error = chunk_sensitivities(chunk, factors)
+    return carry, jnp.where(candidate_pairs(chunk.copies), jnp.maximum(b, 0) + error[:, None, None], 0)
 
 
 def _away(number: Float[Array, ""], dtype, side: float) -> Float[Array, ""]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdesign import _arrays
-from jaxdesign._pairs import check_pairs
+from jaxdesign._pairs import check_pairs_exist
 from jaxdesign.analysis import check_rank
 from jaxdesign.criteria.protocol import Gains
 from jaxdesign.design import Design
@@ -109,8 +109,8 @@ def begin(problem: Problem, start: Design | None, kept: float) -> DenseMemory:
 
 
 def _as_dense(problem: Problem, dense: DenseProblem, start: Design) -> Float[np.ndarray, "p k k"]:
-    check_pairs(problem.pool, start.pairs)
-    labels = np.zeros((problem.source.slots, *[problem.pool.completions] * 2), problem.source.dtype)
+    check_pairs_exist(problem.exists, start.pairs)
+    labels = np.zeros((dense.source.slots, *[problem.completions] * 2), dense.source.dtype)
     total = problem.limits.total / float(dense.labels)
     labels[tuple(np.asarray(start.pairs).T)] = start.labels * (total / start.labels.sum())
     return labels
@@ -127,7 +127,7 @@ def _start(problem: DenseProblem, given: Any):
 
 def sparse_state(problem: Problem, labels: Float[Array, "p k k"], memory: Any, passes: int, tol: float) -> SolverState:
     """State of a dense allocation, less the smallest labels that together are tol / 20 of the total."""
-    dense = np.asarray(labels)[: problem.pool.num_prompts]
+    dense = np.asarray(labels)[: problem.prompts]
     pairs = np.argwhere(dense > 0).astype(np.int32)
     values = dense[tuple(pairs.T)].astype(np.float64) * float(memory.problem.labels)
     keep = without_dust(problem, pairs, values, min(tol, 1e-2) / 20)

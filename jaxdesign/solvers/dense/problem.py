@@ -61,9 +61,14 @@ def dense_problem(pool: CompletionPool, criterion: ConvexCriterion, limits: Dens
 
 
 def dense_of(problem: Problem) -> DenseProblem:
-    """The same of a problem that was validated on the host."""
+    """The same of a problem that was validated on the host; TypeError where its pool is not in memory."""
     limits = problem.limits
-    return dense_part(problem, problem.source, limits.per_pair, limits.per_prompt)
+    return dense_part(problem, memory_of(problem), limits.per_pair, limits.per_prompt)
+
+
+def memory_of(problem: Problem) -> MemorySource:
+    """The source of a problem whose pool is in memory; TypeError for others."""
+    return problem.source if isinstance(problem.source, MemorySource) else memory_source(problem.pool)
 
 
 def dense_part(problem: Problem, source: MemorySource, per_pair, per_prompt) -> DenseProblem:
@@ -107,7 +112,7 @@ def dense_room(source: MemorySource, limits: DenseLimits) -> Room:
 
 
 def _by_slot(limit, source):
-    """One number per prompt of the source in its dtype, padding included."""
+    """One number per slot of the source in its dtype."""
     limit = jnp.asarray(limit, source.dtype)
     return jnp.full(source.slots, limit) if limit.ndim == 0 else jnp.pad(limit, (0, source.slots - limit.shape[0]))
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from jaxdesign import _arrays
 from jaxdesign._centring import row_means
 from jaxdesign._linalg import cholesky_and_inverse
-from jaxdesign.pricing.memory import MemorySource, map_chunks
+from jaxdesign.pricing.memory import MemorySource
 
 FLAT = 1e-15  # eigenvalues of E at unit diagonal are not counted as smaller than this share of the largest
 
@@ -64,15 +65,14 @@ def whitened_source(source: MemorySource, basis: Float[Array, "d d"]) -> MemoryS
     Copies stay copies. Holds P K d numbers of its own. Traceable; call inside `_arrays.float64()`.
     """
     raw = source._replace(means=jnp.zeros(source.means.shape, basis.dtype))  # chunks then come in float64, `less_first`
+    features = raw.fold_slots(Partial(_whitened, basis, jnp.zeros((), source.dtype)), None)[1]
+    length = source.copies.shape[1]
+    return source._replace(features=features, last=features[-length:], means=jnp.zeros_like(source.means))
 
-    def of_chunk(chunk, _):
-        exists = chunk.copies >= 0
-        rows = jnp.where(exists[..., None], chunk.rows - row_means(chunk.rows, exists)[:, None], 0)
-        rows = jnp.matmul(rows, basis, precision=_arrays.HIGHEST)
-        first = jnp.maximum(chunk.copies, 0)[..., None]  # the product may round equal rows differently
-        return jnp.where(exists[..., None], jnp.take_along_axis(rows, first, axis=1), 0).astype(source.dtype)
 
-    features = map_chunks(of_chunk, raw)
-    return source._replace(
-        features=features.reshape(-1, *features.shape[2:]), last=features[-1], means=jnp.zeros_like(source.means)
-    )
+def _whitened(basis, like, chunk, carry, _):
+    exists = chunk.copies >= 0
+    rows = jnp.where(exists[..., None], chunk.rows - row_means(chunk.rows, exists)[:, None], 0)
+    rows = jnp.matmul(rows, basis, precision=_arrays.HIGHEST)
+    first = jnp.maximum(chunk.copies, 0)[..., None]  # the product may round equal rows differently
+    return carry, jnp.where(exists[..., None], jnp.take_along_axis(rows, first, axis=1), 0).astype(like.dtype)

@@ -1,0 +1,86 @@
+"""A source in other units and with some pairs closed: what a problem makes of the source it is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Float, Int, UInt32
+
+from jaxdesign import _arrays
+from jaxdesign.pricing.memory import MemorySource
+from jaxdesign.pricing.source import Kernel, PairRows, Source
+
+
+@dataclass(frozen=True)
+class AdaptedSource:
+    """Another source with features times `units` (powers of two: no digit changes) and without `closed` pairs.
+
+    The other one is called in the caller's default precision, whatever scope a pass runs in: a user's random numbers,
+    say, are others in float64.
+    """
+
+    given: Source
+    units: Float[np.ndarray, " d"]
+    closed: UInt32[np.ndarray, "p k w"] | None = None  # as `Chunk.closed`
+    wide: bool = field(default_factory=_arrays.in_float64)  # the caller's default precision is float64
+
+    @property
+    def prompts(self) -> int:
+        """P."""
+        return self.given.prompts
+
+    @property
+    def completions(self) -> int:
+        """K."""
+        return self.given.completions
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return self.given.dim
+
+    @property
+    def draws(self) -> int:
+        """R."""
+        return self.given.draws
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Working dtype."""
+        return np.dtype(self.given.dtype)
+
+    def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None) -> tuple[Any, Any]:
+        """See `Source.fold`."""
+        adapted = _adapted_in_float64 if _arrays.in_float64() else _adapted
+        kernel, units, carry = jax.tree.map(jnp.asarray, (kernel, self.units, carry))
+        with _arrays.scope(self.wide):
+            return self.given.fold(Partial(adapted, kernel, units), carry, (self.closed, per_prompt))
+
+    def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
+        """See `Source.rows`."""
+        with _arrays.scope(self.wide):
+            found = self.given.rows(pairs)
+        with _arrays.float64():
+            return found._replace(differences=jnp.asarray(found.differences) * self.units[None])
+
+    def subset(self, prompts: Int[np.ndarray, " m"]) -> MemorySource:
+        """See `Source.subset`."""
+        with _arrays.scope(self.wide):
+            found = self.given.subset(prompts)
+        return found.adapted(self.units, None if self.closed is None else self.closed[prompts])
+
+
+def _adapted(kernel, units, chunk, carry, inputs):
+    closed, inputs = inputs
+    rows = chunk.rows * units.astype(chunk.rows.dtype)[None, None]
+    return kernel(chunk._replace(rows=rows, closed=closed), carry, inputs)
+
+
+def _adapted_in_float64(kernel, units, chunk, carry, inputs):
+    with _arrays.float64():
+        return _adapted(kernel, units, chunk, carry, inputs)

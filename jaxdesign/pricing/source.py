@@ -1,0 +1,191 @@
+"""What a pass over a pool asks of it: the `Source` protocol, and the parts to write one from.
+
+A source gives its prompts chunk by chunk and keeps to itself where features lie: in memory (`pricing.memory`), on disk,
+on several devices, or nowhere, made anew for every pass. Passes are kernels, functions of a chunk that know no source.
+
+A source of one's own has the five numbers and the three methods of `Source`. `as_chunk` makes a chunk of a small
+`CompletionPool`; `folded` is a `fold` that loops over chunks on the host; `pair_rows` answers `rows` from a pool that
+holds the prompts asked about; `memory_source` is what `subset` returns. tests/extensions/test_new_source.py is an
+example: features made from a seed, chunk by chunk, and never stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from jaxdesign import _arrays
+from jaxdesign._pairs import candidate_pairs
+from jaxdesign.information import Margins, draw_label_information, pair_differences
+from jaxdesign.pool import CompletionPool
+
+WORD = 32  # bits of closed pairs that are kept together: on a CPU with AVX-512, LLVM cannot compile reads of 8 bytes
+PAGE = 1024  # listed pairs looked up at a time: one compilation whatever their number
+
+
+class Chunk(NamedTuple):
+    """Some consecutive prompts, centred. Slots that hold no completion have rows of 0 and `copies` of -1.
+
+    `Kernel`s must take everything they count from here: a chunk may hold prompts that are no longer, or not yet, to be
+    counted, and those have nothing but such slots.
+    """
+
+    rows: Float[Array, "c k d"]  # features less a constant of each prompt, near their mean, in the working dtype
+    copies: Int[Array, "c k"]  # `first_copies`: which completions have bit-identical features
+    margins: Margins | None = None  # None: every margin is 0 and no label is reversed
+    closed: UInt32[Array, "c k w"] | None = None  # bit j of row i: pair (i, j), i < j, may not be used
+
+
+class PairRows(NamedTuple):
+    """Listed pairs, exactly: float64."""
+
+    differences: Float[Array, "s d"]  # z = phi_pi - phi_pj
+    label_info: Float[Array, "r s"]  # c, one row per draw
+
+
+# kernel(chunk, carry, inputs) -> (carry, outputs): see `Source.fold`
+Kernel = Callable[[Chunk, Any, Any], tuple[Any, Any]]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A pool as passes see it. Anything with these attributes can be priced, optimised and evaluated on.
+
+    Every fold must visit all prompts once, in order, and the same numbers every time: certificates say of all pairs
+    that were not listed that a pass has seen them.
+    """
+
+    @property
+    def prompts(self) -> int:
+        """P; a pair (p, i, j) has 0 <= p < P."""
+
+    @property
+    def completions(self) -> int:
+        """K."""
+
+    @property
+    def dim(self) -> int:
+        """d."""
+
+    @property
+    def draws(self) -> int:
+        """R, the number of parameter draws of the scores; 1 without draws or scores."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the rows of chunks: float32, or float64."""
+
+    def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None) -> tuple[Any, Any]:
+        """(carry, outputs) after kernel(chunk, carry, inputs) -> (carry, outputs) on every chunk in order.
+
+        Args:
+            kernel: a pure, traceable function wrapped as `jax.tree_util.Partial`, so that it is a pytree of its arrays:
+                a source that loops on the host compiles it once for all chunks.
+            carry: a pytree of arrays whose shapes and dtypes the kernel keeps, or None.
+            per_prompt: a pytree of arrays with a leading axis P, which chunks get their part of as `inputs`, or None.
+
+        Returns:
+            The last carry, and the outputs of all chunks joined along their leading axis, which is P.
+        """
+
+    def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
+        """Listed pairs from the features as stored, nothing rounded before the difference. S is mostly PAGE."""
+
+    def subset(self, prompts: Int[np.ndarray, " m"]) -> Any:
+        """The given prompts, in order, as a source in memory (`memory_source`): at most 2^21 / K^2 of them."""
+
+
+def pair_rows(pool: CompletionPool, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
+    """`Source.rows` from a pool in memory, pairs named as in the pool: float64 from its features as they are stored."""
+    with _arrays.float64():
+        return _pair_rows(pool, pairs)
+
+
+@jax.jit
+def _pair_rows(pool, pairs):
+    return PairRows(pair_differences(pool, pairs), draw_label_information(pool, pairs))
+
+
+def folded(chunks: Iterable[Chunk], kernel: Kernel, carry: Any, per_prompt: Any = None) -> tuple[Any, Any]:
+    """`Source.fold` over chunks that come one after the other, by a loop on the host.
+
+    Chunks may be generated: one is let go before the next is asked for. All but the last must have the same number of
+    prompts; the last one is filled up to it, so that a kernel is compiled once.
+    """
+    kernel, carry = jax.tree.map(jnp.asarray, (kernel, carry))
+    per_prompt, start, length, outputs = jax.tree.map(np.asarray, per_prompt), 0, None, []
+    for chunk in chunks:
+        size = len(chunk.copies)
+        length = length or size
+        inputs = jax.tree.map(lambda a, first=start, last=start + size: a[first:last], per_prompt)
+        if size < length:
+            chunk = jax.tree.map(lambda a, missing=length - size: _filled_up(a, missing), chunk)
+            chunk = chunk._replace(copies=chunk.copies.at[size:].set(-1))
+            inputs = jax.tree.map(lambda a, missing=length - size: _filled_up(a, missing), inputs)
+        carry, found = _step(kernel, chunk, carry, inputs)
+        outputs.append(jax.tree.map(lambda a, number=size: a[:number], found) if size < length else found)
+        start += size
+    return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
+
+
+@jax.jit
+def _step(kernel, chunk, carry, inputs):
+    return kernel(chunk, carry, inputs)
+
+
+def _filled_up(array, missing):
+    return jnp.pad(array, ((0, missing), *[(0, 0)] * (array.ndim - 1)))
+
+
+def open_pairs(chunk: Chunk) -> Bool[Array, "c k k"]:
+    """True at the pairs i < j that may be used: both completions exist and differ, and the pair is not closed."""
+    candidates = candidate_pairs(chunk.copies)
+    if chunk.closed is None:
+        return candidates
+    bits = (chunk.closed[..., None] >> jnp.arange(WORD, dtype=jnp.uint32)[None, None, None]) & 1
+    return candidates & (bits.reshape(*candidates.shape[:-1], -1)[..., : candidates.shape[-1]] == 0)
+
+
+def closed_bits(
+    closed: Int[np.ndarray, "s 3"] | None, prompts: int, completions: int
+) -> UInt32[np.ndarray, "p k w"] | None:
+    """Pairs i < j that may not be used as `Chunk.closed` of all prompts; None where there are none."""
+    if closed is None or not len(closed):
+        return None
+    some, row = np.unique(closed[:, 0], return_inverse=True)
+    rows = np.zeros((len(some), completions, -(-completions // WORD) * WORD), bool)
+    rows[row, closed[:, 1], closed[:, 2]] = True
+    bits = np.zeros((prompts, completions, rows.shape[-1] // WORD), np.uint32)
+    bits[some] = np.packbits(rows, axis=-1, bitorder="little").view("<u4")
+    return bits
+
+
+def pages(source: Source, pairs: Int[np.ndarray, "s 3"]) -> Iterator[tuple[slice, PairRows]]:
+    """Listed pairs PAGE at a time: where they are in the list and their rows, filled up with rows of 0 to a PAGE."""
+    for start in range(0, len(pairs), PAGE):
+        page = np.zeros((PAGE, 3), np.int32)  # filled up by the pair (0, 0, 0), whose difference is zero
+        some = pairs[start : start + PAGE]
+        page[: len(some)] = some
+        yield slice(start, start + len(some)), source.rows(page)
+
+
+class Survey(NamedTuple):
+    """What is there, on the host."""
+
+    exists: Bool[np.ndarray, "p k"]
+    pair_counts: Float[np.ndarray, " p"]  # that may be used
+
+
+def survey(source: Source) -> Survey:
+    """Which completions there are and how many pairs may be used, in one pass."""
+    exists, counts = source.fold(jax.tree_util.Partial(_surveyed), None)[1]
+    return Survey(np.asarray(exists), np.asarray(counts, np.float64))
+
+
+def _surveyed(chunk, carry, _):
+    return carry, (chunk.copies >= 0, jnp.sum(open_pairs(chunk), axis=(1, 2)))
