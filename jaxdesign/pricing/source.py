@@ -25,7 +25,7 @@ from jaxdesign.information import Margins, draw_label_information, pair_differen
 from jaxdesign.pool import CompletionPool
 
 WORD = 32  # bits of closed pairs that are kept together: on a CPU with AVX-512, LLVM cannot compile reads of 8 bytes
-PAGE = 1024  # listed pairs looked up at a time: one compilation whatever their number
+PAGE = 4096  # listed pairs looked up at a time: one compilation whatever their number
 
 
 class Chunk(NamedTuple):
@@ -94,7 +94,7 @@ class Source(Protocol):
         """
 
     def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
-        """Listed pairs from the features as stored, nothing rounded before the difference. S is mostly PAGE."""
+        """Listed pairs from the features as stored, nothing rounded before the difference. S is one of two sizes."""
 
     def subset(self, prompts: Int[np.ndarray, " m"]) -> Any:
         """The given prompts, in order, as a source in memory (`memory_source`): at most 2^21 / K^2 of them."""
@@ -165,11 +165,12 @@ def closed_bits(
     return bits
 
 
-def pages(source: Source, pairs: Int[np.ndarray, "s 3"]) -> Iterator[tuple[slice, PairRows]]:
-    """Listed pairs PAGE at a time: where they are in the list and their rows, filled up with rows of 0 to a PAGE."""
-    for start in range(0, len(pairs), PAGE):
-        page = np.zeros((PAGE, 3), np.int32)  # filled up by the pair (0, 0, 0), whose difference is zero
-        some = pairs[start : start + PAGE]
+def pages(source: Source, pairs: Int[np.ndarray, "s 3"], size: int | None = None) -> Iterator[tuple[slice, PairRows]]:
+    """Listed pairs, `size` (None: PAGE) at a time: where they are in the list, and that many rows, 0 past the end."""
+    size = size or PAGE
+    for start in range(0, len(pairs), size):
+        page = np.zeros((size, 3), np.int32)  # filled up by the pair (0, 0, 0), whose difference is zero
+        some = pairs[start : start + size]
         page[: len(some)] = some
         yield slice(start, start + len(some)), source.rows(page)
 

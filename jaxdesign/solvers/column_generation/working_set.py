@@ -24,11 +24,11 @@ from jaxdesign import _arrays
 from jaxdesign.analysis import information as information_of
 from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.methods.room import Room
-from jaxdesign.pricing.source import PAGE, pages
+from jaxdesign.pricing.source import pages
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.dense.whitening import whitening
 
-BLOCK = PAGE  # a page of the source is a block
+BLOCK = 1024
 
 
 class WorkingSet(NamedTuple):
@@ -92,7 +92,7 @@ def _gather(problem, pairs, blocks, basis):
     """Differences in a basis, and label information, block by block; blocks not in use stay zero."""
     exact = jnp.zeros((blocks, BLOCK, problem.dim))
     arrays = exact.astype(jnp.float32), exact, jnp.zeros((blocks, len(problem.prior), BLOCK))
-    for block, (_, rows) in enumerate(pages(problem.source, pairs)):
+    for block, (_, rows) in enumerate(pages(problem.source, pairs, BLOCK)):
         arrays = _placed(arrays, block, rows, basis)
     return arrays
 
