@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxdesign import _arrays
+from jaxdesign._arrays import AnyArray
 from jaxdesign.pool import CompletionPool, bare_pool
 
 
@@ -99,7 +100,7 @@ def _check_shape(pairs):
         raise ValueError(f"pairs: shape {np.shape(pairs)} found; expected (S, 3), one row (prompt, i, j) per pair")
 
 
-def check_pairs_exist(exists: Bool[Array, "p k"], pairs: Any) -> None:
+def check_pairs_exist(exists: Bool[AnyArray, "p k"], pairs: Any) -> None:
     """`check_pairs` where it is known which completions there are."""
     _check_shape(pairs)
     pairs = np.asarray(pairs)

@@ -33,8 +33,8 @@ def make_problem(
     """
     if whole and isinstance(pool, Source):
         raise TypeError(NEEDS_ALL)
-    made = _of_pool if isinstance(pool, CompletionPool) else _of_source
-    problem = made(pool, criterion, budget, prior)
+    given = criterion, budget, prior
+    problem = _of_pool(pool, *given) if isinstance(pool, CompletionPool) else _of_source(pool, *given)
     check_decreasing(problem)
     decided = problem.decided
     if not len(decided.pairs):

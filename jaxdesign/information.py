@@ -290,7 +290,7 @@ def held_information(pool: CompletionPool, pairs: Any, labels: Any = None) -> Fl
         ValueError: pairs outside of the pool, labels of another length, negative or not finite.
 
     Numerics: in float64 from the stored features, traced or not.
-    Source: derived; checked by tests/test_pool.py.
+    Source: derived; checked by tests/budget/test_quotas.py.
     """
     pool, pairs = _arrays.replicated((pool, pairs))
     pairs = pairs if _arrays.is_traced(pairs) else np.asarray(pairs)

@@ -203,7 +203,8 @@ def with_features(pool: CompletionPool, features: Any) -> CompletionPool:
 
 def replicated_pool(pool: CompletionPool) -> CompletionPool:
     """`_arrays.replicated`, names kept."""
-    return _unchecked(*(_arrays.replicated(getattr(pool, name)) for name in LEAVES), pool.ids)
+    features, scores, mask, flip = _arrays.replicated((pool.features, pool.scores, pool.mask, pool.flip))
+    return _unchecked(features, scores, mask, flip, pool.ids)
 
 
 def _unchecked(features, scores, mask, flip, ids=None):

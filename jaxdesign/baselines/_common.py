@@ -52,8 +52,8 @@ def pair_forms(
     In float64, so that pairs which tie by arithmetic tie to `TIE` here and are taken in order.
     """
     with _arrays.float64():
-        G = jnp.broadcast_to(jnp.asarray(G), (pool.num_draws or 1, pool.dim, pool.dim))
-        dense = np.asarray(dense_sensitivities(pool, G, dtype=np.dtype(np.float64)))
+        of_draws = jnp.broadcast_to(jnp.asarray(G), (pool.num_draws or 1, pool.dim, pool.dim))
+        dense = np.asarray(dense_sensitivities(pool, of_draws, dtype=np.dtype(np.float64)))
     return dense[tuple(pairs.T)]
 
 

@@ -133,8 +133,8 @@ def as_chunk(pool: CompletionPool, dtype: Any = None) -> Chunk:
 
 
 @jax.jit
-def _one_chunk(features, last, *parts):
-    source = MemorySource(features, last, *parts, None)
+def _one_chunk(features, last, means, copies, margins):
+    source = MemorySource(features, last, means, copies, margins, None)
     return _chunk(source, 0, jax.tree.map(lambda a: a[0], source[2:]))
 
 

@@ -20,6 +20,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxdesign import _arrays
+from jaxdesign._arrays import AnyArray
 from jaxdesign._pairs import candidate_pairs, pair_keys
 from jaxdesign.information import laplacian_information, prompt_forms, prompt_label_information
 from jaxdesign.pricing.source import Chunk, Source, open_pairs
@@ -128,9 +129,9 @@ def in_pricing_units(factors: Float[np.ndarray, "r d q"], dtype: Any) -> tuple[F
 
 def price(
     source: Source,
-    factors: Float[Array, "r d d"],
-    threshold: Float[Array, ""],
-    ranks: Float[Array, " p"] | None = None,
+    factors: Float[AnyArray, "r d d"],
+    threshold: Float[AnyArray, ""] | np.floating,
+    ranks: Float[AnyArray, " p"] | None = None,
     charges: Charges | None = None,
 ) -> PassResult:
     """One pass over b = c |z F|^2 of all pairs: the best of every completion, and which may reach a threshold.

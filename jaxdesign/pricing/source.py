@@ -63,22 +63,27 @@ class Source(Protocol):
     @property
     def prompts(self) -> int:
         """P; a pair (p, i, j) has 0 <= p < P."""
+        ...
 
     @property
     def completions(self) -> int:
         """K."""
+        ...
 
     @property
     def dim(self) -> int:
         """d."""
+        ...
 
     @property
     def draws(self) -> int:
         """R, the number of parameter draws of the scores; 1 without draws or scores."""
+        ...
 
     @property
     def dtype(self) -> np.dtype:
         """Of the rows of chunks: float32, or float64."""
+        ...
 
     def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None) -> tuple[Any, Any]:
         """(carry, outputs) after kernel(chunk, carry, inputs) -> (carry, outputs) on every chunk in order.
@@ -92,12 +97,15 @@ class Source(Protocol):
         Returns:
             The last carry, and the outputs of all chunks joined along their leading axis, which is P.
         """
+        ...
 
     def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
         """Listed pairs from the features as stored, nothing rounded before the difference. S is one of two sizes."""
+        ...
 
     def subset(self, prompts: Int[np.ndarray, " m"]) -> Any:
         """The given prompts, in order, as a source in memory (`memory_source`): at most 2^21 / K^2 of them."""
+        ...
 
 
 def pair_rows(pool: CompletionPool, pairs: Int[np.ndarray, "s 3"]) -> PairRows:

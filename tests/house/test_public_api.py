@@ -230,7 +230,7 @@ ROOMS = {
         ["limits", "required"],
         ["oracle"],
     ],
-    "pricing": [["memory"], ["passes"]],
+    "pricing": [["source"], ["memory"], ["adapted", "passes"]],
     "certificates": [
         ["allowed", "separable"],
         ["coupled", "label_sums"],

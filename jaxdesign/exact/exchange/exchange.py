@@ -145,6 +145,7 @@ def _batch(problem: Problem, target_root, pairs, labels) -> _Batch:
 def _exchanged(problem: Problem, batch: _Batch, least: float, max_swaps: float, max_passes: float, progress: Callable):
     """Quick searches while they pay, then complete ones until nothing helps."""
     rough, before = problem.source, batch.value
+    assert isinstance(rough, MemorySource)  # the problems of whole labels are made of pools in memory
     exact = rough if rough.dtype == np.float64 else memory_source(problem.pool, np.float64, problem.decided.closed)
     made, passes, quick, done, optimal = 0, 0, True, False, False
     while made < max_swaps and passes < max_passes and not done:
