@@ -11,14 +11,16 @@
 #     name: python3
 
 # %% [markdown]
-# # Extending: a criterion, a solver, a constraint of your own
+# # Extending: a criterion, a solver, a constraint, a source of your own
 #
 # Each is one object that you pass in. Nothing has to be registered or edited elsewhere, and what comes back is
 # certified like any other result, with the package's own bounds. The tests of `tests/extensions` hold each of these
 # against an independent truth; take them as models for testing yours.
 
 # %%
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -26,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdesign as jd
+from jaxdesign.pricing import as_chunk, folded, memory_source, pair_rows
 from jaxdesign.solvers import ColumnGeneration, SolverState
 
 rng = np.random.default_rng(0)
@@ -157,4 +160,57 @@ try:
         pool, jd.LogDet(), jd.Budget(30, constraints=jd.Constraint(1, high=1, name="readings", per="completion"))
     )
 except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# ## A source
+#
+# A pool that does not fit in memory, or is never stored at all, is a source: five numbers (`prompts`, `completions`,
+# `dim`, `draws`, `dtype`) and three methods. `fold` visits all prompts in order, chunk by chunk, with a function it is
+# given; `rows` gives listed pairs exactly; `subset` some prompts in memory. Here features stay in a file, and a pass
+# reads 250 prompts at a time:
+
+
+# %%
+class OnDisk:
+    """Features of a .npy file, (prompts, completions, dimension)."""
+
+    draws, dtype = 1, np.dtype(np.float32)
+
+    def __init__(self, path, length=250):
+        self.features, self.length = np.load(path, mmap_mode="r"), length
+        self.prompts, self.completions, self.dim = self.features.shape
+
+    def pool(self, prompts):
+        return jd.CompletionPool(np.asarray(self.features[prompts]))
+
+    def fold(self, kernel, carry, per_prompt=None):
+        parts = (slice(start, start + self.length) for start in range(0, self.prompts, self.length))
+        return folded((as_chunk(self.pool(part)) for part in parts), kernel, carry, per_prompt)
+
+    def rows(self, pairs):  # always as many at a time: compiled once
+        return pair_rows(self.pool(pairs[:, 0]), np.column_stack([np.arange(len(pairs)), pairs[:, 1:]]))
+
+    def subset(self, prompts):
+        return memory_source(self.pool(prompts))
+
+
+file = Path(tempfile.mkdtemp()) / "features.npy"
+np.save(file, rng.standard_normal((1100, 6, 8)).astype("float32"))
+read, held = (
+    jd.optimize(pool, jd.LogDet(), jd.Budget(200, per_pair=1))
+    for pool in (OnDisk(file), jd.CompletionPool(np.load(file)))
+)
+print(f"{read.certificate.efficiency:.4f} of the best. {read.status}")
+print("the same pairs as in memory:", bool((read.pairs == held.pairs).all()))
+
+# %% [markdown]
+# Designs and certificates are those of the same features in memory. Every fold must visit the same numbers: a
+# certificate says of the pairs that were not listed that a pass has seen them. `optimize` and `evaluate` take sources;
+# whole labels, annotators, the solvers inside `jit` and the baselines need the pool in memory, and say so:
+
+# %%
+try:
+    jd.select_pairs(OnDisk(file), jd.LogDet(), jd.Budget(200, per_pair=1))
+except TypeError as error:
     print(error)

@@ -37,9 +37,9 @@ from bench.rules import look
 #
 # | inside `jit`, `vmap`, `scan` | on the host |
 # |---|---|
-# | `CompletionPool`, `policy_target`, `pair_information`, `pair_sensitivities`, `pair_differences`, `label_information` | `optimize`, `select_pairs`, `evaluate`, `label_curve` |
+# | `CompletionPool`, `policy_target`, `pair_information`, `pair_sensitivities`, `pair_differences`, `label_information`, `held_information`, `second_moment` | `optimize`, `select_pairs`, `evaluate`, `label_curve` |
 # | `greedy`: whole labels, with `per_pair`, `per_prompt`, `exclude`, information held | `restrict_to_range`, whose result's shape depends on values |
-# | `solvers.frank_wolfe`, `solvers.multiplicative`: real-valued allocations with a certificate | `held_information`, `baselines`, rounds, stores, files |
+# | `solvers.frank_wolfe`, `solvers.multiplicative`: real-valued allocations with a certificate | `baselines`, rounds, stores, files |
 # | the losses of `preference` | budgets that tie prompts together: quotas, spend, minima |
 #
 # Everything traced has static shapes: `size` of `greedy` is a Python number, and where no pair is left rows are `(0, 0,

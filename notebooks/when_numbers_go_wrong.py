@@ -170,8 +170,9 @@ for name, total in (("first call of its shapes", 41), ("another total and prior"
 # | `baselines.random` | 40 bytes a pair |
 # | scores with R draws | R P K numbers, and R d x d matrices |
 #
-# The pool must fit in one host's memory, or in the device's. To take up less: fewer dimensions (`restrict_to_range`
-# with a larger `rtol`, or a random projection), float16 features, fewer completions a prompt.
+# Whole labels need the pool in one host's memory, or in the device's; real-valued designs can read it chunk by chunk
+# from wherever it is ([extending](extending.ipynb) has a source that reads a file). To take up less: fewer dimensions
+# (`restrict_to_range` with a larger `rtol`, or a random projection), float16 features, fewer completions a prompt.
 
 # %%
 big = jd.CompletionPool(rng.standard_normal((4000, 16, 32), dtype=np.float32))
