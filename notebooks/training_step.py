@@ -121,8 +121,7 @@ def step(choose, w, state, key):
     p, i, j = pairs.T
     margin = (features[p, i] - features[p, j]) @ w
     first = jax.random.uniform(answer, margin.shape) < jax.nn.sigmoid(margin)
-    given = jnp.zeros((PROMPTS, COMPLETIONS, COMPLETIONS)).at[p, i, j].add(labels).at[p, j, i].add(labels)
-    held = held + jd.pair_information(pool, given)
+    held = held + jd.held_information(pool, pairs, labels)
     theta = theta - jnp.linalg.solve(held, jax.grad(loss)(theta, pool, pairs, labels, first)) / BETA**2
     return (theta, held), gap(theta, w)
 
@@ -190,10 +189,7 @@ print(pairs.shape, int(labels.sum()), "labels; compiled", many._cache_size(), "t
 # %%
 pool = jd.CompletionPool(batch[0])
 again = jax.jit(lambda pool, held, taken: jd.greedy(pool, jd.LogDet(), size=4, prior=held, exclude=taken))
-weights = jnp.zeros((PROMPTS, COMPLETIONS, COMPLETIONS))
-for p, i, j in pairs[0]:
-    weights = weights.at[p, i, j].add(1).at[p, j, i].add(1)
-held = 0.5 * jnp.eye(DIM) + jd.pair_information(pool, weights)
+held = 0.5 * jnp.eye(DIM) + jd.held_information(pool, pairs[0])
 second, _ = again(pool, held, pairs[0])
 print(sorted(map(tuple, pairs[0].tolist())), "then", sorted(map(tuple, second.tolist())))
 
