@@ -396,12 +396,12 @@ def check_gains(pool, target, picked):
 
 
 def test_a_greedy_choice_among_some_prompts_keeps_their_flips():
-    from jaxdesign.exact import choices
+    from jaxdesign.exact import candidates
 
     pool = random_pool(7, "yes", "pair")
     problem = make_problem(pool, LogDet(), Budget(4, per_pair=1), RIDGE)
     prompts = np.array([3, 4])
-    found, _ = choices._greedy_among(problem, LogDet(), prompts)
+    found, _ = candidates._greedy_among(problem, LogDet(), prompts)
     mask = np.asarray(pool.mask) & np.isin(np.arange(PROMPTS), prompts)[:, None]
     masked = CompletionPool(pool.features, pool.scores, mask, flip=pool.flip)
     expected, _ = jaxdesign.greedy(masked, LogDet(), size=4, prior=RIDGE)

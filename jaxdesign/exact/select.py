@@ -144,7 +144,7 @@ def select_pairs(
         "relaxed": told | {"status": relaxed.status.name},
         "whole_bound": found.whole if np.isfinite(found.whole) else None,
         "bound": bound_in_words(
-            problem.dim, problem.limits.total / budget.labels_per_task, found.whole > real.lower_bound
+            problem.dim, problem.limits.total / budget.labels_per_task, bool(found.whole > real.lower_bound)
         ),
         "candidates": found.candidates,
     }

@@ -91,7 +91,9 @@ def check_writable(path: str | Path, overwrite: bool = False) -> None:
         raise PermissionError(f"{directory}: cannot be written to ({error.strerror}); choose another path") from error
 
 
-def selection_rows(pairs: np.ndarray, labels: np.ndarray, pool: PoolFile | None = None) -> list[dict[str, Any]]:
+def selection_rows(
+    pairs: np.ndarray, labels: np.ndarray | Sequence[float], pool: PoolFile | None = None
+) -> list[dict[str, Any]]:
     """One row per chosen pair, in the order given, with the texts that the pool file knows.
 
     Args:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from beartype import BeartypeConf, FrozenDict, beartype
 
-WHOLE = int | np.integer | jaxtyping.Int[jax.Array, ""]
-REAL = WHOLE | float | np.floating | jaxtyping.Float[jax.Array, ""]
+WHOLE = int | np.integer | np.floating | jaxtyping.Int[jax.Array, ""]  # data frames make floats of whole numbers
+REAL = WHOLE | float | jaxtyping.Float[jax.Array, ""]
 checked = beartype(conf=BeartypeConf(hint_overrides=FrozenDict({int: WHOLE, float: REAL})))
 
 

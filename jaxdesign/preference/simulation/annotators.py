@@ -7,6 +7,7 @@ with the labels it would have had.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -122,7 +123,7 @@ def _choice_probabilities(margins, annotators, who):
 def simulate_labels(
     key: Array,
     rewards: Float[AnyArray, "p k"],
-    pairs: Int[AnyArray, "n 3"],
+    pairs: Int[AnyArray, "n 3"] | Sequence[tuple[int, int, int]],
     annotators: SimulatedAnnotators | None = None,
     *,
     who: Any = None,
@@ -156,17 +157,18 @@ def simulate_labels(
     _checks.rank(rewards, (2,), "rewards", "(prompts P, completions K)")
     concrete = not _arrays.is_traced(key, rewards, pairs, annotators, who, shares, repeats)
     xp: Any = np if concrete else jnp
-    pairs, size = xp.asarray(pair_rows(pairs)), len(pairs)
+    size = len(pairs)
+    listed: Any = xp.asarray(pair_rows(pairs))
     who = None if who is None else xp.broadcast_to(xp.asarray(who, np.int32), (size,))
     shares = _checked_shares(shares, who, len(annotators.flip))
     if concrete:
-        _check_pairs(np.asarray(rewards), pairs, who, len(annotators.flip))
+        _check_pairs(np.asarray(rewards), listed, who, len(annotators.flip))
     if repeats is None:
-        repeats = _repeat_numbers(pairs if who is None else xp.column_stack([pairs, who]), xp)
+        repeats = _repeat_numbers(listed if who is None else xp.column_stack([listed, who]), xp)
     _checks.same_shape(np.shape(repeats), (size,), "repeats", "(n,), one per pair")
-    p, i, j = pairs.T
+    p, i, j = listed.T
     rewards = xp.asarray(rewards, np.float32)
-    rows = (rewards[p, i] - rewards[p, j], pairs, xp.asarray(repeats, np.int32), who)
+    rows = (rewards[p, i] - rewards[p, j], listed, xp.asarray(repeats, np.int32), who)
     if not concrete:
         return _draw(key, annotators, shares, *rows)
     filled = _arrays.power_of_two(size)
