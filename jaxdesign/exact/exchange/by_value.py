@@ -40,7 +40,7 @@ def exchanged_by_value(
     max_swaps: float,
     max_passes: float,
     progress: Callable[[str], Any],
-) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"], tuple[float, float, int, int]]:
+) -> tuple[Int[np.ndarray, "n 3"], Float[np.ndarray, " n"], tuple[float, float, int, int]]:
     """Whole labels after swaps that lower the criterion by more than `least` times max(1, its size).
 
     Returns:
