@@ -5,7 +5,7 @@ A pair is (p, i, j) with i < j, two completions of one prompt. Pairs of copies h
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,13 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from jaxdesign import _arrays
 from jaxdesign._arrays import AnyArray
 from jaxdesign.pool import CompletionPool, bare_pool
+
+
+class Allocation(NamedTuple):
+    """Labels of pairs: each pair (p, i, j), i < j, once and in order, with how many labels it gets."""
+
+    pairs: Int[np.ndarray, "s 3"]
+    labels: Float[np.ndarray, " s"]
 
 
 def pair_slot(i: Any, j: Any, completions: int) -> Any:
@@ -119,12 +126,10 @@ def check_pairs_exist(exists: Bool[AnyArray, "p k"], pairs: Any) -> None:
         )
 
 
-def added_up(
-    pairs: Int[np.ndarray, "n 3"], labels: Float[np.ndarray, " n"]
-) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
+def added_up(pairs: Int[np.ndarray, "n 3"], labels: Float[np.ndarray, " n"]) -> Allocation:
     """Every pair once and in order, with the sum of its labels."""
     ordered, place = np.unique(pairs, axis=0, return_inverse=True)
-    return ordered.astype(np.int32), np.bincount(place.ravel(), weights=labels, minlength=len(ordered))
+    return Allocation(ordered.astype(np.int32), np.bincount(place.ravel(), weights=labels, minlength=len(ordered)))
 
 
 def upper_pairs(pairs: Int[np.ndarray, "n 3"]) -> Int[np.ndarray, "n 3"]:

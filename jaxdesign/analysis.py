@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign._linalg import RANK, numerical_rank, unit_diagonal
+from jaxdesign._pairs import Allocation
 from jaxdesign.criteria.protocol import ConvexCriterion
 from jaxdesign.information import dense_information, sparse_information
 from jaxdesign.pricing.passes import in_pricing_units
@@ -36,10 +37,9 @@ class Analysis(NamedTuple):
     unit: float  # a power of two: F F^T is that of `scaled` times this
 
 
-def information(
-    problem: Problem, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"]
-) -> Float[np.ndarray, "r d d"]:
+def information(problem: Problem, allocation: Allocation) -> Float[np.ndarray, "r d d"]:
     """A = prior + sum_e n_e c_e z_e z_e^T per draw, float64, from the stored features."""
+    pairs, labels = allocation
     total = problem.prior.copy()
     with _arrays.float64():
         if problem.whole is not None and len(pairs) > 2 * problem.prompts * problem.completions:

@@ -37,9 +37,9 @@ def make_problem(
     problem = _of_pool(pool, *given) if isinstance(pool, CompletionPool) else _of_source(pool, *given)
     check_decreasing(problem)
     decided = problem.decided
-    if not len(decided.pairs):
+    if not len(decided.required.pairs):
         return problem
-    return replace(problem, prior=information(problem, decided.pairs, decided.labels))
+    return replace(problem, prior=information(problem, decided.required))
 
 
 def _of_pool(pool: CompletionPool, criterion, budget, prior) -> Problem:
@@ -81,7 +81,7 @@ def _problem(source, exists, exponents, criterion, budget, decided, prior, whole
     return Problem(
         source=source,
         criterion=criterion.in_units(exponents),
-        limits=resolve(budget, counts, exists, (decided.pairs, decided.labels)),
+        limits=resolve(budget, counts, exists, decided.required),
         prior=rescaled(prior_matrix(prior, source.dim, source.draws), exponents),
         exists=exists,
         pair_counts=counts,

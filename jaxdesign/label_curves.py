@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import analyse, information
 from jaxdesign.baselines import SELECTORS
 from jaxdesign.budget.budget import Budget
@@ -146,8 +147,8 @@ def label_curve(
                 design = choose(pool, crit, here, prior=prior, seed=seed)
                 values[rule][row, column] = design.certificate.value
                 if np.isfinite(design.certificate.value):
-                    free = without(problem.decided, design.pairs, design.labels)
-                    matrix = information(problem, *free)
+                    free = without(problem.decided, Allocation(design.pairs, design.labels))
+                    matrix = information(problem, free)
                     gaps[rule][row, column] = analyse(problem, matrix).value / (2 * beta)
                 if rule == DESIGN:
                     bounds[row] = design.certificate.lower_bound

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdesign import _arrays
-from jaxdesign._pairs import candidate_pairs, first_copies, pair_keys
+from jaxdesign._pairs import Allocation, candidate_pairs, first_copies, pair_keys
 from jaxdesign.analysis import analyse, check_rank
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import Limits
@@ -91,8 +91,8 @@ def optimize(pool: CompletionPool, crit: CriterionLike, budget: Budget, prior: A
             continue
         chosen = fractions > DUST
         labels = fractions[chosen] * problem.limits.total
-        labels = allowed_total(problem.limits, pairs[chosen], labels)
-        design = evaluated(problem, pairs[chosen], labels, Status.INACCURATE).design
+        labels = allowed_total(problem.limits, Allocation(pairs[chosen], labels))
+        design = evaluated(problem, Allocation(pairs[chosen], labels), Status.INACCURATE).design
         if best is None or design.certificate.value < best.certificate.value:
             best = design
         if best.certificate.relative_gap() <= GOOD_ENOUGH:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import jaxdesign
 from jaxdesign import Budget, CompletionPool, LogDet, Trace, _arrays, baselines, evaluate, optimize, select_pairs
+from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import analyse, exact_sensitivities, information
 from jaxdesign.baselines._common import information_of_all, pair_forms
 from jaxdesign.budget.limits import Limits
@@ -165,10 +166,12 @@ def test_float64_kernels_of_a_problem(scores, flip):
     c = np.broadcast_to(c, (pool.num_draws or 1, len(pairs)))
     problem = make_problem(pool, LogDet(), Budget(30.0), RIDGE)
     labels = np.random.default_rng(0).random(len(pairs))
-    np.testing.assert_allclose(information(problem, pairs, labels), information_of(z, c, labels, RIDGE), rtol=1e-10)
+    np.testing.assert_allclose(
+        information(problem, Allocation(pairs, labels)), information_of(z, c, labels, RIDGE), rtol=1e-10
+    )
     again = np.concatenate([pairs] * 3), np.concatenate([labels / 3] * 3)  # long lists take another way
     assert len(again[0]) > 2 * PROMPTS * COMPLETIONS
-    np.testing.assert_allclose(information(problem, *again), information_of(z, c, labels, RIDGE), rtol=1e-10)
+    np.testing.assert_allclose(information(problem, again), information_of(z, c, labels, RIDGE), rtol=1e-10)
     even = np.full(len(pairs), 30 / len(pairs))
     np.testing.assert_allclose(problem.even, information_of(z, c, even, RIDGE), rtol=2e-6, atol=1e-6)
     G = random_G(0, pool.num_draws)
@@ -346,8 +349,8 @@ def test_whole_labels(name, scores, flip):
     value = criterion_of(information_of(z, c, labels, RIDGE), target)
     assert batch.certificate.value == pytest.approx(value, rel=1e-9)
     problem = make_problem(pool, criterion, budget, RIDGE)
-    after, moved, told = exchange(problem, pairs[::-1][:12], np.ones(12))
-    check_allowed(problem, after, moved)
+    after, moved, told = exchange(problem, Allocation(pairs[::-1][:12], np.ones(12)))
+    check_allowed(problem, Allocation(after, moved))
     assert told.optimal and told.value < told.value_before
     rest = np.ones(len(pairs), bool)
     rest[[index[tuple(pair)] for pair in after.tolist()]] = False

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxdesign import Budget, CompletionPool, LogDet, Status, Trace, evaluate, optimize
+from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import ROUNDING, analyse
 from jaxdesign.analysis import information as float_information
 from jaxdesign.door import make_problem
@@ -37,7 +38,7 @@ def test_the_value_is_off_by_no_more_than_certificates_count(name, bits):
         labels = np.random.default_rng([seed, 1]).integers(0, 8, len(PAIRS)) / 4
         labels[0] += 1
         problem = make_problem(CompletionPool(features), criterion, Budget(float(labels.sum())), ridge)
-        found = analyse(problem, float_information(problem, PAIRS[labels > 0], labels[labels > 0]))
+        found = analyse(problem, float_information(problem, Allocation(PAIRS[labels > 0], labels[labels > 0])))
         off = abs(found.value - exactly(criterion, features, PAIRS, labels, ridge))
         worst = max(worst, ROUNDING * off / found.rounding)
     assert worst <= ROUNDING / 2  # at most 1.0 was seen

@@ -15,6 +15,7 @@ from bench.accelerator.cases import Case
 from bench.accelerator.clock import timed_all
 from jaxdesign import _arrays
 from jaxdesign._linalg import cholesky_and_inverse
+from jaxdesign._pairs import Allocation
 from jaxdesign.door import make_problem
 from jaxdesign.methods.room import Room, project
 from jaxdesign.solvers.column_generation import working_set
@@ -84,9 +85,9 @@ def restricted(prompts: int, completions: int, dim: int) -> dict[str, Any]:
     p = np.sort(rng.choice(prompts, wanted, replace=False))
     pairs = np.stack([p, np.zeros_like(p), np.ones_like(p)], axis=1).astype(np.int32)
     labels = np.full(wanted, problem.limits.total / wanted)
-    none = np.zeros((0, 3), np.int32), np.zeros(0)
+    none = Allocation(np.zeros((0, 3), np.int32), np.zeros(0))
     with _arrays.float64():
-        ws, criterion, u = working_set.gather(problem, pairs, labels, none, 1.0)
+        ws, criterion, u = working_set.gather(problem, Allocation(pairs, labels), none, 1.0)
         matrix = jax.block_until_ready(jax.jit(working_set.information)(ws, u))
         directions = normal((PRODUCTS, len(u)), jnp.float64)
         found = timed_all(

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdesign import _arrays
+from jaxdesign._pairs import Allocation
 from jaxdesign.budget.budget import Budget, whole_budget
 from jaxdesign.certificates.allowed import check_allowed
 from jaxdesign.certificates.evaluate import evaluated
@@ -90,7 +91,7 @@ def rank_in_prompt(pairs: Int[np.ndarray, "n 3"], order: Int[np.ndarray, " n"]) 
 def by_place(problem: Problem, pairs: Int[np.ndarray, "n 3"], places: Int[np.ndarray, " n"]) -> Design:
     """Design of the pairs with the smallest places, ties to the first (prompt, i, j)."""
     scores = -places.astype(np.float64)
-    return chosen(problem, pairs, in_rounds(problem.limits, pairs, lambda: scores))
+    return chosen(problem, Allocation(pairs, in_rounds(problem.limits, pairs, lambda: scores)))
 
 
 def refuse_coupling(problem: Problem, name: str) -> None:
@@ -102,8 +103,9 @@ def refuse_coupling(problem: Problem, name: str) -> None:
         )
 
 
-def chosen(problem: Problem, pairs: Int[np.ndarray, "n 3"], labels: Float[np.ndarray, " n"]) -> Design:
+def chosen(problem: Problem, allocation: Allocation) -> Design:
     """Design of these labels (zeros dropped), certified as `evaluate` does; value inf, efficiency 0 where singular."""
+    pairs, labels = allocation
     pairs, labels = pairs[labels > 0], labels[labels > 0]
-    check_allowed(problem, pairs, labels)
-    return evaluated(problem, pairs, labels, Status.EVALUATED).design
+    check_allowed(problem, Allocation(pairs, labels))
+    return evaluated(problem, Allocation(pairs, labels), Status.EVALUATED).design

@@ -37,4 +37,4 @@ def adpo(pool: CompletionPool, crit: CriterionLike, budget: Budget, *, prior: An
     problem = whole_problem(pool, crit, budget, prior, seed)
     refuse_coupling(problem, "adpo")
     closed = problem.decided.closed
-    return chosen(problem, *greedy_allocation(problem.pool, LogDet(), problem.limits, problem.prior, closed))
+    return chosen(problem, greedy_allocation(problem.pool, LogDet(), problem.limits, problem.prior, closed))

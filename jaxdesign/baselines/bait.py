@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from jaxdesign import _arrays, _checks
 from jaxdesign._arrays import AnyArray
+from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import information
 from jaxdesign.baselines._common import TIE, chosen, information_of_all, refuse_coupling, whole_problem
 from jaxdesign.budget.budget import Budget
@@ -66,12 +67,12 @@ def bait(
     H = _target(problem, target)
     wide = problem.limits._replace(total=min(2 * problem.limits.total, capacity(problem.limits, problem.pair_counts)))
     pairs, labels = myopic_allocation(problem.pool, Trace(H), wide, problem.prior, problem.decided.closed)
-    start = information(problem, pairs, labels) + _lift(problem, wide.total)
+    start = information(problem, Allocation(pairs, labels)) + _lift(problem, wide.total)
     with _arrays.float64():
         listed = jnp.asarray(pairs)
         z = np.asarray(pair_differences(problem.pool, listed))
         c = np.asarray(draw_label_information(problem.pool, listed))
-    return chosen(problem, pairs, backward(start, H, z, c, labels, int(problem.limits.total)))
+    return chosen(problem, Allocation(pairs, backward(start, H, z, c, labels, int(problem.limits.total))))
 
 
 def _target(problem: Problem, target: Any) -> Float[np.ndarray, "d d"]:

@@ -35,7 +35,7 @@ def random(pool: CompletionPool, crit: CriterionLike, budget: Budget, *, prior: 
     Source: the control arm of every study; arXiv 2606.19607 calls it "uniform pairs".
     """
     problem = whole_problem(pool, crit, budget, prior, seed)
-    return chosen(problem, *random_pairs(pool, budget, seed))
+    return chosen(problem, random_pairs(pool, budget, seed))
 
 
 def first_two(pool: CompletionPool, crit: CriterionLike, budget: Budget, *, prior: Any = None, seed: int = 0) -> Design:

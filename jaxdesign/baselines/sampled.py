@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign import _arrays, _checks
 from jaxdesign._arrays import AnyArray
-from jaxdesign._pairs import candidate_pairs, first_copies
+from jaxdesign._pairs import Allocation, candidate_pairs, first_copies
 from jaxdesign.baselines._common import chosen, every_pair, whole_problem, without_scores
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import Limits
@@ -217,7 +217,7 @@ def t_pilaf(
 def _drawn(problem, logs: Float[np.ndarray, "p k k"], seed: int) -> Design:
     pairs = every_pair(problem)
     rng = np.random.default_rng(seed)
-    return chosen(problem, pairs, draw_labels(problem.limits, pairs, logs[tuple(pairs.T)], rng))
+    return chosen(problem, Allocation(pairs, draw_labels(problem.limits, pairs, logs[tuple(pairs.T)], rng)))
 
 
 def draw_labels(

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxdesign._pairs import Allocation
+
 
 class Rows(NamedTuple):
     """What messages call a family and its rows."""
@@ -88,8 +90,9 @@ def uses(family: Family, pairs: Int[np.ndarray, "s 3"]) -> Uses:
     return Uses(row, np.stack([np.where(same, first + second, first), np.where(same, 0.0, second)]))
 
 
-def usage(family: Family, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"]) -> Float[np.ndarray, " g"]:
+def usage(family: Family, allocation: Allocation) -> Float[np.ndarray, " g"]:
     """What an allocation uses of every row."""
+    pairs, labels = allocation
     used = uses(family, pairs)
     return np.bincount(used.row.ravel(), (used.amount * labels).ravel(), minlength=len(family.low))
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from jaxdesign import _checks
+from jaxdesign._pairs import Allocation
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.family import Family, Rows, family_of, in_units_of, less, usage
 from jaxdesign.budget.feasibility import check_feasible
@@ -59,7 +60,7 @@ def resolve(
     budget: Budget,
     pair_counts: Float[np.ndarray, " p"],
     mask: Bool[np.ndarray, "p k"] | None = None,
-    required: tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]] | None = None,
+    required: Allocation | None = None,
 ) -> Limits:
     """Limits of the labels left to choose, for a pool with `pair_counts` candidate pairs per prompt.
 
@@ -90,8 +91,8 @@ def resolve(
             "information (z = 0); use features that tell completions apart"
         )
     decided = np.zeros(prompts)
-    if required is not None and len(required[0]):
-        decided = np.bincount(required[0][:, 0], weights=required[1], minlength=prompts)
+    if required is not None and len(required.pairs):
+        decided = np.bincount(required.pairs[:, 0], weights=required.labels, minlength=prompts)
     total, per_prompt = budget.total - decided.sum(), caps[1] - decided
     per_pair = np.minimum(caps[0], per_prompt)  # a pair cannot take more than its prompt
     idle = per_prompt >= np.where(pair_counts > 0, per_pair, 0) * np.maximum(pair_counts, 1)
@@ -105,8 +106,8 @@ def resolve(
         )
     least = np.maximum(caps[2] - decided, 0)
     families = _families(budget, np.ones((prompts, 1), bool) if mask is None else mask)
-    if required is not None and len(required[0]):
-        families = tuple(_after(family, *required) for family in families)
+    if required is not None and len(required.pairs):
+        families = tuple(_after(family, required) for family in families)
     check_feasible(total, least, families, prompt_room(limits, pair_counts), pair_counts)
     return limits._replace(least=least, families=families)
 
@@ -149,9 +150,9 @@ def _families(budget: Budget, mask: Bool[np.ndarray, "p k"]) -> tuple[Family, ..
     return tuple(families)
 
 
-def _after(family: Family, pairs, labels) -> Family:
+def _after(family: Family, allocation: Allocation) -> Family:
     """The family for what required labels leave; ValueError where they use too much."""
-    used = usage(family, pairs, labels)
+    used = usage(family, allocation)
     wrong = used > family.high * (1 + 1e-12)
     if wrong.any():
         g = int(np.argmax(wrong))

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from jaxdesign._pairs import Allocation
 from jaxdesign.budget.family import Family, charged, usage, usage_matrix
 
 MISSED = 1e-9  # infeasibility that the linear programs may leave, in labels
@@ -235,9 +236,7 @@ WORDS = {  # of messages, by the kind of a family: row, found and limit
 }
 
 
-def check_coupling(
-    limits, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"], spent: Float[np.ndarray, " p"]
-) -> None:
+def check_coupling(limits, allocation: Allocation, spent: Float[np.ndarray, " p"]) -> None:
     """ValueError unless an allocation obeys minima and families, to 1e-6.
 
     `spent`: its labels on every prompt.
@@ -249,7 +248,7 @@ def check_coupling(
             f"labels: prompt {p} has {spent[p]:g} labels, below budget.per_prompt_min={limits.minima[p]:g}"
         )
     for family in limits.families:
-        found, unit = usage(family, pairs, labels), 1e-9 * np.maximum(family.most, 1e-300)
+        found, unit = usage(family, allocation), 1e-9 * np.maximum(family.most, 1e-300)
         for text, limit, wrong in (
             (WORDS[family.kind][0], family.low, found < family.low * (1 - 1e-6) - unit),
             (WORDS[family.kind][1], family.high, found > family.high * (1 + 1e-6) + unit),

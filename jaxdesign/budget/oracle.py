@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxdesign._pairs import Allocation
 from jaxdesign.budget.limits import Limits
 
 
@@ -59,15 +60,14 @@ def _room(limits: Limits, prompts: Int[np.ndarray, " s"]) -> Float[np.ndarray, "
     return np.clip(quota - cap * rank, 0.0, cap)
 
 
-def exact_total(
-    limits: Limits, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"]
-) -> Float[np.ndarray, " s"]:
+def exact_total(limits: Limits, allocation: Allocation) -> Float[np.ndarray, " s"]:
     """Labels that sum to the total with every cap and quota obeyed, from ones that do so up to a solver's rounding.
 
     n_e <- min(cap, min(t, t_p) n_e): t_p is the factor at which prompt p reaches its quota, t the one at which the sum
     reaches the total. Each label moves by about as much as the budget was missed by, also where quotas alone hold the
     whole total. Where the listed pairs cannot hold the total, they are filled.
     """
+    pairs, labels = allocation
     prompts, owner = np.unique(pairs[:, 0], return_inverse=True)
     cap = np.minimum(limits.per_pair[pairs[:, 0]], limits.total)
     quota = np.minimum(limits.per_prompt[prompts], limits.total)
@@ -83,11 +83,10 @@ def exact_total(
     return n * min(1.0, limits.total / max(n.sum(), 1e-300))
 
 
-def allowed_total(
-    limits: Limits, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"]
-) -> Float[np.ndarray, " s"]:
+def allowed_total(limits: Limits, allocation: Allocation) -> Float[np.ndarray, " s"]:
     """`exact_total`; the labels as they are where prompts are coupled, since to move them might break a family."""
-    return exact_total(limits, pairs, labels) if limits.laminar else labels
+    labels = allocation.labels
+    return exact_total(limits, allocation) if limits.laminar else labels
 
 
 def _factor(below, start: Float[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:

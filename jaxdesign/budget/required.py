@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
-from jaxdesign._pairs import added_up, check_pairs_exist, pair_keys, upper_pairs
+from jaxdesign._pairs import Allocation, added_up, check_pairs_exist, pair_keys, upper_pairs
 from jaxdesign.budget.budget import Budget
 
 
@@ -15,11 +15,11 @@ class Decided(NamedTuple):
     """Pairs about which nothing is left to choose, each list in order without repetition."""
 
     closed: Int[np.ndarray, "c 3"]  # may get no label besides the required ones
-    pairs: Int[np.ndarray, "s 3"]  # required
-    labels: Float[np.ndarray, " s"]  # theirs, whole
+    required: Allocation  # whole labels
 
 
-NOTHING = Decided(np.zeros((0, 3), np.int32), np.zeros((0, 3), np.int32), np.zeros(0))
+NONE_AT_ALL = Allocation(np.zeros((0, 3), np.int32), np.zeros(0))
+NOTHING = Decided(NONE_AT_ALL.pairs, NONE_AT_ALL)
 
 
 def decided_pairs(exists: Bool[np.ndarray, "p k"], budget: Budget) -> Decided:
@@ -32,51 +32,56 @@ def decided_pairs(exists: Bool[np.ndarray, "p k"], budget: Budget) -> Decided:
     if budget.exclude is None and budget.required is None:
         return NOTHING
     excluded, _ = _counted(exists, budget.exclude, "budget.exclude")
-    pairs, labels = _counted(exists, budget.required, "budget.required")
+    required = pairs, labels = _counted(exists, budget.required, "budget.required")
     both = np.isin(pair_keys(pairs, exists.shape[1]), pair_keys(excluded, exists.shape[1]))
     if both.any():
         pair = tuple(int(v) for v in pairs[np.argmax(both)])
         raise ValueError(f"budget.required: pair {pair} is in budget.exclude too; a pair cannot be both")
     spent = np.bincount(pairs[:, 0], weights=labels, minlength=len(exists))
-    _check_room(budget, pairs, labels, spent)
+    _check_room(budget, required, spent)
     full = np.zeros(len(exists), bool)
     if budget.per_prompt is not None:
         full = (spent >= budget.per_prompt) & (spent > 0)
-    return Decided(_distinct(excluded, pairs, _every_pair(np.flatnonzero(full), exists.shape[1])), pairs, labels)
+    closed = _distinct(excluded, pairs, _every_pair(np.flatnonzero(full), exists.shape[1]))
+    return Decided(closed, required)
 
 
-def without(decided: Decided, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"]):
+def without(decided: Decided, allocation: Allocation) -> Allocation:
     """An allocation less the required labels; pairs that it does not hold come out negative."""
-    if not len(decided.pairs):
-        return pairs, labels
-    ordered, left = added_up(np.concatenate([pairs, decided.pairs]), np.concatenate([labels, -decided.labels]))
-    return ordered[left != 0], left[left != 0]
+    pairs, labels = allocation
+    required = decided.required
+    if not len(required.pairs):
+        return allocation
+    ordered, left = added_up(np.concatenate([pairs, required.pairs]), np.concatenate([labels, -required.labels]))
+    return Allocation(ordered[left != 0], left[left != 0])
 
 
-def free_part(decided: Decided, pairs, labels, completions: int):
+def free_part(decided: Decided, allocation: Allocation, completions: int) -> Allocation:
     """The labels of an earlier design on pairs about which there is something to choose."""
+    pairs, labels = allocation
     pairs, labels = np.asarray(pairs, np.int32), np.asarray(labels, np.float64)
     if not len(decided.closed):
-        return pairs, labels
+        return Allocation(pairs, labels)
     free = ~np.isin(pair_keys(pairs, completions), pair_keys(decided.closed, completions))
-    return pairs[free], labels[free]
+    return Allocation(pairs[free], labels[free])
 
 
-def with_required(decided: Decided, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"]):
+def with_required(decided: Decided, allocation: Allocation) -> Allocation:
     """An allocation of the labels left to choose and the required ones, in order."""
-    if not len(decided.pairs):
-        return pairs, labels
-    every, counts = np.concatenate([pairs, decided.pairs]), np.concatenate([labels, decided.labels])
+    pairs, labels = allocation
+    if not len(decided.required.pairs):
+        return allocation
+    every, counts = np.concatenate([pairs, decided.required.pairs]), np.concatenate([labels, decided.required.labels])
     order = np.lexsort(every.T[::-1])
-    return every[order].astype(np.int32), counts[order]
+    return Allocation(every[order].astype(np.int32), counts[order])
 
 
-def _counted(exists, pairs: Any, name: str):
+def _counted(exists, pairs: Any, name: str) -> Allocation:
     if pairs is None:
-        return NOTHING.pairs, NOTHING.labels
+        return NONE_AT_ALL
     pairs = np.asarray(pairs)
     if pairs.size == 0:
-        return NOTHING.pairs, NOTHING.labels
+        return NONE_AT_ALL
     try:
         check_pairs_exist(exists, pairs)
     except (TypeError, ValueError) as error:
@@ -84,7 +89,8 @@ def _counted(exists, pairs: Any, name: str):
     return added_up(upper_pairs(pairs), np.ones(len(pairs)))
 
 
-def _check_room(budget, pairs, labels, spent):
+def _check_room(budget, allocation: Allocation, spent):
+    pairs, labels = allocation
     if labels.sum() >= budget.total:
         raise ValueError(
             f"budget.required: {labels.sum():.0f} labels leave none of budget.total={budget.total:g} to choose; "

@@ -6,23 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from jaxdesign._pairs import added_up, check_pairs_exist, pair_keys, upper_pairs
+from jaxdesign._pairs import Allocation, added_up, check_pairs_exist, pair_keys, upper_pairs
 from jaxdesign.budget.linear_program import check_coupling
 from jaxdesign.budget.required import without
 from jaxdesign.problem import Problem
 
 
-def canonical_allocation(problem: Problem, pairs: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+def canonical_allocation(problem: Problem, pairs: Any, labels: Any) -> Allocation:
     """An allocation in order with the required labels taken out; ValueError where it lacks them or is not allowed."""
-    pairs, labels = without(problem.decided, *ordered_allocation(problem, pairs, labels))
+    pairs, labels = without(problem.decided, ordered_allocation(problem, pairs, labels))
     if (labels < 0).any():
         pair = tuple(int(v) for v in pairs[np.argmax(labels < 0)])
         raise ValueError(f"labels: pair {pair} lacks labels that budget.required asks for")
-    check_allowed(problem, pairs, labels)
-    return pairs, labels
+    check_allowed(problem, Allocation(pairs, labels))
+    return Allocation(pairs, labels)
 
 
-def ordered_allocation(problem: Problem, pairs: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+def ordered_allocation(problem: Problem, pairs: Any, labels: Any) -> Allocation:
     """Pairs as i < j in order without repetition or zeros, labels as float64; ValueError for what is no allocation."""
     pairs, labels = np.asarray(pairs), np.asarray(labels, dtype=np.float64)
     check_pairs_exist(problem.exists, pairs)
@@ -32,13 +32,14 @@ def ordered_allocation(problem: Problem, pairs: Any, labels: Any) -> tuple[np.nd
         row = int(np.argmin(np.isfinite(labels) & (labels >= 0)))
         raise ValueError(f"labels: {labels[row]:g} at row {row}; labels must be finite and at least 0")
     ordered, summed = added_up(upper_pairs(pairs), labels)
-    return ordered[summed > 0], summed[summed > 0]
+    return Allocation(ordered[summed > 0], summed[summed > 0])
 
 
-def check_allowed(problem: Problem, pairs: np.ndarray, labels: np.ndarray) -> None:
+def check_allowed(problem: Problem, allocation: Allocation) -> None:
     """ValueError unless an allocation of the labels left to choose obeys the budget, to 1e-6."""
+    pairs, labels = allocation
     limits = problem.limits
-    held = float(problem.decided.labels.sum())
+    held = float(problem.decided.required.labels.sum())
     if abs(labels.sum() - limits.total) > 1e-6 * limits.total:
         raise ValueError(f"labels: they sum to {labels.sum() + held:g}, but budget.total={limits.total + held:g}")
     spent = np.bincount(pairs[:, 0], weights=labels, minlength=len(limits.per_prompt))
@@ -56,4 +57,4 @@ def check_allowed(problem: Problem, pairs: np.ndarray, labels: np.ndarray) -> No
         pair, closed = tuple(int(v) for v in pairs[row]), labels[row] <= limits.per_pair[pairs[row, 0]] * (1 + 1e-6)
         limit = "which the budget excludes" if closed else f"above budget.per_pair={limits.per_pair[pairs[row, 0]]:g}"
         raise ValueError(f"labels: pair {pair} has {labels[row]:g} labels, {limit}")
-    check_coupling(limits, pairs, labels, spent)
+    check_coupling(limits, allocation, spent)

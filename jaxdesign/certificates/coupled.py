@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
+from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import Analysis, sensitivity_bounds
 from jaxdesign.budget.linear_program import (
     Prices,
@@ -47,14 +48,14 @@ def certify_coupled(
     problem: Problem,
     matrix: Float[np.ndarray, "r d d"],
     analysis: Analysis,
-    pairs: Int[np.ndarray, "s 3"],
-    labels: Float[np.ndarray, " s"],
+    allocation: Allocation,
 ) -> Priced:
     """Certify an allowed allocation with information A; its pairs are the first columns of the linear programs.
 
     The `oracle` of the result holds the labels of the best allowed allocation over the pairs listed, S as its value and
     the price of a label as its level; `passes` says how many passes it took.
     """
+    pairs, labels = allocation
     limits = problem.limits
     columns, (b, upper) = pairs, sensitivity_bounds(problem, pairs, analysis.factors)
     current, bound = float(b @ labels), np.inf
@@ -85,8 +86,7 @@ def certify_allocation(
     problem: Problem,
     matrix: Float[np.ndarray, "r d d"],
     analysis: Analysis,
-    pairs: Int[np.ndarray, "s 3"],
-    labels: Float[np.ndarray, " s"],
+    allocation: Allocation,
     guess: Callable[[], float] | None = None,
 ) -> Priced:
     """Certify an allocation of any budget.
@@ -94,7 +94,7 @@ def certify_allocation(
     `guess`: gives the level down to which pairs will be needed; None, or where it turns out too high: it is searched.
     """
     if not problem.limits.laminar:
-        return certify_coupled(problem, matrix, analysis, pairs, labels)
+        return certify_coupled(problem, matrix, analysis, allocation)
     if guess is not None:
         priced = certify(problem, matrix, analysis, guess())
         if priced.oracle.labels.sum() >= 0.99 * problem.limits.total:

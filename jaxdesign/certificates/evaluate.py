@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import analyse, information, sound
 from jaxdesign.annotators import Annotators, asked
 from jaxdesign.budget.budget import Budget
@@ -65,21 +66,21 @@ def evaluate(
     joint = asked(pool, budget, annotators)
     problem = make_problem(joint.pool, crit, joint.budget, prior)
     pairs, labels = canonical_allocation(problem, joint.allocation(pairs, assigned), labels)
-    return joint.answer(evaluated(problem, pairs, labels, Status.EVALUATED).design)
+    return joint.answer(evaluated(problem, Allocation(pairs, labels), Status.EVALUATED).design)
 
 
-def evaluated(problem: Problem, pairs: np.ndarray, labels: np.ndarray, status: Status, **fields) -> Certified:
+def evaluated(problem: Problem, allocation: Allocation, status: Status, **fields) -> Certified:
     """Design of an allocation of the labels left to choose that is already in order and allowed."""
-    matrix = information(problem, pairs, labels)
+    matrix = information(problem, allocation)
     analysis = analyse(problem, matrix)
     if not sound(problem, matrix, analysis):
         certificate = Certificate(float("inf"), float("-inf"), float("inf"), 0.0)
     elif problem.criterion.family:
-        certificate, problem = judged(problem, pairs, labels, matrix)
-        fields["report"] = report_at(problem, pairs, labels)
+        certificate, problem = judged(problem, allocation, matrix)
+        fields["report"] = report_at(problem, allocation)
     else:
-        certificate = certify_allocation(problem, matrix, analysis, pairs, labels).certificate
+        certificate = certify_allocation(problem, matrix, analysis, allocation).certificate
     if status is Status.EVALUATED and np.isfinite(certificate.value) and blurred(problem, analysis) > BLURRED:
         status = Status.ILL_CONDITIONED
-    every = with_required(problem.decided, pairs, labels)
+    every = with_required(problem.decided, allocation)
     return Certified(Design(*every, certificate, status, skipped_prompts=problem.skipped_prompts, **fields), problem)

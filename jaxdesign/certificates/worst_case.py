@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from jaxdesign import _arrays
 from jaxdesign._linalg import inverse
+from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import analyse, exact_sensitivities, information
 from jaxdesign.certificates.coupled import certify_allocation
 from jaxdesign.criteria.trace import semidefinite
@@ -24,7 +25,7 @@ from jaxdesign.problem import Problem
 STEPS = 2_000
 
 
-def judged(problem: Problem, pairs, labels, matrix) -> tuple[Certificate[float], Problem]:
+def judged(problem: Problem, allocation: Allocation, matrix) -> tuple[Certificate[float], Problem]:
     """Certificate of an allocation of a worst case, and the problem with the mixture that gives it: the better of two
     where none is given.
 
@@ -34,10 +35,10 @@ def judged(problem: Problem, pairs, labels, matrix) -> tuple[Certificate[float],
     if criterion.mixture is None:
         with _arrays.float64():
             smooth = np.asarray(criterion.smooth().mixture(matrix))
-        mixtures = [smooth, fitted_mixture(problem, pairs, labels, matrix)]
+        mixtures = [smooth, fitted_mixture(problem, allocation, matrix)]
     else:
         mixtures = [criterion.mixture]
-    found = [_certificate(with_mixture(problem, mixture), pairs, labels, matrix) for mixture in mixtures]
+    found = [_certificate(with_mixture(problem, mixture), allocation, matrix) for mixture in mixtures]
     best = int(np.argmax([certificate.lower_bound for certificate in found]))
     return found[best], with_mixture(problem, mixtures[best])
 
@@ -47,24 +48,25 @@ def with_mixture(problem: Problem, mixture) -> Problem:
     return replace(problem, criterion=family_of(problem.criterion).mixed(mixture))
 
 
-def report_at(problem: Problem, pairs, labels) -> dict:
+def report_at(problem: Problem, allocation: Allocation) -> dict:
     """`target_report` at an allocation of the labels left to choose."""
-    matrix = information(problem, pairs, labels)
+    matrix = information(problem, allocation)
     with _arrays.float64():
         return target_report(family_of(problem.criterion), matrix)
 
 
-def _certificate(problem: Problem, pairs, labels, matrix) -> Certificate[float]:
-    return certify_allocation(problem, matrix, analyse(problem, matrix), pairs, labels).certificate
+def _certificate(problem: Problem, allocation: Allocation, matrix) -> Certificate[float]:
+    return certify_allocation(problem, matrix, analyse(problem, matrix), allocation).certificate
 
 
 def fitted_mixture(
-    problem: Problem, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"], matrix: Float[np.ndarray, "r d d"]
+    problem: Problem, allocation: Allocation, matrix: Float[np.ndarray, "r d d"]
 ) -> Float[np.ndarray, " t"]:
     """Weights that minimise sum_t w_t (1 - f_t / max f) + the spread of sum_t w_t b_t over labels, relative to max f.
 
     Complexity: 2 S d^2 operations a target and draw for S pairs, then T^2 a step.
     """
+    pairs, labels = allocation
     criterion = family_of(problem.criterion)
     with _arrays.float64():
         inv = np.asarray(inverse(matrix))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdesign._pairs import not_among
+from jaxdesign._pairs import Allocation, not_among
 from jaxdesign.analysis import analyse, exact_sensitivities, information
 from jaxdesign.budget.limits import Limits, capacity
 from jaxdesign.certificates.separable import price_at
@@ -32,25 +32,26 @@ WIDER = 20_000  # pairs besides the design's own that an integer program may hav
 
 def candidates(problem: Problem, relaxed: Design, seed: int) -> Iterator[tuple[str, int | None, Callable]]:
     """Name, prompts that greedy looks at, and a function that gives pairs and whole labels."""
-    limits, pairs, labels = problem.limits, relaxed.pairs, relaxed.labels
-    b = exact_sensitivities(problem, pairs, analyse(problem, information(problem, pairs, labels)).factors)
+    limits, design = problem.limits, Allocation(relaxed.pairs, relaxed.labels)
+    pairs, labels = design
+    b = exact_sensitivities(problem, pairs, analyse(problem, information(problem, design)).factors)
     seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(DRAWS)]
     if not limits.laminar:
         scores = labels - np.floor(labels) + 1e-3 * b / b.max(initial=1e-300)
         yield (
             "rounded",
             None,
-            lambda: (pairs, _or_nothing(integer_programs.rounded(limits, pairs, labels, scores), pairs)),
+            lambda: (pairs, _or_nothing(integer_programs.rounded(limits, design, scores), pairs)),
         )
         yield "dependent", None, lambda: (pairs, _best_draw(problem, relaxed, seeds, integer_programs.randomly_rounded))
         return
-    ways = {"best_set": lambda: rounding.best_set(limits, pairs, labels, b)}
+    ways = {"best_set": lambda: rounding.best_set(limits, design, b)}
     if (limits.per_pair[pairs[:, 0]] > 1).any():
-        ways["largest_remainder"] = lambda: rounding.largest_remainder(limits, pairs, labels, b)
-        ways["adams"] = lambda: rounding.adams(limits, pairs, labels)
+        ways["largest_remainder"] = lambda: rounding.largest_remainder(limits, design, b)
+        ways["adams"] = lambda: rounding.adams(limits, design)
     ways["dependent"] = lambda: _best_draw(problem, relaxed, seeds, dependent)
-    ways["drawn"] = lambda: drawn(limits, pairs, labels, seed)
-    ways["drawn_by_prompt"] = lambda: drawn(limits, pairs, labels, seed, by_prompt=True)
+    ways["drawn"] = lambda: drawn(limits, design, seed)
+    ways["drawn_by_prompt"] = lambda: drawn(limits, design, seed, by_prompt=True)
     for name, way in ways.items():
         yield name, None, lambda way=way: (pairs, _or_nothing(way(), pairs))
     names = {"greedy": problem.criterion.for_whole_labels()}
@@ -66,19 +67,19 @@ def _best_draw(problem: Problem, relaxed: Design, seeds: list[int], draw: Callab
     """The random rounding with the smallest criterion."""
 
     def value(labels):
-        found = analyse(problem, information(problem, relaxed.pairs[labels > 0], labels[labels > 0])).value
+        found = analyse(problem, information(problem, Allocation(relaxed.pairs[labels > 0], labels[labels > 0]))).value
         return found if np.isfinite(found) else np.inf
 
-    found = (draw(problem.limits, relaxed.pairs, relaxed.labels, seed) for seed in seeds)
+    found = (draw(problem.limits, Allocation(relaxed.pairs, relaxed.labels), seed) for seed in seeds)
     return min((_or_nothing(labels, relaxed.pairs) for labels in found), key=value)
 
 
-def among_more(problem: Problem, relaxed: Design) -> tuple[np.ndarray, np.ndarray]:
+def among_more(problem: Problem, relaxed: Design) -> Allocation:
     """Labels by an integer program over the design's pairs and the best pairs of every completion; none if it fails.
 
     The program prefers the design's pairs, then those with the largest sensitivities.
     """
-    analysis = analyse(problem, information(problem, relaxed.pairs, relaxed.labels))
+    analysis = analyse(problem, information(problem, Allocation(relaxed.pairs, relaxed.labels)))
     result = price_at(problem, analysis, np.inf)
     others, _ = best_pairs(result, 0.0, WIDER, result.scale)
     pairs = np.concatenate([relaxed.pairs, others[not_among(others, relaxed.pairs, problem.pool.completions)]])
@@ -91,7 +92,7 @@ def among_more(problem: Problem, relaxed: Design) -> tuple[np.ndarray, np.ndarra
         if labels is not None:
             break
     labels = _or_nothing(labels, pairs)
-    return pairs[labels > 0], labels[labels > 0]
+    return Allocation(pairs[labels > 0], labels[labels > 0])
 
 
 def _or_nothing(labels, pairs):
@@ -116,7 +117,7 @@ def _greedy_prompts(problem: Problem, crit: ConvexCriterion, relaxed: Design) ->
     return prompts if capacity(some, problem.pair_counts[prompts]) >= limits.total else None
 
 
-def _greedy_among(problem: Problem, crit: ConvexCriterion, prompts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _greedy_among(problem: Problem, crit: ConvexCriterion, prompts: np.ndarray) -> Allocation:
     """The greedy choice among the pairs of some prompts, named as in the whole pool."""
     pool, limits, closed = problem.pool, problem.limits, problem.decided.closed
     if len(prompts) < pool.num_prompts:
@@ -128,4 +129,4 @@ def _greedy_among(problem: Problem, crit: ConvexCriterion, prompts: np.ndarray) 
         closed = closed[np.isin(closed[:, 0], prompts)]
         closed = np.concatenate([np.searchsorted(prompts, closed[:, :1]), closed[:, 1:]], axis=1).astype(np.int32)
     pairs, labels = greedy_allocation(pool, crit, limits, problem.prior, closed)
-    return np.concatenate([prompts[pairs[:, :1]].astype(np.int32), pairs[:, 1:]], axis=1), labels
+    return Allocation(np.concatenate([prompts[pairs[:, :1]].astype(np.int32), pairs[:, 1:]], axis=1), labels)

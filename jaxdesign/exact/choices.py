@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import analyse, information, sound
 from jaxdesign.budget.feasibility import check_feasible
 from jaxdesign.budget.limits import capacity, limits_in_tasks, prompt_room
@@ -37,6 +38,11 @@ class Choice(NamedTuple):
     pairs: Int[np.ndarray, "s 3"]
     labels: Float[np.ndarray, " s"]
     certificate: Certificate[float]
+
+    @property
+    def allocation(self) -> Allocation:
+        """Pairs and labels together."""
+        return Allocation(self.pairs, self.labels)
 
 
 class Found(NamedTuple):
@@ -97,7 +103,7 @@ def best_choice(
     def consider(name, began, pairs, labels, **more):
         if labels.sum() != tasks.limits.total:
             return
-        certificate = certificate_of(problem, pairs, size * labels, bound)
+        certificate = certificate_of(problem, Allocation(pairs, size * labels), bound)
         seconds = time.perf_counter() - began
         told[name] = {"value": certificate.value, "efficiency": certificate.efficiency, "seconds": seconds} | more
         if not np.isfinite(certificate.value):
@@ -129,7 +135,10 @@ def best_choice(
         lent = replace(tasks, criterion=LogDet(), prior=tasks.prior + LENT * (tasks.even - tasks.prior))
         start = singular_ones[0]
         pairs, labels, made = exchange(
-            lent, start.pairs, start.labels, max_passes=EXCHANGE_PASSES, progress=partial(progress, "spanning")
+            lent,
+            start.allocation,
+            max_passes=EXCHANGE_PASSES,
+            progress=partial(progress, "spanning"),
         )
         consider("spanning", began, pairs, labels, start=start.name, swaps=made.swaps)
     proxy = replace(tasks, criterion=problem.criterion.for_whole_labels())
@@ -140,16 +149,19 @@ def best_choice(
             began = time.perf_counter()
             name = "exchange" if number == 0 else f"exchange_{number + 1}"
             pairs, labels, made = exchange(
-                proxy, start.pairs, start.labels, max_passes=EXCHANGE_PASSES, progress=partial(progress, name)
+                proxy,
+                start.allocation,
+                max_passes=EXCHANGE_PASSES,
+                progress=partial(progress, name),
             )
             consider(name, began, pairs, labels, start=start.name, swaps=made.swaps, optimal=made.optimal)
     best = choices[0] if choices else None
     return Found(None if best is None else best._replace(labels=size * best.labels), told, whole)
 
 
-def certificate_of(problem: Problem, pairs: np.ndarray, labels: np.ndarray, bound: float) -> Certificate[float]:
+def certificate_of(problem: Problem, allocation: Allocation, bound: float) -> Certificate[float]:
     """Certificate of whole labels from a bound; value inf, efficiency 0 where A is singular."""
-    matrix = information(problem, pairs, labels)
+    matrix = information(problem, allocation)
     analysis = analyse(problem, matrix)
     if not sound(problem, matrix, analysis):
         return Certificate(float("inf"), bound, float("inf"), 0.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxdesign._pairs import Allocation
 from jaxdesign.budget.limits import Limits
 from jaxdesign.budget.linear_program import constraint_rows
 
@@ -54,8 +55,7 @@ def most_scored(
 
 def rounded(
     limits: Limits,
-    pairs: Int[np.ndarray, "s 3"],
-    labels: Float[np.ndarray, " s"],
+    allocation: Allocation,
     scores: Float[np.ndarray, " s"],
 ) -> Float[np.ndarray, " s"] | None:
     """Each label count rounded down or up, up where that gains most of `scores`.
@@ -65,6 +65,7 @@ def rounded(
 
     `labels`: of the design, within all largest limits (up to what `exact.choices.in_tasks` cuts off).
     """
+    pairs, labels = allocation
     base = np.floor(labels + SLACK)
     cap = np.minimum(np.floor(limits.per_pair[pairs[:, 0]]), limits.total)
     for more in (1.0, 3.0):
@@ -74,10 +75,9 @@ def rounded(
     return most_scored(limits, pairs, labels + 1e-3 * scores, np.zeros(len(pairs)), cap)
 
 
-def randomly_rounded(
-    limits: Limits, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"], seed: int
-) -> Float[np.ndarray, " s"] | None:
+def randomly_rounded(limits: Limits, allocation: Allocation, seed: int) -> Float[np.ndarray, " s"] | None:
     """As `rounded` with scores fraction - u, u uniform in (0, 1): as if each pair were rounded up with probability its
     fraction, as far as the constraints let it."""
+    labels = allocation.labels
     fraction = labels - np.floor(labels + SLACK)
-    return rounded(limits, pairs, labels, fraction - np.random.default_rng(seed).uniform(size=len(labels)))
+    return rounded(limits, allocation, fraction - np.random.default_rng(seed).uniform(size=len(labels)))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, Int
 
-from jaxdesign._pairs import pair_keys
+from jaxdesign._pairs import Allocation, pair_keys
 from jaxdesign.budget.budget import Budget, whole_budget
 from jaxdesign.budget.constraint import of_share
 from jaxdesign.budget.limits import resolve
@@ -17,9 +16,7 @@ from jaxdesign.exact.by_score import in_rounds
 from jaxdesign.pool import CompletionPool
 
 
-def random_pairs(
-    pool: CompletionPool, budget: Budget, seed: int = 0
-) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
+def random_pairs(pool: CompletionPool, budget: Budget, seed: int = 0) -> Allocation:
     """Whole labels on pairs drawn evenly from all pairs of existing completions, without replacement while they last.
 
     A pair that would break a quota is passed over; where there are more labels than pairs, all get one and the rest are
@@ -47,10 +44,10 @@ def random_pairs(
     if len(decided.closed):
         pairs = pairs[~np.isin(pair_keys(pairs, pool.completions), pair_keys(decided.closed, pool.completions))]
     counts = np.bincount(pairs[:, 0], minlength=pool.num_prompts).astype(np.float64)
-    limits = resolve(budget, counts, mask, (decided.pairs, decided.labels))
+    limits = resolve(budget, counts, mask, decided.required)
     rng = np.random.default_rng(seed)
     labels = in_rounds(limits, pairs, lambda: rng.permutation(len(pairs)) + 1.0)
-    return pairs[labels > 0], labels[labels > 0]
+    return Allocation(pairs[labels > 0], labels[labels > 0])
 
 
 def with_uniform_floor(pool: CompletionPool, budget: Budget, share: float, *, seed: int = 0) -> Budget:

@@ -11,15 +11,14 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxdesign._pairs import Allocation
 from jaxdesign.budget.limits import Limits
 from jaxdesign.budget.oracle import linear_oracle
 
 SLACK = 1e-9  # a real label count this little above a whole number is that number
 
 
-def adams(
-    limits: Limits, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"]
-) -> Float[np.ndarray, " s"] | None:
+def adams(limits: Limits, allocation: Allocation) -> Float[np.ndarray, " s"] | None:
     """Adams apportionment, which loses least in the worst case: every pair of the design keeps a label.
 
     n_e = ceil(t labels_e), with t such that they sum to the total; a prompt that reaches its quota has a smaller t of
@@ -39,6 +38,7 @@ def adams(
     Source: Pukelsheim and Rieder 1992, doi:10.1093/biomet/79.4.763; the bound is checked by
     tests/exact/test_rounding.py.
     """
+    pairs, labels = allocation
     owner, prompts = pairs[:, 0], len(limits.per_prompt)
     quota = np.minimum(limits.per_prompt, limits.total)
     if len(pairs) > limits.total or (np.bincount(owner, minlength=prompts) > quota).any():
@@ -76,14 +76,14 @@ def _largest(holds, size, high):
 
 def largest_remainder(
     limits: Limits,
-    pairs: Int[np.ndarray, "s 3"],
-    labels: Float[np.ndarray, " s"],
+    allocation: Allocation,
     sensitivities: Float[np.ndarray, " s"],
 ) -> Float[np.ndarray, " s"] | None:
     """Labels rounded down; what is left over goes to the largest remainders, one each, as far as caps and quotas allow.
 
     Ties go to the larger sensitivity, then to the first pair. None only where the pairs cannot hold the total.
     """
+    pairs, labels = allocation
     n = np.floor(labels + SLACK)
     order = _places(labels - n, sensitivities)
     while (left := limits.total - n.sum()) > 0:
@@ -98,14 +98,14 @@ def largest_remainder(
 
 def best_set(
     limits: Limits,
-    pairs: Int[np.ndarray, "s 3"],
-    labels: Float[np.ndarray, " s"],
+    allocation: Allocation,
     sensitivities: Float[np.ndarray, " s"],
 ) -> Float[np.ndarray, " s"] | None:
     """The pairs with the largest labels, once each; ties go to the larger sensitivity, then to the first pair.
 
     None where the quotas leave fewer such pairs than labels.
     """
+    pairs, labels = allocation
     chosen = once_each(limits.total, limits.per_prompt, pairs, _places(labels, sensitivities))
     return chosen if chosen.sum() == limits.total else None
 
@@ -127,9 +127,7 @@ def once_each(
 WHOLE = 1e-9  # a real label count this near a whole number is that number
 
 
-def dependent(
-    limits: Limits, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"], seed: int
-) -> Float[np.ndarray, " s"]:
+def dependent(limits: Limits, allocation: Allocation, seed: int) -> Float[np.ndarray, " s"]:
     """Each label count rounded up or down, up with probability its fraction, so that totals stay what they are.
 
     n_e = floor(C_e + u) - floor(C_{e-1} + u), C the running sum of the labels over the pairs of one prompt after the
@@ -146,6 +144,7 @@ def dependent(
     Source: systematic sampling, Madow 1949, doi:10.1214/aoms/1177729988, which is dependent rounding for laminar
     constraints; checked by tests/exact/test_sampling.py.
     """
+    pairs, labels = allocation
     rng = np.random.default_rng(seed)
     place = rng.permutation(len(limits.per_prompt))[pairs[:, 0]]
     order = np.lexsort((rng.random(len(pairs)), place))
@@ -161,8 +160,7 @@ def dependent(
 
 def drawn(
     limits: Limits,
-    pairs: Int[np.ndarray, "s 3"],
-    labels: Float[np.ndarray, " s"],
+    allocation: Allocation,
     seed: int,
     *,
     by_prompt: bool = False,
@@ -180,6 +178,7 @@ def drawn(
     Returns:
         (S,) whole labels; None where the pairs cannot hold the total.
     """
+    pairs, labels = allocation
     rng = np.random.default_rng(seed)
     share = labels
     if by_prompt:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxdesign._linalg import numerical_rank
+from jaxdesign._pairs import Allocation
 from jaxdesign.annotators import Annotators, asked
 from jaxdesign.budget.budget import Budget, whole_budget
 from jaxdesign.budget.required import with_required, without
@@ -125,8 +126,8 @@ def select_pairs(
     else:
         allocation = canonical_allocation(problem, design.pairs, design.labels)
         told = {"passes": design.passes, "trace": design.trace}
-        relaxed, problem = evaluated(problem, *allocation, design.status, **told)
-    free = without(problem.decided, relaxed.pairs, relaxed.labels)
+        relaxed, problem = evaluated(problem, allocation, design.status, **told)
+    free = without(problem.decided, Allocation(relaxed.pairs, relaxed.labels))
     relaxed = replace(relaxed, pairs=free[0], labels=free[1])
     found = best_choice(problem, relaxed, tol, int(seed), int(budget.labels_per_task), methods, progress)
     best = found.best
@@ -136,7 +137,7 @@ def select_pairs(
             f"prior: every choice of {int(budget.total)} whole labels that was tried leaves the information singular "
             f"or breaks the budget; raise budget.total, or pass prior={ridge:.2g} (a ridge)"
         )
-    check_allowed(problem, best.pairs, best.labels)
+    check_allowed(problem, best.allocation)
     real = relaxed.certificate
     told = {"value": real.value, "lower_bound": real.lower_bound, "efficiency": real.efficiency}
     report = {
@@ -149,9 +150,9 @@ def select_pairs(
         "candidates": found.candidates,
     }
     if problem.criterion.family:
-        report |= report_at(problem, best.pairs, best.labels)
+        report |= report_at(problem, best.allocation)
     chosen = Design(
-        *with_required(problem.decided, best.pairs, best.labels),
+        *with_required(problem.decided, best.allocation),
         best.certificate,
         Status.EXACT,
         relaxed.passes,

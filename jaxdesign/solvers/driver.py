@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float
 
-from jaxdesign._pairs import added_up
+from jaxdesign._pairs import Allocation, added_up
 from jaxdesign.analysis import Analysis, analyse, exact_sensitivities, information, sound
 from jaxdesign.budget.required import with_required
 from jaxdesign.certificates.coupled import certify_allocation
@@ -69,7 +69,7 @@ def run(
             if rounding > max(tol / 4, BLURRED) and now.relative_gap() < 20 * rounding:
                 status = Status.ILL_CONDITIONED
         if status is not None:
-            pairs, labels = with_required(problem.decided, best[0].pairs, best[0].labels)
+            pairs, labels = with_required(problem.decided, Allocation(best[0].pairs, best[0].labels))
             return Design(pairs, labels, now, status, state.passes, tuple(trace), problem.skipped_prompts)
         state = solver.step(problem, state, scored, tol)
 
@@ -87,7 +87,7 @@ def retreated(
     """
 
     def looked_at(kept: SolverState):
-        matrix = information(problem, kept.pairs, kept.labels)
+        matrix = information(problem, kept.allocation)
         return kept, matrix, analyse(problem, matrix)
 
     found = looked_at(state)
@@ -118,7 +118,7 @@ def score(problem: Problem, state: SolverState, matrix: Float[np.ndarray, "r d d
     """Certify an allocation, with its information and that one's analysis, in one pass."""
     on_support = exact_sensitivities(problem, state.pairs, analysis.factors)
     guess = partial(listing_level, problem, state, on_support)
-    priced = certify_allocation(problem, matrix, analysis, state.pairs, state.labels, guess)
+    priced = certify_allocation(problem, matrix, analysis, state.allocation, guess)
     return Scored(matrix, analysis, on_support, priced, priced.certificate.relative_gap())
 
 
@@ -127,7 +127,7 @@ def listing_level(problem: Problem, state: SolverState, b: Float[np.ndarray, " s
     limits = problem.limits
     if not limits.has_caps and not limits.has_quotas:
         return float(b.max())
-    levels = prompt_levels(problem, state.pairs, state.labels, b)
+    levels = prompt_levels(problem, state.allocation, b)
     off = np.abs(b / np.maximum(levels[state.pairs[:, 0]], 1e-300) - 1)
-    spread = np.average(off, weights=movable(problem, state.pairs, state.labels) + 1e-12)
+    spread = np.average(off, weights=movable(problem, state.allocation) + 1e-12)
     return float(levels.min() * (1 - min(0.5, 2e-6 + 2 * spread)))

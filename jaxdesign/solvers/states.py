@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdesign._pairs import check_pairs_exist, not_among, pair_keys
+from jaxdesign._pairs import Allocation, check_pairs_exist, not_among, pair_keys
 from jaxdesign.analysis import Analysis, analyse, information, usable
 from jaxdesign.budget.limits import capacity
 from jaxdesign.budget.oracle import exact_total
@@ -34,6 +34,11 @@ class SolverState(NamedTuple):
     labels: Float[np.ndarray, " s"]
     passes: int
     memory: Any = None
+
+    @property
+    def allocation(self) -> Allocation:
+        """Pairs and labels together."""
+        return Allocation(self.pairs, self.labels)
 
 
 class Scored(NamedTuple):
@@ -100,20 +105,20 @@ class Solver(Protocol):
         ...
 
 
-def movable(problem: Problem, pairs: np.ndarray, labels: np.ndarray) -> Float[np.ndarray, " s"]:
+def movable(problem: Problem, allocation: Allocation) -> Float[np.ndarray, " s"]:
     """Labels a pair could both lose and gain; 0 at the cap."""
+    pairs, labels = allocation
     cap = problem.limits.per_pair[pairs[:, 0]]
     with np.errstate(invalid="ignore"):
         return np.where(np.isinf(cap), labels, labels * np.maximum(1 - labels / cap, 0))
 
 
-def prompt_levels(
-    problem: Problem, pairs: np.ndarray, labels: np.ndarray, b: Float[np.ndarray, " s"]
-) -> Float[np.ndarray, " p"]:
+def prompt_levels(problem: Problem, allocation: Allocation, b: Float[np.ndarray, " s"]) -> Float[np.ndarray, " p"]:
     """Sensitivity at which a pair would be indifferent: one for all prompts, more for a prompt held by its quota."""
+    pairs, labels = allocation
     limits, prompts = problem.limits, pairs[:, 0]
-    weight, size = movable(problem, pairs, labels), len(limits.per_prompt)
-    level = free_level(problem, pairs, labels, b)
+    weight, size = movable(problem, allocation), len(limits.per_prompt)
+    level = free_level(problem, allocation, b)
     held = np.bincount(prompts, weights=labels, minlength=size) >= limits.per_prompt * (1 - 1e-6)
     mass = np.bincount(prompts, weights=weight, minlength=size)
     mean = np.bincount(prompts, weights=weight * b, minlength=size) / np.maximum(mass, 1e-300)
@@ -121,15 +126,16 @@ def prompt_levels(
     return np.where(own, np.maximum(mean, level), level)
 
 
-def free_level(problem: Problem, pairs: np.ndarray, labels: np.ndarray, b: Float[np.ndarray, " s"]) -> float:
+def free_level(problem: Problem, allocation: Allocation, b: Float[np.ndarray, " s"]) -> float:
     """Mean sensitivity of the pairs that are free to move in prompts below their quota.
 
     Where there is none, the level lies anywhere below all pairs with labels: the smallest of theirs.
     """
+    pairs, labels = allocation
     limits, prompts = problem.limits, pairs[:, 0]
     spent = np.bincount(prompts, weights=labels, minlength=len(limits.per_prompt))
     loose = (spent < limits.per_prompt * (1 - 1e-6))[prompts]
-    weight = movable(problem, pairs, labels) * loose
+    weight = movable(problem, allocation) * loose
     if weight.sum() > 1e-9 * limits.total:
         return float(weight @ b / weight.sum())
     return float(b.min())
@@ -144,10 +150,10 @@ def warm_state(problem: Problem, start: Design) -> SolverState | None:
     None where it leaves A singular, so that the solver starts afresh.
     """
     check_pairs_exist(problem.exists, start.pairs)
-    pairs, labels = free_part(problem.decided, start.pairs, start.labels, problem.completions)
+    pairs, labels = free_part(problem.decided, Allocation(start.pairs, start.labels), problem.completions)
     if not len(pairs):
         return None
-    matrix = information(problem, pairs, labels)
+    matrix = information(problem, Allocation(pairs, labels))
     analysis = analyse(problem, matrix)
     if not usable(problem, analysis):
         return None
@@ -161,22 +167,22 @@ def warm_state(problem: Problem, start: Design) -> SolverState | None:
             return None
         pairs = np.concatenate([pairs, priced.pairs[more]])
         labels = np.concatenate([labels, 1e-3 * oracle[more]])
-    return solver_state(problem, pairs, labels, passes)
+    return solver_state(problem, Allocation(pairs, labels), passes)
 
 
-def solver_state(problem: Problem, pairs: np.ndarray, labels: np.ndarray, passes: int) -> SolverState:
+def solver_state(problem: Problem, allocation: Allocation, passes: int) -> SolverState:
     """State without dust, in the order of the pairs, summing to the total."""
+    pairs, labels = allocation
     keep = labels > DUST * problem.limits.total / max(len(labels), 1)
     pairs, labels = pairs[keep], labels[keep]
     order = np.argsort(pair_keys(pairs, problem.completions))
     pairs, labels = pairs[order], labels[order]
-    return SolverState(pairs, exact_total(problem.limits, pairs, labels), passes)
+    return SolverState(pairs, exact_total(problem.limits, Allocation(pairs, labels)), passes)
 
 
-def without_dust(
-    problem: Problem, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"], share: float
-) -> np.ndarray:
+def without_dust(problem: Problem, allocation: Allocation, share: float) -> np.ndarray:
     """True for all but the smallest labels, of at most `share` of the total, if the caps let the rest hold it."""
+    pairs, labels = allocation
     order = np.argsort(labels, kind="stable")
     keep = np.ones(len(labels), bool)
     keep[order[np.cumsum(labels[order]) <= share * problem.limits.total]] = False

@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from jaxdesign import _arrays
+from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import analyse, information
 from jaxdesign.budget.required import without
 from jaxdesign.certificates.separable import from_bound
@@ -61,7 +62,7 @@ def worst_case_design(
             replace(problem, criterion=mean), solver, tol=aim, max_passes=left, start=start, callback=None
         )  # fmt: skip
         start, passes = found, passes + found.passes
-        matrix = information(problem, *without(problem.decided, found.pairs, found.labels))
+        matrix = information(problem, without(problem.decided, Allocation(found.pairs, found.labels)))
         analysis = analyse(problem, matrix)
         with _arrays.float64():
             weights = np.asarray(mean.mixture(matrix))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxdesign._pairs import candidate_counts, first_copies
+from jaxdesign._pairs import Allocation, candidate_counts, first_copies
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import Limits, capacity, resolve
 from jaxdesign.budget.oracle import exact_total, linear_oracle
@@ -142,7 +142,7 @@ def test_exact_totals_obey_the_budget_and_move_labels_by_rounding_only(case, see
     limits, pairs, b = case
     labels = 0.5 * linear_oracle(limits, pairs, b).labels + 0.5 * linear_oracle(limits, pairs, -b).labels
     rounded = labels * (1 + 1e-7 * np.random.default_rng(seed).uniform(-1, 1, len(labels)))
-    found = exact_total(limits, pairs, rounded)
+    found = exact_total(limits, Allocation(pairs, rounded))
     is_allowed(limits, pairs, found, rtol=1e-13)
     np.testing.assert_allclose(found, labels, rtol=2e-6)
 
@@ -150,6 +150,6 @@ def test_exact_totals_obey_the_budget_and_move_labels_by_rounding_only(case, see
 def test_exact_totals_keep_the_shares_where_quotas_hold_the_whole_total():
     pairs = np.array([(p, 0, j) for p in range(4) for j in (1, 2)], np.int32)
     labels = np.array([3, 2, 2.9, 2.1, 2.5, 2.5, 1, 4.0])
-    found = exact_total(Limits(20.0, np.full(4, 4.0), np.full(4, 5.0)), pairs, labels * (1 - 1e-9))
+    found = exact_total(Limits(20.0, np.full(4, 4.0), np.full(4, 5.0)), Allocation(pairs, labels * (1 - 1e-9)))
     np.testing.assert_allclose(found, labels, rtol=1e-8)
     assert found.sum() == pytest.approx(20, rel=1e-13)

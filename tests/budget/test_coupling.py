@@ -10,6 +10,7 @@ from scipy.optimize import linprog
 
 import jaxdesign
 from jaxdesign import Budget, CompletionPool, LogDet, Quota, Status, Trace, select_pairs
+from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import analyse, information
 from jaxdesign.certificates.allowed import canonical_allocation
 from jaxdesign.certificates.coupled import certify_coupled
@@ -53,8 +54,8 @@ def test_the_oracle_is_the_linear_programme_over_all_pairs(seed, per_pair, price
     case = coupled_case(seed, per_pair, priced)
     problem = make_problem(case.pool, LogDet(), case.budget, PRIOR)
     pairs, labels = canonical_allocation(problem, case.pairs, case.labels)
-    matrix = information(problem, pairs, labels)
-    priced_pool = certify_coupled(problem, matrix, analyse(problem, matrix), pairs, labels)
+    matrix = information(problem, Allocation(pairs, labels))
+    priced_pool = certify_coupled(problem, matrix, analyse(problem, matrix), Allocation(pairs, labels))
     every, z, c = written_out(case.pool)
     b = sensitivities_of(z, c, gradients_of(matrix))
     truth = largest(case.budget, every, b)

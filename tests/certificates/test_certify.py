@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxdesign import reference
-from jaxdesign._pairs import candidate_counts, first_copies
+from jaxdesign._pairs import Allocation, candidate_counts, first_copies
 from jaxdesign.analysis import analyse, exact_sensitivities, information
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import resolve
@@ -137,7 +137,7 @@ def test_the_best_allocation_is_certified_as_such(name):
 def test_a_wrong_guess_of_the_level_never_makes_a_certificate_false(name, seed, factor, sparse):
     case = solved(name)
     problem = make_problem(case.pool, case.criterion, case.budget, case.prior)
-    matrix = information(problem, case.pairs, case.allocation(seed, 0.3))
+    matrix = information(problem, Allocation(case.pairs, case.allocation(seed, 0.3)))
     analysis = analyse(problem, matrix)
     with pytest.MonkeyPatch.context() as patch:
         if sparse:  # as if too many pairs had been listed
@@ -283,8 +283,8 @@ def test_long_lists_take_the_dense_way_to_the_same_matrix(scores):
     limit = 2 * 3 * 8  # longer lists go the dense way
     padded = np.concatenate([pairs, np.tile(pairs[:1], (limit, 1))])  # repeated pairs add up, here with no labels
     expected = information_of(z, c, dense_labels, 0.25 * np.eye(DIM))
-    short = information(problem, pairs[:20], labels[:20])
-    long = information(problem, padded, np.concatenate([dense_labels, np.zeros(limit)]))
+    short = information(problem, Allocation(pairs[:20], labels[:20]))
+    long = information(problem, Allocation(padded, np.concatenate([dense_labels, np.zeros(limit)])))
     np.testing.assert_allclose(short, expected, rtol=1e-12, atol=1e-13)
     np.testing.assert_allclose(long, expected, rtol=1e-12, atol=1e-13)
 
@@ -293,7 +293,7 @@ def test_lists_longer_than_a_page_are_added_up(monkeypatch):
     monkeypatch.setattr("jaxdesign.pricing.source.PAGE", 7)
     case = solved("LogDet")
     problem = make_problem(case.pool, case.criterion, case.budget, case.prior)
-    found = information(problem, case.pairs, case.best)
+    found = information(problem, Allocation(case.pairs, case.best))
     np.testing.assert_allclose(found, information_of(case.z, case.c, case.best), rtol=1e-12, atol=1e-13)
     G = gradients_of(found)
     expected = sensitivities_of(case.z, case.c, G)

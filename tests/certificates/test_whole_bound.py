@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import jaxdesign as jd
 from bench.pools import real_pool
 from jaxdesign import Annotators, Budget, CompletionPool, LogDet, Quota, Trace, select_pairs
+from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import analyse, information
 from jaxdesign.annotators import repeated_budget, repeated_pool
 from tests.support.problems import (
@@ -173,6 +174,6 @@ def test_half_a_label_a_dimension_on_real_pools(name, log_det):
     start = jd.baselines.adpo(pool, LogDet(), Budget(190, 1), prior=prior)
     for criterion, least in ((LogDet(), log_det), (Trace(moment), 0.9999)):
         bound, problem = bound_of(pool, criterion, Budget(190, 1), prior)
-        matrix = information(problem, start.pairs, start.labels)
+        matrix = information(problem, Allocation(start.pairs, start.labels))
         value = analyse(problem, matrix).value
         assert bound < value and criterion.efficiency(value, bound, pool.dim) >= least

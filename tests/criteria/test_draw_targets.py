@@ -7,6 +7,7 @@ import pytest
 
 import jaxdesign
 from jaxdesign import Budget, Trace, greedy, select_pairs
+from jaxdesign._pairs import Allocation
 from jaxdesign.door import make_problem
 from jaxdesign.exact.exchange.exchange import exchange
 from tests.support.problems import (
@@ -64,7 +65,7 @@ def test_whole_labels_and_their_swaps():
     assert batch.certificate.value == pytest.approx(value_of(pool, batch), rel=1e-6)
     problem = make_problem(pool, Trace(TARGETS), budget, PRIOR)
     picks, _ = greedy(pool, Trace(TARGETS), size=10, prior=PRIOR)
-    found = exchange(problem, np.asarray(picks), np.ones(10))
+    found = exchange(problem, Allocation(np.asarray(picks), np.ones(10)))
     assert found[2].optimal
     pairs, z, c = written_out(pool)
     labels = np.array([tuple(pair) in set(map(tuple, found[0].tolist())) for pair in pairs.tolist()], float)

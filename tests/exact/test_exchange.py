@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdesign import Budget, LogDet, Trace, optimize
+from jaxdesign._pairs import Allocation
 from jaxdesign.budget.oracle import exact_total
 from jaxdesign.door import make_problem
 from jaxdesign.exact.exchange.exchange import exchange
@@ -31,7 +32,7 @@ def drawn_problem(seed, name, limits, scores="yes", prior=RIDGE):
     problem = make_problem(pool, LogDet() if target is None else Trace(target), Budget(**BUDGETS[limits]), prior)
     pairs = written_out(pool)[0]
     weights = np.random.default_rng(seed).exponential(size=len(pairs))
-    labels = dependent(problem.limits, pairs, exact_total(problem.limits, pairs, weights), seed)
+    labels = dependent(problem.limits, Allocation(pairs, exact_total(problem.limits, Allocation(pairs, weights))), seed)
     return pool, problem, pairs[labels > 0], labels[labels > 0]
 
 
@@ -58,7 +59,7 @@ def value_and_best_neighbour(pool, name, limits, pairs, labels, prior=RIDGE):
 @given(seed=st.integers(0, 2**32 - 1))
 def test_no_swap_in_the_pool_helps(name, limits, scores, seed):
     pool, problem, pairs, labels = drawn_problem(seed, name, limits, scores)
-    after, moved, report = exchange(problem, pairs, labels)
+    after, moved, report = exchange(problem, Allocation(pairs, labels))
     now, best = value_and_best_neighbour(pool, name, limits, after, moved)
     assert report.optimal
     assert now - best <= 2e-9 * max(1.0, abs(now))
@@ -73,7 +74,7 @@ def test_no_swap_in_the_pool_helps(name, limits, scores, seed):
 def test_labels_stay_whole_and_allowed_and_the_criterion_falls_swap_by_swap(name, limits, scores, seed, most):
     pool, problem, pairs, labels = drawn_problem(seed, name, limits, scores)
     before, _ = value_and_best_neighbour(pool, name, limits, pairs, labels)
-    after, moved, report = exchange(problem, pairs, labels, max_swaps=most)
+    after, moved, report = exchange(problem, Allocation(pairs, labels), max_swaps=most)
     assert (moved == np.rint(moved)).all() and (moved >= 1).all() and moved.sum() == problem.limits.total
     assert (moved <= problem.limits.per_pair[after[:, 0]]).all()
     assert (np.bincount(after[:, 0], moved, pool.num_prompts) <= problem.limits.per_prompt).all()
@@ -87,16 +88,16 @@ def test_labels_stay_whole_and_allowed_and_the_criterion_falls_swap_by_swap(name
 def test_where_labels_may_repeat_an_optimum_is_within_the_fedorov_bound(seed):
     """D-efficiency of m labels that no swap improves, against the best real-valued design: (m - d + 1) / m."""
     pool, problem, pairs, labels = drawn_problem(seed, "LogDet", "repeats", prior=None)
-    _, _, report = exchange(problem, pairs, labels)
+    _, _, report = exchange(problem, Allocation(pairs, labels))
     best = optimize(pool, LogDet(), Budget(15), tol=1e-6).certificate.value
     assert np.exp(-(report.value - best) / DIM) >= (15 - DIM + 1) / 15
 
 
 def test_an_optimum_stays_and_the_same_start_gives_the_same_end():
     _, problem, pairs, labels = drawn_problem(3, "Trace", "one a pair")
-    first, second = (exchange(problem, pairs, labels) for _ in range(2))
+    first, second = (exchange(problem, Allocation(pairs, labels)) for _ in range(2))
     assert (first[0] == second[0]).all() and (first[1] == second[1]).all() and first[2] == second[2]
-    again, same, report = exchange(problem, first[0], first[1])
+    again, same, report = exchange(problem, Allocation(first[0], first[1]))
     assert report.swaps == 0 and (again == first[0]).all() and (same == first[1]).all()
 
 
@@ -105,7 +106,7 @@ def test_bad_starts_are_named():
     halves = labels.copy()
     halves[:2] += [0.5, -0.5]
     with pytest.raises(ValueError, match=r"labels: .*\.5 at row 0; exchange moves whole labels, so round them first"):
-        exchange(problem, pairs, halves)
+        exchange(problem, Allocation(pairs, halves))
     bare = make_problem(pool, LogDet(), Budget(15))
     with pytest.raises(ValueError, match="labels: their information is singular"):
-        exchange(bare, pairs[:1], [15])
+        exchange(bare, Allocation(pairs[:1], [15]))

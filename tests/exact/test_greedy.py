@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import jaxdesign
 from jaxdesign import Budget, CompletionPool, Criterion, LogDet, Trace, greedy
+from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import information
 from jaxdesign.door import make_problem
 from jaxdesign.exact.greedy import lazy as lazy_greedy
@@ -395,7 +396,7 @@ def test_trace_greedy_spends_a_small_batch_well(total):
     values = {}
     for way in (greedy_allocation, myopic_allocation):
         pairs, _ = way(pool, problem.criterion, problem.limits, problem.prior)
-        values[way] = float(np.trace(np.linalg.inv(information(problem, pairs, np.ones(total))[0])))
+        values[way] = float(np.trace(np.linalg.inv(information(problem, Allocation(pairs, np.ones(total)))[0])))
     assert values[greedy_allocation] <= 1.001 * values[myopic_allocation]
 
 

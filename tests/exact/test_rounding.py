@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxdesign._pairs import Allocation
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import Limits
 from jaxdesign.budget.oracle import exact_total
@@ -24,7 +25,7 @@ def random_design(seed, cap=np.inf, quota=np.inf, total=60):
     limits = Limits(float(total), np.broadcast_to(cap, (PROMPTS,)) * 1.0, np.broadcast_to(quota, (PROMPTS,)) * 1.0)
     keep = np.sort(rng.permutation(len(pairs))[: rng.integers(40, len(pairs) + 1)])
     pairs = pairs[keep]
-    return limits, pairs, exact_total(limits, pairs, np.exp(2 * rng.standard_normal(len(pairs))))
+    return limits, pairs, exact_total(limits, Allocation(pairs, np.exp(2 * rng.standard_normal(len(pairs)))))
 
 
 def check_whole(limits, pairs, n):
@@ -37,7 +38,7 @@ def check_whole(limits, pairs, n):
 @given(seeds, st.integers(75, 400))
 def test_adams_keeps_every_pair_and_its_bound(seed, total):
     limits, pairs, labels = random_design(seed, total=total)
-    n = adams(limits, pairs, labels)
+    n = adams(limits, Allocation(pairs, labels))
     check_whole(limits, pairs, n)
     assert (n >= 1).all()
     assert (n / labels).min() >= 1 - len(pairs) / total - 1e-9
@@ -48,7 +49,7 @@ def test_adams_keeps_every_pair_and_its_bound(seed, total):
 @given(seeds)
 def test_adams_with_caps_and_quotas(seed):
     limits, pairs, labels = random_design(seed, np.array([2, 7, 3, 9, 2]), np.array([16, 25, 99, 30, 18]), total=90)
-    n = adams(limits, pairs, labels)
+    n = adams(limits, Allocation(pairs, labels))
     held = np.bincount(pairs[:, 0], minlength=PROMPTS)
     if (held > limits.per_prompt).any():
         assert n is None
@@ -60,18 +61,18 @@ def test_adams_with_caps_and_quotas(seed):
 def test_adams_by_hand():
     pairs = np.array([[0, 0, 1], [1, 0, 1], [2, 0, 1]], np.int32)
     limits = Limits(10.0, np.full(3, np.inf), np.full(3, np.inf))
-    np.testing.assert_array_equal(adams(limits, pairs, np.array([5.0, 4.0, 1.0])), [5, 4, 1])
+    np.testing.assert_array_equal(adams(limits, Allocation(pairs, np.array([5.0, 4.0, 1.0]))), [5, 4, 1])
     # ceil of 6.8, 2.9, 0.3 is one too many; t falls until the first pair gives one back at 6 / 6.8
-    np.testing.assert_array_equal(adams(limits, pairs, np.array([6.8, 2.9, 0.3])), [6, 3, 1])
+    np.testing.assert_array_equal(adams(limits, Allocation(pairs, np.array([6.8, 2.9, 0.3]))), [6, 3, 1])
     # three equal pairs: 10 = 4 + 3 + 3, the first in order gains
-    np.testing.assert_array_equal(adams(limits, pairs, np.full(3, 10 / 3)), [4, 3, 3])
+    np.testing.assert_array_equal(adams(limits, Allocation(pairs, np.full(3, 10 / 3))), [4, 3, 3])
 
 
 def test_adams_has_no_answer_for_more_pairs_than_labels():
     limits, pairs, labels = random_design(0, total=20)
-    assert adams(limits, pairs, labels) is None
+    assert adams(limits, Allocation(pairs, labels)) is None
     limits, pairs, labels = random_design(0, quota=12, total=55)
-    assert adams(limits, pairs, labels) is None or np.bincount(pairs[:, 0]).max() <= 12
+    assert adams(limits, Allocation(pairs, labels)) is None or np.bincount(pairs[:, 0]).max() <= 12
 
 
 @given(
@@ -81,7 +82,7 @@ def test_adams_has_no_answer_for_more_pairs_than_labels():
 def test_largest_remainder_is_whole_and_near(seed, caps):
     limits, pairs, labels = random_design(seed, *caps, total=40)
     b = np.random.default_rng(seed).random(len(pairs))
-    n = largest_remainder(limits, pairs, labels, b)
+    n = largest_remainder(limits, Allocation(pairs, labels), b)
     check_whole(limits, pairs, n)
     assert (n >= np.floor(labels + 1e-9)).all()
     if np.isinf(limits.per_prompt).all():  # without quotas nobody needs a second extra label
@@ -92,22 +93,24 @@ def test_largest_remainder_breaks_ties_by_sensitivity_then_by_order():
     pairs = np.array([[0, 0, 1], [1, 0, 1], [2, 0, 1], [3, 0, 1]], np.int32)
     limits = Limits(6.0, np.full(4, np.inf), np.full(4, np.inf))
     labels = np.full(4, 1.5)
-    np.testing.assert_array_equal(largest_remainder(limits, pairs, labels, np.array([1.0, 3, 2, 1])), [1, 2, 2, 1])
-    np.testing.assert_array_equal(largest_remainder(limits, pairs, labels, np.ones(4)), [2, 2, 1, 1])
+    np.testing.assert_array_equal(
+        largest_remainder(limits, Allocation(pairs, labels), np.array([1.0, 3, 2, 1])), [1, 2, 2, 1]
+    )
+    np.testing.assert_array_equal(largest_remainder(limits, Allocation(pairs, labels), np.ones(4)), [2, 2, 1, 1])
 
 
 def test_largest_remainder_of_whole_labels_changes_nothing():
     limits, pairs, labels = random_design(1, total=60)
-    whole = largest_remainder(limits, pairs, labels, labels)
+    whole = largest_remainder(limits, Allocation(pairs, labels), labels)
     kept = whole > 0
     jitter = whole[kept] * (1 + 1e-12 * np.random.default_rng(0).standard_normal(kept.sum()))
-    np.testing.assert_array_equal(largest_remainder(limits, pairs[kept], jitter, jitter), whole[kept])
+    np.testing.assert_array_equal(largest_remainder(limits, Allocation(pairs[kept], jitter), jitter), whole[kept])
 
 
 @given(seeds)
 def test_best_set_holds_the_largest_labels(seed):
     limits, pairs, labels = random_design(seed, total=30)
-    chosen = best_set(limits, pairs, labels, np.ones(len(pairs))).astype(bool)
+    chosen = best_set(limits, Allocation(pairs, labels), np.ones(len(pairs))).astype(bool)
     assert chosen.sum() == 30
     assert labels[chosen].min() >= labels[~chosen].max()
 
@@ -115,7 +118,7 @@ def test_best_set_holds_the_largest_labels(seed):
 @given(seeds)
 def test_best_set_under_quotas_is_the_best_allowed_one(seed):
     limits, pairs, labels = random_design(seed, 1, np.array([3, 9, 1, 5, 7]), total=20)
-    n = best_set(limits, pairs, labels, np.ones(len(pairs)))
+    n = best_set(limits, Allocation(pairs, labels), np.ones(len(pairs)))
     check_whole(limits, pairs, n)
     spent = np.bincount(pairs[:, 0], weights=n, minlength=PROMPTS)
     out = (n == 0) & (spent < limits.per_prompt)[pairs[:, 0]]
@@ -127,13 +130,15 @@ def test_best_set_under_quotas_is_the_best_allowed_one(seed):
 
 def test_best_set_has_no_answer_for_fewer_pairs_than_labels():
     limits, pairs, labels = random_design(2, total=200)
-    assert best_set(limits, pairs, labels, labels) is None
+    assert best_set(limits, Allocation(pairs, labels), labels) is None
 
 
 def test_best_set_breaks_ties_by_sensitivity_then_by_order():
     pairs = np.array([[0, 0, 1], [1, 0, 1], [2, 0, 1], [3, 0, 1]], np.int32)
     limits = Limits(2.0, np.ones(4), np.full(4, np.inf))
-    np.testing.assert_array_equal(best_set(limits, pairs, np.full(4, 0.5), np.array([1.0, 1, 2, 1])), [1, 0, 1, 0])
+    np.testing.assert_array_equal(
+        best_set(limits, Allocation(pairs, np.full(4, 0.5)), np.array([1.0, 1, 2, 1])), [1, 0, 1, 0]
+    )
 
 
 def test_once_each_takes_what_quotas_allow():

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign._arrays import AnyArray
+from jaxdesign._pairs import Allocation
 from jaxdesign.budget.family import Uses, usage, uses
 from jaxdesign.problem import Problem
 
@@ -31,14 +32,15 @@ def uses_of(problem: Problem, pairs) -> tuple[Uses, ...]:
     return of_prompt, *(uses(family, pairs) for family in problem.limits.families)
 
 
-def left_of(problem: Problem, pairs, labels) -> Left:
+def left_of(problem: Problem, allocation: Allocation) -> Left:
     """What the budget leaves open."""
+    pairs, labels = allocation
     limits = problem.limits
     spent = np.bincount(pairs[:, 0], weights=labels, minlength=problem.pool.num_prompts)
     room = [np.minimum(np.floor(limits.per_prompt), limits.total) - spent]
     spare = [np.where(limits.minima > 0, spent - np.ceil(limits.minima), np.inf)]
     for family in limits.families:
-        used, low, high = usage(family, pairs, labels), family.low, family.high
+        used, low, high = usage(family, allocation), family.low, family.high
         if family.whole:
             low, high = np.ceil(low), np.minimum(np.floor(high), limits.total * family.most)
         room.append(high - used)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign import _arrays
-from jaxdesign._pairs import pair_keys
+from jaxdesign._pairs import Allocation, pair_keys
 from jaxdesign.analysis import analyse, information, row_sensitivities
 from jaxdesign.certificates.separable import price_at
 from jaxdesign.criteria.protocol import ConvexCriterion
@@ -34,8 +34,7 @@ FEWEST, MOST = 4, 32  # pairs on either side of a table
 
 def exchanged_by_value(
     problem: Problem,
-    pairs: Int[np.ndarray, "s 3"],
-    labels: Float[np.ndarray, " s"],
+    allocation: Allocation,
     least: float,
     max_swaps: float,
     max_passes: float,
@@ -49,7 +48,8 @@ def exchanged_by_value(
     Raises:
         ValueError: the criterion is not finite at the given labels.
     """
-    value = before = analyse(problem, information(problem, pairs, labels)).value
+    pairs, labels = allocation
+    value = before = analyse(problem, information(problem, Allocation(pairs, labels))).value
     if not np.isfinite(before):
         raise ValueError(
             "labels: their information is singular, so that no swap can be scored; start from other labels, or pass "
@@ -62,7 +62,7 @@ def exchanged_by_value(
     while made < max_swaps and passes < max_passes and swapped:
         passes += 1
         progress(f"search {passes}, {made} swaps so far")
-        analysis = analyse(problem, information(problem, pairs, labels))
+        analysis = analyse(problem, information(problem, Allocation(pairs, labels)))
         result = price_at(problem, analysis, np.inf)
         others, _ = best_pairs(result, 0.0, OTHERS, result.scale)
         told = pairs, labels, others, value
@@ -86,12 +86,12 @@ def _swapped_among(problem: Problem, pairs, labels, others, value: float, least:
     rows = np.sqrt(c)[..., None] * z
     used, cap, swaps = uses_of(problem, listed), caps_of(problem, listed), 0
     while swaps < limit:
-        matrix = information(problem, listed[held > 0], held[held > 0])
+        matrix = information(problem, Allocation(listed[held > 0], held[held > 0]))
         with _arrays.float64():
             b = np.asarray(row_sensitivities(problem.criterion, matrix, rows))[: len(listed)]
         losing = _first(np.where(held >= 1, b, np.inf), side)
         taking = _first(np.where(held + 1 <= cap, -b, np.inf), side)
-        left = left_of(problem, listed[held > 0], held[held > 0])
+        left = left_of(problem, Allocation(listed[held > 0], held[held > 0]))
         allowed = np.array(obeyed(left, some_of(used, losing), some_of(used, taking)))
         allowed &= (held[losing] >= 1)[:, None] & (held[taking] + 1 <= cap[taking])[None, :]
         allowed &= b[losing][:, None] < b[taking][None, :]

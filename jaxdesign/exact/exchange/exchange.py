@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays, _checks
-from jaxdesign._pairs import pair_keys
+from jaxdesign._pairs import Allocation, pair_keys
 from jaxdesign.analysis import information
 from jaxdesign.certificates.allowed import check_allowed, ordered_allocation
 from jaxdesign.criteria.protocol import Gains
@@ -48,8 +48,7 @@ class ExchangeReport(NamedTuple):
 
 def exchange(
     problem: Problem,
-    pairs: Any,
-    labels: Any,
+    allocation: Allocation,
     *,
     least_gain: float = GAIN,
     max_swaps: int | None = None,
@@ -87,18 +86,19 @@ def exchange(
     Source: Fedorov 1972, Theory of Optimal Experiments, Academic Press; the gains and the bounds that make a
     search complete are derived in `swap_gains` and `search` and checked by enumeration in the tests.
     """
-    pairs, labels = ordered_allocation(problem, pairs, labels)
-    check_allowed(problem, pairs, labels)
+    allocation = ordered_allocation(problem, *allocation)
+    check_allowed(problem, allocation)
+    labels = allocation.labels
     if (labels != np.rint(labels)).any():
         row = int(np.argmax(labels != np.rint(labels)))
         raise ValueError(f"labels: {labels[row]:g} at row {row}; exchange moves whole labels, so round them first")
     least = _checks.positive_finite(least_gain, "least_gain", "the least gain of a swap that helps")
     limits = _limit(max_swaps, "max_swaps"), _limit(max_passes, "max_passes")
     if problem.criterion.gains is Gains.FIRST_ORDER:
-        pairs, labels, told = exchanged_by_value(problem, pairs, labels, least, *limits, progress)
+        pairs, labels, told = exchanged_by_value(problem, allocation, least, *limits, progress)
         return pairs, labels, ExchangeReport(*told, optimal=False)
     with _arrays.float64():
-        batch = _batch(problem, trace_forms.root(problem.criterion), pairs, labels)
+        batch = _batch(problem, trace_forms.root(problem.criterion), allocation)
         if not np.isfinite(batch.value):
             raise ValueError(
                 "labels: their information is singular, so that no swap can be scored; start from other labels, or "
@@ -127,6 +127,11 @@ class _Batch(NamedTuple):
     factors: swap_gains.Factors
     value: float
 
+    @property
+    def allocation(self) -> Allocation:
+        """Pairs and labels together."""
+        return Allocation(self.pairs, self.labels)
+
 
 class _Searched(NamedTuple):
     """What a search of the pool tells."""
@@ -136,8 +141,9 @@ class _Searched(NamedTuple):
     gains: Float[np.ndarray, " n"]  # theirs
 
 
-def _batch(problem: Problem, target_root, pairs, labels) -> _Batch:
-    matrix = information(problem, pairs, labels)
+def _batch(problem: Problem, target_root, allocation: Allocation) -> _Batch:
+    pairs, labels = allocation
+    matrix = information(problem, allocation)
     value, factors = _factors_of(matrix, target_root)
     return _Batch(pairs, labels, target_root, matrix, factors, float(value))
 
@@ -157,7 +163,7 @@ def _exchanged(problem: Problem, batch: _Batch, least: float, max_swaps: float, 
         if not quick and not swapped and (found.gains > least).any():  # float32 did not see it
             batch, swapped = _swap_among(problem, batch, found, least, max_swaps - made, exact.dtype)
         # a search says what helps, and of what is allowed only what it knows
-        known = known_to_searches(left_of(problem, batch.pairs, batch.labels))
+        known = known_to_searches(left_of(problem, batch.allocation))
         shown = known or not (found.gains > least).any()
         done = not quick and not swapped
         optimal = done and shown
@@ -192,7 +198,7 @@ def _rules(problem: Problem, batch: _Batch, source: MemorySource, removable: sea
     at_cap = batch.labels + 1 > caps_of(problem, batch.pairs)
     closed = np.full((len(sensitivities), 3), -1, np.int32)
     closed[: at_cap.sum()] = batch.pairs[at_cap]
-    left = left_of(problem, batch.pairs, batch.labels)
+    left = left_of(problem, batch.allocation)
     has_room, levels = _losers(problem, left, batch.pairs[np.asarray(order)[:number]], sensitivities[:number])
     return search.Rules(jnp.asarray(closed), jnp.asarray(levels.astype(source.dtype)), jnp.asarray(has_room))
 
@@ -246,7 +252,7 @@ def _swap_among(
     pairs, labels = np.concatenate([batch.pairs[rest], pairs]), np.concatenate([batch.labels[rest], labels])
     order = np.lexsort(pairs.T[::-1])
     order = order[labels[order] > 0]
-    better = _batch(problem, batch.target_root, pairs[order], labels[order])
+    better = _batch(problem, batch.target_root, Allocation(pairs[order], labels[order]))
     return (better, swapped) if better.value < batch.value else (batch, 0)  # rounding can only undo tiny gains
 
 
@@ -262,7 +268,7 @@ def _working_set(problem: Problem, batch: _Batch, pairs) -> rounds.WorkingSet:
     labels[: len(pairs)] = np.where(places >= 0, batch.labels[places], 0)
     cap[: len(pairs)] = caps_of(problem, pairs)
     z, c = swap_gains.gather(pool, padded)
-    left = left_of(problem, batch.pairs, batch.labels)
+    left = left_of(problem, batch.allocation)
     listed, held, most, matrix = (jnp.asarray(a) for a in (padded, labels, cap, batch.matrix))
     return rounds.WorkingSet(listed, z, c, held, most, uses_of(problem, padded), left, matrix)
 

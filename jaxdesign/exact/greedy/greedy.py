@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign import _arrays, _checks
 from jaxdesign._linalg import cholesky_and_inverse
-from jaxdesign._pairs import candidate_pairs, check_pairs, first_copies
+from jaxdesign._pairs import Allocation, candidate_pairs, check_pairs, first_copies
 from jaxdesign.budget.limits import Limits
 from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike, Gains
 from jaxdesign.exact.greedy.full import REFRESH, full_greedy
@@ -105,7 +105,7 @@ def greedy_allocation(
     limits: Limits,
     prior: Float[np.ndarray, "r d d"],
     closed: Int[np.ndarray, "c 3"] | None = None,
-) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
+) -> Allocation:
     """The greedy choice under caps and quotas, on the host: pairs in order, repeated ones added up; `closed` ones none.
 
     Holds fewer labels than the (whole) total only if caps and quotas leave no room for more.
@@ -119,7 +119,7 @@ def myopic_allocation(
     limits: Limits,
     prior: Float[np.ndarray, "r d d"],
     closed: Int[np.ndarray, "c 3"] | None = None,
-) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
+) -> Allocation:
     """`greedy_allocation` by gains at A itself for every criterion, Trace too: what published selectors do."""
     return _allocation(_myopic, pool, crit, limits, prior, closed)
 
@@ -131,7 +131,7 @@ def _allocation(choose, pool, crit, limits, prior, closed):
         shut = None if closed is None or not len(closed) else _padded(closed)
         pairs, picked = choose(pool, crit, prior, total, limits.per_pair, limits.per_prompt, shut, rows=rows)
     pairs, counts = np.unique(np.asarray(pairs)[: int(picked)], axis=0, return_counts=True)
-    return pairs.astype(np.int32), counts.astype(np.float64)
+    return Allocation(pairs.astype(np.int32), counts.astype(np.float64))
 
 
 def _padded(pairs):

@@ -13,7 +13,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Float, Int
 
-from jaxdesign._pairs import not_among
+from jaxdesign._pairs import Allocation, not_among
 from jaxdesign.budget.limits import Limits
 from jaxdesign.budget.linear_program import Prices, completion_charges, least_broken, linear_program
 from jaxdesign.pricing.source import open_pairs
@@ -32,7 +32,7 @@ class Listed(NamedTuple):
     following: Float[np.ndarray, " p"]  # what the next one is charged, inf where there is none
 
 
-def allowed_start(problem: Problem) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
+def allowed_start(problem: Problem) -> Allocation:
     """Pairs and labels that obey the budget: the cheapest ones where labels have a cost.
 
     Raises:
@@ -56,7 +56,7 @@ def allowed_start(problem: Problem) -> tuple[Int[np.ndarray, "s 3"], Float[np.nd
             f"{_affordable(limits, pairs, costs, spend):g} labels can be paid)"
         )
     used = labels > 0
-    return pairs[used], labels[used]
+    return Allocation(pairs[used], labels[used])
 
 
 def _least_cost(problem: Problem, free: Limits, charges: Float[np.ndarray, "p k"], pairs: Int[np.ndarray, "s 3"]):

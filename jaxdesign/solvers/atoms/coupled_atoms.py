@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import analyse, check_rank, flat, information, regular, usable
 from jaxdesign.budget.required import free_part
 from jaxdesign.certificates.allowed import check_allowed
@@ -45,7 +46,7 @@ class CoupledAtoms(NamedTuple):
         if start is not None and (warm := _warm_atom(problem, start)) is not None:
             return _state(problem, Mixture([warm], np.ones(1), None), 0)
         check_rank(problem)
-        first = atom(problem, *allowed_start(problem))
+        first = atom(problem, allowed_start(problem))
         left = None
         for share in SHOWN:
             spanning, passes = _spanning(problem, first, share)
@@ -55,7 +56,7 @@ class CoupledAtoms(NamedTuple):
                 continue
             state = _state(problem, pruned(mixed(problem, spanning, 1e-2)), passes)
             # where the target leaves directions out, weights that are best for it may be singular
-            found = information(problem, state.pairs, state.labels)
+            found = information(problem, state.allocation)
             return state if regular(problem, found) else _state(problem, spanning, passes)
         if left is not None:  # a criterion that is finite where A is singular
             return _state(problem, *left)
@@ -93,7 +94,7 @@ def _spanning(problem: Problem, first: Atom, share: float) -> tuple[Mixture, int
                 break
         else:
             break
-        priced = certify_coupled(every, shown, analysis, atoms[-1].pairs, atoms[-1].labels)
+        priced = certify_coupled(every, shown, analysis, Allocation(atoms[-1].pairs, atoms[-1].labels))
         atoms, passes = [*atoms, _oracle_atom(problem, priced)], passes + priced.passes
         mixture = Mixture(atoms, np.full(len(atoms), 1 / len(atoms)), None)
     return mixture, passes
@@ -109,16 +110,16 @@ def _state(problem: Problem, mixture: Mixture, passes: int) -> SolverState:
 
 def _warm_atom(problem: Problem, start: Design) -> Atom | None:
     """An earlier design as an atom; None where it breaks this budget or leaves A singular."""
-    pairs, labels = free_part(problem.decided, start.pairs, start.labels, problem.completions)
+    pairs, labels = free_part(problem.decided, Allocation(start.pairs, start.labels), problem.completions)
     try:
-        check_allowed(problem, pairs, labels)
+        check_allowed(problem, Allocation(pairs, labels))
     except ValueError:
         return None
-    found = atom(problem, pairs, labels)
+    found = atom(problem, Allocation(pairs, labels))
     return found if regular(problem, problem.prior + found.matrix) else None
 
 
 def _oracle_atom(problem, priced) -> Atom:
     chosen = priced.oracle.labels > 0
     labels = priced.oracle.labels[chosen]
-    return atom(problem, priced.pairs[chosen], labels * (problem.limits.total / labels.sum()))
+    return atom(problem, Allocation(priced.pairs[chosen], labels * (problem.limits.total / labels.sum())))

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
-from jaxdesign._pairs import added_up
+from jaxdesign._pairs import Allocation, added_up
 from jaxdesign.analysis import analyse, check_rank, information, regular, usable
 from jaxdesign.budget.oracle import exact_total
 from jaxdesign.certificates.separable import pairs_needed
@@ -72,7 +72,7 @@ class MatrixAtoms(NamedTuple):
         check_rank(problem)
         dense = dense_of(problem)
         if start is not None and (warm := warm_state(problem, start)) is not None:
-            mixture = Mixture([atom(problem, warm.pairs, warm.labels)], np.ones(1), dense)
+            mixture = Mixture([atom(problem, warm.allocation)], np.ones(1), dense)
             return warm._replace(memory=mixture)
         mixture, rounds = Mixture([_even_atom(problem, dense)], np.ones(1), dense), 0
         limit = ROUNDS + 4 * int(np.ceil(problem.dim / pairs_needed(problem)))  # a set may span little of the space
@@ -80,7 +80,7 @@ class MatrixAtoms(NamedTuple):
             new = oracle_atom(problem, dense, matrix_of(problem, mixture))
             mixture, rounds = mixed(problem, with_atom(mixture, new), 1e-3), rounds + 1
         state = mixture_state(problem, pruned(without_first(problem, mixture)), rounds + 1, 0.0)
-        if regular(problem, information(problem, state.pairs, state.labels)):
+        if regular(problem, information(problem, state.allocation)):
             return state
         # where the target leaves directions out, weights that are best for it may be singular
         return mixture_state(problem, with_first(mixture, EVEN), rounds + 1, 0.0)
@@ -89,16 +89,17 @@ class MatrixAtoms(NamedTuple):
         oracle, passes, mixture = scored.priced.oracle, state.passes, state.memory
         if oracle.labels.sum() >= problem.limits.total * (1 - 1e-9):
             chosen = oracle.labels > 0
-            new = atom(problem, scored.priced.pairs[chosen], oracle.labels[chosen])
+            new = atom(problem, Allocation(scored.priced.pairs[chosen], oracle.labels[chosen]))
         else:
             new, passes = oracle_atom(problem, mixture.dense, scored.matrix), passes + 1
         target = max(0.05 * min(scored.relative_gap, 1.0), 0.1 * tol)
         return mixture_state(problem, pruned(mixed(problem, with_atom(mixture, new), target)), passes, tol)
 
 
-def atom(problem: Problem, pairs: Int[np.ndarray, "s 3"], labels: Float[np.ndarray, " s"]) -> Atom:
+def atom(problem: Problem, allocation: Allocation) -> Atom:
     """An atom of an allowed allocation."""
-    return Atom(pairs, labels, information(problem, pairs, labels) - problem.prior)
+    pairs, labels = allocation
+    return Atom(pairs, labels, information(problem, allocation) - problem.prior)
 
 
 def oracle_atom(problem: Problem, dense: DenseProblem, matrix: Float[np.ndarray, "r d d"]) -> Atom:
@@ -126,7 +127,7 @@ def _atom_of(problem, dense, dense_labels):
     labels = dense_labels[: problem.prompts]
     pairs = np.argwhere(labels > 0).astype(np.int32)
     counted = labels[tuple(pairs.T)].astype(np.float64) * float(dense.labels)
-    return atom(problem, pairs, exact_total(problem.limits, pairs, counted))
+    return atom(problem, Allocation(pairs, exact_total(problem.limits, Allocation(pairs, counted))))
 
 
 def with_atom(mixture: Mixture, new: Atom) -> Mixture:
@@ -158,7 +159,7 @@ def with_first(mixture: Mixture, share: float) -> Mixture:
     return mixture._replace(weights=(1 - share) * mixture.weights + share * first)
 
 
-def allocation_of(mixture: Mixture) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
+def allocation_of(mixture: Mixture) -> Allocation:
     """Pairs in order with the labels of the mixture."""
     every = np.concatenate([a.pairs for a in mixture.atoms])
     labels = np.concatenate([w * a.labels for w, a in zip(mixture.weights, mixture.atoms, strict=True)])
@@ -168,8 +169,8 @@ def allocation_of(mixture: Mixture) -> tuple[Int[np.ndarray, "s 3"], Float[np.nd
 def mixture_state(problem: Problem, mixture: Mixture, passes: int, tol: float) -> SolverState:
     """State of the mixture's allocation, less the smallest labels that together are tol / 20 of the total."""
     pairs, labels = allocation_of(mixture)
-    keep = without_dust(problem, pairs, labels, min(tol, 1e-2) / 20)
-    return solver_state(problem, pairs[keep], labels[keep], passes)._replace(memory=mixture)
+    keep = without_dust(problem, Allocation(pairs, labels), min(tol, 1e-2) / 20)
+    return solver_state(problem, Allocation(pairs[keep], labels[keep]), passes)._replace(memory=mixture)
 
 
 def mixed(problem: Problem, mixture: Mixture, target: float) -> Mixture:

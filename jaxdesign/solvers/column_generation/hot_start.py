@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
+from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import analyse
 from jaxdesign.budget.limits import capacity
 from jaxdesign.methods.room import rescale
@@ -104,9 +105,7 @@ def _steps(dense: DenseProblem, powers: Float[Array, " n"]):
     return jnp.where(known, labels, even), jnp.where(known, b, 1)
 
 
-def leading_pairs(
-    start: HotStart, cap: Float[np.ndarray, " p"], level: float, limit: int
-) -> tuple[Int[np.ndarray, "s 3"], Float[np.ndarray, " s"]]:
+def leading_pairs(start: HotStart, cap: Float[np.ndarray, " p"], level: float, limit: int) -> Allocation:
     """Pairs that are likely neither at zero nor at the cap for good, and then all that are at the cap.
 
     Scored by log(n / cap) + 10 log(b / level) below the cap and -10 log(b / level) at it; the first `limit` pairs are
@@ -121,7 +120,7 @@ def leading_pairs(
     chosen = np.argpartition(-score, limit)[:limit] if limit < len(score) else np.arange(len(score))
     rest = np.setdiff1d(np.flatnonzero(full), chosen)
     order = np.concatenate([np.sort(chosen), rest])
-    return pairs_at(start, index[order]), labels[order]
+    return Allocation(pairs_at(start, index[order]), labels[order])
 
 
 def positive_entries(

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
+from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import check_rank, information, row_sensitivities
 from jaxdesign.budget.limits import capacity
 from jaxdesign.criteria.protocol import ConvexCriterion, Gains
@@ -49,13 +50,13 @@ class InteriorPoint(NamedTuple):
         begun = hot_start(problem)
         cap = np.minimum(problem.limits.per_pair, problem.limits.total)[begun.prompts]
         limit = min(AT_WORK, 20 * problem.dim + 256)
-        pairs, labels = holding_total(problem, begun, *leading_pairs(begun, cap, starting_level(begun, cap), limit))
-        return solver_state(problem, pairs, labels, begun.passes)
+        pairs, labels = holding_total(problem, begun, leading_pairs(begun, cap, starting_level(begun, cap), limit))
+        return solver_state(problem, Allocation(pairs, labels), begun.passes)
 
     def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
         restricted = workable(problem, merge(problem, state, scored))
         labels = by_barrier(problem, restricted, max(0.01 * min(scored.relative_gap, 1.0), 0.1 * tol, 1e-12))
-        return solver_state(problem, restricted.pairs, labels, state.passes)
+        return solver_state(problem, Allocation(restricted.pairs, labels), state.passes)
 
 
 def workable(problem: Problem, restricted: Restricted) -> Restricted:
@@ -90,7 +91,7 @@ def by_barrier(problem: Problem, restricted: Restricted, target: float) -> Float
     scale = limits.total / problem.dim  # units in which the sensitivities of the support are about 1
     region = _region(limits.per_pair[moving[:, 0]], left.per_prompt, moving[:, 0], total, scale)
     start = inside(region, labels[:at_work] / scale)
-    base = information(problem, pairs[at_work:], labels[at_work:])
+    base = information(problem, Allocation(pairs[at_work:], labels[at_work:]))
     kind = ByCurvature if problem.criterion.gains is Gains.FIRST_ORDER else ByForms
     objective = kind(problem.criterion, *gather(problem, moving, scale), base, level * scale)
     point = minimise(objective.gradient, objective.hessian, region, start, target * problem.dim)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdesign import _arrays
-from jaxdesign._pairs import not_among
+from jaxdesign._pairs import Allocation, not_among
 from jaxdesign.analysis import check_rank
 from jaxdesign.budget.limits import capacity
 from jaxdesign.budget.oracle import linear_oracle
@@ -69,10 +69,10 @@ class ColumnGeneration(NamedTuple):
         cap = np.minimum(problem.limits.per_pair[begun.prompts], problem.limits.total)
         level = starting_level(begun, cap)
         limit = working_set.capacity(problem) * 3 // 4
-        pairs, labels = holding_total(problem, begun, *leading_pairs(begun, cap, level, limit))
+        pairs, labels = holding_total(problem, begun, leading_pairs(begun, cap, level, limit))
         average = begun.criterion_slope() / problem.limits.total
         restricted = Restricted(pairs, labels, min(limit, len(pairs)), average)
-        return solver_state(problem, pairs, by_gradients(problem, restricted, 24), begun.passes)
+        return solver_state(problem, Allocation(pairs, by_gradients(problem, restricted, 24)), begun.passes)
 
     def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
         restricted = merge(problem, state, scored)
@@ -80,28 +80,27 @@ class ColumnGeneration(NamedTuple):
             labels = by_newton(problem, restricted)
         else:
             labels = by_gradients(problem, restricted, 40)
-        return solver_state(problem, restricted.pairs, labels, state.passes)
+        return solver_state(problem, Allocation(restricted.pairs, labels), state.passes)
 
 
-def holding_total(
-    problem: Problem, begun: HotStart, pairs: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def holding_total(problem: Problem, begun: HotStart, allocation: Allocation) -> Allocation:
     """The list, extended until caps and quotas let it hold the whole total; added pairs come last and stay fixed."""
+    pairs, labels = allocation
     limits = problem.limits
     counts = np.bincount(pairs[:, 0], minlength=len(limits.per_pair)).astype(np.float64)
     if capacity(limits, counts) >= limits.total * (1 + 1e-9):
-        return pairs, labels
+        return allocation
     index, values, _ = positive_entries(begun, 0.0)
     every = pairs_at(begun, index)
     oracle = linear_oracle(limits, every, values)
     more = (oracle.labels > 0) & not_among(every, pairs, problem.completions)
-    return np.concatenate([pairs, every[more]]), np.concatenate([labels, values[more]])
+    return Allocation(np.concatenate([pairs, every[more]]), np.concatenate([labels, values[more]]))
 
 
 def merge(problem: Problem, state: SolverState, scored: Scored) -> Restricted:
     """Working set of the next round: what is not fixed at the cap, and the pairs that violate optimality most."""
     completions, priced = problem.completions, scored.priced
-    levels = np.maximum(prompt_levels(problem, state.pairs, state.labels, scored.sensitivities), 1e-300)
+    levels = np.maximum(prompt_levels(problem, state.allocation, scored.sensitivities), 1e-300)
     level, gap = float(levels.min()), min(scored.relative_gap, 1.0)
     limit = 3 * problem.dim + 256
     found, values = best_pairs(priced.result, level * (1 + 0.1 * gap), 4 * limit, priced.result.scale)
@@ -153,7 +152,8 @@ _newton = jax.jit(newton_step)
 def _gather(problem, restricted):
     pairs, labels, at_work, average = restricted
     unit = max(average * problem.limits.total / problem.dim, 1e-300)
-    return working_set.gather(problem, pairs[:at_work], labels[:at_work], (pairs[at_work:], labels[at_work:]), unit)
+    moving, fixed = Allocation(pairs[:at_work], labels[:at_work]), Allocation(pairs[at_work:], labels[at_work:])
+    return working_set.gather(problem, moving, fixed, unit)
 
 
 def _labels(restricted, ws, u):

@@ -21,6 +21,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
+from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import information as information_of
 from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.methods.room import Room
@@ -50,17 +51,17 @@ def capacity(problem: Problem) -> int:
 
 def gather(
     problem: Problem,
-    pairs: Int[np.ndarray, "s 3"],
-    labels: Float[np.ndarray, " s"],
-    fixed: tuple[Int[np.ndarray, "t 3"], Float[np.ndarray, " t"]],
+    allocation: Allocation,
+    fixed: Allocation,
     unit: float,
 ) -> tuple[WorkingSet, CriterionLike, Float[Array, " n"]]:
     """Working set of the listed pairs beside `fixed` pairs and labels; its criterion; and its start in its units.
 
     `unit` is what the criterion is divided by. Call inside `_arrays.float64()`.
     """
+    pairs, labels = allocation
     limits, size = problem.limits, capacity(problem)
-    base, total = information_of(problem, *fixed), limits.total - fixed[1].sum()
+    base, total = information_of(problem, fixed), limits.total - fixed.labels.sum()
     scale = limits.total / problem.dim
     used = -(-len(pairs) // BLOCK)
     basis = whitening(problem.even)

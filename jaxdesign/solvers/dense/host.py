@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdesign import _arrays
-from jaxdesign._pairs import check_pairs_exist
+from jaxdesign._pairs import Allocation, check_pairs_exist
 from jaxdesign.analysis import check_rank
 from jaxdesign.criteria.protocol import Gains
 from jaxdesign.design import Design
@@ -130,5 +130,5 @@ def sparse_state(problem: Problem, labels: Float[Array, "p k k"], memory: Any, p
     dense = np.asarray(labels)[: problem.prompts]
     pairs = np.argwhere(dense > 0).astype(np.int32)
     values = dense[tuple(pairs.T)].astype(np.float64) * float(memory.problem.labels)
-    keep = without_dust(problem, pairs, values, min(tol, 1e-2) / 20)
-    return solver_state(problem, pairs[keep], values[keep], passes)._replace(memory=memory)
+    keep = without_dust(problem, Allocation(pairs, values), min(tol, 1e-2) / 20)
+    return solver_state(problem, Allocation(pairs[keep], values[keep]), passes)._replace(memory=memory)
