@@ -118,7 +118,7 @@ def _multiplicative(pool, crit, limits, prior, passes, power):
 
 
 def multiplicative_steps(
-    problem: DenseProblem, labels: Float[Array, "p k k"], passes: Array, power: Array
+    problem: DenseProblem, labels: Float[Array, "p k k"], passes: Array | int, power: Array | float
 ) -> MultiplicativeState:
     """Steps from an allowed allocation with labels on every candidate pair; stays where A turns out singular."""
     matrix = information(problem, labels)
