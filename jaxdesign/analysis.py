@@ -17,7 +17,7 @@ from jaxdesign import _arrays
 from jaxdesign._linalg import RANK, numerical_rank, unit_diagonal
 from jaxdesign._pairs import Allocation
 from jaxdesign.criteria.protocol import ConvexCriterion
-from jaxdesign.information import dense_information, sparse_information
+from jaxdesign.information import dense_information, row_forms, sparse_information
 from jaxdesign.pricing.passes import in_pricing_units
 from jaxdesign.pricing.source import pages
 from jaxdesign.problem import Problem
@@ -90,8 +90,7 @@ def _page_sensitivities(rows, factors):
     unit = float(jnp.finfo(jnp.float64).eps) / 2
     share = (z.shape[-1] + 4) * unit
     b, bound = [], []
-    for factor, info in zip(factors, c, strict=True):
-        squares = jnp.sum(jnp.matmul(z, factor, precision=_arrays.HIGHEST) ** 2, axis=-1)
+    for factor, info, squares in zip(factors, c, row_forms(z, factors), strict=True):
         spread = z.shape[-1] * jnp.sum(z**2 * jnp.sum(factor**2, axis=-1)[None], axis=-1)
         b.append(info * squares)
         bound.append(info * (jnp.sqrt(squares) + share * jnp.sqrt(spread)) ** 2 * (1 + 2 * share + 1024 * unit))

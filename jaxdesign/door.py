@@ -54,7 +54,9 @@ def _of_pool(pool: CompletionPool, criterion, budget, prior) -> Problem:
     exponents = column_units(pool)
     pool = in_units(pool, exponents)
     source = memory_source(pool, closed=decided.closed)
-    return _problem(source, exists, exponents, criterion, budget, decided, prior, pool)
+    bare = source._replace(margins=None)  # a survey does not look at them: one program with and without
+    counts = survey(bare).pair_counts
+    return _problem(source, exists, counts, exponents, criterion, budget, decided, prior, pool)
 
 
 def _of_source(source: Source, criterion, budget, prior) -> Problem:
@@ -67,7 +69,8 @@ def _of_source(source: Source, criterion, budget, prior) -> Problem:
     exists, exponents = survey(source).exists, source_units(source)
     decided = _decided(exists, budget)
     units, closed = np.ldexp(np.ones(source.dim), exponents), closed_bits(decided.closed, *exists.shape)
-    return _problem(AdaptedSource(given, units, closed), exists, exponents, criterion, budget, decided, prior)
+    source = AdaptedSource(given, units, closed)
+    return _problem(source, exists, survey(source).pair_counts, exponents, criterion, budget, decided, prior)
 
 
 def _decided(exists, budget) -> Decided:
@@ -76,8 +79,7 @@ def _decided(exists, budget) -> Decided:
     return decided_pairs(exists, budget)
 
 
-def _problem(source, exists, exponents, criterion, budget, decided, prior, whole=None) -> Problem:
-    counts = survey(source).pair_counts
+def _problem(source, exists, counts, exponents, criterion, budget, decided, prior, whole=None) -> Problem:
     return Problem(
         source=source,
         criterion=criterion.in_units(exponents),

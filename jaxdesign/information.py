@@ -45,10 +45,19 @@ def margin_information(margin: Float[Array, ...], flip: Float[Array, ...] | floa
 
 
 class Margins(NamedTuple):
-    """All that label information depends on, in one form whatever a pool has of it: programs are compiled for forms."""
+    """All that label information depends on, prompts first, to be cut into chunks beside the features.
 
-    scores: Float[Array, "p r k"]  # prompts first, to be cut into chunks beside the features; zeros without scores
-    flip: Float[Array, "p 1 1"] | Float[Array, "p k k"]  # zeros without flips
+    One form whatever the pool's is, with or without draws and flips per prompt or pair; None for what it lacks, which
+    then costs nothing.
+    """
+
+    scores: Float[Array, "p r k"] | None
+    flip: Float[Array, "p 1 1"] | Float[Array, "p k k"] | None
+
+    @property
+    def draws(self) -> int:
+        """R; 1 without scores."""
+        return 1 if self.scores is None else self.scores.shape[-2]
 
 
 def margins_of(pool: CompletionPool) -> Margins | None:
@@ -56,15 +65,15 @@ def margins_of(pool: CompletionPool) -> Margins | None:
     scores, flip = pool.scores, pool.flip
     if scores is None and flip is None:
         return None
-    dtype = _arrays.compute_dtype(pool.features.dtype)
-    if scores is None:
-        scores = jnp.zeros((1, *pool.mask.shape), dtype)
-    scores = jnp.where(pool.mask, scores, 0).reshape(-1, *pool.mask.shape)
-    flip = jnp.zeros(len(pool.mask), dtype) if flip is None else flip
-    return Margins(jnp.moveaxis(scores, 0, 1), flip.reshape(*flip.shape, *(1, 1)[: 3 - flip.ndim]))
+    if scores is not None:
+        scores = jnp.where(pool.mask, scores.reshape(-1, *pool.mask.shape), 0)
+        scores = jnp.moveaxis(scores, 0, 1)
+    return Margins(scores, None if flip is None else flip.reshape(*flip.shape, *(1, 1)[: 3 - flip.ndim]))
 
 
-def prompt_label_information(margins: Margins | None, dtype: Any) -> Float[Array, "r p k k"] | Float[Array, ""]:
+def prompt_label_information(
+    margins: Margins | None, dtype: Any
+) -> Float[Array, "r p k k"] | Float[Array, "1 p 1 1"] | Float[Array, ""]:
     """c_ij = sigma'(u_i - u_j) for all completions of each prompt, less by flip noise; the number 1/4 without margins.
 
     Margins are taken in the dtype of the scores (at least `dtype`) and cast then: where scores form far clusters, a
@@ -72,9 +81,12 @@ def prompt_label_information(margins: Margins | None, dtype: Any) -> Float[Array
     """
     if margins is None:
         return jnp.asarray(0.25, dtype)
-    scores, flip = (a.astype(np.promote_types(a.dtype, dtype)) for a in margins)
+    scores, flip = jax.tree.map(lambda a: a.astype(np.promote_types(a.dtype, dtype)), margins)
+    noise = 0.0 if flip is None else flip
+    if scores is None:
+        return jnp.asarray((1 - 2 * noise) ** 2 / 4, dtype)[None]
     scores = jnp.moveaxis(scores, 1, 0)
-    return margin_information((scores[..., :, None] - scores[..., None, :]).astype(dtype), flip)
+    return margin_information((scores[..., :, None] - scores[..., None, :]).astype(dtype), noise)
 
 
 def listed_label_information(margins: Margins | None, pairs: Int[Array, "s 3"]) -> Float[Array, "r s"]:
@@ -83,9 +95,13 @@ def listed_label_information(margins: Margins | None, pairs: Int[Array, "s 3"]) 
     dtype = jnp.result_type(float)
     if margins is None:
         return jnp.full((1, len(pairs)), 0.25, dtype)
-    scores, flip = (a.astype(np.promote_types(a.dtype, dtype)) for a in margins)
-    flip = flip[p, 0, 0] if flip.shape[1] == 1 else flip[p, i, j]
-    return margin_information((scores[p, :, i] - scores[p, :, j]).T.astype(dtype), flip)
+    scores, flip = jax.tree.map(lambda a: a.astype(np.promote_types(a.dtype, dtype)), margins)
+    noise = 0.0
+    if flip is not None:
+        noise = flip[p, 0, 0] if flip.shape[1] == 1 else flip[p, i, j]
+    if scores is None:
+        return jnp.asarray((1 - 2 * noise) ** 2 / 4, dtype)[None]
+    return margin_information((scores[p, :, i] - scores[p, :, j]).T.astype(dtype), noise)
 
 
 def gram_sensitivities(rows: Float[Array, "p k d"], others: Float[Array, "p k d"]) -> Float[Array, "p k k"]:
@@ -106,7 +122,9 @@ def prompt_forms(
     """
     forms = []
     for draw, (left, right) in enumerate(products):
-        one = None if margins is None else margins._replace(scores=margins.scores[:, draw : draw + 1])
+        one = margins
+        if margins is not None and margins.scores is not None:
+            one = margins._replace(scores=margins.scores[:, draw : draw + 1])
         info = prompt_label_information(one, left.dtype)
         forms.append((info if info.ndim == 0 else info[0]) * gram_sensitivities(left, right))
     return forms
@@ -266,6 +284,11 @@ def pair_flips(pool: CompletionPool, pairs: Int[AnyArray, "s 3"]) -> Float[Array
     flip, pairs = _arrays.replicated((pool.flip, pairs))
     p, i, j = jnp.asarray(pairs).T
     return flip[p] if flip.ndim == 1 else flip[p, i, j]
+
+
+def row_forms(rows: Float[Array, "s d"], factors: Float[Array, "r d q"]) -> Float[Array, "r s"]:
+    """|z F|^2 of listed pairs, per draw: sensitivities are the mean of these times label information."""
+    return jnp.stack([jnp.sum(jnp.matmul(rows, factor, precision=_arrays.HIGHEST) ** 2, axis=-1) for factor in factors])
 
 
 def sparse_information(differences: Float[Array, "s d"], weights: Float[Array, "*r s"]) -> Float[Array, "*r d d"]:

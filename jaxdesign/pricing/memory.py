@@ -67,7 +67,7 @@ class MemorySource(NamedTuple):
     @property
     def draws(self) -> int:
         """R; 1 without draws."""
-        return 1 if self.margins is None else self.margins.scores.shape[2]
+        return 1 if self.margins is None else self.margins.draws
 
     @property
     def dtype(self) -> np.dtype:
@@ -114,12 +114,11 @@ def memory_source(
 
     Source: derived; checked by tests/pricing/test_pricing.py.
     """
-    dtype = dtype or _arrays.compute_dtype(pool.features.dtype)
-    length = _arrays.chunk_length(pool.num_prompts, pool.completions, pool.dim)
-    last, means, copies, margins = _parts(pool, dtype=np.dtype(dtype), length=length)
-    bits = closed_bits(closed, copies.shape[0] * length, pool.completions)
-    bits = None if bits is None else jnp.asarray(bits.reshape(-1, length, *bits.shape[1:]))
-    return MemorySource(pool.features, last, means, copies, margins, bits)
+    source = _in_chunks(pool, dtype, _arrays.chunk_length(pool.num_prompts, pool.completions, pool.dim))
+    bits = closed_bits(closed, source.slots, pool.completions)
+    if bits is None:
+        return source
+    return source._replace(closed=jnp.asarray(bits.reshape(*source.copies.shape[:2], *bits.shape[1:])))
 
 
 def as_chunk(pool: CompletionPool, dtype: Any = None) -> Chunk:
@@ -128,25 +127,33 @@ def as_chunk(pool: CompletionPool, dtype: Any = None) -> Chunk:
     In two programs, so that rows are those of the pool in memory to the last bit: means that a program works out where
     it uses them, compilers may round differently.
     """
-    dtype = dtype or _arrays.compute_dtype(pool.features.dtype)
-    return _one_chunk(pool.features, *_parts(pool, dtype=np.dtype(dtype), length=pool.num_prompts))
+    return _one_chunk(_in_chunks(pool, dtype, pool.num_prompts))
 
 
 @jax.jit
-def _one_chunk(features, last, means, copies, margins):
-    source = MemorySource(features, last, means, copies, margins, None)
+def _one_chunk(source):
     return _chunk(source, 0, jax.tree.map(lambda a: a[0], source[2:]))
 
 
-@jax.jit(static_argnames=("dtype", "length"))
-def _parts(pool, *, dtype, length):
-    def prepare(part):
-        rows, exists, margins = part
-        means = row_means(less_first(rows.astype(dtype), exists), exists)
-        return means, first_copies(bare_pool(rows, exists)), margins
+def _in_chunks(pool, dtype, length) -> MemorySource:
+    dtype = np.dtype(dtype or _arrays.compute_dtype(pool.features.dtype))
+    margins = None if pool.scores is None and pool.flip is None else _chunked_margins(pool, length=length)
+    last, means, copies = _parts(pool.features, pool.mask, dtype=dtype, length=length)
+    return MemorySource(pool.features, last, means, copies, margins, None)
 
-    last = _filled_up(pool.features, length)[-length:]
-    return last, *_arrays.map_padded(prepare, (pool.features, pool.mask, margins_of(pool)), length)
+
+@jax.jit(static_argnames=("dtype", "length"))
+def _parts(features, mask, *, dtype, length):
+    def prepare(part):
+        rows, exists = part
+        return row_means(less_first(rows.astype(dtype), exists), exists), first_copies(bare_pool(rows, exists))
+
+    return _filled_up(features, length), *_arrays.map_padded(prepare, (features, mask), length)
+
+
+@jax.jit(static_argnames="length")  # apart: what has other margins has the same rows
+def _chunked_margins(pool, *, length):
+    return _arrays.map_padded(lambda margins: margins, margins_of(pool), length)
 
 
 def _filled_up(array, length):

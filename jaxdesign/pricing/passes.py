@@ -82,7 +82,7 @@ def chunk_sensitivities(
     for b, y, factor in zip(prompt_forms([(y, y) for y in products], margins), products, factors, strict=True):
         total += b
         error += _rounding_error(flat, y, factor)
-    if margins is not None:
+    if margins is not None and margins.flip is not None:
         error *= _largest_share(margins.flip, chunk.copies).astype(rows.dtype)
     return total / len(factors), error / len(factors)
 
@@ -249,16 +249,18 @@ def best_pairs(
 
 def pairs_information(source: Source) -> Float[Array, "r d d"]:
     """sum_e c_e z_e z_e^T over all pairs that may be used, per draw; traceable, inside `_arrays.float64()`."""
-    start = jnp.zeros((source.draws, source.dim, source.dim))
+    start = np.zeros((source.draws, source.dim, source.dim))  # of NumPy: nothing to compile
     return source.fold(Partial(_add_information), start)[0]
 
 
 def _add_information(chunk, total, _):
     rows = chunk.rows.astype(jnp.float64)
-    if chunk.margins is None and chunk.closed is None:
+    info = prompt_label_information(chunk.margins, rows.dtype)
+    if chunk.closed is None and info.shape[2:] in ((), (1, 1)):  # one c for all pairs of a prompt
         # copies have z = 0, so all pairs count: sum_{i<j} z z^T = K sum_i phi phi^T, phi centred
         count = jnp.sum(chunk.copies >= 0, axis=1, dtype=jnp.float64)[:, None, None]
-        return total + _arrays.contract("pkd,pke->de", count / 4 * rows, rows)[None], None
+        weight = count * (info if info.ndim == 0 else info[0])
+        return total + _arrays.contract("pkd,pke->de", weight * rows, rows)[None], None
     return total + labelled_information(chunk._replace(rows=rows), open_pairs(chunk).astype(jnp.float64)), None
 
 

@@ -100,7 +100,7 @@ class Source(Protocol):
         ...
 
     def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
-        """Listed pairs from the features as stored, nothing rounded before the difference. S is one of two sizes."""
+        """Listed pairs from the features as stored, nothing rounded before the difference. S is PAGE."""
         ...
 
     def subset(self, prompts: Int[np.ndarray, " m"]) -> Any:
@@ -173,14 +173,24 @@ def closed_bits(
     return bits
 
 
-def pages(source: Source, pairs: Int[np.ndarray, "s 3"], size: int | None = None) -> Iterator[tuple[slice, PairRows]]:
-    """Listed pairs, `size` (None: PAGE) at a time: where they are in the list, and that many rows, 0 past the end."""
-    size = size or PAGE
-    for start in range(0, len(pairs), size):
-        page = np.zeros((size, 3), np.int32)  # filled up by the pair (0, 0, 0), whose difference is zero
-        some = pairs[start : start + size]
+def pages(source: Source, pairs: Int[np.ndarray, "s 3"]) -> Iterator[tuple[slice, PairRows]]:
+    """Listed pairs, PAGE at a time: where they are in the list, and that many rows, 0 past the end."""
+    for start in range(0, len(pairs), PAGE):
+        page = np.zeros((PAGE, 3), np.int32)  # filled up by the pair (0, 0, 0), whose difference is zero
+        some = pairs[start : start + PAGE]
         page[: len(some)] = some
         yield slice(start, start + len(some)), source.rows(page)
+
+
+def listed_rows(
+    source: Source, pairs: Int[np.ndarray, "s 3"]
+) -> tuple[Float[np.ndarray, "s d"], Float[np.ndarray, "r s"]]:
+    """z and c of all listed pairs, on the host."""
+    z, c = np.zeros((len(pairs), source.dim)), np.zeros((source.draws, len(pairs)))
+    for part, rows in pages(source, pairs):
+        z[part] = np.asarray(rows.differences)[: part.stop - part.start]
+        c[:, part] = np.asarray(rows.label_info)[:, : part.stop - part.start]
+    return z, c
 
 
 class Survey(NamedTuple):

@@ -22,8 +22,8 @@ from jaxdesign.analysis import analyse, information, row_sensitivities
 from jaxdesign.certificates.separable import price_at
 from jaxdesign.criteria.protocol import ConvexCriterion
 from jaxdesign.exact.exchange.allowed import caps_of, left_of, obeyed, some_of, uses_of
-from jaxdesign.exact.exchange.swap_gains import gather
 from jaxdesign.pricing.passes import best_pairs
+from jaxdesign.pricing.source import listed_rows
 from jaxdesign.problem import Problem
 
 OTHERS = 1024  # pairs of a search of the pool
@@ -81,8 +81,7 @@ def _swapped_among(problem: Problem, pairs, labels, others, value: float, least:
         (_arrays.round_up(len(listed), OTHERS), 3), np.int32
     )  # few shapes to compile; z = 0 for (0, 0, 0)
     padded[: len(listed)] = listed
-    with _arrays.float64():
-        z, c = (np.asarray(part) for part in gather(problem.pool, padded))
+    z, c = listed_rows(problem.source, padded)
     rows = np.sqrt(c)[..., None] * z
     used, cap, swaps = uses_of(problem, listed), caps_of(problem, listed), 0
     while swaps < limit:

@@ -28,6 +28,7 @@ from jaxdesign.exact.exchange.by_value import exchanged_by_value
 from jaxdesign.exact.greedy import trace_forms
 from jaxdesign.pricing.memory import MemorySource, memory_source
 from jaxdesign.pricing.passes import best_pairs
+from jaxdesign.pricing.source import listed_rows
 from jaxdesign.problem import Problem
 
 GAIN = 1e-9  # the least gain that counts: fall of -log det A, or fall of the trace relative to the trace
@@ -177,7 +178,7 @@ def _search(problem: Problem, batch: _Batch, source: MemorySource, least: float,
     size = max(_arrays.power_of_two(number), search.BLOCK)  # so that few shapes are ever compiled
     padded = np.zeros((size, 3), np.int32)
     padded[:number] = batch.pairs
-    z, c = swap_gains.gather(problem.pool, padded)
+    z, c = listed_rows(problem.source, padded)
     removable = search.removable(batch.factors, padded, z, c, np.int64(number), dtype=source.dtype)
     rules = _rules(problem, batch, source, removable)
     order = np.asarray(removable.order)[:number]
@@ -267,9 +268,9 @@ def _working_set(problem: Problem, batch: _Batch, pairs) -> rounds.WorkingSet:
     padded[: len(pairs)] = pairs
     labels[: len(pairs)] = np.where(places >= 0, batch.labels[places], 0)
     cap[: len(pairs)] = caps_of(problem, pairs)
-    z, c = swap_gains.gather(pool, padded)
+    z, c = listed_rows(problem.source, padded)
     left = left_of(problem, batch.allocation)
-    listed, held, most, matrix = (jnp.asarray(a) for a in (padded, labels, cap, batch.matrix))
+    listed, z, c, held, most, matrix = (jnp.asarray(a) for a in (padded, z, c, labels, cap, batch.matrix))
     return rounds.WorkingSet(listed, z, c, held, most, uses_of(problem, padded), left, matrix)
 
 

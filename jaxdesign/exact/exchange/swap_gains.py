@@ -17,8 +17,6 @@ from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign._linalg import cholesky_and_inverse
-from jaxdesign.information import draw_label_information, pair_differences
-from jaxdesign.pool import CompletionPool
 
 NEVER = -jnp.inf  # gain of a swap that is not allowed
 
@@ -50,12 +48,6 @@ def factors_of(
     half = jnp.matmul(root, target_root, precision=_arrays.HIGHEST)
     value = jnp.mean(jnp.sum(half * half, axis=(1, 2)))
     return value, Factors(leverage, jnp.matmul(leverage, half, precision=_arrays.HIGHEST) / jnp.sqrt(value))
-
-
-@jax.jit
-def gather(pool: CompletionPool, pairs: Int[Array, "s 3"]) -> tuple[Float[Array, "s d"], Float[Array, "r s"]]:
-    """z and c of listed pairs; float64 in a float64 scope."""
-    return pair_differences(pool, pairs), draw_label_information(pool, pairs)
 
 
 def whitened(factors: Factors, differences: Float[Array, "s d"], label_info: Float[Array, "r s"], dtype) -> Rows:

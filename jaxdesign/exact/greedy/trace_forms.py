@@ -56,7 +56,10 @@ class PairForms(NamedTuple):
 def all_pairs(pool: CompletionPool, candidates: Bool[Array, "p k k"]) -> Pairs:
     """The pool made ready; P K^2 entries of label information for each draw where it has scores or flips."""
     rows = centred_features(pool)
-    return Pairs(rows, prompt_label_information(margins_of(pool), rows.dtype), candidates)
+    info = prompt_label_information(margins_of(pool), rows.dtype)
+    if info.ndim:
+        info = jnp.broadcast_to(info, (len(info), *pool.mask.shape, pool.completions))
+    return Pairs(rows, info, candidates)
 
 
 def root(crit) -> Float[Array, "*r d d"] | None:

@@ -20,7 +20,7 @@ from jaxdesign.budget.limits import capacity
 from jaxdesign.criteria.protocol import ConvexCriterion, Gains
 from jaxdesign.design import Design
 from jaxdesign.methods.interior_point import Point, Region, minimise
-from jaxdesign.pricing.source import pages
+from jaxdesign.pricing.source import listed_rows
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.column_generation.hot_start import hot_start, leading_pairs, starting_level
 from jaxdesign.solvers.column_generation.solver import Restricted, holding_total, merge
@@ -139,10 +139,7 @@ def gather(
     problem: Problem, pairs: Int[np.ndarray, "n 3"], scale: float
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "r n"]]:
     """Differences and label information times `scale` of listed pairs, float64, from the stored features."""
-    z, c = np.zeros((len(pairs), problem.dim)), np.zeros((len(problem.prior), len(pairs)))
-    for part, rows in pages(problem.source, pairs):
-        z[part] = np.asarray(rows.differences)[: part.stop - part.start]
-        c[:, part] = np.asarray(rows.label_info)[:, : part.stop - part.start]
+    z, c = listed_rows(problem.source, pairs)
     return z, c * scale
 
 

@@ -24,12 +24,13 @@ from jaxdesign import _arrays
 from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import information as information_of
 from jaxdesign.criteria.protocol import CriterionLike
+from jaxdesign.information import row_forms
 from jaxdesign.methods.room import Room
 from jaxdesign.pricing.source import pages
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.dense.whitening import whitening
 
-BLOCK = 1024
+BLOCK = 1024  # divides a page of listed pairs
 
 
 class WorkingSet(NamedTuple):
@@ -91,17 +92,24 @@ def _in_basis(criterion, basis, base, unit):
 
 def _gather(problem, pairs, blocks, basis):
     """Differences in a basis, and label information, block by block; blocks not in use stay zero."""
-    exact = jnp.zeros((blocks, BLOCK, problem.dim))
-    arrays = exact.astype(jnp.float32), exact, jnp.zeros((blocks, len(problem.prior), BLOCK))
-    for block, (_, rows) in enumerate(pages(problem.source, pairs, BLOCK)):
-        arrays = _placed(arrays, block, rows, basis)
+    arrays = _empty(blocks, *problem.prior.shape[:2])
+    for part, rows in pages(problem.source, pairs):
+        for start in range(part.start, part.stop, BLOCK):
+            arrays = _placed(arrays, start // BLOCK, rows, start - part.start, basis)
     return arrays
 
 
+@jax.jit(static_argnums=(0, 1, 2))
+def _empty(blocks, draws, dim):
+    exact = jnp.zeros((blocks, BLOCK, dim))
+    return exact.astype(jnp.float32), exact, jnp.zeros((blocks, draws, BLOCK))
+
+
 @jax.jit(donate_argnums=0)  # filled in place
-def _placed(arrays, block, rows, basis):
-    z = jnp.matmul(rows.differences, basis, precision=_arrays.HIGHEST)
-    return tuple(a.at[block].set(part.astype(a.dtype)) for a, part in zip(arrays, (z, z, rows.label_info), strict=True))
+def _placed(arrays, block, rows, start, basis):
+    z = jnp.matmul(lax.dynamic_slice_in_dim(rows.differences, start, BLOCK), basis, precision=_arrays.HIGHEST)
+    found = z, z, lax.dynamic_slice_in_dim(rows.label_info, start, BLOCK, axis=1)
+    return tuple(a.at[block].set(part.astype(a.dtype)) for a, part in zip(arrays, found, strict=True))
 
 
 def _rows(ws: WorkingSet, k: Array, dtype) -> tuple[Float[Array, "block d"], Float[Array, "r block"]]:
@@ -126,8 +134,7 @@ def sensitivities(ws: WorkingSet, factors: Float[Array, "r d d"]) -> Float[Array
 
     def score(k, b):
         rows, label_info = _rows(ws, k, factors.dtype)
-        draws = [jnp.sum(jnp.matmul(rows, f, precision=_arrays.HIGHEST) ** 2, axis=-1) for f in factors]
-        return b.at[k].set(jnp.mean(jnp.stack(draws) * label_info, axis=0))
+        return b.at[k].set(jnp.mean(row_forms(rows, factors) * label_info, axis=0))
 
     start = jnp.zeros(ws.rows.shape[:2], factors.dtype)
     return lax.fori_loop(0, ws.blocks, score, start).reshape(-1).astype(jnp.float64)

@@ -74,8 +74,10 @@ def memory_of(problem: Problem) -> MemorySource:
 def dense_part(problem: Problem, source: MemorySource, per_pair, per_prompt) -> DenseProblem:
     """The problem over the prompts of a source, whose limits are given."""
     limits = DenseLimits(problem.limits.total, per_pair, per_prompt if problem.limits.has_quotas else None)
+    bare = source._replace(margins=None)  # whitening does not look at them: one program with and without
     with _arrays.float64():
-        return _whitened(source, problem.criterion, jnp.asarray(problem.prior), limits, jnp.asarray(problem.even))
+        found = _whitened(bare, problem.criterion, jnp.asarray(problem.prior), limits, jnp.asarray(problem.even))
+    return found._replace(source=found.source._replace(margins=source.margins))
 
 
 def whitened(source, criterion, prior, limits: DenseLimits, even: Float[Array, "r d d"]) -> DenseProblem:
