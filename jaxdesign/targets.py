@@ -95,6 +95,8 @@ def second_moment(pool: CompletionPool) -> Float[Array, "d d"]:
     Returns:
         (d, d) float64 NumPy; for a traced pool a JAX array in its default precision.
 
+    Raises: nothing.
+
     Source: derived; checked by tests/test_information.py.
     """
     arrays, default = _arrays.replicated((pool.features, pool.mask)), jnp.result_type(float)

@@ -79,7 +79,7 @@ class MemorySource(NamedTuple):
         return _fold(self, kernel, carry, per_prompt)
 
     def fold_slots(self, kernel: Kernel, carry: Any, per_slot: Any = None) -> tuple[Any, Any]:
-        """`fold` with inputs and outputs for every slot."""
+        """`fold` (see there for kernel and carry) where inputs `per_slot` and outputs have a leading axis of slots."""
         return _fold_slots(self, kernel, carry, per_slot)
 
     def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
@@ -92,7 +92,7 @@ class MemorySource(NamedTuple):
         return _subset(self, prompts)
 
     def adapted(self, units: Float[np.ndarray, " d"], closed: UInt32[np.ndarray, "m k w"] | None) -> MemorySource:
-        """The same with features times powers of two, and other closed pairs."""
+        """The same with features times `units`, (d,) powers of two, and `closed` pairs as (P, K, w) words."""
         with _arrays.float64():
             return _adapted(self, units.astype(self.dtype), closed)
 
@@ -122,10 +122,21 @@ def memory_source(
 
 
 def as_chunk(pool: CompletionPool, dtype: Any = None) -> Chunk:
-    """The prompts of a pool as one chunk; `dtype` as for `memory_source`.
+    """The prompts of a pool as one chunk.
 
     In two programs, so that rows are those of the pool in memory to the last bit: means that a program works out where
     it uses them, compilers may round differently.
+
+    Args:
+        pool: (P, K, d) the prompts.
+        dtype: working dtype; None: float32, or float64 for float64 features.
+
+    Returns:
+        Chunk of the P prompts.
+
+    Raises: nothing of its own; the pool is checked already.
+
+    Source: derived; checked by tests/extensions/test_new_source.py.
     """
     return _one_chunk(_in_chunks(pool, dtype, pool.num_prompts))
 

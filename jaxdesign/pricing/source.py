@@ -33,19 +33,30 @@ class Chunk(NamedTuple):
 
     `Kernel`s must take everything they count from here: a chunk may hold prompts that are no longer, or not yet, to be
     counted, and those have nothing but such slots.
+
+    Args:
+        rows: (c, K, d) features less a constant of each prompt, near their mean, in the working dtype.
+        copies: (c, K) the smallest index among the completions with bit-identical features, -1 where there is none.
+        margins: what label information depends on; None: every margin is 0 and no label is reversed.
+        closed: (c, K, w) words of 32 bits; bit j of row i: pair (i, j), i < j, may not be used. None: all may.
     """
 
-    rows: Float[Array, "c k d"]  # features less a constant of each prompt, near their mean, in the working dtype
-    copies: Int[Array, "c k"]  # `first_copies`: which completions have bit-identical features
-    margins: Margins | None = None  # None: every margin is 0 and no label is reversed
-    closed: UInt32[Array, "c k w"] | None = None  # bit j of row i: pair (i, j), i < j, may not be used
+    rows: Float[Array, "c k d"]
+    copies: Int[Array, "c k"]
+    margins: Margins | None = None
+    closed: UInt32[Array, "c k w"] | None = None
 
 
 class PairRows(NamedTuple):
-    """Listed pairs, exactly: float64."""
+    """Listed pairs, exactly: float64.
 
-    differences: Float[Array, "s d"]  # z = phi_pi - phi_pj
-    label_info: Float[Array, "r s"]  # c, one row per draw
+    Args:
+        differences: (S, d) z = phi_pi - phi_pj.
+        label_info: (R, S) c, one row per draw.
+    """
+
+    differences: Float[Array, "s d"]
+    label_info: Float[Array, "r s"]
 
 
 # kernel(chunk, carry, inputs) -> (carry, outputs): see `Source.fold`
@@ -58,6 +69,9 @@ class Source(Protocol):
 
     Every fold must visit all prompts once, in order, and the same numbers every time: certificates say of all pairs
     that were not listed that a pass has seen them.
+
+    Source: derived; checked by tests/extensions/test_new_source.py, where a source of generated features gives the
+    designs and certificates of the same pool in memory.
     """
 
     @property
@@ -109,7 +123,19 @@ class Source(Protocol):
 
 
 def pair_rows(pool: CompletionPool, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
-    """`Source.rows` from a pool in memory, pairs named as in the pool: float64 from its features as they are stored."""
+    """`Source.rows` from a pool in memory.
+
+    Args:
+        pool: a pool that holds at least the prompts asked about.
+        pairs: (S, 3) rows (p, i, j), prompts named by their place in `pool`.
+
+    Returns:
+        PairRows, float64 from the features as they are stored.
+
+    Raises: nothing; pairs are not checked.
+
+    Source: derived; checked by tests/extensions/test_new_source.py.
+    """
     with _arrays.float64():
         return _pair_rows(pool, pairs)
 
@@ -124,6 +150,17 @@ def folded(chunks: Iterable[Chunk], kernel: Kernel, carry: Any, per_prompt: Any 
 
     Chunks may be generated: one is let go before the next is asked for. All but the last must have the same number of
     prompts; the last one is filled up to it, so that a kernel is compiled once.
+
+    Args:
+        chunks: of all prompts in order.
+        kernel, carry, per_prompt: as for `Source.fold`.
+
+    Returns:
+        As `Source.fold`.
+
+    Raises: nothing of its own.
+
+    Source: derived; checked by tests/extensions/test_new_source.py.
     """
     kernel, carry = jax.tree.map(jnp.asarray, (kernel, carry))
     per_prompt, start, length, outputs = jax.tree.map(np.asarray, per_prompt), 0, None, []

@@ -21,6 +21,7 @@ import pytest
 
 from jaxdesign.criteria import CriterionLike
 from jaxdesign.preference import fit_bradley_terry
+from jaxdesign.pricing import Source
 from jaxdesign.solvers import Solver
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,7 +98,7 @@ def methods(cls):
         home = next((base for base in cls.__mro__ if name in vars(base)), None)
         if home is None or not home.__module__.startswith("jaxdesign") or name.startswith(("_", "tree_")):
             continue
-        if any(name in vars(protocol) and cls is not protocol for protocol in (CriterionLike, Solver)):
+        if any(name in vars(protocol) and cls is not protocol for protocol in (CriterionLike, Solver, Source)):
             continue
         if inspect.isfunction(value) or isinstance(value, property):
             yield name, value
