@@ -16,7 +16,7 @@ from jaxdesign.pricing.memory import MemorySource
 from jaxdesign.pricing.source import Kernel, PairRows, Source
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AdaptedSource:
     """Another source with features times `units` (powers of two: no digit changes) and without `closed` pairs.
 

@@ -107,6 +107,7 @@ def test_whole_labels_obey_the_budget(seed, per_pair, priced):
 @pytest.mark.parametrize(
     "traced", [pytest.param(False, id="LogDet"), pytest.param(True, id="Trace", marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_enumeration_finds_nothing_below_the_bound(traced):
     H, found = TARGET if traced else None, 0
     for seed in range(12):

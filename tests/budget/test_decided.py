@@ -25,6 +25,7 @@ def rows(pairs):
 
 
 @pytest.mark.parametrize("scores", ["no", pytest.param("draws", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_excluding_all_pairs_of_a_completion_is_masking_it(scores):
     features, u, mask = random_arrays(4, draws=None if scores == "no" else 3)
     u = None if scores == "no" else u

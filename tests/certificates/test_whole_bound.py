@@ -136,6 +136,7 @@ def test_labels_of_annotators_are_certified_by_the_bound():
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name == "LogDet" else pytest.mark.slow) for name in CRITERIA]
 )
+@pytest.mark.slow
 def test_select_pairs_takes_the_better_bound_and_says_which(name):
     pool, criterion = pool_of(1), CRITERIA[name]
     batch = select_pairs(pool, criterion, Budget(3, 1), prior=1e-3)

@@ -59,6 +59,7 @@ def test_designs_agree_with_the_reference(solver):
     assert design.certificate.lower_bound <= reference.certificate.value * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_whole_labels_and_their_swaps():
     pool, budget = random_pool(2, "draws"), Budget(10, 1)
     batch = select_pairs(pool, Trace(TARGETS), budget, prior=PRIOR, tol=1e-6)

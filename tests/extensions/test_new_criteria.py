@@ -134,6 +134,7 @@ def test_they_have_an_efficiency_inside_of_jit(name, solver):
 
 
 @pytest.mark.parametrize("name", CRITERIA)
+@pytest.mark.slow
 def test_draws_and_units_of_columns(name):
     drawn = pool(3)
     design = jd.optimize(drawn, CRITERIA[name], BUDGETS["caps"], prior=PRIOR, tol=1e-5)

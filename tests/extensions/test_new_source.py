@@ -129,6 +129,7 @@ def test_designs_are_those_of_the_pool_in_memory(plain, criterion, budget):
 
 
 @pytest.mark.parametrize("draws", [1, 3])
+@pytest.mark.slow
 def test_scores_flips_and_extreme_units_reach_the_passes(draws):
     source = Generated(1, 130, scored=True, draws=draws, scale=(1e8, 1e-9, 1.0, 1.0, 3.0, 1e3))
     agree(*(jd.optimize(one, jd.LogDet(), jd.Budget(50, per_pair=1)) for one in (source, in_memory(source))))

@@ -5,9 +5,12 @@ import pytest
 from . import harness, problems, refusals, report
 
 BATCH = 25
+DAILY = 3
 
 
-@pytest.mark.parametrize("batch", range(8))
+@pytest.mark.parametrize(
+    "batch", [pytest.param(batch, marks=[] if batch < DAILY else pytest.mark.slow) for batch in range(8)]
+)
 def test_random_problems_have_no_fault(batch):
     outcomes = [
         harness.run(problems.draw(seed, problems.FEW))

@@ -31,6 +31,7 @@ def test_a_wrong_shape_is_seen():
 
 @pytest.mark.skipif(ON, reason="this is such a run")
 @pytest.mark.parametrize("paths", [DAILY, pytest.param(["tests"], marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.mark.slow
 def test_no_call_contradicts_them(paths):
     here = "tests/house/test_annotations.py::test_a_wrong_shape_is_seen"
     command = [sys.executable, "-m", "pytest", "--tb=short", "-p", "no:cacheprovider", here, *paths]

@@ -157,6 +157,7 @@ def test_posterior_is_the_prior_without_labels_and_draws_have_its_covariance():
     np.testing.assert_allclose(np.cov(draws.T), np.linalg.inv(skew.information), atol=0.03)
 
 
+@pytest.mark.slow
 def test_without_labels_a_batch_is_the_trace_design_of_the_reference_policy():
     budget, prior = jd.Budget(6, per_pair=1), 0.5 * np.eye(3)
     target = posterior_targets(POOL, np.zeros(3), 2.0)
