@@ -370,6 +370,7 @@ def test_greedy_takes_the_largest_gain_each_time(scores, flip):
 
 
 @pytest.mark.parametrize("scores", ["no", pytest.param("draws", marks=slow)])
+@pytest.mark.slow
 def test_greedy_for_trace_takes_the_largest_gain(scores):
     # by gains at A itself; what `greedy` anticipates for Trace is tested in test_greedy
     pool = random_pool(6, scores, "pair")
@@ -398,6 +399,7 @@ def check_gains(pool, target, picked):
         labels[chosen] = 1
 
 
+@pytest.mark.slow
 def test_a_greedy_choice_among_some_prompts_keeps_their_flips():
     from jaxdesign.exact import candidates
 

@@ -50,6 +50,7 @@ def test_value_gradient_and_curvature():
 @pytest.mark.parametrize(
     "solver", ["column_generation", "interior_point", pytest.param("matrix_atoms", marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_designs_agree_with_the_reference(solver):
     pool, budget = random_pool(2, "draws"), Budget(15, 2)
     design = jaxdesign.optimize(pool, Trace(TARGETS), budget, prior=PRIOR, tol=1e-5, solver=solver)

@@ -74,6 +74,7 @@ TOO_MANY = Limits(1e4, 1.0, None)  # labels for what the caps hold
 GAP = Criterion(lambda A: -jnp.trace(A))
 
 
+@pytest.mark.slow
 def test_answers_that_are_nan_or_inf_by_definition(pool):
     value = multiplicative(pool, LogDet(), TOO_MANY, prior=TARGET, passes=2)[1].value
     assert value == np.inf and not np.isfinite(LogDet().value(SINGULAR))

@@ -98,6 +98,7 @@ def test_draws_and_both_axes_of_a_mesh(name):
     "spec",
     [pytest.param((), marks=pytest.mark.slow, id="replicated"), pytest.param((None, "data"), id="over completions")],
 )
+@pytest.mark.slow
 def test_a_number_of_prompts_that_the_mesh_does_not_divide(spec):
     """JAX itself refuses to shard 7 prompts over 4 devices: such a pool lies there whole, or split by completion."""
     features, scores, mask, _ = arrays(2)

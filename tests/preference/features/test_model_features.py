@@ -21,6 +21,7 @@ COMPLETIONS[1, 0, 1:] = CONFIG.pad
 KEY = jax.random.key(1)
 
 
+@pytest.mark.slow
 def test_gradient_pools_hold_gradients_of_the_sequence_log_probability():
     pool = gradient_pool(MODEL, PROMPTS, COMPLETIONS, dimension=6, key=KEY, microbatch=4)
     graphdef, params = nnx.split(MODEL)
