@@ -137,6 +137,11 @@ def chunk_at(arrays: Any, index: jax.Array, length: int) -> Any:
     return jax.tree.map(slice_leaf, arrays)
 
 
+def filled_up(array: jax.Array, missing: int) -> jax.Array:
+    """The array with so many zeros more along its leading axis."""
+    return jnp.pad(array, ((0, missing), *[(0, 0)] * (array.ndim - 1)))
+
+
 def map_padded(function: Callable, arrays: Any, length: int) -> Any:
     """Apply `function` to chunks of `length` prompts; the results keep the axes (chunks, length), padding included."""
     size = jax.tree.leaves(arrays)[0].shape[0]

@@ -106,6 +106,6 @@ def refuse_coupling(problem: Problem, name: str) -> None:
 def chosen(problem: Problem, allocation: Allocation) -> Design:
     """Design of these labels (zeros dropped), certified as `evaluate` does; value inf, efficiency 0 where singular."""
     pairs, labels = allocation
-    pairs, labels = pairs[labels > 0], labels[labels > 0]
-    check_allowed(problem, Allocation(pairs, labels))
-    return evaluated(problem, Allocation(pairs, labels), Status.EVALUATED).design
+    allocation = Allocation(pairs[labels > 0], labels[labels > 0])
+    check_allowed(problem, allocation)
+    return evaluated(problem, allocation, Status.EVALUATED).design

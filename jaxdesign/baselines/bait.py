@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxdesign import _arrays, _checks
+from jaxdesign import _checks
 from jaxdesign._arrays import AnyArray
 from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import information
@@ -19,8 +18,8 @@ from jaxdesign.criteria.protocol import CriterionLike, Gains
 from jaxdesign.criteria.trace import Trace
 from jaxdesign.design import Design
 from jaxdesign.exact.greedy.greedy import LIFT, myopic_allocation
-from jaxdesign.information import draw_label_information, pair_differences
 from jaxdesign.pool import CompletionPool
+from jaxdesign.pricing.source import listed_rows
 from jaxdesign.problem import Problem
 from jaxdesign.units import rescaled
 
@@ -66,12 +65,10 @@ def bait(
     refuse_coupling(problem, "bait")
     H = _target(problem, target)
     wide = problem.limits._replace(total=min(2 * problem.limits.total, capacity(problem.limits, problem.pair_counts)))
-    pairs, labels = myopic_allocation(problem.pool, Trace(H), wide, problem.prior, problem.decided.closed)
-    start = information(problem, Allocation(pairs, labels)) + _lift(problem, wide.total)
-    with _arrays.float64():
-        listed = jnp.asarray(pairs)
-        z = np.asarray(pair_differences(problem.pool, listed))
-        c = np.asarray(draw_label_information(problem.pool, listed))
+    once = myopic_allocation(problem.pool, Trace(H), wide, problem.prior, problem.decided.closed)
+    pairs, labels = once
+    start = information(problem, once) + _lift(problem, wide.total)
+    z, c = listed_rows(problem.source, pairs)
     return chosen(problem, Allocation(pairs, backward(start, H, z, c, labels, int(problem.limits.total))))
 
 

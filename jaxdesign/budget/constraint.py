@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -162,25 +162,21 @@ def whole_constraint(constraint: Constraint) -> Constraint:
     charges = constraint.charges[np.isfinite(constraint.charges)]
     if (charges != np.rint(charges)).any():
         return constraint
-    rounded = {}
-    for field, towards in (("low", np.ceil), ("high", np.floor)):
-        value = getattr(constraint, field)
-        if isinstance(value, Mapping):
-            rounded[field] = {name: float(towards(number)) for name, number in value.items()}
-        elif value is not None:
-            rounded[field] = towards(value)
-    return replace(constraint, **rounded)
+    return replace(constraint, low=_each(constraint.low, np.ceil), high=_each(constraint.high, np.floor))
 
 
 def of_share(constraint: Constraint, share: float) -> Constraint | None:
     """The upper limits of a constraint for a share of the labels, up to the next whole one; None if there are none."""
-    high = constraint.high
-    if high is None:
+    if constraint.high is None:
         return None
-    high = (
-        {k: float(np.ceil(share * v)) for k, v in high.items()} if isinstance(high, Mapping) else np.ceil(share * high)
-    )
-    return replace(constraint, low=None, high=high)
+    return replace(constraint, low=None, high=_each(constraint.high, lambda limit: np.ceil(share * limit)))
+
+
+def _each(limit: Any, function: Callable) -> Any:
+    """The function of a limit, or of every one of a mapping; None for None."""
+    if isinstance(limit, Mapping):
+        return {name: float(function(number)) for name, number in limit.items()}
+    return None if limit is None else function(limit)
 
 
 def repeated(constraint: Constraint, names: Sequence[str], mask: np.ndarray) -> Constraint:
@@ -196,7 +192,6 @@ def repeated(constraint: Constraint, names: Sequence[str], mask: np.ndarray) -> 
                 f"{constraint.name}.annotators: {name!r} found; annotators are {', '.join(map(repr, names[:8]))}"
             )
     prompts = len(mask)
-    counts = np.isin(names, who).astype(np.float64)
     charges, per = np.broadcast_to(constraint.charges, constraint.charges.shape or (prompts,)), constraint.per
     if per == "completion" and charges.ndim == 1:
         charges = np.broadcast_to(charges[:, None], mask.shape)
@@ -209,7 +204,7 @@ def repeated(constraint: Constraint, names: Sequence[str], mask: np.ndarray) -> 
         per = np.arange(np.prod(shape)).reshape(shape)
     if per is not None:
         per = np.concatenate([per] * len(names))
-    charges = np.concatenate([np.where(counts[a] > 0, charges, 0.0) for a in range(len(names))])
+    charges = np.concatenate([charges if name in who else np.zeros_like(charges) for name in names])
     return replace(constraint, charges=charges, per=per, annotators=None, **limits)
 
 

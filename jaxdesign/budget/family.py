@@ -78,11 +78,16 @@ def family_of(charges, owner, low, high, rows: Rows, kind: str) -> Family:
     return Family(charges, owner, low, high, most, whole, rows, kind)
 
 
+def of_both(charges: Float[np.ndarray, "p c"], pairs: Int[np.ndarray, "s 3"]) -> Float[np.ndarray, "2 s"]:
+    """The charges of both completions of each pair."""
+    p, *sides = pairs.T
+    return np.stack([charges[p, 0 if charges.shape[1] == 1 else side] for side in sides])
+
+
 def uses(family: Family, pairs: Int[np.ndarray, "s 3"]) -> Uses:
     """What a label of each pair uses."""
     p, i, j = pairs.T
-    charges, owner = family.charges, family.owner
-    first, second = (charges[p, 0 if charges.shape[1] == 1 else side] for side in (i, j))
+    owner, (first, second) = family.owner, of_both(family.charges, pairs)
     if owner.shape[1] == 1:
         return Uses(owner[p, 0][None], (first + second)[None])
     row = np.stack([owner[p, i], owner[p, j]])

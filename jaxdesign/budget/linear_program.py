@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxdesign._pairs import Allocation
-from jaxdesign.budget.family import Family, charged, usage, usage_matrix
+from jaxdesign.budget.family import Family, charged, of_both, usage, usage_matrix
 
 MISSED = 1e-9  # infeasibility that the linear programs may leave, in labels
 
@@ -50,9 +50,7 @@ def completion_charges(limits, prices: Prices) -> Float[np.ndarray, "p c"]:
 
 def net(limits, prices: Prices, pairs, sensitivities) -> Float[np.ndarray, " s"]:
     """b_e less the prices of a label of the pair."""
-    p, *both = pairs.T
-    charges = completion_charges(limits, prices)
-    first, second = (charges[p, 0 if charges.shape[1] == 1 else side] for side in both)
+    first, second = of_both(completion_charges(limits, prices), pairs)
     return sensitivities - prices.label - (first + second)
 
 
@@ -102,9 +100,7 @@ def _scaled_rows(limits, pairs) -> _Rows:
     rows, low, high = constraint_rows(limits, pairs)
     largest = abs(rows).max(axis=1).toarray().ravel()
     scale = 1 / np.where(largest > 0, largest, 1)
-    width = [
-        np.where(family.by_prompt, 0.0, np.ones(int(_binding(limits, family).sum()))) for family in limits.families
-    ]
+    width = [np.full(_binding(limits, family).sum(), float(not family.by_prompt)) for family in limits.families]
     width = np.concatenate([np.zeros(len(low) - sum(map(len, width))), *width])
     rows, below, above = sparse.diags(scale) @ rows, np.isfinite(high), np.isfinite(low)
     limit = np.concatenate([(scale * high)[below], -(scale * low)[above]])
@@ -120,52 +116,51 @@ def linear_program(limits, pairs: Int[np.ndarray, "s 3"], gains: Float[np.ndarra
 
     Solved by the HiGHS solvers of SciPy, gains and rows scaled to entries of about 1.
     """
-    from scipy.optimize import linprog
-
     if len(pairs) == 0:
         return None
     rows, unit = _scaled_rows(limits, pairs), max(float(np.abs(gains).max()), 1e-300)
     cap = _caps(limits, pairs)
-    found = linprog(
-        -gains / unit,
-        A_ub=rows.upper,
-        b_ub=rows.limit,
-        A_eq=np.ones((1, len(pairs))),
-        b_eq=[limits.total],
-        bounds=np.stack([np.zeros(len(pairs)), cap], axis=1),
-        method="highs",
-        options=OPTIONS,
-    )
-    if found.status != 0:
+    found = _solved(-gains / unit, rows.upper, rows.limit, np.ones(len(pairs)), limits.total, cap)
+    if found is None:
         return None
     labels = np.clip(found.x, 0, cap)
-    multipliers = _of_families(limits, unit * rows.multipliers(found.ineqlin.marginals))
-    return Program(labels, float(gains @ labels), Prices(-float(found.eqlin.marginals[0]) * unit, multipliers))
+    return Program(labels, float(gains @ labels), _prices(limits, rows, found, unit))
 
 
 def least_broken(limits, pairs: Int[np.ndarray, "s 3"]) -> tuple[float, Prices] | None:
     """The smallest t such that labels of the listed pairs obey all limits, those of families that tell completions
     apart eased to the share 1 + t (1 - t where low); with its prices. None where nothing obeys the others."""
     from scipy import sparse
-    from scipy.optimize import linprog
 
     if len(pairs) == 0:
         return None
-    rows, number = _scaled_rows(limits, pairs), len(pairs)
+    rows, t = _scaled_rows(limits, pairs), np.append(np.zeros(len(pairs)), 1.0)
+    upper = sparse.hstack([rows.upper, -rows.width[:, None]])
+    found = _solved(t, upper, rows.limit, 1 - t, limits.total, np.append(_caps(limits, pairs), np.inf))
+    return None if found is None else (float(found.x[-1]), _prices(limits, rows, found, 1.0))
+
+
+def _solved(cost, upper, limit, counted, total: float, most) -> Any:
+    """min cost.x over 0 <= x <= most with upper x <= limit and counted.x = total; None where there is none."""
+    from scipy.optimize import linprog
+
     found = linprog(
-        np.append(np.zeros(number), 1.0),
-        A_ub=sparse.hstack([rows.upper, -rows.width[:, None]]),
-        b_ub=rows.limit,
-        A_eq=np.append(np.ones(number), 0.0)[None],
-        b_eq=[limits.total],
-        bounds=np.stack([np.zeros(number + 1), np.append(_caps(limits, pairs), np.inf)], axis=1),
+        cost,
+        A_ub=upper,
+        b_ub=limit,
+        A_eq=counted[None],
+        b_eq=[total],
+        bounds=np.stack([np.zeros(len(most)), most], axis=1),
         method="highs",
         options=OPTIONS,
     )
-    if found.status != 0:
-        return None
-    multipliers = _of_families(limits, rows.multipliers(found.ineqlin.marginals))
-    return float(found.x[-1]), Prices(-float(found.eqlin.marginals[0]), multipliers)
+    return found if found.status == 0 else None
+
+
+def _prices(limits, rows: _Rows, found, unit: float) -> Prices:
+    """Multipliers of a solution, whose objective was divided by `unit`."""
+    multipliers = _of_families(limits, unit * rows.multipliers(found.ineqlin.marginals))
+    return Prices(-float(found.eqlin.marginals[0]) * unit, multipliers)
 
 
 def _caps(limits, pairs):

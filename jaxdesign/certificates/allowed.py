@@ -14,12 +14,13 @@ from jaxdesign.problem import Problem
 
 def canonical_allocation(problem: Problem, pairs: Any, labels: Any) -> Allocation:
     """An allocation in order with the required labels taken out; ValueError where it lacks them or is not allowed."""
-    pairs, labels = without(problem.decided, ordered_allocation(problem, pairs, labels))
-    if (labels < 0).any():
-        pair = tuple(int(v) for v in pairs[np.argmax(labels < 0)])
+    allocation = without(problem.decided, ordered_allocation(problem, pairs, labels))
+    short = allocation.labels < 0
+    if short.any():
+        pair = tuple(int(v) for v in allocation.pairs[np.argmax(short)])
         raise ValueError(f"labels: pair {pair} lacks labels that budget.required asks for")
-    check_allowed(problem, Allocation(pairs, labels))
-    return Allocation(pairs, labels)
+    check_allowed(problem, allocation)
+    return allocation
 
 
 def ordered_allocation(problem: Problem, pairs: Any, labels: Any) -> Allocation:

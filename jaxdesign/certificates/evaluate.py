@@ -65,8 +65,8 @@ def evaluate(
         raise ValueError("assigned: missing; with annotators it says who labels each pair")
     joint = asked(pool, budget, annotators)
     problem = make_problem(joint.pool, crit, joint.budget, prior)
-    pairs, labels = canonical_allocation(problem, joint.allocation(pairs, assigned), labels)
-    return joint.answer(evaluated(problem, Allocation(pairs, labels), Status.EVALUATED).design)
+    allocation = canonical_allocation(problem, joint.allocation(pairs, assigned), labels)
+    return joint.answer(evaluated(problem, allocation, Status.EVALUATED).design)
 
 
 def evaluated(problem: Problem, allocation: Allocation, status: Status, **fields) -> Certified:

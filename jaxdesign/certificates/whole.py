@@ -68,7 +68,7 @@ from jaxdesign.certificates.lifted_prior import lifted, no_lift
 from jaxdesign.certificates.separable import certify, cold_level
 from jaxdesign.criteria.log_det import LogDet
 from jaxdesign.criteria.protocol import Gains
-from jaxdesign.information import draw_label_information, pair_differences
+from jaxdesign.pricing.source import listed_rows
 from jaxdesign.problem import Problem
 
 ROUNDS = 5  # of lifting the prior, with a pass over the pool each
@@ -206,9 +206,7 @@ def _lifted_bound(problem: Problem, limits: Limits, size: int, start: Listing) -
 
 def _whitened(problem: Problem, pairs, roots) -> tuple[Float[np.ndarray, "r s d"], Float[np.ndarray, "r s"]]:
     """R z and label information of some pairs, per draw."""
-    with _arrays.float64():
-        z = np.asarray(pair_differences(problem.pool, pairs))
-        c = np.asarray(draw_label_information(problem.pool, pairs))
+    z, c = listed_rows(problem.source, pairs)
     return z @ roots.swapaxes(-1, -2), np.broadcast_to(c, (len(roots), len(pairs)))
 
 

@@ -43,13 +43,13 @@ def candidates(problem: Problem, relaxed: Design, seed: int) -> Iterator[tuple[s
             None,
             lambda: (pairs, _or_nothing(integer_programs.rounded(limits, design, scores), pairs)),
         )
-        yield "dependent", None, lambda: (pairs, _best_draw(problem, relaxed, seeds, integer_programs.randomly_rounded))
+        yield "dependent", None, lambda: (pairs, _best_draw(problem, design, seeds, integer_programs.randomly_rounded))
         return
     ways = {"best_set": lambda: rounding.best_set(limits, design, b)}
     if (limits.per_pair[pairs[:, 0]] > 1).any():
         ways["largest_remainder"] = lambda: rounding.largest_remainder(limits, design, b)
         ways["adams"] = lambda: rounding.adams(limits, design)
-    ways["dependent"] = lambda: _best_draw(problem, relaxed, seeds, dependent)
+    ways["dependent"] = lambda: _best_draw(problem, design, seeds, dependent)
     ways["drawn"] = lambda: drawn(limits, design, seed)
     ways["drawn_by_prompt"] = lambda: drawn(limits, design, seed, by_prompt=True)
     for name, way in ways.items():
@@ -63,15 +63,15 @@ def candidates(problem: Problem, relaxed: Design, seed: int) -> Iterator[tuple[s
             yield name, len(prompts), lambda c=criterion, p=prompts: _greedy_among(problem, c, p)
 
 
-def _best_draw(problem: Problem, relaxed: Design, seeds: list[int], draw: Callable) -> np.ndarray:
+def _best_draw(problem: Problem, design: Allocation, seeds: list[int], draw: Callable) -> np.ndarray:
     """The random rounding with the smallest criterion."""
 
     def value(labels):
-        found = analyse(problem, information(problem, Allocation(relaxed.pairs[labels > 0], labels[labels > 0]))).value
+        found = analyse(problem, information(problem, Allocation(design.pairs[labels > 0], labels[labels > 0]))).value
         return found if np.isfinite(found) else np.inf
 
-    found = (draw(problem.limits, Allocation(relaxed.pairs, relaxed.labels), seed) for seed in seeds)
-    return min((_or_nothing(labels, relaxed.pairs) for labels in found), key=value)
+    found = (draw(problem.limits, design, seed) for seed in seeds)
+    return min((_or_nothing(labels, design.pairs) for labels in found), key=value)
 
 
 def among_more(problem: Problem, relaxed: Design) -> Allocation:

@@ -159,7 +159,7 @@ def _parts(features, mask, *, dtype, length):
         rows, exists = part
         return row_means(less_first(rows.astype(dtype), exists), exists), first_copies(bare_pool(rows, exists))
 
-    return _filled_up(features, length), *_arrays.map_padded(prepare, (features, mask), length)
+    return _last_chunk(features, length), *_arrays.map_padded(prepare, (features, mask), length)
 
 
 @jax.jit(static_argnames="length")  # apart: what has other margins has the same rows
@@ -167,16 +167,16 @@ def _chunked_margins(pool, *, length):
     return _arrays.map_padded(lambda margins: margins, margins_of(pool), length)
 
 
-def _filled_up(array, length):
+def _last_chunk(array, length):
     """The last chunk of an array, filled up with zeros."""
     missing = -len(array) % length
-    return jnp.pad(array[len(array) - length + missing :], ((0, missing), *[(0, 0)] * (array.ndim - 1)))
+    return _arrays.filled_up(array[len(array) - length + missing :], missing)
 
 
 @jax.jit
 def _fold(source, kernel, carry, per_prompt):
     missing = source.slots - source.prompts
-    filled = jax.tree.map(lambda a: jnp.pad(a, ((0, missing), *[(0, 0)] * (a.ndim - 1))), per_prompt)
+    filled = jax.tree.map(lambda a: _arrays.filled_up(a, missing), per_prompt)
     carry, outputs = _fold_slots(source, kernel, carry, filled)
     return carry, jax.tree.map(lambda a: a[: source.prompts], outputs)
 
@@ -223,21 +223,20 @@ def _subset(source, prompts):
     missing = -len(prompts) % length
 
     def chunked(array):
-        some = _flat(array)[prompts]
-        some = jnp.pad(some, ((0, missing), *[(0, 0)] * (some.ndim - 1)))
+        some = _arrays.filled_up(_flat(array)[prompts], missing)
         return some.reshape(-1, length, *some.shape[1:])
 
     means, copies, margins, closed = jax.tree.map(chunked, source[2:])
     there = jnp.arange(copies.size // copies.shape[-1]).reshape(copies.shape[:2]) < len(prompts)
     copies = jnp.where(there[..., None], copies, -1)
-    return MemorySource(features, _filled_up(features, length), means, copies, margins, closed)
+    return MemorySource(features, _last_chunk(features, length), means, copies, margins, closed)
 
 
 @jax.jit
 def _adapted(source, units, closed):
     features, last = (a.astype(units.dtype) * units[None, None] for a in (source.features, source.last))
     if closed is not None:
-        closed = jnp.pad(closed, ((0, source.slots - len(closed)), (0, 0), (0, 0)))
+        closed = _arrays.filled_up(closed, source.slots - len(closed))
         closed = closed.reshape(*source.copies.shape[:2], *closed.shape[1:])
     means = source.means * units[None, None]
     return source._replace(features=features, last=last, means=means, closed=closed)

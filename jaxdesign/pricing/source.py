@@ -169,9 +169,9 @@ def folded(chunks: Iterable[Chunk], kernel: Kernel, carry: Any, per_prompt: Any 
         length = length or size
         inputs = jax.tree.map(lambda a, first=start, last=start + size: a[first:last], per_prompt)
         if size < length:
-            chunk = jax.tree.map(lambda a, missing=length - size: _filled_up(a, missing), chunk)
+            chunk = jax.tree.map(lambda a, missing=length - size: _arrays.filled_up(a, missing), chunk)
             chunk = chunk._replace(copies=chunk.copies.at[size:].set(-1))
-            inputs = jax.tree.map(lambda a, missing=length - size: _filled_up(a, missing), inputs)
+            inputs = jax.tree.map(lambda a, missing=length - size: _arrays.filled_up(a, missing), inputs)
         carry, found = _step(kernel, chunk, carry, inputs)
         outputs.append(jax.tree.map(lambda a, number=size: a[:number], found) if size < length else found)
         start += size
@@ -181,10 +181,6 @@ def folded(chunks: Iterable[Chunk], kernel: Kernel, carry: Any, per_prompt: Any 
 @jax.jit
 def _step(kernel, chunk, carry, inputs):
     return kernel(chunk, carry, inputs)
-
-
-def _filled_up(array, missing):
-    return jnp.pad(array, ((0, missing), *[(0, 0)] * (array.ndim - 1)))
 
 
 def open_pairs(chunk: Chunk) -> Bool[Array, "c k k"]:

@@ -1,25 +1,13 @@
 """Pools of features: arrays come back as saved, and every bad or damaged file is named with its remedy."""
 
-import json
-
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 
 from jaxdesign.io import (
     PoolFile,
     read_completions,
     read_features,
 )
-
-ANY_TEXT = st.text(st.characters(), max_size=30)  # every code point JSON can carry, lone surrogates included
-RAGGED = st.lists(st.lists(ANY_TEXT, max_size=4), min_size=1, max_size=5).filter(any)
-
-
-def _jsonl(path, *rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
 
 FEATURES = np.arange(24.0, dtype=np.float32).reshape(2, 3, 4)
 

@@ -1,6 +1,5 @@
 """The demo pool and features of texts: the same bits everywhere, and the geometry of n-grams."""
 
-import json
 import os
 import subprocess
 import sys
@@ -18,11 +17,6 @@ from jaxdesign.io import (
 
 ANY_TEXT = st.text(st.characters(), max_size=30)  # every code point JSON can carry, lone surrogates included
 RAGGED = st.lists(st.lists(ANY_TEXT, max_size=4), min_size=1, max_size=5).filter(any)
-
-
-def _jsonl(path, *rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def test_demo_pool_is_ragged_varied_and_has_one_prompt_with_equal_completions():

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 
 from jaxdesign.io import (
     PoolFile,
@@ -22,15 +21,6 @@ from jaxdesign.io import (
     write_selection,
 )
 from jaxdesign.preference.labels.tasks import make_tasks
-
-ANY_TEXT = st.text(st.characters(), max_size=30)  # every code point JSON can carry, lone surrogates included
-RAGGED = st.lists(st.lists(ANY_TEXT, max_size=4), min_size=1, max_size=5).filter(any)
-
-
-def _jsonl(path, *rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
 
 FEATURES = np.arange(24.0, dtype=np.float32).reshape(2, 3, 4)
 POOL = PoolFile(prompts=["Why?", "How?"], completions=[["a", "b"], ["c,\r\n", 'd "e"\n', "f\ud800"]], ids=["x", "y"])

@@ -13,7 +13,6 @@ from jaxdesign.io import (
 )
 
 ANY_TEXT = st.text(st.characters(), max_size=30)  # every code point JSON can carry, lone surrogates included
-RAGGED = st.lists(st.lists(ANY_TEXT, max_size=4), min_size=1, max_size=5).filter(any)
 
 
 def _jsonl(path, *rows):

@@ -48,11 +48,6 @@ def left_of(problem: Problem, allocation: Allocation) -> Left:
     return Left(tuple(room), tuple(spare))
 
 
-def known_to_searches(left: Left) -> bool:
-    """Whether largest numbers per prompt are all that a swap can be forbidden for, which a search of the pool knows."""
-    return len(left.room) == 1 and not np.isfinite(left.spare[0]).any()
-
-
 def caps_of(problem: Problem, pairs) -> Float[np.ndarray, " s"]:
     """Whole labels that pairs may have."""
     return np.minimum(np.floor(problem.limits.per_pair), problem.limits.total)[pairs[:, 0]]

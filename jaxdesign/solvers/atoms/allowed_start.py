@@ -14,6 +14,7 @@ from jax.tree_util import Partial
 from jaxtyping import Float, Int
 
 from jaxdesign._pairs import Allocation, not_among
+from jaxdesign.budget.family import of_both
 from jaxdesign.budget.limits import Limits
 from jaxdesign.budget.linear_program import Prices, completion_charges, least_broken, linear_program
 from jaxdesign.pricing.source import open_pairs
@@ -67,7 +68,7 @@ def _least_cost(problem: Problem, free: Limits, charges: Float[np.ndarray, "p k"
     while True:
         listed = _cheapest(problem, asked, number)
         pairs = _joined(listed.pairs, pairs, problem)
-        costs = _charged(charges, pairs)
+        costs = of_both(charges, pairs).sum(axis=0)
         found = linear_program(free, pairs, -costs)
         if found is not None:
             asked = charges + completion_charges(free, found.prices)
@@ -140,11 +141,6 @@ def _cheapest(problem: Problem, charges: Float[np.ndarray, "p k"], number: int) 
         if number < ranked.shape[1]:
             following[part] = ranked[:, number]
     return Listed(np.concatenate(pairs).astype(np.int32), np.concatenate(found), following)
-
-
-def _charged(charges: Float[np.ndarray, "p k"], pairs: Int[np.ndarray, "s 3"]) -> Float[np.ndarray, " s"]:
-    p, i, j = pairs.T
-    return charges[p, i] + charges[p, j]
 
 
 def _joined(pairs, others, problem: Problem) -> Int[np.ndarray, "s 3"]:

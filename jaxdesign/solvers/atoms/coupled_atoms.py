@@ -110,12 +110,12 @@ def _state(problem: Problem, mixture: Mixture, passes: int) -> SolverState:
 
 def _warm_atom(problem: Problem, start: Design) -> Atom | None:
     """An earlier design as an atom; None where it breaks this budget or leaves A singular."""
-    pairs, labels = free_part(problem.decided, Allocation(start.pairs, start.labels), problem.completions)
+    free = free_part(problem.decided, Allocation(start.pairs, start.labels), problem.completions)
     try:
-        check_allowed(problem, Allocation(pairs, labels))
+        check_allowed(problem, free)
     except ValueError:
         return None
-    found = atom(problem, Allocation(pairs, labels))
+    found = atom(problem, free)
     return found if regular(problem, problem.prior + found.matrix) else None
 
 
