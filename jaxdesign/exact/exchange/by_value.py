@@ -49,7 +49,7 @@ def exchanged_by_value(
         ValueError: the criterion is not finite at the given labels.
     """
     pairs, labels = allocation
-    value = before = analyse(problem, information(problem, Allocation(pairs, labels))).value
+    value = before = analyse(problem, information(problem, allocation)).value
     if not np.isfinite(before):
         raise ValueError(
             "labels: their information is singular, so that no swap can be scored; start from other labels, or pass "

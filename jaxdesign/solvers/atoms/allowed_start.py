@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from jaxdesign._pairs import Allocation, not_among
 from jaxdesign.budget.family import of_both
@@ -44,11 +44,11 @@ def allowed_start(problem: Problem) -> Allocation:
     cost = next((family for family in limits.families if family.kind == "cost"), None)
     free = limits._replace(families=tuple(family for family in limits.families if family.kind != "cost"))
     shape = problem.exists.shape
-    known = np.zeros((0, 3), np.int32)
+    known, bits = np.zeros((0, 3), np.int32), _open_bits(problem)
     if not all(family.by_prompt for family in free.families):
-        known = _unbroken(problem, free)
+        known = _unbroken(problem, free, bits)
     charges = np.zeros(shape) if cost is None else np.broadcast_to(cost.charges, shape)
-    pairs, labels, costs = _least_cost(problem, free, charges, known)
+    pairs, labels, costs = _least_cost(problem, free, bits, charges, known)
     least, spend = float(costs @ labels), np.inf if cost is None else float(cost.high[0])
     if least > spend * (1 + 1e-9):
         raise ValueError(
@@ -60,19 +60,19 @@ def allowed_start(problem: Problem) -> Allocation:
     return Allocation(pairs[used], labels[used])
 
 
-def _least_cost(problem: Problem, free: Limits, charges: Float[np.ndarray, "p k"], pairs: Int[np.ndarray, "s 3"]):
+def _least_cost(problem: Problem, free: Limits, bits, charges: Float[np.ndarray, "p k"], pairs):
     """Pairs, labels and what a label of each costs, the sum as small as can be: a linear program over the cheapest few
     pairs of every prompt, four times as many until no other pair can make it cheaper. `pairs` are listed in any case.
     """
     number, most, asked = 1, int(problem.pair_counts.max()), charges
     while True:
-        listed = _cheapest(problem, asked, number)
+        listed = _cheapest(bits, asked, number)
         pairs = _joined(listed.pairs, pairs, problem)
         costs = of_both(charges, pairs).sum(axis=0)
         found = linear_program(free, pairs, -costs)
         if found is not None:
             asked = charges + completion_charges(free, found.prices)
-            if number >= most or _complete(problem, free, found.prices, _cheapest(problem, asked, number), pairs):
+            if number >= most or _complete(problem, free, found.prices, _cheapest(bits, asked, number), pairs):
                 return pairs, found.labels, costs
         if number >= most:
             raise ValueError(
@@ -82,18 +82,18 @@ def _least_cost(problem: Problem, free: Limits, charges: Float[np.ndarray, "p k"
         number = min(4 * number, most)
 
 
-def _unbroken(problem: Problem, free: Limits) -> Int[np.ndarray, "s 3"]:
+def _unbroken(problem: Problem, free: Limits, bits) -> Int[np.ndarray, "s 3"]:
     """Pairs some labels of which obey all limits but the spend limit."""
     number, most, asked = 1, int(problem.pair_counts.max()), np.zeros(problem.exists.shape)
     pairs = np.zeros((0, 3), np.int32)
     while True:
-        pairs = _joined(pairs, _cheapest(problem, asked, number).pairs, problem)
+        pairs = _joined(pairs, _cheapest(bits, asked, number).pairs, problem)
         found = least_broken(free, pairs)
         if found is not None and found[0] <= BROKEN:
             return pairs
         if found is not None:
             asked = np.broadcast_to(completion_charges(free, found[1]), asked.shape)
-            if _complete(problem, free, found[1], _cheapest(problem, asked, number), pairs, DULL):
+            if _complete(problem, free, found[1], _cheapest(bits, asked, number), pairs, DULL):
                 raise ValueError(_broken(free, *found))
         if len(pairs) > LISTED or (found is None and number >= most):
             raise ValueError(
@@ -121,17 +121,16 @@ def _complete(problem: Problem, free: Limits, prices: Prices, cheapest: Listed, 
     return not not_among(cheap, pairs, problem.completions).any()
 
 
-def _cheapest(problem: Problem, charges: Float[np.ndarray, "p k"], number: int) -> Listed:
-    """The `number` candidate pairs of every prompt whose completions are charged least."""
-    completions = problem.completions
+def _cheapest(bits: UInt8[np.ndarray, "p k b"], charges: Float[np.ndarray, "p k"], number: int) -> Listed:
+    """The `number` pairs of every prompt, of those whose bit is set, whose completions are charged least."""
+    completions = charges.shape[1]
     upper = np.triu_indices(completions, 1)
     pairs, found, following = [], [], np.full(len(charges), np.inf)
-    bits = problem.source.fold(Partial(_open_bits), None)[1]
-    is_open = np.unpackbits(np.asarray(bits), axis=-1, count=completions)
     for start in range(0, len(charges), 256):  # so that charges of all pairs never lie in memory at once
         part = slice(start, start + 256)
+        is_open = np.unpackbits(bits[part], axis=-1, count=completions)
         charge = charges[part][:, upper[0]] + charges[part][:, upper[1]]
-        charge = np.where(is_open[part][:, upper[0], upper[1]] > 0, charge, np.inf)
+        charge = np.where(is_open[:, upper[0], upper[1]] > 0, charge, np.inf)
         order = np.argsort(charge, axis=1, kind="stable")
         ranked = np.take_along_axis(charge, order, axis=1)
         p, rank = np.nonzero(np.isfinite(ranked[:, :number]))
@@ -159,5 +158,10 @@ def _affordable(limits: Limits, pairs, costs, spend: float) -> float:
     return min(float(cap[:within].sum() + more), limits.total)
 
 
-def _open_bits(chunk, carry, _):
+def _open_bits(problem: Problem) -> UInt8[np.ndarray, "p k b"]:
+    """Bit j of row i: pair (i, j), i < j, may be used; one pass."""
+    return np.asarray(problem.source.fold(Partial(_packed), None)[1])
+
+
+def _packed(chunk, carry, _):
     return carry, jnp.packbits(open_pairs(chunk), axis=-1)
