@@ -24,6 +24,8 @@ AnyArray = jax.Array | np.ndarray  # what public functions take: in annotations,
 # 3.9 times as fast as the CPU's 2^19 and within 10% of 2^26 (bench/results/gpu-h200.json). Not measured on a TPU.
 CHUNK_ENTRIES = {"cpu": 2_048 * 256, "gpu": 2**24, "tpu": 2**24}
 
+MOVED_WHOLE = 2**20  # bytes that an accelerator sends sooner than it picks rows
+
 
 def float64():
     """Scope in which JAX computes in float64, whatever the caller's global flag; the flag itself is never touched."""
@@ -135,6 +137,35 @@ def chunk_at(arrays: Any, index: jax.Array, length: int) -> Any:
         return jnp.where(fresh, rows, jnp.zeros((), array.dtype))
 
     return jax.tree.map(slice_leaf, arrays)
+
+
+def rows_on_host(array: AnyArray, index: np.ndarray) -> np.ndarray:
+    """Rows of an array in host memory; of a large one that lies elsewhere, no more is moved than about those.
+
+    A transfer from an accelerator runs at about 2 GB/s: of 10^8 pairs, all that a pass says of completions takes longer
+    than the pass (bench/README.md).
+    """
+    on_host = isinstance(array, np.ndarray) or all(device.platform == "cpu" for device in array.devices())
+    if on_host or array.nbytes <= MOVED_WHOLE:
+        return np.asarray(array)[index]
+    return moved_rows(array, index)
+
+
+def moved_rows(array: jax.Array, index: np.ndarray) -> np.ndarray:
+    """Rows of an array taken on its device, in one of a few numbers, so that few programs are ever compiled."""
+    size = 512
+    while size < len(index):
+        size *= 8
+    if size >= len(array):
+        return np.asarray(array)[index]
+    padded = np.zeros(size, np.int32)
+    padded[: len(index)] = index
+    return np.asarray(_rows_at(array, padded))[: len(index)]
+
+
+@jax.jit
+def _rows_at(array, index):
+    return array[index]
 
 
 def filled_up(array: jax.Array, missing: int) -> jax.Array:

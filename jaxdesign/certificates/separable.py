@@ -55,7 +55,7 @@ def certify(problem: Problem, matrix: Float[np.ndarray, "r d d"], analysis: Anal
             the certificate, neither makes it false.
     """
     result = price_at(problem, analysis, level)
-    ceiling = float(np.max(np.asarray(result.best)[..., 0].max(axis=1).astype(np.float64) + np.asarray(result.error)))
+    ceiling = float(np.max(np.asarray(result.highest).astype(np.float64) + np.asarray(result.error)))
     ceiling = float(np.nextafter(ceiling * result.scale, np.inf))
     if listed_count(result) > listing_limit(problem):
         pairs, floor = np.zeros((0, 3), np.int32), ceiling
@@ -138,7 +138,7 @@ def listing_limit(problem: Problem) -> float:
 
 def listed_count(result: PassResult) -> int:
     """Number of pairs that reach the level."""
-    return int(np.bitwise_count(np.asarray(result.reaches)).sum())
+    return int(np.asarray(result.reaching).sum(dtype=np.int64))
 
 
 def cold_level(problem: Problem, analysis: Analysis) -> float:
@@ -166,8 +166,8 @@ def cold_level(problem: Problem, analysis: Analysis) -> float:
 
 
 def _holds_total(problem: Problem, result: PassResult) -> bool:
-    counts = np.bitwise_count(np.asarray(result.reaches)).sum(axis=(1, 2))
-    return bool(capacity(problem.limits, counts.astype(np.float64)) >= problem.limits.total)
+    counts = np.asarray(result.reaching).astype(np.float64)
+    return bool(capacity(problem.limits, counts) >= problem.limits.total)
 
 
 def rounded_down(level: float, dtype: np.dtype) -> np.ndarray | np.floating:

@@ -43,15 +43,19 @@ class PassResult(NamedTuple):
     Args:
         best: (p, K, 2) the two largest sensitivities of each completion; where there is none -1, net of charges -inf.
         partner: (p, K, 2) the completions they are reached with.
+        highest: (p,) the largest of `best`.
         error: (p,) bound on the rounding error of the prompt's sensitivities; inf where one is not finite.
         reaches: (p, K, bytes) bit j of row i: pair (i, j), i < j, may reach the threshold.
+        reaching: (p,) how many do.
         unit: of `best` and `error`, a power of two; None for 1.
     """
 
     best: Float[Array, "p k 2"]
     partner: Int[Array, "p k 2"]
+    highest: Float[Array, " p"]
     error: Float[Array, " p"]
     reaches: UInt8[Array, "p k b"]
+    reaching: Int[Array, " p"]
     unit: float | None = None
 
     @property
@@ -69,6 +73,9 @@ class BestPartners(Protocol):
 
     @property
     def partner(self) -> Int[Array, "p k n"]: ...
+
+    @property
+    def highest(self) -> Float[Array, " p"]: ...
 
 
 def chunk_sensitivities(
@@ -177,8 +184,10 @@ def _priced(factors, threshold, chunk, carry, limits):
     if charge is not None:
         always = jnp.where(charge.listed > 0, _ranked_level(upper, b, charge.listed) - 2 * error, jnp.inf)
         level = jnp.minimum(level, always)
-    reaches = jnp.packbits(upper & ((b >= level[:, None, None]) | ~finite[:, None, None]), axis=-1)
-    return carry, PassResult(best, partner, error, reaches)
+    reaches = upper & ((b >= level[:, None, None]) | ~finite[:, None, None])
+    reaching = jnp.sum(reaches, axis=(1, 2), dtype=jnp.int32)
+    highest = jnp.max(best[..., 0], axis=1)
+    return carry, PassResult(best, partner, highest, error, jnp.packbits(reaches, axis=-1), reaching)
 
 
 def _two_best(b: Float[Array, "c k k"], none: float) -> tuple[Float[Array, "c k 2"], Int[Array, "c k 2"]]:
@@ -214,11 +223,13 @@ def _ranked_level(
 
 def reaching_pairs(result: PassResult, completions: int) -> Int[np.ndarray, "s 3"]:
     """The pairs whose bit is set, on the host, ordered by (prompt, i, j)."""
-    packed = np.asarray(result.reaches)
-    held = np.flatnonzero(packed.reshape(-1) != 0)  # bytes: almost all are empty
+    prompts = np.flatnonzero(np.asarray(result.reaching))  # almost all have none
+    packed = _arrays.rows_on_host(result.reaches, prompts)
+    held = np.flatnonzero(packed.reshape(-1) != 0)  # bytes, of which few are set
     byte, bit = np.nonzero(np.unpackbits(packed.reshape(-1)[held, None], axis=-1))
     row, within = np.divmod(held[byte], packed.shape[-1])
-    return np.stack([*np.divmod(row, completions), 8 * within + bit], axis=1).astype(np.int32)
+    place, i = np.divmod(row, completions)
+    return np.stack([prompts[place], i, 8 * within + bit], axis=1).astype(np.int32)
 
 
 def best_pairs(
@@ -231,16 +242,17 @@ def best_pairs(
     Largest first, ties by (prompt, i, j). Two partners per completion keep the list diverse: the best pairs of a pool
     are often many near-copies around one extreme completion.
     """
-    best = np.asarray(result.best)
+    prompts = np.flatnonzero(np.asarray(result.highest) > above / unit)
+    best, partner = (_arrays.rows_on_host(array, prompts) for array in (result.best, result.partner))
     completions, ranks = best.shape[1:]
     found = np.flatnonzero(best.reshape(-1) > above / unit)
     values = best.reshape(-1)[found]
     if len(values) > 4 * limit:  # every pair is listed at most twice
         keep = np.sort(np.argpartition(-values, 2 * limit)[: 2 * limit])
         found, values = found[keep], values[keep]
-    p, i = np.divmod(found // ranks, completions)
-    j = np.asarray(result.partner).reshape(-1)[found]
-    pairs = np.stack([p, np.minimum(i, j), np.maximum(i, j)], axis=1).astype(np.int32)
+    place, i = np.divmod(found // ranks, completions)
+    j = partner.reshape(-1)[found]
+    pairs = np.stack([prompts[place], np.minimum(i, j), np.maximum(i, j)], axis=1).astype(np.int32)
     first = np.unique(pair_keys(pairs, completions), return_index=True)[1]
     pairs, values = pairs[first], values[first]
     order = np.argsort(-values, kind="stable")[:limit]

@@ -140,8 +140,18 @@ def test_pairs_are_unpacked_in_order():
     reaches = np.zeros((2, 10, 2), np.uint8)  # K = 10: two bytes a row
     reaches[1, 0] = [0b01000000, 0b01000000]
     reaches[0, 7] = [0, 0b10000000]
-    result = PassResult(None, None, None, reaches)
+    result = PassResult(None, None, None, None, reaches, np.array([1, 3]))
     assert reaching_pairs(result, 10).tolist() == [[0, 7, 8], [1, 0, 1], [1, 0, 9]]
+
+
+@pytest.mark.parametrize("length", [3, 600, 5000])
+def test_rows_moved_from_a_device_are_those_asked_for(length):
+    """The way from an accelerator, on whatever device there is."""
+    array = np.random.default_rng(length).standard_normal((length, 2, 3))
+    for number in (0, 1, length // 2, length):
+        index = np.sort(np.random.default_rng(number).permutation(length)[:number])
+        for moved in (_arrays.moved_rows, _arrays.rows_on_host):
+            np.testing.assert_array_equal(moved(jnp.asarray(array, np.float32), index), array.astype(np.float32)[index])
 
 
 def test_ties_go_to_the_smaller_partner():

@@ -61,6 +61,7 @@ class Found(NamedTuple):
 
     best: Float[Array, "p k n"]
     partner: Int[Array, "p k n"]
+    highest: Float[Array, " p"]  # the largest of `best`
     loser: Int[Array, "p k n"] | None = None  # which removable pair should give them a label
 
 
@@ -98,7 +99,8 @@ def promising(source: MemorySource, factors: Factors, rules: Rules) -> Found:
 def _promising(factors, closed, chunk, carry, part):
     pairs = _chunk_forms(chunk, part, factors, closed)
     gains = jnp.where(pairs.is_open, swap_gains.gains_of_adding(pairs.forms), NEVER)
-    return carry, Found(*_best_partners(gains, 2))
+    best, partner = _best_partners(gains, 2)
+    return carry, Found(best, partner, jnp.max(best, axis=(1, 2)))
 
 
 def improving(source: MemorySource, factors: Factors, removable: Removable, rules: Rules, least) -> Found:
@@ -116,7 +118,7 @@ def _improving(factors, closed, removable, least, chunk, carry, part):
     gains, losers = _best_swaps(pairs, removable, least)
     best, partner = _best_partners(gains, 1)
     losers = jnp.maximum(losers, jnp.swapaxes(losers, 1, 2))
-    return carry, Found(best, partner, jnp.take_along_axis(losers, partner, axis=2))
+    return carry, Found(best, partner, jnp.max(best, axis=(1, 2)), jnp.take_along_axis(losers, partner, axis=2))
 
 
 def _of_prompts(source, rules):

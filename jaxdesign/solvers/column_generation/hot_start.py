@@ -76,7 +76,7 @@ def _leading_prompts(problem: Problem, count: int) -> Int[np.ndarray, " q"]:
     """The prompts with the largest sensitivity at the even allocation, in order; more if they cannot hold the total."""
     analysis = analyse(problem, problem.even)
     result = price(problem.source, analysis.scaled, np.asarray(np.inf, analysis.scaled.dtype))
-    order = np.argsort(-np.asarray(result.best)[..., 0].max(axis=1), kind="stable")
+    order = np.argsort(-np.asarray(result.highest), kind="stable")
     while True:
         kept, counts = np.sort(order[:count]), np.zeros(problem.prompts)
         counts[kept] = problem.pair_counts[kept]
