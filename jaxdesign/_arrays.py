@@ -145,10 +145,13 @@ def rows_on_host(array: AnyArray, index: np.ndarray) -> np.ndarray:
     A transfer from an accelerator runs at about 2 GB/s: of 10^8 pairs, all that a pass says of completions takes longer
     than the pass (bench/README.md).
     """
-    on_host = isinstance(array, np.ndarray) or all(device.platform == "cpu" for device in array.devices())
-    if on_host or array.nbytes <= MOVED_WHOLE:
+    if isinstance(array, np.ndarray) or array.nbytes <= MOVED_WHOLE or _on_cpu(array):
         return np.asarray(array)[index]
     return moved_rows(array, index)
+
+
+def _on_cpu(array: jax.Array) -> bool:
+    return all(device.platform == "cpu" for device in array.devices())
 
 
 def moved_rows(array: jax.Array, index: np.ndarray) -> np.ndarray:
