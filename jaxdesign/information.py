@@ -269,7 +269,7 @@ def label_information(pool: CompletionPool, pairs: Int[AnyArray, "s 3"]) -> Floa
         ValueError: pairs that are not (S, 3) or point outside of the pool (checked outside of jit only).
 
     Source: Bradley and Terry 1952, doi:10.2307/2334029, with flips derived; checked by tests/test_information.py and
-    tests/test_flips.py.
+    tests/test_information_flips.py.
     """
     check_pairs(pool, pairs)
     pool, pairs = _arrays.replicated((pool, pairs))

@@ -47,6 +47,7 @@ from tests.support.problems import (
 )
 
 H, HELD = random_spd(1), random_spd(2) + 0.1 * np.eye(DIM)
+RIDGE = 0.1 * np.eye(DIM)
 BY_MARGIN = ("largest_score_gap", "closest_call")
 DRAWN = ("random", "first_two", "square_root", "t_pilaf")
 ONE_A_ROUND = sorted(set(SELECTORS) - {"adpo", "bait"})  # by a score that labels do not change
@@ -141,6 +142,20 @@ def test_the_certificate_is_that_of_the_choice(name, target):
         labels[index.get(tuple(pair), 0)] += n if tuple(pair) in index else 0  # random draws copies too
     assert design.certificate.value == pytest.approx(criterion_of(information_of(z, c, labels, HELD), target), rel=1e-9)
     assert 0 < design.certificate.efficiency <= 1
+
+
+@pytest.mark.parametrize(  # those that are loops of picks compile
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in ("adpo", "bait") else []) for name in sorted(SELECTORS)],
+)
+def test_baselines_are_judged_with_flips(name):
+    pool = random_pool(8, "yes", "pair")
+    design = SELECTORS[name](pool, Trace(H), Budget(10), prior=RIDGE)
+    pairs, z, c = written_out(pool)
+    index = {tuple(pair): k for k, pair in enumerate(pairs.tolist())}
+    labels = np.zeros(len(pairs))
+    labels[[index[tuple(pair)] for pair in design.pairs.tolist()]] = design.labels
+    assert design.certificate.value == pytest.approx(criterion_of(information_of(z, c, labels, RIDGE), H), rel=1e-9)
 
 
 @all_but_loops_daily
