@@ -47,7 +47,7 @@ def square_root_law(
 
     Complexity: O(P K^2) for each draw.
     Source: derived for tabular policies, for the criterion of arXiv 2606.19607 without label information; checked by
-    tests/baselines/test_baselines.py.
+    tests/baselines/test_sampled.py.
     """
     return np.exp(log_law(pool, log_weights, beta, square_root_weight))
 
@@ -77,7 +77,7 @@ def t_pilaf_law(
     Numerics: in logarithms, so that margins of hundreds do no harm.
     Complexity: O(P K^2) for each draw.
     Source: arXiv 2502.04270 (its theoretical sampler, written for pairs without order); proportionality derived and
-    checked by tests/baselines/test_baselines.py.
+    checked by tests/baselines/test_sampled.py.
     """
     return np.exp(log_law(pool, log_weights, beta, t_pilaf_weight))
 
