@@ -239,7 +239,7 @@ def importance_weighted_dpo_loss(
     Returns: (n,), one loss per pair.
     Raises: TypeError for integers; ValueError for shapes that differ, parameters out of range.
     Source: derived from arXiv 2602.12180, where the law of sampling is part of the objective; checked by
-    tests/preference/test_losses.py.
+    tests/preference/test_weighted_mean.py.
     """
     loss = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
     return loss * _parameter(weights, "weights", "at least 0", loss)
@@ -305,7 +305,7 @@ def weighted_mean(losses: N, weights: N | None = None) -> Float[Array, ""]:
         weights: (n,) of at least 0, None for all 1.
     Returns: scalar, accumulated in float32 (float64 for float64 losses).
     Raises: ValueError for shapes that differ, negative or non-finite weights, and total weight 0.
-    Source: derived; checked by tests/preference/test_losses.py.
+    Source: derived; checked by tests/preference/test_weighted_mean.py.
     """
     (losses,) = _log_probs(losses=losses)
     weights = jnp.ones_like(losses) if weights is None else weights
