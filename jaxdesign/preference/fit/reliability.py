@@ -20,7 +20,7 @@ whose logarithm is concave; mean and variance come from quadrature. One label at
 deviation 0.236, although the most likely eta is 1. That w is estimated too raises the variance by the factor
 [(I - D^-1/2 B^T A^-1 B D^-1/2)^-1]_kk of the joint Fisher information (A that of w, D that of eta, B between), up to
 the variance of the prior: more is not known where labels cannot tell w and eta apart. Derived; checked by
-tests/preference/fit/test_reliability.py.
+tests/preference/fit/test_reliability_errors.py.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ def estimate_reliability(
     Complexity: a few Newton steps of `fit_bradley_terry` per EM step, all in one compiled loop, in float64; then 200
     passes over the rows (pair, annotator) for the posteriors.
 
-    Source: RE-PO, arXiv 2509.24159; posteriors of eta are derived; checked by tests/preference/fit/test_reliability.py.
+    Source: RE-PO, arXiv 2509.24159, checked by tests/preference/fit/test_reliability_em.py; posteriors of eta are
+    derived; checked by tests/preference/fit/test_reliability_errors.py.
     """
     check_labels(labels, pool, annotators)
     pairs, choices, who = (np.asarray(a) for a in labels)
@@ -189,7 +190,7 @@ def flip_of(eta: Any, largest: float = LARGEST_FLIP) -> Float[np.ndarray, " a"]:
     Raises:
         ValueError: largest outside of [0, 1/2).
 
-    Source: derived; checked by tests/preference/fit/test_reliability.py.
+    Source: derived; checked by tests/preference/fit/test_reliability_designs.py.
     """
     if not 0 <= largest < 0.5:
         raise ValueError(f"largest={largest:g}: must be in [0, 1/2); at 1/2 a label carries no information")
@@ -211,7 +212,7 @@ def reliable_annotators(eta: Any, *, largest: float = LARGEST_FLIP, **options: A
     Raises:
         ValueError: as `flip_of` and `Annotators`.
 
-    Source: derived; checked by tests/preference/fit/test_reliability.py.
+    Source: derived; checked by tests/preference/fit/test_reliability_designs.py.
     """
     return Annotators(flip=flip_of(eta, largest), **options)
 
@@ -233,7 +234,7 @@ def with_estimated_flip(
     Raises:
         ValueError: shares that are negative or all 0, and as `flip_of`.
 
-    Source: derived; checked by tests/preference/fit/test_reliability.py.
+    Source: derived; checked by tests/preference/fit/test_reliability_designs.py.
     """
     flip = flip_of(eta, largest)
     shares = np.ones(flip.shape) if shares is None else np.asarray(shares, np.float64)
