@@ -35,7 +35,7 @@ from jaxdesign._linalg import gradient_factors, sandwich
 class Gains(Enum):
     """By which formula one more label, or a label moved from pair to pair, changes the criterion.
 
-    Source: derived; checked by tests/exact/test_greedy.py and tests/exact/test_exchange.py.
+    Source: derived; checked by tests/exact/test_greedy_picks.py and tests/exact/test_exchange.py.
     """
 
     LOG_DET = "log(1 + c z^T A^-1 z), the determinant lemma"

@@ -96,7 +96,7 @@ def test_greedy_takes_the_largest_gain_each_time(scores, flip):
 @pytest.mark.parametrize("scores", ["no", pytest.param("draws", marks=slow)])
 @pytest.mark.slow
 def test_greedy_for_trace_takes_the_largest_gain(scores):
-    # by gains at A itself; what `greedy` anticipates for Trace is tested in test_greedy
+    # by gains at A itself; what `greedy` anticipates for Trace is tested in test_greedy_picks
     pool = random_pool(6, scores, "pair")
     pairs, z, c = written_out(pool)
     limits = Limits(1.0, np.ones(PROMPTS), np.full(PROMPTS, np.inf))

@@ -77,7 +77,8 @@ def greedy(
     for LogDet, every 64 or a quarter of them for Trace, at every pick for other criteria; all times R draws. Memory
     P K^2 floats per draw, twice that for Trace.
     Source: for the monotone submodular log det, greedy reaches 1 - 1/e of the best possible gain (Nemhauser, Wolsey and
-    Fisher 1978, doi:10.1007/BF01588971); for Trace there is no such guarantee. Checked by tests/exact/test_greedy.py.
+    Fisher 1978, doi:10.1007/BF01588971); for Trace there is no such guarantee. Checked by
+    tests/exact/test_greedy_picks.py.
     """
     crit = checked_criterion(pool, crit)
     if isinstance(size, bool) or not isinstance(size, int | np.integer):
