@@ -4,7 +4,7 @@ Each stage minimises a weighted power mean M of the targets (see `criteria.worst
 own certificate bounds M, and thereby the worst case, from below. After a stage the weights become those that its
 targets had in G: at a fixed point of that rule all targets with weight have the same value, whatever the power, so that
 a moderate power certifies to any tolerance where one large power would be badly conditioned. It is the method of
-multipliers in exponential form (Kort and Bertsekas 1972); checked by tests/criteria/test_worst_case.py.
+multipliers in exponential form (Kort and Bertsekas 1972); checked by tests/solvers/test_worst_case.py.
 """
 
 from __future__ import annotations
