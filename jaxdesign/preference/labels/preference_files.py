@@ -42,7 +42,7 @@ def write_preferences(
         FileExistsError: the file exists with something else in it.
         FileNotFoundError: its folder does not.
 
-    Source: derived; checked by tests/preference/labels/test_label_files.py.
+    Source: derived; checked by tests/preference/labels/test_files_on_disk.py.
     """
     check_labels(labels)
     rows = []

@@ -51,7 +51,7 @@ def write_tasks(
         FileExistsError: the file exists with something else in it.
         FileNotFoundError: its folder does not.
 
-    Source: derived; checked by tests/preference/labels/test_label_files.py.
+    Source: derived; checked by tests/preference/labels/test_task_files.py and test_files_on_disk.py beside it.
     """
     path, rows = Path(path), []
     names = None if annotators is None else list(_numbers(annotators))
@@ -95,7 +95,7 @@ def read_answers(
             another annotator; a task that the same annotator has answered before. And, whatever `on_fault`, for a file
             in another encoding, without its columns, or with other separators.
 
-    Source: derived; checked by tests/preference/labels/test_label_files.py.
+    Source: derived; checked by tests/preference/labels/test_task_files.py and test_answer_faults.py beside it.
     """
     path = Path(path)
     known = {task.task_id: task for task in tasks}

@@ -129,3 +129,17 @@ def test_numbers_of_annotators_as_a_data_frame_gives_them():
 def test_prompts_of_the_same_name_are_refused():
     with pytest.raises(ValueError, match="ids: 'a' found 2 times"):
         make_tasks(0, [(0, 0, 1)], ids=("a", "a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "options", "words"),
+    [
+        ([[0, 1], [2, 3], [4, 5]], {}, "pairs: shape"),
+        ([[0, 1.7, 2.2]], {}, "pairs: shape"),
+        ([[0, 0, 1]], {"labels": [np.inf]}, "labels: inf"),
+        ([[5, 0, 1]], {"ids": ["a"]}, "pairs: prompt 5"),
+    ],
+)
+def test_tasks_are_of_rows_of_three_integers(pairs, options, words):
+    with pytest.raises(ValueError, match=words):
+        make_tasks(0, pairs, **options)
