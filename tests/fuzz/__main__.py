@@ -23,7 +23,7 @@ def main(arguments=None) -> int:
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for one problem, compilation included")
     parser.add_argument("--show", type=int, help="print the problem of a seed and its outcome, and do nothing else")
     options = parser.parse_args(arguments)
-    from . import harness, problems, report
+    from . import outcomes, problems, report
 
     if options.show is not None:
         print(problems.as_python(problem_of(options.show, options.programs)))
@@ -54,10 +54,10 @@ def main(arguments=None) -> int:
                 if not heard:
                     if worker.current is not None and time.monotonic() - worker.since > options.limit:
                         problem = problem_of(worker.current, options.programs)
-                        fault = harness.Fault(
+                        fault = outcomes.Fault(
                             "no end", f"no end: {problem.function} {problem.limits}", f"{options.limit:g} s"
                         )
-                        keep(harness.Outcome(worker.current, problem.family, problem.function, "no end", 0, [fault]))
+                        keep(outcomes.Outcome(worker.current, problem.family, problem.function, "no end", 0, [fault]))
                         worker.give_up()
                     continue
                 word, seed, text = heard

@@ -14,7 +14,7 @@ import numpy as np
 
 import jaxdesign as jd
 
-from .harness import ARGUMENTS, Fault, Outcome
+from .outcomes import ARGUMENTS, Fault, Outcome
 
 SMALL, LARGE = (5, 4, 4), (200, 8, 16)  # 80 and 25,600 values
 DTYPES = ("float16", "bfloat16", "float32", "float64")

@@ -6,7 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from .harness import SEVERITY, Fault, Outcome
+from .outcomes import SEVERITY, Fault, Outcome
 
 
 def line(outcome: Outcome) -> str:

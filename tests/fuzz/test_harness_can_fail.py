@@ -14,7 +14,8 @@ import pytest
 
 import jaxdesign as jd
 
-from . import harness, problems, refusals, workers
+from . import harness, outcomes, problems, refusals, workers
+from .judge import Judge
 
 PLAIN = problems.Program((5, 4, 4), ("logdet",), "optimize", limits=("both",))
 HONEST = {name: getattr(jd, name) for name in ("optimize", "evaluate", "select_pairs", "CompletionPool")}
@@ -75,7 +76,7 @@ def test_b_certified_though_far_from_best(monkeypatch, criterion):
 def test_c_d_a_bound_a_little_too_high(monkeypatch, too_high, family):
     problem = sound(family=family, scored=family == "far_scores")
     pool = jd.CompletionPool(problem.features, problem.scores)
-    judge = harness.Judge(problem, pool)
+    judge = Judge(problem, pool)
     judge.look_for_better(np.random.default_rng(0))
     lowest = judge.best()[0]
     spoiled(monkeypatch, lambda design: certified(design, lower_bound=lowest + too_high), "optimize")
@@ -129,7 +130,7 @@ def asleep(seed, programs):
     """What a problem without end looks like from outside."""
     if seed == 1:
         time.sleep(600)
-    return harness.Outcome(seed, "none", "none", "done", 0, [])
+    return outcomes.Outcome(seed, "none", "none", "done", 0, [])
 
 
 def test_i_no_end(monkeypatch, tmp_path):
