@@ -23,10 +23,11 @@ def main(arguments=None) -> int:
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for one problem, compilation included")
     parser.add_argument("--show", type=int, help="print the problem of a seed and its outcome, and do nothing else")
     options = parser.parse_args(arguments)
-    from . import outcomes, problems, report
+    from . import outcomes, report
+    from .as_python import as_python
 
     if options.show is not None:
-        print(problems.as_python(problem_of(options.show, options.programs)))
+        print(as_python(problem_of(options.show, options.programs)))
         print(*outcome_of(options.show, options.programs).faults, sep="\n")
         return 0
     first, last = map(int, options.seeds.split(":"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from . import harness, problems, refusals, report
+from . import harness, problems, programs, refusals, report
 
 BATCH = 25
 DAILY = 3
@@ -13,7 +13,7 @@ DAILY = 3
 )
 def test_random_problems_have_no_fault(batch):
     outcomes = [
-        harness.run(problems.draw(seed, problems.FEW))
+        harness.run(problems.draw(seed, programs.FEW))
         for seed in range(10**6 + batch * BATCH, 10**6 + (batch + 1) * BATCH)
     ]
     assert not report.serious(outcomes), report.table(outcomes)

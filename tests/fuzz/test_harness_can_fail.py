@@ -14,17 +14,17 @@ import pytest
 
 import jaxdesign as jd
 
-from . import harness, outcomes, problems, refusals, workers
+from . import harness, outcomes, problems, programs, refusals, workers
 from .judge import Judge
 
-PLAIN = problems.Program((5, 4, 4), ("logdet",), "optimize", limits=("both",))
+PLAIN = programs.Program((5, 4, 4), ("logdet",), "optimize", limits=("both",))
 HONEST = {name: getattr(jd, name) for name in ("optimize", "evaluate", "select_pairs", "CompletionPool")}
 
 
 @functools.cache
 def sound(criterion="logdet", function="optimize", limits="both", scored=False, family="gaussian"):
     """A problem of a kind without a fault."""
-    program = problems.Program((5, 4, 4), (criterion,), function, limits=(limits,), scored=scored)
+    program = programs.Program((5, 4, 4), (criterion,), function, limits=(limits,), scored=scored)
     for seed in range(4_000):
         problem = problems.draw(seed, (program,))
         if problem.family == family and problem.mask is None and 4 < problem.budget["total"] < 20:

@@ -10,17 +10,18 @@ from pathlib import Path
 
 
 def problem_of(seed: int, programs: str):
-    from . import problems
+    from .problems import draw
+    from .programs import LISTS
 
-    return problems.draw(seed, problems.LISTS[programs])
+    return draw(seed, LISTS[programs])
 
 
 def shares(seeds: Sequence[int], programs: str, count: int) -> list[list[int]]:
     """Seeds dealt to processes so that each compiled program is needed by one process, for a while."""
-    from . import problems
+    from .programs import LISTS, draw_program
 
     def kind(seed):
-        return -1 if bad_arguments(seed) else problems.draw_program(seed, problems.LISTS[programs])[0]
+        return -1 if bad_arguments(seed) else draw_program(seed, LISTS[programs])[0]
 
     ordered = sorted(seeds, key=lambda seed: (kind(seed), seed))
     ends = [round(k * len(ordered) / count) for k in range(count + 1)]
