@@ -17,7 +17,6 @@ import jaxdesign as jd
 from . import harness, outcomes, problems, programs, refusals, workers
 from .judge import Judge
 
-PLAIN = programs.Program((5, 4, 4), ("logdet",), "optimize", limits=("both",))
 HONEST = {name: getattr(jd, name) for name in ("optimize", "evaluate", "select_pairs", "CompletionPool")}
 
 
