@@ -1,8 +1,8 @@
 """Annotators who differ in noise and cost, and the joint choice of pairs and of who labels them.
 
-A label of pair e by annotator a has its own information c_ea (flip noise) and its own cost. The pool is repeated once
-per annotator, prompt p of annotator a as prompt a P + p with a's noise; the joint design is then a design on the
-repeated pool, solved, certified and rounded like any other.
+A label of pair e by annotator a has its own information c_ea (flip noise) and its own cost. The joint design is a
+design on A P prompts, prompt p as annotator a sees it being a P + p, solved, certified and rounded like any other;
+features are there once (`pricing.annotated`).
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float
 
-from jaxdesign import _arrays, _checks
+from jaxdesign import _checks
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.constraint import repeated
 from jaxdesign.budget.quota import Quota
 from jaxdesign.design import Design
-from jaxdesign.pool import CompletionPool
+from jaxdesign.pool import CompletionPool, as_flips
+from jaxdesign.pricing.source import Source, survey
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +40,14 @@ class Annotators:
     In a budget, per_pair then counts the labels of a pair by any one annotator, so that per_pair=1 lets two annotators
     label the same pair where that is worth it; per_prompt, per_prompt_min and quotas count labels of all annotators.
 
+    Passes, column generation, exchange and certificates keep the features once: a pass for 8 annotators takes about
+    twice as long as for one. Greedy and the solvers that hold every pair (`solvers.dense`) copy those of the prompts
+    that they look at.
+
     Raises:
         ValueError: lengths that differ, no annotator, costs or limits that are negative or NaN. The pool checks flips.
 
-    Source: derived (one copy of every prompt for each annotator); checked by tests/budget/test_decided.py.
+    Source: derived (every prompt once for each annotator); checked by tests/budget/test_decided.py.
     """
 
     flip: Any
@@ -74,51 +80,51 @@ class Annotators:
 class Asked(NamedTuple):
     """A pool and a budget as the solvers take them: the given ones, or the joint problem of pairs and annotators."""
 
-    pool: CompletionPool
-    budget: Budget
+    pool: CompletionPool | Source  # as it was given
+    budget: Budget  # for the prompts of all annotators
+    flip: Float[np.ndarray, "a p"] | None  # of every annotator
     annotators: Annotators | None
     prompts: int  # of the given pool
 
     def allocation(self, pairs: Any, assigned: Any) -> Any:
-        """Pairs (p, i, j) of the given pool, labelled by the annotators `assigned`, as pairs of this one."""
+        """Pairs (p, i, j) of the given pool, labelled by the annotators `assigned`, as pairs of the problem."""
         return pairs if self.annotators is None else repeated_pairs(pairs, assigned, self.prompts, self.annotators)
 
     def answer(self, design: Design) -> Design:
-        """A design on this pool in terms of the given one: `.annotators` holds who labels each pair."""
+        """A design of the problem in terms of the given pool: `.annotators` holds who labels each pair."""
         return design if self.annotators is None else with_annotators(design, self.prompts, self.annotators)
 
 
-def asked(pool: CompletionPool, budget: Budget, annotators: Annotators | None) -> Asked:
-    """What a public function is asked for, as one problem."""
-    prompts = getattr(pool, "num_prompts", 0)  # what is no pool is for `make_problem` to name
-    if annotators is None:
-        return Asked(pool, budget, None, prompts)
-    return Asked(repeated_pool(pool, annotators), repeated_budget(budget, pool, annotators), annotators, prompts)
-
-
-def repeated_pool(pool: CompletionPool, annotators: Annotators) -> CompletionPool:
-    """The pool once per annotator, with the annotator's noise; memory grows with their number.
+def asked(pool: CompletionPool | Source, budget: Budget, annotators: Annotators | None) -> Asked:
+    """What a public function is asked for, as one problem.
 
     Raises:
-        TypeError: a source that is no pool. ValueError: a pool with noise of its own, flips of another length.
+        ValueError: a pool with flips of its own, flips of another length or outside of [0, 1/2).
     """
-    if not isinstance(pool, CompletionPool):
-        raise TypeError(f"pool: with annotators a jaxdesign.CompletionPool is needed, found {type(pool).__name__}")
-    if pool.flip is not None:
+    if annotators is None:
+        return Asked(pool, budget, None, None, 0)
+    if not isinstance(pool, CompletionPool | Source):
+        return Asked(pool, budget, None, annotators, 0)  # for `make_problem` to name
+    if isinstance(pool, CompletionPool) and pool.flip is not None:
         raise ValueError("pool.flip: annotators bring the noise; make the pool without flip")
-    prompts, count = pool.num_prompts, len(annotators.flip)
-    pool, flip = _arrays.replicated(pool), annotators.flip
+    exists = np.asarray(pool.mask) if isinstance(pool, CompletionPool) else survey(pool).exists
+    flip = _flips(annotators, exists)
+    return Asked(pool, repeated_budget(budget, exists, annotators), flip, annotators, len(exists))
+
+
+def _flips(annotators: Annotators, exists: Bool[np.ndarray, "p k"]) -> Float[np.ndarray, "a p"]:
+    """Probabilities of reversal of every annotator and prompt, as a pool holds them."""
+    flip, prompts = annotators.flip, len(exists)
+    shape = (len(flip), prompts)
     if flip.ndim == 2:
-        _checks.same_shape(flip.shape, (count, prompts), "annotators.flip", "(annotators, prompts)")
-    flip = np.broadcast_to(flip if flip.ndim == 2 else flip[:, None], (count, prompts)).reshape(-1)
-    features = jnp.tile(pool.features, (count, 1, 1))
-    scores = None if pool.scores is None else jnp.tile(pool.scores, (*[1] * (pool.scores.ndim - 2), count, 1))
-    return CompletionPool(features, scores, jnp.tile(pool.mask, (count, 1)), flip=flip)
+        _checks.same_shape(flip.shape, shape, "annotators.flip", "(annotators, prompts)")
+    flip = np.broadcast_to(flip if flip.ndim == 2 else flip[:, None], shape).reshape(-1)
+    return np.asarray(as_flips(flip, jnp.asarray(np.tile(exists, (shape[0], 1))))).reshape(shape)
 
 
-def repeated_budget(budget: Budget, pool: CompletionPool, annotators: Annotators) -> Budget:
-    """The budget for the repeated pool: what counts labels of a prompt becomes a quota over its copies."""
-    prompts, count = pool.num_prompts, len(annotators.flip)
+def repeated_budget(budget: Budget, exists: Bool[np.ndarray, "p k"], annotators: Annotators) -> Budget:
+    """The budget for the prompts of all annotators: what counts labels of a prompt becomes a quota over its own."""
+    prompts, count = len(exists), len(annotators.flip)
     if budget.required is not None:
         raise ValueError("budget.required: does not say which annotator labels the pairs; leave them out of the total")
     quotas = [replace(quota, of=np.tile(quota.of, count)) for quota in budget.quotas]
@@ -139,8 +145,8 @@ def repeated_budget(budget: Budget, pool: CompletionPool, annotators: Annotators
         quotas.append(Quota(of, name="annotator", **limits))
     cost = budget.cost
     if annotators.cost is not None:
-        own = np.zeros(pool.mask.shape) if cost is None else np.asarray(cost, dtype=np.float64)
-        _checks.same_shape(own.shape, pool.mask.shape, "budget.cost", "(prompts, completions)")
+        own = np.zeros(exists.shape) if cost is None else np.asarray(cost, dtype=np.float64)
+        _checks.same_shape(own.shape, exists.shape, "budget.cost", "(prompts, completions)")
         cost = np.concatenate([own + price / 2 for price in annotators.cost])
     elif cost is not None:
         cost = np.tile(cost, (count, 1))
@@ -152,7 +158,7 @@ def repeated_budget(budget: Budget, pool: CompletionPool, annotators: Annotators
         budget,
         cost=cost,
         quotas=tuple(quotas),
-        constraints=tuple(repeated(c, annotators.names, np.asarray(pool.mask)) for c in budget.constraints),
+        constraints=tuple(repeated(c, annotators.names, exists) for c in budget.constraints),
         per_prompt=None,
         per_prompt_min=None,
         exclude=exclude,
@@ -161,7 +167,7 @@ def repeated_budget(budget: Budget, pool: CompletionPool, annotators: Annotators
 
 
 def repeated_pairs(pairs: Any, assigned: Any, prompts: int, annotators: Annotators) -> np.ndarray:
-    """Pairs (p, i, j) with their annotators as pairs of the repeated pool."""
+    """Pairs (p, i, j) with their annotators as pairs of the prompts of all annotators."""
     pairs, assigned = np.asarray(pairs), np.asarray(assigned)
     if assigned.shape != pairs.shape[:1] or not np.issubdtype(assigned.dtype, np.integer):
         raise ValueError(
@@ -174,7 +180,7 @@ def repeated_pairs(pairs: Any, assigned: Any, prompts: int, annotators: Annotato
 
 
 def with_annotators(design: Design, prompts: int, annotators: Annotators) -> Design:
-    """A design on the repeated pool in terms of the pool of so many prompts itself."""
+    """A design on the prompts of all annotators in terms of the given pool, of so many prompts."""
     who, prompt = np.divmod(design.pairs[:, 0], prompts)
     pairs = np.concatenate([prompt[:, None], design.pairs[:, 1:]], axis=1).astype(np.int32)
     order = np.lexsort((who, pairs[:, 2], pairs[:, 1], pairs[:, 0]))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxdesign import _arrays
 from jaxdesign.analysis import analyse, information
@@ -14,7 +15,8 @@ from jaxdesign.budget.limits import resolve
 from jaxdesign.budget.required import Decided, decided_pairs
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.adapted import AdaptedSource
-from jaxdesign.pricing.memory import memory_source
+from jaxdesign.pricing.annotated import AnnotatedSource, pool_source
+from jaxdesign.pricing.memory import MemorySource
 from jaxdesign.pricing.source import Source, closed_bits, survey
 from jaxdesign.problem import NEEDS_ALL, Problem, checked_criterion, criterion_for, prior_matrix
 from jaxdesign.units import column_units, in_units, rescaled, source_units
@@ -23,9 +25,21 @@ INDEFINITE = 1e-6  # share of the largest eigenvalue of G that one below zero ma
 
 
 def make_problem(
-    pool: CompletionPool | Source, criterion: Any, budget: Budget, prior: Any = None, *, whole: bool = False
+    pool: CompletionPool | Source,
+    criterion: Any,
+    budget: Budget,
+    prior: Any = None,
+    *,
+    flip: Float[np.ndarray, "a p"] | None = None,
+    whole: bool = False,
 ) -> Problem:
-    """Validate the arguments of a solver against each other; `whole` where it needs the whole pool in memory.
+    """Validate the arguments of a solver against each other.
+
+    Args:
+        pool: what was given; the other arguments are checked here.
+        criterion, budget, prior: as they were given, the budget for all annotators' prompts where there are any.
+        flip: of every annotator (`annotators.Asked`); None: no annotators.
+        whole: the whole pool is needed in memory.
 
     Raises:
         TypeError: pool, criterion or budget of another kind; a source that is no pool, with `whole`.
@@ -33,7 +47,7 @@ def make_problem(
     """
     if whole and isinstance(pool, Source):
         raise TypeError(NEEDS_ALL)
-    given = criterion, budget, prior
+    given = criterion, budget, prior, flip
     problem = _of_pool(pool, *given) if isinstance(pool, CompletionPool) else _of_source(pool, *given)
     check_decreasing(problem)
     decided = problem.decided
@@ -42,7 +56,7 @@ def make_problem(
     return replace(problem, prior=information(problem, decided.required))
 
 
-def _of_pool(pool: CompletionPool, criterion, budget, prior) -> Problem:
+def _of_pool(pool: CompletionPool, criterion, budget, prior, flip) -> Problem:
     criterion = checked_criterion(pool, criterion)
     if _arrays.is_traced(pool):
         raise TypeError(
@@ -50,27 +64,32 @@ def _of_pool(pool: CompletionPool, criterion, budget, prior) -> Problem:
             "jaxdesign.solvers.frank_wolfe or jaxdesign.solvers.multiplicative"
         )
     pool, exists = _arrays.replicated(pool), np.asarray(pool.mask)
+    exists = exists if flip is None else np.tile(exists, (len(flip), 1))
     decided = _decided(exists, budget)
     exponents = column_units(pool)
     pool = in_units(pool, exponents)
-    source = memory_source(pool, closed=decided.closed)
-    bare = source._replace(margins=None)  # a survey does not look at them: one program with and without
+    source = pool_source(pool, flip, closed=decided.closed)
+    # a survey does not look at margins: one program with and without
+    bare = source._replace(margins=None) if isinstance(source, MemorySource) else source
     counts = survey(bare).pair_counts
-    return _problem(source, exists, counts, exponents, criterion, budget, decided, prior, pool)
+    return _problem(source, exists, counts, exponents, criterion, budget, decided, prior, pool, flip)
 
 
-def _of_source(source: Source, criterion, budget, prior) -> Problem:
+def _of_source(source: Source, criterion, budget, prior, flip) -> Problem:
     if not isinstance(source, Source):
         raise TypeError(
             f"pool: expected jaxdesign.CompletionPool, or a jaxdesign.pricing.Source, found {type(source).__name__}"
         )
     criterion = criterion_for(criterion, source.dim, source.draws if source.draws > 1 else None)
-    given, source = source, AdaptedSource(source, np.ones(source.dim))
+    given = source if flip is None else AnnotatedSource(source, flip)
+    source = AdaptedSource(given, np.ones(source.dim))
     exists, exponents = survey(source).exists, source_units(source)
     decided = _decided(exists, budget)
     units, closed = np.ldexp(np.ones(source.dim), exponents), closed_bits(decided.closed, *exists.shape)
     source = AdaptedSource(given, units, closed)
-    return _problem(source, exists, survey(source).pair_counts, exponents, criterion, budget, decided, prior)
+    return _problem(
+        source, exists, survey(source).pair_counts, exponents, criterion, budget, decided, prior, None, flip
+    )
 
 
 def _decided(exists, budget) -> Decided:
@@ -79,7 +98,7 @@ def _decided(exists, budget) -> Decided:
     return decided_pairs(exists, budget)
 
 
-def _problem(source, exists, counts, exponents, criterion, budget, decided, prior, whole=None) -> Problem:
+def _problem(source, exists, counts, exponents, criterion, budget, decided, prior, whole, flip) -> Problem:
     return Problem(
         source=source,
         criterion=criterion.in_units(exponents),
@@ -90,6 +109,7 @@ def _problem(source, exists, counts, exponents, criterion, budget, decided, prio
         decided=decided,
         exponents=exponents,
         whole=whole,
+        flip=flip,
     )
 
 

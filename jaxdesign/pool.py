@@ -201,6 +201,18 @@ def with_features(pool: CompletionPool, features: Any) -> CompletionPool:
     return _unchecked(features, pool.scores, pool.mask, pool.flip, pool.ids)
 
 
+def with_flip(pool: CompletionPool, flip: Any) -> CompletionPool:
+    """The same completions with other flips, unchecked."""
+    return _unchecked(pool.features, pool.scores, pool.mask, flip, pool.ids)
+
+
+def prompts_of(pool: CompletionPool, index: Any) -> CompletionPool:
+    """Some prompts of a pool, without names; traceable."""
+    scores = None if pool.scores is None else pool.scores[..., index, :]
+    flip = None if pool.flip is None else pool.flip[index]
+    return _unchecked(pool.features[index], scores, pool.mask[index], flip)
+
+
 def replicated_pool(pool: CompletionPool) -> CompletionPool:
     """`_arrays.replicated`, names kept."""
     features, scores, mask, flip = _arrays.replicated((pool.features, pool.scores, pool.mask, pool.flip))

@@ -16,7 +16,8 @@ from jaxdesign.budget.required import Decided
 from jaxdesign.criteria.adapted import adapted
 from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike
 from jaxdesign.design import Design
-from jaxdesign.pool import CompletionPool
+from jaxdesign.pool import CompletionPool, prompts_of, with_flip
+from jaxdesign.pricing.annotated import pool_source
 from jaxdesign.pricing.passes import pairs_information
 from jaxdesign.pricing.source import Source
 from jaxdesign.units import rescaled
@@ -42,18 +43,35 @@ class Problem:
     pair_counts: Float[np.ndarray, " p"]  # that may be used
     decided: Decided
     exponents: Int[np.ndarray, " d"]  # features here are the given ones times 2^e (`units.column_units`)
-    whole: CompletionPool | None = None  # the pool in memory, if that is what was given
+    whole: CompletionPool | None = None  # the pool in memory, if that is what was given, without annotators
+    flip: Float[np.ndarray, "a q"] | None = None  # of every annotator; P is then A times the number of given prompts
 
     @property
     def pool(self) -> CompletionPool:
-        """The whole pool, for what cannot do without it.
+        """The whole pool, for what cannot do without it; with annotators, a copy of the features for each.
 
         Raises:
             TypeError: a source that is no pool in memory was given.
         """
+        return self.part(np.arange(self.prompts))
+
+    def part(self, prompts: Int[np.ndarray, " m"]) -> CompletionPool:
+        """Some prompts as a pool, in order; raises like `pool`."""
+        whole = self.whole
+        if whole is None:
+            raise TypeError(NEEDS_ALL)
+        if self.flip is None and len(prompts) == whole.num_prompts:
+            return whole
+        who, given = np.divmod(prompts, whole.num_prompts)
+        flip = whole.flip if self.flip is None else jnp.asarray(self.flip[who, given])
+        part = prompts_of(whole, given)
+        return part if flip is None else with_flip(part, flip)
+
+    def in_dtype(self, dtype: Any) -> Source:
+        """The source with another working dtype; raises like `pool`."""
         if self.whole is None:
             raise TypeError(NEEDS_ALL)
-        return self.whole
+        return pool_source(self.whole, self.flip, dtype, self.decided.closed)
 
     @property
     def dim(self) -> int:
@@ -69,6 +87,12 @@ class Problem:
     def completions(self) -> int:
         """K."""
         return self.source.completions
+
+    @property
+    def has_margins(self) -> bool:
+        """Whether label information differs from pair to pair."""
+        whole = self.whole
+        return self.flip is not None or whole is None or whole.scores is not None or whole.flip is not None
 
     @property
     def skipped_prompts(self) -> int:

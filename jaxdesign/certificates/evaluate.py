@@ -64,7 +64,7 @@ def evaluate(
     if annotators is not None and assigned is None:
         raise ValueError("assigned: missing; with annotators it says who labels each pair")
     joint = asked(pool, budget, annotators)
-    problem = make_problem(joint.pool, crit, joint.budget, prior)
+    problem = make_problem(joint.pool, crit, joint.budget, prior, flip=joint.flip)
     allocation = canonical_allocation(problem, joint.allocation(pairs, assigned), labels)
     return joint.answer(evaluated(problem, allocation, Status.EVALUATED).design)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxdesign._pairs import Allocation, not_among
@@ -17,7 +16,6 @@ from jaxdesign.design import Design
 from jaxdesign.exact import integer_programs, rounding
 from jaxdesign.exact.greedy.greedy import greedy_allocation, memory, work
 from jaxdesign.exact.rounding import dependent, drawn
-from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.passes import best_pairs
 from jaxdesign.problem import Problem
 
@@ -82,7 +80,7 @@ def among_more(problem: Problem, relaxed: Design) -> Allocation:
     analysis = analyse(problem, information(problem, Allocation(relaxed.pairs, relaxed.labels)))
     result = price_at(problem, analysis, np.inf)
     others, _ = best_pairs(result, 0.0, WIDER, result.scale)
-    pairs = np.concatenate([relaxed.pairs, others[not_among(others, relaxed.pairs, problem.pool.completions)]])
+    pairs = np.concatenate([relaxed.pairs, others[not_among(others, relaxed.pairs, problem.completions)]])
     b = exact_sensitivities(problem, pairs, analysis.factors)
     held = np.concatenate([relaxed.labels, np.zeros(len(pairs) - len(relaxed.labels))])
     cap = np.minimum(np.floor(problem.limits.per_pair[pairs[:, 0]]), problem.limits.total)
@@ -101,17 +99,17 @@ def _or_nothing(labels, pairs):
 
 def _greedy_prompts(problem: Problem, crit: ConvexCriterion, relaxed: Design) -> np.ndarray | None:
     """The prompts that greedy has time and memory for, those with most labels in the real-valued design first."""
-    pool, limits = problem.pool, problem.limits
+    limits = problem.limits
     if limits.total > MANY * len(relaxed.pairs):
         return None
-    share = min(GREEDY_WORK / work(pool, crit, limits.total), GREEDY_MEMORY / memory(pool, crit))
+    share = min(GREEDY_WORK / work(problem, crit), GREEDY_MEMORY / memory(problem, crit))
     if share >= 1:
-        return np.arange(pool.num_prompts)
-    number = int(share * pool.num_prompts)
+        return np.arange(problem.prompts)
+    number = int(share * problem.prompts)
     if number < 1:
         return None
     number = 1 << (number.bit_length() - 1)  # a power of two, so that few shapes are ever compiled
-    spent = np.bincount(relaxed.pairs[:, 0], weights=relaxed.labels, minlength=pool.num_prompts)
+    spent = np.bincount(relaxed.pairs[:, 0], weights=relaxed.labels, minlength=problem.prompts)
     prompts = np.sort(np.argsort(-spent, kind="stable")[:number])
     some = Limits(limits.total, limits.per_pair[prompts], limits.per_prompt[prompts])
     return prompts if capacity(some, problem.pair_counts[prompts]) >= limits.total else None
@@ -119,14 +117,10 @@ def _greedy_prompts(problem: Problem, crit: ConvexCriterion, relaxed: Design) ->
 
 def _greedy_among(problem: Problem, crit: ConvexCriterion, prompts: np.ndarray) -> Allocation:
     """The greedy choice among the pairs of some prompts, named as in the whole pool."""
-    pool, limits, closed = problem.pool, problem.limits, problem.decided.closed
-    if len(prompts) < pool.num_prompts:
-        index = jnp.asarray(prompts)
-        scores = None if pool.scores is None else pool.scores[..., index, :]
-        flip = None if pool.flip is None else pool.flip[index]
-        pool = CompletionPool.tree_unflatten(None, (pool.features[index], scores, pool.mask[index], flip))
+    limits, closed = problem.limits, problem.decided.closed
+    if len(prompts) < problem.prompts:
         limits = Limits(limits.total, limits.per_pair[prompts], limits.per_prompt[prompts])
         closed = closed[np.isin(closed[:, 0], prompts)]
         closed = np.concatenate([np.searchsorted(prompts, closed[:, :1]), closed[:, 1:]], axis=1).astype(np.int32)
-    pairs, labels = greedy_allocation(pool, crit, limits, problem.prior, closed)
+    pairs, labels = greedy_allocation(problem.part(prompts), crit, limits, problem.prior, closed)
     return Allocation(np.concatenate([prompts[pairs[:, :1]].astype(np.int32), pairs[:, 1:]], axis=1), labels)

@@ -120,7 +120,7 @@ def select_pairs(
     progress = progress or (lambda phase, detail: None)
     check_enough(joint.pool, crit, budget, prior)
     progress("optimise", "the real-valued design")
-    problem = make_problem(joint.pool, crit, joint.budget, prior, whole=True)
+    problem = make_problem(joint.pool, crit, joint.budget, prior, flip=joint.flip, whole=True)
     if design is None:
         relaxed, problem = solve(problem, None, options)
     else:
@@ -163,7 +163,7 @@ def select_pairs(
     return joint.answer(chosen)
 
 
-def check_enough(pool: CompletionPool, crit: CriterionLike, budget: Budget, prior: Any) -> None:
+def check_enough(pool: Any, crit: CriterionLike, budget: Budget, prior: Any) -> None:
     """ValueError where so few labels cannot make the information regular, whichever they are."""
     if not isinstance(pool, CompletionPool) or not getattr(crit, "infinite_where_singular", False):
         return  # wrong kinds are for `make_problem` to name

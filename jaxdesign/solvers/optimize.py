@@ -80,7 +80,7 @@ def optimize(
     if annotators is not None and start is not None:
         raise ValueError("start: a design that says who labels what cannot be continued; pass start=None")
     joint = asked(pool, budget, annotators)
-    problem = make_problem(joint.pool, crit, joint.budget, prior)
+    problem = make_problem(joint.pool, crit, joint.budget, prior, flip=joint.flip)
     return joint.answer(solve(problem, solver, options, start).design)
 
 

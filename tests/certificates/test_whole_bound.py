@@ -10,7 +10,8 @@ from bench.pools import real_pool
 from jaxdesign import Annotators, Budget, CompletionPool, LogDet, Quota, Trace, select_pairs
 from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import analyse, information
-from jaxdesign.annotators import repeated_budget, repeated_pool
+from jaxdesign.annotators import repeated_budget
+from tests.support.annotated import repeated_pool
 from tests.support.problems import (
     fisher_information,
     random_spd,
@@ -110,6 +111,10 @@ def test_labels_come_in_tasks(size):
 PEOPLE, THREE_PAID = Annotators([0.0, 0.2], cost=[2.0, 1.0], at_most=[2, 3]), Budget(3, 1, cost_total=5.0)
 
 
+def every_annotators(pool, budget):
+    return repeated_budget(budget, np.asarray(pool.mask), PEOPLE)
+
+
 def test_annotators_who_differ_in_noise_and_cost():
     for seed in range(3):
         pool = pool_of(seed)
@@ -119,7 +124,11 @@ def test_annotators_who_differ_in_noise_and_cost():
         first = labels[:, : len(pairs)].sum(axis=1)
         good = (labels.max(axis=1) <= 1) & (first <= 2) & (2 * first + (3 - first) <= 5)
         for criterion in CRITERIA.values():
-            wide = repeated_pool(pool, PEOPLE), criterion, repeated_budget(THREE_PAID, pool, PEOPLE)
+            wide = (
+                repeated_pool(pool, PEOPLE.flip),
+                criterion,
+                repeated_budget(THREE_PAID, np.asarray(pool.mask), PEOPLE),
+            )
             best = values(criterion, np.concatenate([z, z]), c, labels[good], 0.01 * np.eye(DIM)).min()
             bound, _ = bound_of(*wide, 0.01)
             assert bound <= best + 1e-9 * abs(best)
@@ -129,7 +138,9 @@ def test_annotators_who_differ_in_noise_and_cost():
 def test_labels_of_annotators_are_certified_by_the_bound():
     pool = pool_of(2)
     batch = select_pairs(pool, LogDet(), THREE_PAID, prior=0.01, annotators=PEOPLE)
-    whole, _ = bound_of(repeated_pool(pool, PEOPLE), LogDet(), repeated_budget(THREE_PAID, pool, PEOPLE), 0.01)
+    whole, _ = bound_of(
+        repeated_pool(pool, PEOPLE.flip), LogDet(), repeated_budget(THREE_PAID, np.asarray(pool.mask), PEOPLE), 0.01
+    )
     assert batch.report["whole_bound"] == whole and batch.certificate.lower_bound >= whole - 1e-12
 
 

@@ -8,6 +8,7 @@ import pytest
 
 import jaxdesign
 from jaxdesign import Budget, CompletionPool, Criterion, Design, LogDet, Status, Trace, select_pairs
+from jaxdesign.door import make_problem
 from jaxdesign.exact import candidates
 from tests.support.problems import (
     DIM,
@@ -150,7 +151,9 @@ def test_caps_that_are_not_whole_count_as_rounded_down():
 def test_a_pool_too_large_for_greedy_is_searched_where_the_design_has_its_labels(monkeypatch):
     pool, budget = random_pool(1), Budget(20)
     whole = select_pairs(pool, LogDet(), budget)
-    monkeypatch.setattr(candidates, "GREEDY_WORK", 0.7 * candidates.work(pool, LogDet(), 20))
+    monkeypatch.setattr(
+        candidates, "GREEDY_WORK", 0.7 * candidates.work(make_problem(pool, LogDet(), budget), LogDet())
+    )
     part = select_pairs(pool, LogDet(), budget)
     assert part.report["candidates"]["greedy"]["prompts"] == 4  # the power of two below 0.7 x 6
     assert part.certificate.value <= min(row["value"] for row in part.report["candidates"].values())

@@ -143,6 +143,21 @@ def test_budgets_that_couple_prompts():
     agree(*(jd.optimize(one, jd.LogDet(), budget, prior=0.1, tol=1e-2) for one in (source, in_memory(source))))
 
 
+def test_annotators_see_it_as_they_see_a_pool():
+    source = Generated(4, 130)
+    budget = jd.Budget(50, per_pair=1, per_prompt=2, cost_total=90, exclude=[[7, 0, 1]])
+    people = jd.Annotators(flip=np.random.default_rng(0).uniform(0, 0.3, (2, 130)), cost=[2, 1], at_most=[40, np.inf])
+    found, pool = (
+        jd.optimize(one, jd.LogDet(), budget, prior=0.1, tol=1e-2, annotators=people)
+        for one in (source, in_memory(source))
+    )
+    agree(found, pool)
+    np.testing.assert_array_equal(found.annotators, pool.annotators)
+    noisy = Generated(4, 130, scored=True)
+    with pytest.raises(ValueError, match=r"pool\.flip: annotators bring the noise"):
+        jd.optimize(noisy, jd.LogDet(), budget, annotators=people)
+
+
 def test_features_are_never_held():
     """A chunk at a time, and the prompts that a working set begins with: of a longer source no more."""
     held = []
@@ -159,7 +174,6 @@ def test_what_needs_the_whole_pool_says_so(plain):
     for call in (
         lambda: jd.select_pairs(source, jd.LogDet(), jd.Budget(10)),
         lambda: jd.optimize(source, jd.LogDet(), jd.Budget(10), solver="frank_wolfe"),
-        lambda: jd.optimize(source, jd.LogDet(), jd.Budget(10), annotators=jd.Annotators(flip=[0.1, 0.2])),
         lambda: jd.baselines.random(source, jd.LogDet(), jd.Budget(10)),
         lambda: jd.reference.optimize(source, jd.LogDet(), jd.Budget(10)),
     ):

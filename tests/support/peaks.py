@@ -19,6 +19,7 @@ import jaxdesign as jd
 from jaxdesign.solvers import frank_wolfe
 
 PROMPTS, COMPLETIONS, DIM = 512, 32, 256
+MANY = jd.Annotators(np.linspace(0, 0.3, 16))  # a copy of the features for each would take half of all differences
 STATUS, SET_BACK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -61,6 +62,9 @@ def functions(pool):
         "policy_target": lambda: jd.policy_target(pool),
         "evaluate": lambda: jd.evaluate(pool, crit, jd.Budget(1), [[0, 0, 1]], [1.0], prior=0.1).labels,
         "optimize": lambda: jd.optimize(pool, crit, budget, prior=0.1, tol=0.1).labels,
+        "annotators": lambda: (
+            jd.evaluate(pool, crit, jd.Budget(1), [[0, 0, 1]], [1.0], prior=0.1, annotators=MANY, assigned=[3]).labels
+        ),
         "greedy": lambda: jd.greedy(pool, crit, size=20, prior=0.1),
         "frank_wolfe": lambda: frank_wolfe(pool, crit, jd.Budget(500), prior=0.1, passes=3)[0],
         "materialised": lambda: materialised(pool.features),

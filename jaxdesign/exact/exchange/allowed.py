@@ -36,7 +36,7 @@ def left_of(problem: Problem, allocation: Allocation) -> Left:
     """What the budget leaves open."""
     pairs, labels = allocation
     limits = problem.limits
-    spent = np.bincount(pairs[:, 0], weights=labels, minlength=problem.pool.num_prompts)
+    spent = np.bincount(pairs[:, 0], weights=labels, minlength=problem.prompts)
     room = [np.minimum(np.floor(limits.per_prompt), limits.total) - spent]
     spare = [np.where(limits.minima > 0, spent - np.ceil(limits.minima), np.inf)]
     for family in limits.families:

@@ -75,7 +75,7 @@ def _swapped_among(problem: Problem, pairs, labels, others, value: float, least:
     """The labels after swaps among their own pairs and the others, the criterion, and the number of swaps."""
     listed = np.unique(np.concatenate([pairs, others]), axis=0)
     held = np.zeros(len(listed))
-    keys, own = (pair_keys(some, problem.pool.completions) for some in (listed, pairs))
+    keys, own = (pair_keys(some, problem.completions) for some in (listed, pairs))
     held[np.searchsorted(keys, own)] = labels
     padded = np.zeros(
         (_arrays.round_up(len(listed), OTHERS), 3), np.int32

@@ -26,9 +26,8 @@ from jaxdesign.exact.exchange import rounds, search, swap_gains
 from jaxdesign.exact.exchange.allowed import Left, caps_of, left_of, uses_of
 from jaxdesign.exact.exchange.by_value import exchanged_by_value
 from jaxdesign.exact.greedy import trace_forms
-from jaxdesign.pricing.memory import MemorySource, memory_source
 from jaxdesign.pricing.passes import best_pairs
-from jaxdesign.pricing.source import listed_rows
+from jaxdesign.pricing.source import Source, listed_rows
 from jaxdesign.problem import Problem
 
 GAIN = 1e-9  # the least gain that counts: fall of -log det A, or fall of the trace relative to the trace
@@ -152,8 +151,7 @@ def _batch(problem: Problem, target_root, allocation: Allocation) -> _Batch:
 def _exchanged(problem: Problem, batch: _Batch, least: float, max_swaps: float, max_passes: float, progress: Callable):
     """Quick searches while they pay, then complete ones until nothing helps."""
     rough, before = problem.source, batch.value
-    assert isinstance(rough, MemorySource)  # the problems of whole labels are made of pools in memory
-    exact = rough if rough.dtype == np.float64 else memory_source(problem.pool, np.float64, problem.decided.closed)
+    exact = rough if rough.dtype == np.float64 else problem.in_dtype(np.float64)
     made, passes, quick, done, optimal = 0, 0, True, False, False
     while made < max_swaps and passes < max_passes and not done:
         passes += 1
@@ -172,7 +170,7 @@ def _exchanged(problem: Problem, batch: _Batch, least: float, max_swaps: float, 
     return batch.pairs, batch.labels, ExchangeReport(before, batch.value, made, passes, optimal)
 
 
-def _search(problem: Problem, batch: _Batch, source: MemorySource, least: float, *, complete: bool) -> _Searched:
+def _search(problem: Problem, batch: _Batch, source: Source, least: float, *, complete: bool) -> _Searched:
     number = len(batch.pairs)
     size = max(_arrays.power_of_two(number), search.BLOCK)  # so that few shapes are ever compiled
     padded = np.zeros((size, 3), np.int32)
@@ -192,7 +190,7 @@ def _search(problem: Problem, batch: _Batch, source: MemorySource, least: float,
     return _Searched(order[losers[np.sort(np.unique(losers, return_index=True)[1])]], others, gains)
 
 
-def _rules(problem: Problem, batch: _Batch, source: MemorySource, removable: search.Removable) -> search.Rules:
+def _rules(problem: Problem, batch: _Batch, source: Source, removable: search.Removable) -> search.Rules:
     number, order = len(batch.pairs), removable.order
     sensitivities = np.asarray(removable.sensitivities)
     at_cap = batch.labels + 1 > caps_of(problem, batch.pairs)
@@ -258,9 +256,8 @@ def _swap_among(
 
 def _working_set(problem: Problem, batch: _Batch, pairs) -> rounds.WorkingSet:
     """The pairs with their labels, padded to a size that depends on the pool's shape and the power of two of labels."""
-    pool = problem.pool
     most = min(_arrays.power_of_two(len(batch.pairs)), rounds.LABELLED)
-    most += min(_arrays.power_of_two(2 * pool.num_prompts * pool.completions), OTHERS)
+    most += min(_arrays.power_of_two(2 * problem.prompts * problem.completions), OTHERS)
     size = _arrays.round_up(most, rounds.BLOCK)
     places = _places(problem, pairs, batch.pairs)
     padded, labels, cap = np.zeros((size, 3), np.int32), np.zeros(size), np.zeros(size)
@@ -275,6 +272,6 @@ def _working_set(problem: Problem, batch: _Batch, pairs) -> rounds.WorkingSet:
 
 def _places(problem: Problem, pairs, among) -> Int[np.ndarray, " s"]:
     """Where in the ordered list `among` pairs are, -1 where they are not."""
-    wanted, listed = (pair_keys(p, problem.pool.completions) for p in (pairs, among))
+    wanted, listed = (pair_keys(p, problem.completions) for p in (pairs, among))
     place = np.minimum(np.searchsorted(listed, wanted), len(listed) - 1)
     return np.where(listed[place] == wanted, place, -1)

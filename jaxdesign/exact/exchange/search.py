@@ -32,8 +32,7 @@ from jaxdesign import _arrays
 from jaxdesign.exact.exchange import swap_gains
 from jaxdesign.exact.exchange.swap_gains import NEVER, Factors, Rows
 from jaxdesign.information import gram_sensitivities, prompt_label_information
-from jaxdesign.pricing.memory import MemorySource
-from jaxdesign.pricing.source import Chunk, open_pairs
+from jaxdesign.pricing.source import Chunk, Source, open_pairs
 
 BLOCK = 512  # pairs that may lose a label, looked at together
 ENTRIES = 2**16  # pairs of pairs scored together
@@ -91,7 +90,7 @@ def removable(
     return Removable(swap_gains.take(rows, order), b[order], pairs[order, 0], order)
 
 
-def promising(source: MemorySource, factors: Factors, rules: Rules) -> Found:
+def promising(source: Source, factors: Factors, rules: Rules) -> Found:
     """The two pairs of every completion with the largest gain of adding a label; 2 P K d^2 + 2 P K^2 d operations."""
     return source.fold(Partial(_promising, factors, rules.closed), None, _of_prompts(source, rules))[1]
 
@@ -103,7 +102,7 @@ def _promising(factors, closed, chunk, carry, part):
     return carry, Found(best, partner, jnp.max(best, axis=(1, 2)))
 
 
-def improving(source: MemorySource, factors: Factors, removable: Removable, rules: Rules, least) -> Found:
+def improving(source: Source, factors: Factors, removable: Removable, rules: Rules, least) -> Found:
     """The best swap into a pair of every completion, exact wherever its gain is above `least`.
 
     Complexity: that of `promising`; at most 2 P K S d operations in float32 where S pairs may lose a label, for each

@@ -21,7 +21,7 @@ from jaxdesign.exact.greedy.full import REFRESH, full_greedy
 from jaxdesign.exact.greedy.lazy import Rules, Start, lazy_greedy
 from jaxdesign.information import laplacian_information, margins_of, prompt_forms, prompt_label_information
 from jaxdesign.pool import CompletionPool, bare_pool, centred_features, with_features
-from jaxdesign.problem import checked_criterion, traceable_prior
+from jaxdesign.problem import Problem, checked_criterion, traceable_prior
 from jaxdesign.units import EXTREME, ORDINARY, farthest_rows
 
 LIFT = 1e-6  # smallest eigenvalue before the first pick, over the mean one after an even allocation
@@ -141,9 +141,9 @@ def _padded(pairs):
     return np.concatenate([pairs, np.broadcast_to(pairs[:1], (size - len(pairs), 3))])
 
 
-def work(pool: CompletionPool, crit: ConvexCriterion, total: float) -> float:
+def work(problem: Problem, crit: ConvexCriterion) -> float:
     """About what a greedy choice costs, in operations that run at the speed of memory (4e11 take a minute or so)."""
-    completions, dim = pool.completions, pool.dim
+    completions, dim = problem.completions, problem.dim
     product = 0.1 * 2 * dim * (dim + completions)  # matrix products run ten times as fast
     if crit.gains is Gains.LOG_DET:
         step = 0.2 * 2 * (dim + completions)
@@ -151,15 +151,15 @@ def work(pool: CompletionPool, crit: ConvexCriterion, total: float) -> float:
         step = 2 * (2 * dim + 6 * completions + product / REFRESH)
     else:
         step = 6 * completions + product
-    return (pool.num_draws or 1) * float(total) * pool.num_prompts * completions * step
+    return problem.source.draws * problem.limits.total * problem.prompts * completions * step
 
 
-def memory(pool: CompletionPool, crit: ConvexCriterion) -> float:
+def memory(problem: Problem, crit: ConvexCriterion) -> float:
     """Entries of the stored forms and label information."""
     kinds = 1 + (crit.gains is Gains.TRACE)
     if crit.gains is not Gains.LOG_DET:
-        kinds += pool.scores is not None or pool.flip is not None
-    return float(kinds) * (pool.num_draws or 1) * pool.num_prompts * pool.completions**2
+        kinds += problem.has_margins
+    return float(kinds) * problem.source.draws * problem.prompts * problem.completions**2
 
 
 def mean_information(

@@ -30,7 +30,7 @@ from jaxdesign.information import (
     prompt_forms,
     sparse_information,
 )
-from jaxdesign.pool import CompletionPool, centred_features
+from jaxdesign.pool import CompletionPool, centred_features, prompts_of
 
 AT_ONCE = 8  # prompts evaluated at once: more are often looked at in vain, fewer make short products
 BLOCK = 64  # labels between two updates of all prompts
@@ -170,7 +170,7 @@ def _update(pool, state):
 def _all_prompts(pool, state, factor, combine):
     def chunk(part):
         index, old = part
-        new = combine(jnp.moveaxis(old, 1, 0), _squares(_prompts(pool, index), factor))
+        new = combine(jnp.moveaxis(old, 1, 0), _squares(prompts_of(pool, index), factor))
         return jnp.moveaxis(new, 0, 1), *largest(_gains(new))
 
     length = _arrays.chunk_length(pool.num_prompts, pool.completions, pool.dim)
@@ -199,12 +199,6 @@ def _gains(leverage):
     return leverage[0] if len(leverage) == 1 else jnp.mean(jnp.log1p(jnp.maximum(leverage, -1)), axis=0)
 
 
-def _prompts(pool, index):
-    scores = None if pool.scores is None else pool.scores[..., index, :]
-    flip = None if pool.flip is None else pool.flip[index]
-    return CompletionPool.tree_unflatten(None, (pool.features[index], scores, pool.mask[index], flip))
-
-
 def _best(bounds, quota):
     """Best prompt among those evaluated, ties to the first, its gain, and whether another prompt may hold better."""
     gains = jnp.where(quota >= 1, bounds.gains, CLOSED)
@@ -229,7 +223,7 @@ def _evaluated(pool, state):
     def evaluate(bounds):
         rank = jnp.where(bounds.fresh | (state.quota < 1), CLOSED, bounds.gains)
         _, index = lax.top_k(rank, AT_ONCE)
-        gains, slots = largest(_gains(state.stored.leverage[:, index] - _squares(_prompts(pool, index), recent)))
+        gains, slots = largest(_gains(state.stored.leverage[:, index] - _squares(prompts_of(pool, index), recent)))
         gains, slots = bounds.gains.at[index].set(gains), bounds.slots.at[index].set(slots)
         return Bounds(gains, slots, bounds.fresh.at[index].set(True))
 

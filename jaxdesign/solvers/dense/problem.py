@@ -68,7 +68,9 @@ def dense_of(problem: Problem) -> DenseProblem:
 
 def memory_of(problem: Problem) -> MemorySource:
     """The source of a problem whose pool is in memory; TypeError for others."""
-    return problem.source if isinstance(problem.source, MemorySource) else memory_source(problem.pool)
+    if isinstance(problem.source, MemorySource):
+        return problem.source
+    return memory_source(problem.pool, closed=problem.decided.closed)
 
 
 def dense_part(problem: Problem, source: MemorySource, per_pair, per_prompt) -> DenseProblem:

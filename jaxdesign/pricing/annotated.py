@@ -1,0 +1,129 @@
+"""A source seen once by every annotator, without a copy of its features.
+
+A label of pair e by annotator a has the information of a label with a probability of reversal of a's own. The joint
+choice of pairs and annotators is a design on A P prompts, prompt p as annotator a sees it being a P + p: they share
+rows, products and Gram matrices, and differ in c alone. A pass therefore visits every chunk of the given source once
+and there runs its kernel once for each annotator, in a loop out of which the compiler takes all that does not depend on
+the annotator: of the 2 P K d^2 + 2 P K^2 d operations of a pass none is done twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.tree_util import Partial
+from jaxtyping import Float, Int
+
+from jaxdesign import _arrays
+from jaxdesign.information import Margins, reversed_information
+from jaxdesign.pool import CompletionPool
+from jaxdesign.pricing.adapted import AdaptedSource
+from jaxdesign.pricing.memory import MemorySource, memory_source
+from jaxdesign.pricing.source import Chunk, Kernel, PairRows, Source, closed_bits
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotatedSource:
+    """Another source, whose labels are not reversed, as annotators with these probabilities of reversal see it."""
+
+    given: Source
+    flip: Float[np.ndarray, "a p"]
+
+    @property
+    def prompts(self) -> int:
+        """A P."""
+        return self.flip.size
+
+    @property
+    def completions(self) -> int:
+        """K."""
+        return self.given.completions
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return self.given.dim
+
+    @property
+    def draws(self) -> int:
+        """R."""
+        return self.given.draws
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Working dtype."""
+        return np.dtype(self.given.dtype)
+
+    def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None) -> tuple[Any, Any]:
+        """See `Source.fold`; the prompts of a chunk are visited once for each annotator before those of the next."""
+        annotators, prompts = self.flip.shape
+        inputs = jax.tree.map(lambda a: _swapped(a.reshape(annotators, prompts, *a.shape[1:])), per_prompt)
+        carry, outputs = self.given.fold(Partial(_by_annotator, kernel), carry, (self.flip.T, inputs))
+        return carry, _in_order(outputs)
+
+    def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
+        """See `Source.rows`."""
+        who, prompts = np.divmod(pairs[:, 0], self.flip.shape[1])
+        found = self.given.rows(np.concatenate([prompts[:, None], pairs[:, 1:]], axis=1).astype(np.int32))
+        with _arrays.float64():
+            flip = self.flip[None, who, prompts].astype(np.float64)
+            info = _reversed(jnp.asarray(found.label_info), flip)
+        return found._replace(label_info=info)
+
+    def subset(self, prompts: Int[np.ndarray, " m"]) -> MemorySource:
+        """See `Source.subset`; a prompt that several annotators see is there several times."""
+        who, given = np.divmod(prompts, self.flip.shape[1])
+        return self.given.subset(given).reversed(self.flip[who, given])
+
+
+def pool_source(
+    pool: CompletionPool,
+    flip: Float[np.ndarray, "a p"] | None = None,
+    dtype: Any = None,
+    closed: Int[np.ndarray, "s 3"] | None = None,
+) -> Source:
+    """A pool held in memory as a source; `flip`: as annotators with these probabilities of reversal see it.
+
+    Args:
+        pool: the pool, without flips of its own where annotators bring them.
+        flip: (A, P); None: no annotators.
+        dtype: working dtype; None: float32, or float64 for float64 features.
+        closed: (S, 3) pairs that are no candidates, of the A P prompts where there are annotators; None: none.
+    """
+    if flip is None:
+        return memory_source(pool, dtype, closed)
+    source = AnnotatedSource(memory_source(pool, dtype), flip)
+    bits = closed_bits(closed, source.prompts, source.completions)
+    return source if bits is None else AdaptedSource(source, np.ones(source.dim), bits)
+
+
+def _by_annotator(kernel, chunk: Chunk, carry, inputs):
+    flips, inputs = inputs
+    scores, own = (None, None) if chunk.margins is None else chunk.margins
+    if own is not None:
+        raise ValueError("pool.flip: annotators bring the noise; make the pool without flip")
+
+    def visit(carry, part):
+        flip, one = part
+        return kernel(chunk._replace(margins=Margins(scores, flip[:, None, None])), carry, one)
+
+    carry, outputs = lax.scan(visit, carry, jax.tree.map(_swapped, (flips, inputs)))
+    return carry, jax.tree.map(_swapped, outputs)
+
+
+def _swapped(array):
+    return array.swapaxes(0, 1)
+
+
+@jax.jit
+def _in_order(outputs):
+    """(P, A, ...) to (A P, ...)."""
+    return jax.tree.map(lambda a: _swapped(a).reshape(-1, *a.shape[2:]), outputs)
+
+
+_reversed = jax.jit(reversed_information)
