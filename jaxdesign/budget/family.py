@@ -17,6 +17,8 @@ from jaxtyping import Float, Int
 
 from jaxdesign._pairs import Allocation
 
+FIELDS = {"quota": "quotas", "cost": "cost_total", "constraint": "constraints"}  # of `Budget`, by the kind of a family
+
 
 class Rows(NamedTuple):
     """What messages call a family and its rows."""

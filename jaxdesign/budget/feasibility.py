@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from jaxdesign.budget.family import Family, prompt_usage
+from jaxdesign.budget.family import FIELDS, Family, prompt_usage
 
 SLACK = 1e-9  # relative
 WORDS = {  # of messages, by the kind of a family: low, most that can be used, high, least that is asked for; and advice
@@ -75,8 +75,7 @@ def check_feasible(
             if wrong.any():
                 g = int(np.argmax(wrong))
                 said = text.format(family.low[g], holds[g], family.high[g], asks[g])
-                field = "quotas" if family.kind == "quota" else "constraints"
-                raise ValueError(f"budget.{field}: {family.rows.name(g)} has {said}")
+                raise ValueError(f"budget.{FIELDS[family.kind]}: {family.rows.name(g)} has {said}")
     possible = total_range(demands, room)
     if possible is None:
         raise ValueError(f"budget.quotas: no labels obey {_conflict(demands, room)} together; relax one of them")

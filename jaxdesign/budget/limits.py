@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float
 from jaxdesign import _checks
 from jaxdesign._pairs import Allocation
 from jaxdesign.budget.budget import Budget
-from jaxdesign.budget.family import Family, Rows, family_of, in_units_of, less, usage
+from jaxdesign.budget.family import FIELDS, Family, Rows, family_of, in_units_of, less, usage
 from jaxdesign.budget.feasibility import check_feasible
+from jaxdesign.budget.kinds import LAMINAR
 
 
 class Limits(NamedTuple):
@@ -36,9 +37,19 @@ class Limits(NamedTuple):
     families: tuple[Family, ...] = ()
 
     @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of limits there are besides the total, by the fields of `Budget` that set them (`budget.kinds`)."""
+        kinds = {
+            "per_pair": self.has_caps,
+            "per_prompt": self.has_quotas,
+            "per_prompt_min": bool(np.any(self.least)),
+        }
+        return frozenset({FIELDS[family.kind] for family in self.families} | {kind for kind in kinds if kinds[kind]})
+
+    @property
     def laminar(self) -> bool:
         """Whether caps and largest numbers per prompt are all there is: then the linear problem is solved greedily."""
-        return not self.families and not np.any(self.least)
+        return self.kinds <= LAMINAR
 
     @property
     def minima(self) -> Float[np.ndarray, " p"]:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from jaxdesign import _checks
 from jaxdesign.annotators import Annotators, asked
 from jaxdesign.budget.budget import Budget
+from jaxdesign.budget.kinds import EVERY_KIND, check_obeyed, obeying
+from jaxdesign.budget.limits import Limits
 from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.design import Design, TraceRow
 from jaxdesign.door import make_problem
@@ -29,6 +31,7 @@ SOLVERS: dict[str, Callable[[], Solver]] = {
     "matrix_atoms": MatrixAtoms,
     "multiplicative": Multiplicative,
 }
+DEFAULTS = (ColumnGeneration(), CoupledAtoms())  # of which the first that obeys the budget is taken
 
 
 def optimize(
@@ -52,8 +55,9 @@ def optimize(
         budget: total labels, caps per pair, quotas per prompt and per group, costs, excluded and required pairs.
         prior: information already held, (d, d) (or one per draw), or a scalar ridge for ridge x I.
         tol: stop when 1 - certificate.efficiency <= tol (gap <= tol max(1, |value|) for a `Criterion`).
-        solver: None for column generation, or a name: "column_generation", "interior_point", "matrix_atoms",
-            "frank_wolfe", "multiplicative"; or any object with the `Solver` protocol.
+        solver: None for column generation, or `CoupledAtoms` where the budget ties prompts to one another; or a name:
+            "column_generation", "interior_point", "matrix_atoms", "frank_wolfe", "multiplicative"; or any object with
+            the `Solver` protocol.
         max_passes: pricing passes after which to stop; None for the solver's own limit.
         start: an earlier design to start from, for instance of the same pool with another budget or prior.
         callback: called after every pass with (passes, value, lower_bound, gap, seconds); True stops the solver.
@@ -66,7 +70,8 @@ def optimize(
     Raises:
         TypeError: arguments of another kind.
         ValueError: an infeasible budget, singular information without a prior, a prior or target of the wrong shape or
-            indefinite, an unknown solver name, tol or max_passes out of range.
+            indefinite, an unknown solver name, a solver that does not obey such a budget, tol or max_passes out of
+            range.
 
     Numerics: pools are priced in float32 (float64 for float64 features); everything a certificate rests on is float64.
 
@@ -76,7 +81,8 @@ def optimize(
     options = checked_options(tol, max_passes, callback)
     if start is not None and not isinstance(start, Design):
         raise TypeError(f"start: expected a jaxdesign.Design, found {type(start).__name__}")
-    named_solver(solver)
+    if solver is not None:
+        named_solver(solver)
     if annotators is not None and start is not None:
         raise ValueError("start: a design that says who labels what cannot be continued; pass start=None")
     joint = asked(pool, budget, annotators)
@@ -106,19 +112,23 @@ def checked_options(tol: Any, max_passes: Any, callback: Callable[[TraceRow], bo
 
 def solve(problem: Problem, solver: str | Solver | None, options: Options, start: Design | None = None) -> Certified:
     """The best real-valued design of a problem; see `optimize`."""
-    chosen = named_solver(solver)
-    if not problem.limits.laminar:
-        chosen = coupled_solver(solver, chosen)
-    told = {"tol": options.tol, "max_passes": options.max_passes, "start": start, "callback": options.callback}
+    chosen, stopping = solver_for(problem.limits, solver), options._asdict()
     if problem.criterion.family:
-        return worst_case_design(problem, chosen, **told)
-    return Certified(run(problem, chosen, **told), problem)
+        return worst_case_design(problem, chosen, start=start, **stopping)
+    return Certified(run(problem, chosen, start=start, **stopping), problem)
 
 
-def named_solver(solver: str | Solver | None) -> Solver:
-    """The solver of a name; ValueError for an unknown one."""
+def solver_for(limits: Limits, solver: str | Solver | None) -> Solver:
+    """The solver asked for, None the first of DEFAULTS that obeys the limits; ValueError for one that does not."""
     if solver is None:
-        return ColumnGeneration()
+        return obeying(limits.kinds, DEFAULTS)[0]
+    chosen = named_solver(solver)
+    check_obeyed(limits.kinds, getattr(chosen, "obeys", EVERY_KIND), f"solver={solver!r}:", "use solver=None")
+    return chosen
+
+
+def named_solver(solver: str | Solver) -> Solver:
+    """The solver of a name, or the object itself; TypeError for what is no solver, ValueError for an unknown name."""
     if not isinstance(solver, str):
         if not (hasattr(solver, "init") and hasattr(solver, "step")):
             raise TypeError(f"solver: expected a name or an object with init and step, found {type(solver).__name__}")
@@ -126,15 +136,3 @@ def named_solver(solver: str | Solver | None) -> Solver:
     if solver not in SOLVERS:
         raise ValueError(f"solver={solver!r}: unknown; choose one of {', '.join(sorted(SOLVERS))}")
     return SOLVERS[solver]()
-
-
-def coupled_solver(solver: str | Solver | None, chosen: Solver) -> Solver:
-    """The solver for budgets that couple prompts; ValueError where another of ours was asked for by name."""
-    if solver is None:
-        return CoupledAtoms()
-    if isinstance(solver, str):
-        raise ValueError(
-            f"solver={solver!r}: knows caps per pair and largest numbers per prompt only, and the budget has quotas of "
-            "groups, minima, a spend limit or other constraints; use solver=None"
-        )
-    return chosen

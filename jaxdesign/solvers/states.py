@@ -63,7 +63,9 @@ class Scored(NamedTuple):
 class Solver(Protocol):
     """What the loop needs of a solver.
 
-    `max_passes` and `patience` may be attributes.
+    `max_passes` and `patience` may be attributes. One more, `obeys`, may name the fields of `Budget` whose limits all
+    allocations of the solver obey (`budget.kinds`), so that it is refused where a budget sets others; without it the
+    solver is taken to obey them all.
 
     Source: derived; checked by tests/extensions/test_new_solver.py, which adds one.
     """

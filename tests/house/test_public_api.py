@@ -224,7 +224,7 @@ LAYERS = [
 ROOMS = {
     "criteria": [["protocol", "anchors"], ["log_det", "trace", "of_function", "adapted"], ["worst_case"]],
     "budget": [
-        ["family"],
+        ["family", "kinds"],
         ["quota"],
         ["constraint"],
         ["budget", "linear_program", "feasibility"],

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import analyse, check_rank, flat, information, regular, usable
+from jaxdesign.budget.kinds import EVERY_KIND
 from jaxdesign.budget.required import free_part
 from jaxdesign.certificates.allowed import check_allowed
 from jaxdesign.certificates.coupled import certify_coupled
@@ -41,6 +42,7 @@ class CoupledAtoms(NamedTuple):
 
     max_passes: int = 400
     patience: int = 40
+    obeys = EVERY_KIND
 
     def init(self, problem: Problem, start: Design | None) -> SolverState:
         if start is not None and (warm := _warm_atom(problem, start)) is not None:

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, Int
 from jaxdesign import _arrays
 from jaxdesign._pairs import Allocation, added_up
 from jaxdesign.analysis import analyse, check_rank, information, regular, usable
+from jaxdesign.budget.kinds import LAMINAR
 from jaxdesign.budget.oracle import exact_total
 from jaxdesign.certificates.separable import pairs_needed
 from jaxdesign.design import Design
@@ -67,6 +68,7 @@ class MatrixAtoms(NamedTuple):
 
     max_passes: int = 300
     patience: int = 30
+    obeys = LAMINAR
 
     def init(self, problem: Problem, start: Design | None) -> SolverState:
         check_rank(problem)

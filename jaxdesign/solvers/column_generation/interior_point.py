@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from jaxdesign import _arrays
 from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import check_rank, information, row_sensitivities
+from jaxdesign.budget.kinds import LAMINAR
 from jaxdesign.budget.limits import capacity
 from jaxdesign.criteria.protocol import ConvexCriterion, Gains
 from jaxdesign.design import Design
@@ -42,6 +43,7 @@ class InteriorPoint(NamedTuple):
 
     max_passes: int = 60
     patience: int = 6
+    obeys = LAMINAR
 
     def init(self, problem: Problem, start: Design | None) -> SolverState:
         if start is not None and (warm := warm_state(problem, start)) is not None:

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from jaxdesign import _arrays
 from jaxdesign._pairs import Allocation, not_among
 from jaxdesign.analysis import check_rank
+from jaxdesign.budget.kinds import LAMINAR
 from jaxdesign.budget.limits import capacity
 from jaxdesign.budget.oracle import linear_oracle
 from jaxdesign.design import Design
@@ -60,6 +61,7 @@ class ColumnGeneration(NamedTuple):
 
     max_passes: int = 60
     patience: int = 6
+    obeys = LAMINAR
 
     def init(self, problem: Problem, start: Design | None) -> SolverState:
         if start is not None and (warm := warm_state(problem, start)) is not None:

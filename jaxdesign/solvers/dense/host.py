@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from jaxdesign import _arrays
 from jaxdesign._pairs import Allocation, check_pairs_exist
 from jaxdesign.analysis import check_rank
+from jaxdesign.budget.kinds import LAMINAR
 from jaxdesign.criteria.protocol import Gains
 from jaxdesign.design import Design
 from jaxdesign.methods.room import rescale
@@ -42,6 +43,7 @@ class FrankWolfe(NamedTuple):
 
     max_passes: int = 2_000
     patience: int = 12
+    obeys = LAMINAR
 
     def init(self, problem: Problem, start: Design | None) -> SolverState:
         return self._advance(problem, begin(problem, start, 0.99), 0, FIRST, 0.0)
@@ -67,6 +69,7 @@ class Multiplicative(NamedTuple):
     max_passes: int = 1_000
     patience: int = 12
     power: float | None = None
+    obeys = LAMINAR
 
     def init(self, problem: Problem, start: Design | None) -> SolverState:
         return self._advance(problem, begin(problem, start, 0.9), 0, FIRST, 0.0)
