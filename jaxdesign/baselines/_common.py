@@ -12,12 +12,13 @@ from jaxtyping import Float, Int
 from jaxdesign import _arrays
 from jaxdesign._pairs import Allocation
 from jaxdesign.budget.budget import Budget, whole_budget
+from jaxdesign.budget.kinds import LAMINAR, check_obeyed
 from jaxdesign.certificates.allowed import check_allowed
 from jaxdesign.certificates.evaluate import evaluated
 from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.design import Design, Status
 from jaxdesign.door import make_problem
-from jaxdesign.exact.by_score import in_rounds
+from jaxdesign.exact.by_score import largest_scores
 from jaxdesign.information import dense_sensitivities
 from jaxdesign.pool import CompletionPool, bare_pool
 from jaxdesign.problem import Problem
@@ -91,16 +92,13 @@ def rank_in_prompt(pairs: Int[np.ndarray, "n 3"], order: Int[np.ndarray, " n"]) 
 def by_place(problem: Problem, pairs: Int[np.ndarray, "n 3"], places: Int[np.ndarray, " n"]) -> Design:
     """Design of the pairs with the smallest places, ties to the first (prompt, i, j)."""
     scores = -places.astype(np.float64)
-    return chosen(problem, Allocation(pairs, in_rounds(problem.limits, pairs, lambda: scores)))
+    return chosen(problem, Allocation(pairs, largest_scores(problem.limits, pairs, lambda: scores)))
 
 
-def refuse_coupling(problem: Problem, name: str) -> None:
-    """ValueError where the budget couples prompts, which a rule that labels pair by pair cannot obey."""
-    if not problem.limits.laminar:
-        raise ValueError(
-            f"budget: baselines.{name} labels pair by pair and cannot obey quotas of groups, minima, a spend limit or "
-            "other constraints; compare it under caps per pair and per_prompt only"
-        )
+def check_pair_by_pair(problem: Problem, name: str) -> None:
+    """ValueError where the budget has limits that a rule which labels pair by pair cannot obey."""
+    who = f"budget: baselines.{name} labels pair by pair and"
+    check_obeyed(problem.limits.kinds, LAMINAR, who, "compare it under budgets without them")
 
 
 def chosen(problem: Problem, allocation: Allocation) -> Design:

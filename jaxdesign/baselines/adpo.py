@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxdesign.baselines._common import chosen, refuse_coupling, whole_problem
+from jaxdesign.baselines._common import check_pair_by_pair, chosen, whole_problem
 from jaxdesign.budget.budget import Budget
 from jaxdesign.criteria.log_det import LogDet
 from jaxdesign.criteria.protocol import CriterionLike
@@ -35,6 +35,6 @@ def adpo(pool: CompletionPool, crit: CriterionLike, budget: Budget, *, prior: An
     Source: arXiv 2503.01076. There the margins come from the labels collected so far; here from the pool's scores.
     """
     problem = whole_problem(pool, crit, budget, prior, seed)
-    refuse_coupling(problem, "adpo")
+    check_pair_by_pair(problem, "adpo")
     closed = problem.decided.closed
     return chosen(problem, greedy_allocation(problem.pool, LogDet(), problem.limits, problem.prior, closed))

@@ -11,7 +11,7 @@ from jaxdesign import _checks
 from jaxdesign._arrays import AnyArray
 from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import information
-from jaxdesign.baselines._common import TIE, chosen, information_of_all, refuse_coupling, whole_problem
+from jaxdesign.baselines._common import TIE, check_pair_by_pair, chosen, information_of_all, whole_problem
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import capacity
 from jaxdesign.criteria.protocol import CriterionLike, Gains
@@ -62,7 +62,7 @@ def bait(
     Source: arXiv 2106.09675; the removal loss is its trace objective after a rank-one downdate.
     """
     problem = whole_problem(pool, crit, budget, prior, seed)
-    refuse_coupling(problem, "bait")
+    check_pair_by_pair(problem, "bait")
     H = _target(problem, target)
     wide = problem.limits._replace(total=min(2 * problem.limits.total, capacity(problem.limits, problem.pair_counts)))
     once = myopic_allocation(problem.pool, Trace(H), wide, problem.prior, problem.decided.closed)

@@ -21,7 +21,7 @@ from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import Limits
 from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.design import Design
-from jaxdesign.exact.by_score import in_rounds
+from jaxdesign.exact.by_score import largest_scores
 from jaxdesign.pool import CompletionPool
 
 
@@ -224,4 +224,4 @@ def draw_labels(
     limits: Limits, pairs: Int[np.ndarray, "n 3"], logs: Float[np.ndarray, " n"], rng: np.random.Generator
 ) -> Float[np.ndarray, " n"]:
     """Whole labels on pairs drawn one after the other with probability proportional to exp(logs), in rounds."""
-    return in_rounds(limits, pairs, lambda: logs + rng.gumbel(size=len(logs)))
+    return largest_scores(limits, pairs, lambda: logs + rng.gumbel(size=len(logs)))

@@ -1,27 +1,35 @@
-"""Whole labels by a score that labels do not change: the largest scores first, as far as the budget allows."""
+"""Whole labels by a score that labels do not change: the largest scores first, as far as the budget allows.
+
+Two ways, of which the first that obeys the budget is taken. In rounds is quick and exact where limits are laminar;
+together is an integer program, for any limits. One way for both there is not: the scores of a round may be drawn anew,
+and an integer program over all pairs of a pool would take minutes for what one sorting does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxdesign.budget.kinds import EVERY_KIND, LAMINAR, obeying
 from jaxdesign.budget.limits import Limits
 from jaxdesign.exact.integer_programs import most_scored
 from jaxdesign.exact.rounding import once_each
 
-LISTED = 4  # under coupling constraints: pairs looked at for each label, by score, and as many in every prompt
+LISTED = 4  # together: pairs looked at for each label, by score, and as many in every prompt
+
+Pairs = Int[np.ndarray, "n 3"]
+Labels = Float[np.ndarray, " n"]
+Scores = Callable[[], Float[np.ndarray, " n"]]
 
 
-def in_rounds(
-    limits: Limits, pairs: Int[np.ndarray, "n 3"], scores: Callable[[], Float[np.ndarray, " n"]]
-) -> Float[np.ndarray, " n"]:
-    """Whole labels: the largest scores once each, passing over pairs that would break a quota; then again from the top.
+def largest_scores(limits: Limits, pairs: Pairs, scores: Scores) -> Labels:
+    """Whole labels on the pairs with the largest scores.
 
     A pair is labelled a second time only when no pair is left that could have a first label: these rules rank pairs by
-    a score that a label does not change, so that a cap alone would put everything on one pair. Where constraints couple
-    prompts, pairs are chosen together, by the smallest sum of places in the order of the scores (`integer_programs`).
+    a score that a label does not change, so that a cap alone would put everything on one pair.
 
     Args:
         limits: whole total, caps and quotas that the pairs can hold.
@@ -31,8 +39,11 @@ def in_rounds(
     Raises:
         ValueError: no whole labels on these pairs obey the constraints.
     """
-    if not limits.laminar:
-        return _together(limits, pairs, scores())
+    return obeying(limits.kinds, WAYS)[0].labels(limits, pairs, scores)
+
+
+def in_rounds(limits: Limits, pairs: Pairs, scores: Scores) -> Labels:
+    """The largest scores once each, passing over pairs that would break a quota; then again from the top."""
     labels = np.zeros(len(pairs))
     for _ in range(int(limits.total)):  # every round places a label at least
         left = limits.total - labels.sum()
@@ -47,8 +58,9 @@ def in_rounds(
     return labels
 
 
-def _together(limits, pairs, scores):
-    order = np.lexsort((np.arange(len(pairs)), -scores))
+def together(limits: Limits, pairs: Pairs, scores: Scores) -> Labels:
+    """The pairs with the smallest sum of places in the order of the scores: those listed first, then any."""
+    order = np.lexsort((np.arange(len(pairs)), -scores()))
     place = np.empty(len(pairs))
     place[order] = np.arange(len(pairs))
     by_prompt = order[np.argsort(pairs[order, 0], kind="stable")]
@@ -67,3 +79,13 @@ def _together(limits, pairs, scores):
     raise ValueError(
         "budget: no whole labels that obey quotas, minima, spend limit and constraints were found; relax one of them"
     )
+
+
+class Way(NamedTuple):
+    """How pairs with large scores are chosen under limits of some kinds."""
+
+    obeys: frozenset[str]
+    labels: Callable[[Limits, Pairs, Scores], Labels]
+
+
+WAYS = (Way(LAMINAR, in_rounds), Way(EVERY_KIND, together))

@@ -1,13 +1,19 @@
-"""Candidates of `select_pairs`: ways to choose whole labels, from a real-valued design or one label at a time."""
+"""Candidates of `select_pairs`: ways to choose whole labels, from a real-valued design or one label at a time.
+
+A way is a `Candidate` in CANDIDATES, which says by itself what limits it obeys and where it is of use.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from jaxdesign._pairs import Allocation, not_among
 from jaxdesign.analysis import analyse, exact_sensitivities, information
+from jaxdesign.budget.kinds import EVERY_KIND, LAMINAR, obeying
 from jaxdesign.budget.limits import Limits, capacity
 from jaxdesign.certificates.separable import price_at
 from jaxdesign.criteria.log_det import LogDet
@@ -15,7 +21,6 @@ from jaxdesign.criteria.protocol import ConvexCriterion, Gains
 from jaxdesign.design import Design
 from jaxdesign.exact import integer_programs, rounding
 from jaxdesign.exact.greedy.greedy import greedy_allocation, memory, work
-from jaxdesign.exact.rounding import dependent, drawn
 from jaxdesign.pricing.passes import best_pairs
 from jaxdesign.problem import Problem
 
@@ -28,48 +33,127 @@ DRAWS = 8  # random roundings tried
 WIDER = 20_000  # pairs besides the design's own that an integer program may have
 
 
-def candidates(problem: Problem, relaxed: Design, seed: int) -> Iterator[tuple[str, int | None, Callable]]:
-    """Name, prompts that greedy looks at, and a function that gives pairs and whole labels."""
-    limits, design = problem.limits, Allocation(relaxed.pairs, relaxed.labels)
-    pairs, labels = design
-    b = exact_sensitivities(problem, pairs, analyse(problem, information(problem, design)).factors)
-    seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(DRAWS)]
-    if not limits.laminar:
-        scores = labels - np.floor(labels) + 1e-3 * b / b.max(initial=1e-300)
-        yield (
-            "rounded",
-            None,
-            lambda: (pairs, _or_nothing(integer_programs.rounded(limits, design, scores), pairs)),
-        )
-        yield "dependent", None, lambda: (pairs, _best_draw(problem, design, seeds, integer_programs.randomly_rounded))
-        return
-    ways = {"best_set": lambda: rounding.best_set(limits, design, b)}
-    if (limits.per_pair[pairs[:, 0]] > 1).any():
-        ways["largest_remainder"] = lambda: rounding.largest_remainder(limits, design, b)
-        ways["adams"] = lambda: rounding.adams(limits, design)
-    ways["dependent"] = lambda: _best_draw(problem, design, seeds, dependent)
-    ways["drawn"] = lambda: drawn(limits, design, seed)
-    ways["drawn_by_prompt"] = lambda: drawn(limits, design, seed, by_prompt=True)
-    for name, way in ways.items():
-        yield name, None, lambda way=way: (pairs, _or_nothing(way(), pairs))
-    names = {"greedy": problem.criterion.for_whole_labels()}
-    if problem.criterion.gains is not Gains.LOG_DET:
-        names["greedy_logdet"] = LogDet()
-    for name, criterion in names.items():
-        prompts = _greedy_prompts(problem, criterion, relaxed)
-        if prompts is not None:
-            yield name, len(prompts), lambda c=criterion, p=prompts: _greedy_among(problem, c, p)
+class Relaxed(NamedTuple):
+    """The real-valued design that candidates start from."""
+
+    problem: Problem
+    design: Allocation
+    sensitivities: Float[np.ndarray, " s"]  # of its pairs
+    seed: int
+
+    @property
+    def limits(self) -> Limits:
+        """The problem's."""
+        return self.problem.limits
 
 
-def _best_draw(problem: Problem, design: Allocation, seeds: list[int], draw: Callable) -> np.ndarray:
+class Trial(NamedTuple):
+    """A candidate about to be tried."""
+
+    choose: Callable[[], Allocation]
+    prompts: int | None = None  # that greedy looks at
+
+
+class Candidate(NamedTuple):
+    """A way to choose whole labels, the kinds of limits it obeys, and what makes it ready: None where it is no use."""
+
+    name: str
+    obeys: frozenset[str]
+    trial: Callable[[Relaxed], Trial | None]
+
+
+def candidates(problem: Problem, relaxed: Design, seed: int) -> Iterator[tuple[str, Trial]]:
+    """Names and trials, in order: of each row of CANDIDATES the first that obeys the budget."""
+    design = Allocation(relaxed.pairs, relaxed.labels)
+    b = exact_sensitivities(problem, design.pairs, analyse(problem, information(problem, design)).factors)
+    start = Relaxed(problem, design, b, seed)
+    for row in CANDIDATES:
+        for candidate in obeying(problem.limits.kinds, row)[:1]:
+            trial = candidate.trial(start)
+            if trial is not None:
+                yield candidate.name, trial
+
+
+def _rounding(rule: Callable[[Relaxed], Float[np.ndarray, " s"] | None]) -> Callable[[Relaxed], Trial]:
+    """A trial of a rule that gives the design's pairs whole labels, or None."""
+    return lambda start: Trial(lambda: Allocation(start.design.pairs, _or_nothing(rule(start), start.design.pairs)))
+
+
+def _apportionment(rule: Callable[[Relaxed], Float[np.ndarray, " s"] | None]) -> Callable[[Relaxed], Trial | None]:
+    """The same of a rule that is of use only where a pair may have more than one label."""
+    ready = _rounding(rule)
+
+    def trial(start):
+        return ready(start) if (start.limits.per_pair[start.design.pairs[:, 0]] > 1).any() else None
+
+    return trial
+
+
+def _best_draw(draw: Callable[[Limits, Allocation, int], Float[np.ndarray, " s"] | None]) -> Callable[[Relaxed], Trial]:
     """The random rounding with the smallest criterion."""
 
-    def value(labels):
-        found = analyse(problem, information(problem, Allocation(design.pairs[labels > 0], labels[labels > 0]))).value
-        return found if np.isfinite(found) else np.inf
+    def rule(start):
+        problem, design = start.problem, start.design
 
-    found = (draw(problem.limits, design, seed) for seed in seeds)
-    return min((_or_nothing(labels, design.pairs) for labels in found), key=value)
+        def value(labels):
+            kept = Allocation(design.pairs[labels > 0], labels[labels > 0])
+            reached = analyse(problem, information(problem, kept)).value
+            return reached if np.isfinite(reached) else np.inf
+
+        seeds = np.random.SeedSequence(start.seed).generate_state(DRAWS)
+        draws = (draw(problem.limits, design, int(seed)) for seed in seeds)
+        return min((_or_nothing(labels, design.pairs) for labels in draws), key=value)
+
+    return _rounding(rule)
+
+
+def _rounded(start: Relaxed) -> Float[np.ndarray, " s"] | None:
+    labels, b = start.design.labels, start.sensitivities
+    scores = labels - np.floor(labels) + 1e-3 * b / b.max(initial=1e-300)
+    return integer_programs.rounded(start.limits, start.design, scores)
+
+
+def _greedy(start: Relaxed) -> Trial | None:
+    return _greedy_trial(start, start.problem.criterion.for_whole_labels())
+
+
+def _greedy_logdet(start: Relaxed) -> Trial | None:
+    return None if start.problem.criterion.gains is Gains.LOG_DET else _greedy_trial(start, LogDet())
+
+
+def _greedy_trial(start: Relaxed, crit: ConvexCriterion) -> Trial | None:
+    prompts = _greedy_prompts(start.problem, crit, start.design)
+    return None if prompts is None else Trial(lambda: _greedy_among(start.problem, crit, prompts), len(prompts))
+
+
+CANDIDATES = (  # in the order in which they are tried; of each row, the first that obeys the budget
+    (
+        Candidate("best_set", LAMINAR, _rounding(lambda s: rounding.best_set(s.limits, s.design, s.sensitivities))),
+        Candidate("rounded", EVERY_KIND, _rounding(_rounded)),
+    ),
+    (
+        Candidate(
+            "largest_remainder",
+            LAMINAR,
+            _apportionment(lambda s: rounding.largest_remainder(s.limits, s.design, s.sensitivities)),
+        ),
+    ),
+    (Candidate("adams", LAMINAR, _apportionment(lambda s: rounding.adams(s.limits, s.design))),),
+    (
+        Candidate("dependent", LAMINAR, _best_draw(rounding.dependent)),
+        Candidate("dependent", EVERY_KIND, _best_draw(integer_programs.randomly_rounded)),
+    ),
+    (Candidate("drawn", LAMINAR, _rounding(lambda s: rounding.drawn(s.limits, s.design, s.seed))),),
+    (
+        Candidate(
+            "drawn_by_prompt",
+            LAMINAR,
+            _rounding(lambda s: rounding.drawn(s.limits, s.design, s.seed, by_prompt=True)),
+        ),
+    ),
+    (Candidate("greedy", LAMINAR, _greedy),),
+    (Candidate("greedy_logdet", LAMINAR, _greedy_logdet),),
+)
 
 
 def among_more(problem: Problem, relaxed: Design) -> Allocation:
@@ -97,10 +181,10 @@ def _or_nothing(labels, pairs):
     return np.zeros(len(pairs)) if labels is None else labels
 
 
-def _greedy_prompts(problem: Problem, crit: ConvexCriterion, relaxed: Design) -> np.ndarray | None:
+def _greedy_prompts(problem: Problem, crit: ConvexCriterion, design: Allocation) -> Int[np.ndarray, " q"] | None:
     """The prompts that greedy has time and memory for, those with most labels in the real-valued design first."""
     limits = problem.limits
-    if limits.total > MANY * len(relaxed.pairs):
+    if limits.total > MANY * len(design.pairs):
         return None
     share = min(GREEDY_WORK / work(problem, crit), GREEDY_MEMORY / memory(problem, crit))
     if share >= 1:
@@ -109,7 +193,7 @@ def _greedy_prompts(problem: Problem, crit: ConvexCriterion, relaxed: Design) ->
     if number < 1:
         return None
     number = 1 << (number.bit_length() - 1)  # a power of two, so that few shapes are ever compiled
-    spent = np.bincount(relaxed.pairs[:, 0], weights=relaxed.labels, minlength=problem.prompts)
+    spent = np.bincount(design.pairs[:, 0], weights=design.labels, minlength=problem.prompts)
     prompts = np.sort(np.argsort(-spent, kind="stable")[:number])
     some = Limits(limits.total, limits.per_pair[prompts], limits.per_prompt[prompts])
     return prompts if capacity(some, problem.pair_counts[prompts]) >= limits.total else None

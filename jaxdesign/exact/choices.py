@@ -115,17 +115,16 @@ def best_choice(
     def good_enough():
         return bool(choices) and choices[0].certificate.relative_gap() <= tol
 
-    for name, prompts, choose in candidates(tasks, design, seed):
+    for name, trial in candidates(tasks, design, seed):
         if name not in methods:
             continue
+        prompts, began = trial.prompts, time.perf_counter()
         if prompts is not None and good_enough():
             break
-        began = time.perf_counter()
         progress(name, "" if prompts is None else f"{tasks.limits.total:.0f} picks among {prompts} prompts")
-        pairs, labels = choose()
-        consider(
-            name, began, pairs[labels > 0], labels[labels > 0], **({} if prompts is None else {"prompts": prompts})
-        )
+        pairs, labels = trial.choose()
+        more = {} if prompts is None else {"prompts": prompts}
+        consider(name, began, pairs[labels > 0], labels[labels > 0], **more)
     if not choices and not singular_ones:
         began = time.perf_counter()
         progress("wider", "no rounding of the design's own pairs obeys the budget")

@@ -12,7 +12,7 @@ from jaxdesign.budget.constraint import of_share
 from jaxdesign.budget.limits import resolve
 from jaxdesign.budget.quota import Quota
 from jaxdesign.budget.required import decided_pairs
-from jaxdesign.exact.by_score import in_rounds
+from jaxdesign.exact.by_score import largest_scores
 from jaxdesign.pool import CompletionPool
 
 
@@ -46,7 +46,7 @@ def random_pairs(pool: CompletionPool, budget: Budget, seed: int = 0) -> Allocat
     counts = np.bincount(pairs[:, 0], minlength=pool.num_prompts).astype(np.float64)
     limits = resolve(budget, counts, mask, decided.required)
     rng = np.random.default_rng(seed)
-    labels = in_rounds(limits, pairs, lambda: rng.permutation(len(pairs)) + 1.0)
+    labels = largest_scores(limits, pairs, lambda: rng.permutation(len(pairs)) + 1.0)
     return Allocation(pairs[labels > 0], labels[labels > 0])
 
 
