@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxdesign import Budget, LogDet, Trace, optimize
+from jaxdesign import Budget, LogDet, Quota, Trace, optimize
 from jaxdesign._pairs import Allocation
 from jaxdesign.budget.oracle import exact_total
 from jaxdesign.door import make_problem
 from jaxdesign.exact.exchange.exchange import exchange
 from jaxdesign.exact.rounding import dependent
+from tests.support.coupled import coupled_case, rows_of
 from tests.support.problems import DIM, criterion_of, information_of, random_pool, random_spd, written_out
 
 H, RIDGE = random_spd(1), 0.1 * np.eye(DIM)
@@ -81,6 +82,39 @@ def test_labels_stay_whole_and_allowed_and_the_criterion_falls_swap_by_swap(name
     assert report.swaps <= most
     assert report.value_before == pytest.approx(before, rel=1e-9)
     assert report.value < report.value_before or report.swaps == 0
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_no_allowed_swap_helps_where_prompts_are_coupled(name):
+    """Enumerated with the limits written out; that none helps is claimed for some of the cases only."""
+    claimed = []
+    for seed in range(8):
+        case = coupled_case(seed, per_pair=None)
+        criterion = LogDet() if CRITERIA[name] is None else Trace(H)
+        problem = make_problem(case.pool, criterion, case.budget, RIDGE, whole=True)
+        pairs, labels, report = exchange(problem, Allocation(case.pairs, case.labels))
+        every, z, c = written_out(case.pool)
+        index = {tuple(pair): k for k, pair in enumerate(every.tolist())}
+        n = np.zeros(len(every))
+        n[[index[tuple(pair)] for pair in pairs.tolist()]] = labels
+        now = criterion_of(information_of(z, c, n, RIDGE), CRITERIA[name])
+        rows, low, high = rows_of(case.budget, every)
+        for k in np.flatnonzero(n):
+            used = (rows @ n - rows[:, k])[:, None] + rows
+            allowed = (used >= low[:, None] - 1e-9).all(axis=0) & (used <= high[:, None] + 1e-9).all(axis=0)
+            for l in np.flatnonzero(allowed):
+                moved = n - np.eye(len(n))[k] + np.eye(len(n))[l]
+                assert criterion_of(information_of(z, c, moved, RIDGE), CRITERIA[name]) >= now - 2e-9 * max(1, abs(now))
+        claimed.append(report.optimal)
+    assert any(claimed) and not all(claimed)
+
+
+def test_limits_that_bind_nowhere_do_not_keep_an_optimum_from_being_claimed():
+    pool, problem, pairs, labels = drawn_problem(3, "LogDet", "one a pair")
+    wide = Quota(np.arange(pool.num_prompts) % 2, at_most=13)
+    coupled = make_problem(pool, LogDet(), Budget(12, per_pair=1, quotas=wide), RIDGE)
+    _, _, report = exchange(coupled, Allocation(pairs, labels))
+    assert report.optimal and report.value == exchange(problem, Allocation(pairs, labels))[2].value
 
 
 @settings(max_examples=6)

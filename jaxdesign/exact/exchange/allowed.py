@@ -48,6 +48,17 @@ def left_of(problem: Problem, allocation: Allocation) -> Left:
     return Left(tuple(room), tuple(spare))
 
 
+def only_full_prompts_forbid(problem: Problem, left: Left) -> bool:
+    """Whether no row forbids any swap but those of prompts that may take no more labels.
+
+    So where no prompt is at its least number, and every row of every family has room for the label that uses most of
+    it and can spare as much.
+    """
+    most = [np.ones(()), *(family.most for family in problem.limits.families)]
+    takes = all((room >= used).all() for room, used in zip(left.room[1:], most[1:], strict=True))
+    return takes and all((spare >= used).all() for spare, used in zip(left.spare, most, strict=True))
+
+
 def caps_of(problem: Problem, pairs) -> Float[np.ndarray, " s"]:
     """Whole labels that pairs may have."""
     return np.minimum(np.floor(problem.limits.per_pair), problem.limits.total)[pairs[:, 0]]

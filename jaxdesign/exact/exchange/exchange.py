@@ -23,7 +23,7 @@ from jaxdesign.analysis import information
 from jaxdesign.certificates.allowed import check_allowed, ordered_allocation
 from jaxdesign.criteria.protocol import Gains
 from jaxdesign.exact.exchange import rounds, search, swap_gains
-from jaxdesign.exact.exchange.allowed import Left, caps_of, left_of, uses_of
+from jaxdesign.exact.exchange.allowed import Left, caps_of, left_of, only_full_prompts_forbid, uses_of
 from jaxdesign.exact.exchange.by_value import exchanged_by_value
 from jaxdesign.exact.greedy import trace_forms
 from jaxdesign.pricing.passes import best_pairs
@@ -161,8 +161,8 @@ def _exchanged(problem: Problem, batch: _Batch, least: float, max_swaps: float, 
             batch, swapped = _swap_among(problem, batch, found, least, max_swaps - made, rough.dtype)
         if not quick and not swapped and (found.gains > least).any():  # float32 did not see it
             batch, swapped = _swap_among(problem, batch, found, least, max_swaps - made, exact.dtype)
-        # where constraints couple prompts, the search says what helps and not what is allowed
-        shown = problem.limits.laminar or not (found.gains > least).any()
+        # a search knows caps and full prompts; of what else may forbid a swap it says what helps, not what is allowed
+        shown = not (found.gains > least).any() or only_full_prompts_forbid(problem, left_of(problem, batch.allocation))
         done = not quick and not swapped
         optimal = done and shown
         quick = quick and swapped >= FEW * len(batch.labels)
