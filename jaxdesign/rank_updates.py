@@ -1,5 +1,14 @@
 """Rank-one and rank-k updates of A^-1 and log det A, with a refresh that bounds their drift.
 
+For loops of a user's own, inside `jit`, `vmap` or `scan`, that must know A^-1 after every label: the pair of a stream
+with the largest z^T A^-1 z, what the labels just given leave to learn, a greedy rule that this package does not have.
+Nothing in the package calls them: its solvers factorise once a pass over the pool, and greedy choice has updates of its
+own, of what it knows of each pair.
+
+    state = start_inverse(prior)
+    for z, c in labelled:
+        state = refreshed(rank_one_update(state, z, c))
+
 Unlike `jax.lax.linalg.cholesky_update`, which on CPU is a Python loop unrolled into the program and has no vmap rule,
 these are matrix products and vmap freely.
 """
