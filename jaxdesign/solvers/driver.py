@@ -86,25 +86,25 @@ def retreated(
         ValueError: that is singular too.
     """
 
-    def looked_at(kept: SolverState):
-        matrix = information(problem, kept.allocation)
-        return kept, matrix, analyse(problem, matrix)
+    def analysed(candidate: SolverState):
+        matrix = information(problem, candidate.allocation)
+        return candidate, matrix, analyse(problem, matrix)
 
-    found = looked_at(state)
-    if sound(problem, *found[1:]):
-        return found
+    tried = analysed(state)
+    if sound(problem, *tried[1:]):
+        return tried
     other = base if isinstance(base, SolverState) else base.init(replace(problem, criterion=LogDet()), None)
     for share in RETREATS:
-        found = looked_at(mixed_with(state, other, share))
-        if sound(problem, *found[1:]):
-            return found
-    found = looked_at(other._replace(passes=state.passes))
-    if not sound(problem, *found[1:]):
+        tried = analysed(mixed_with(state, other, share))
+        if sound(problem, *tried[1:]):
+            return tried
+    tried = analysed(other._replace(passes=state.passes))
+    if not sound(problem, *tried[1:]):
         raise ValueError(
             "prior: the information is singular to working precision at a solver's iterate; pass a prior (a ridge), "
             "or a larger one, or use jaxdesign.restrict_to_range(pool, rtol) with a larger rtol"
         )
-    return found
+    return tried
 
 
 def mixed_with(state: SolverState, best: SolverState, share: float) -> SolverState:

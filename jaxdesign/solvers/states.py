@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxdesign._pairs import Allocation, check_pairs_exist, not_among, pair_keys
 from jaxdesign.analysis import Analysis, analyse, information, usable
@@ -116,16 +116,16 @@ def movable(problem: Problem, allocation: Allocation) -> Float[np.ndarray, " s"]
 
 
 def prompt_levels(problem: Problem, allocation: Allocation, b: Float[np.ndarray, " s"]) -> Float[np.ndarray, " p"]:
-    """Sensitivity at which a pair would be indifferent: one for all prompts, more for a prompt held by its quota."""
+    """Sensitivity at which a pair would be indifferent: one for all prompts, more for a prompt at its quota."""
     pairs, labels = allocation
     limits, prompts = problem.limits, pairs[:, 0]
     weight, size = movable(problem, allocation), len(limits.per_prompt)
     level = free_level(problem, allocation, b)
-    held = np.bincount(prompts, weights=labels, minlength=size) >= limits.per_prompt * (1 - 1e-6)
+    at_quota = np.bincount(prompts, weights=labels, minlength=size) >= limits.per_prompt * (1 - 1e-6)
     mass = np.bincount(prompts, weights=weight, minlength=size)
     mean = np.bincount(prompts, weights=weight * b, minlength=size) / np.maximum(mass, 1e-300)
-    own = held & (mass > 1e-6 * np.minimum(limits.per_prompt, limits.total))
-    return np.where(own, np.maximum(mean, level), level)
+    has_level = at_quota & (mass > 1e-6 * np.minimum(limits.per_prompt, limits.total))
+    return np.where(has_level, np.maximum(mean, level), level)
 
 
 def free_level(problem: Problem, allocation: Allocation, b: Float[np.ndarray, " s"]) -> float:
@@ -136,14 +136,14 @@ def free_level(problem: Problem, allocation: Allocation, b: Float[np.ndarray, " 
     pairs, labels = allocation
     limits, prompts = problem.limits, pairs[:, 0]
     spent = np.bincount(prompts, weights=labels, minlength=len(limits.per_prompt))
-    loose = (spent < limits.per_prompt * (1 - 1e-6))[prompts]
-    weight = movable(problem, allocation) * loose
+    below_quota = (spent < limits.per_prompt * (1 - 1e-6))[prompts]
+    weight = movable(problem, allocation) * below_quota
     if weight.sum() > 1e-9 * limits.total:
         return float(weight @ b / weight.sum())
     return float(b.min())
 
 
-DUST = 1e-7  # labels below this share of the mean are dropped
+DROPPED = 1e-7  # labels below this share of the mean are dropped
 
 
 def warm_state(problem: Problem, start: Design) -> SolverState | None:
@@ -173,16 +173,16 @@ def warm_state(problem: Problem, start: Design) -> SolverState | None:
 
 
 def solver_state(problem: Problem, allocation: Allocation, passes: int) -> SolverState:
-    """State without dust, in the order of the pairs, summing to the total."""
+    """State of the labels that are not dropped, in the order of the pairs, summing to the total."""
     pairs, labels = allocation
-    keep = labels > DUST * problem.limits.total / max(len(labels), 1)
+    keep = labels > DROPPED * problem.limits.total / max(len(labels), 1)
     pairs, labels = pairs[keep], labels[keep]
     order = np.argsort(pair_keys(pairs, problem.completions))
     pairs, labels = pairs[order], labels[order]
     return SolverState(pairs, exact_total(problem.limits, Allocation(pairs, labels)), passes)
 
 
-def without_dust(problem: Problem, allocation: Allocation, share: float) -> np.ndarray:
+def all_but_smallest(problem: Problem, allocation: Allocation, share: float) -> Bool[np.ndarray, " s"]:
     """True for all but the smallest labels, of at most `share` of the total, if the caps let the rest hold it."""
     pairs, labels = allocation
     order = np.argsort(labels, kind="stable")

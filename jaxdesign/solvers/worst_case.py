@@ -57,18 +57,17 @@ def worst_case_design(
         weights = np.maximum(weights / weights.sum(), LEAST * min(1.0, 100 * gap))
         mean = criterion.smooth(weights, power)
         aim = tol if len(weights) == 1 else max(tol / 5, min(0.02, gap / 5))
-        left = None if max_passes is None else max_passes - passes
-        found = run(
-            replace(problem, criterion=mean), solver, tol=aim, max_passes=left, start=start, callback=None
-        )  # fmt: skip
-        start, passes = found, passes + found.passes
-        matrix = information(problem, without(problem.decided, Allocation(found.pairs, found.labels)))
+        remaining = None if max_passes is None else max_passes - passes
+        smooth = replace(problem, criterion=mean)
+        design = run(smooth, solver, tol=aim, max_passes=remaining, start=start, callback=None)
+        start, passes = design, passes + design.passes
+        matrix = information(problem, without(problem.decided, Allocation(design.pairs, design.labels)))
         analysis = analyse(problem, matrix)
         with _arrays.float64():
             weights = np.asarray(mean.mixture(matrix))
-        bound = max(bound, found.certificate.lower_bound)
+        bound = max(bound, design.certificate.lower_bound)
         if best is None or analysis.value < best[0].value:
-            best = analysis, found, matrix
+            best = analysis, design, matrix
         now = from_bound(problem, best[0], bound)
         if not trace or now.gap < 0.9 * trace[improved_at].gap:
             improved_at = stage

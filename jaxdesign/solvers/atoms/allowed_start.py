@@ -20,9 +20,9 @@ from jaxdesign.budget.linear_program import Prices, completion_charges, least_br
 from jaxdesign.pricing.source import open_pairs
 from jaxdesign.problem import Problem
 
-BROKEN = 1e-7  # share of a limit that the first program may leave it broken by
+VIOLATION = 1e-7  # share of a limit that the first program may leave it broken by
 LISTED = 5e5  # pairs that a program may have
-DULL = 1e-9  # what a pair must promise to be worth listing, in units of a program whose entries are about 1
+NEGLIGIBLE = 1e-9  # reduced cost, below 0, at which a pair improves no program whose entries are about 1
 
 
 class Listed(NamedTuple):
@@ -44,11 +44,11 @@ def allowed_start(problem: Problem) -> Allocation:
     cost = next((family for family in limits.families if family.kind == "cost"), None)
     free = limits._replace(families=tuple(family for family in limits.families if family.kind != "cost"))
     shape = problem.exists.shape
-    known, bits = np.zeros((0, 3), np.int32), _open_bits(problem)
+    feasible, bits = np.zeros((0, 3), np.int32), _open_bits(problem)
     if not all(family.by_prompt for family in free.families):
-        known = _unbroken(problem, free, bits)
+        feasible = _feasible_pairs(problem, free, bits)
     charges = np.zeros(shape) if cost is None else np.broadcast_to(cost.charges, shape)
-    pairs, labels, costs = _least_cost(problem, free, bits, charges, known)
+    pairs, labels, costs = _least_cost(problem, free, bits, charges, feasible)
     least, spend = float(costs @ labels), np.inf if cost is None else float(cost.high[0])
     if least > spend * (1 + 1e-9):
         raise ValueError(
@@ -64,16 +64,16 @@ def _least_cost(problem: Problem, free: Limits, bits, charges: Float[np.ndarray,
     """Pairs, labels and what a label of each costs, the sum as small as can be: a linear program over the cheapest few
     pairs of every prompt, four times as many until no other pair can make it cheaper. `pairs` are listed in any case.
     """
-    number, most, asked = 1, int(problem.pair_counts.max()), charges
+    number, most, charged = 1, int(problem.pair_counts.max()), charges
     while True:
-        listed = _cheapest(bits, asked, number)
+        listed = _cheapest(bits, charged, number)
         pairs = _joined(listed.pairs, pairs, problem)
         costs = of_both(charges, pairs).sum(axis=0)
-        found = linear_program(free, pairs, -costs)
-        if found is not None:
-            asked = charges + completion_charges(free, found.prices)
-            if number >= most or _complete(problem, free, found.prices, _cheapest(bits, asked, number), pairs):
-                return pairs, found.labels, costs
+        program = linear_program(free, pairs, -costs)
+        if program is not None:
+            charged = charges + completion_charges(free, program.prices)
+            if number >= most or _complete(problem, free, program.prices, _cheapest(bits, charged, number), pairs):
+                return pairs, program.labels, costs
         if number >= most:
             raise ValueError(
                 f"budget.total={free.total:g}: the linear programming solver found no allocation that obeys quotas, "
@@ -82,42 +82,42 @@ def _least_cost(problem: Problem, free: Limits, bits, charges: Float[np.ndarray,
         number = min(4 * number, most)
 
 
-def _unbroken(problem: Problem, free: Limits, bits) -> Int[np.ndarray, "s 3"]:
+def _feasible_pairs(problem: Problem, free: Limits, bits) -> Int[np.ndarray, "s 3"]:
     """Pairs some labels of which obey all limits but the spend limit."""
-    number, most, asked = 1, int(problem.pair_counts.max()), np.zeros(problem.exists.shape)
+    number, most, charged = 1, int(problem.pair_counts.max()), np.zeros(problem.exists.shape)
     pairs = np.zeros((0, 3), np.int32)
     while True:
-        pairs = _joined(pairs, _cheapest(bits, asked, number).pairs, problem)
-        found = least_broken(free, pairs)
-        if found is not None and found[0] <= BROKEN:
+        pairs = _joined(pairs, _cheapest(bits, charged, number).pairs, problem)
+        eased = least_broken(free, pairs)
+        if eased is not None and eased[0] <= VIOLATION:
             return pairs
-        if found is not None:
-            asked = np.broadcast_to(completion_charges(free, found[1]), asked.shape)
-            if _complete(problem, free, found[1], _cheapest(bits, asked, number), pairs, DULL):
-                raise ValueError(_broken(free, *found))
-        if len(pairs) > LISTED or (found is None and number >= most):
+        if eased is not None:
+            charged = np.broadcast_to(completion_charges(free, eased[1]), charged.shape)
+            if _complete(problem, free, eased[1], _cheapest(bits, charged, number), pairs, NEGLIGIBLE):
+                raise ValueError(_in_conflict(free, *eased))
+        if len(pairs) > LISTED or (eased is None and number >= most):
             raise ValueError(
                 f"budget.constraints: no {free.total:g} labels that obey them were found; relax one of them"
             )
         number = min(2 * number, most)
 
 
-def _broken(free: Limits, share: float, prices: Prices) -> str:
+def _in_conflict(free: Limits, share: float, prices: Prices) -> str:
     """What to say of constraints that no labels obey, those named that have a price."""
-    names = [f.rows.family for f, price in zip(free.families, prices.families, strict=True) if price.any()]
-    names = " and ".join(names or [family.rows.family for family in free.families])
+    priced = [f.rows.family for f, price in zip(free.families, prices.families, strict=True) if price.any()]
+    names = " and ".join(priced or [family.rows.family for family in free.families])
     return (
         f"budget.constraints: no {free.total:g} labels obey {names} with the rest of the budget; on some row they are "
         f"off by {share:.3g} of the limit at least; widen it by that share, or lower total"
     )
 
 
-def _complete(problem: Problem, free: Limits, prices: Prices, cheapest: Listed, pairs, dull: float = 1e-12) -> bool:
+def _complete(problem: Problem, free: Limits, prices: Prices, cheapest: Listed, pairs, slack: float = 1e-12) -> bool:
     """Whether no pair left out can improve a program: those are charged more than a label is worth."""
     held = free.minima > 0  # a minimum that binds is worth more than that
-    if (cheapest.following[~held] + prices.label < -dull).any() or np.isfinite(cheapest.following[held]).any():
+    if (cheapest.following[~held] + prices.label < -slack).any() or np.isfinite(cheapest.following[held]).any():
         return False
-    cheap = cheapest.pairs[cheapest.charges + prices.label < -dull]
+    cheap = cheapest.pairs[cheapest.charges + prices.label < -slack]
     return not not_among(cheap, pairs, problem.completions).any()
 
 
@@ -125,7 +125,7 @@ def _cheapest(bits: UInt8[np.ndarray, "p k b"], charges: Float[np.ndarray, "p k"
     """The `number` pairs of every prompt, of those whose bit is set, whose completions are charged least."""
     completions = charges.shape[1]
     upper = np.triu_indices(completions, 1)
-    pairs, found, following = [], [], np.full(len(charges), np.inf)
+    pairs, lowest, following = [], [], np.full(len(charges), np.inf)
     for start in range(0, len(charges), 256):  # so that charges of all pairs never lie in memory at once
         part = slice(start, start + 256)
         is_open = np.unpackbits(bits[part], axis=-1, count=completions)
@@ -136,10 +136,10 @@ def _cheapest(bits: UInt8[np.ndarray, "p k b"], charges: Float[np.ndarray, "p k"
         p, rank = np.nonzero(np.isfinite(ranked[:, :number]))
         slot = order[p, rank]
         pairs.append(np.stack([p + start, upper[0][slot], upper[1][slot]], axis=1))
-        found.append(ranked[p, rank])
+        lowest.append(ranked[p, rank])
         if number < ranked.shape[1]:
             following[part] = ranked[:, number]
-    return Listed(np.concatenate(pairs).astype(np.int32), np.concatenate(found), following)
+    return Listed(np.concatenate(pairs).astype(np.int32), np.concatenate(lowest), following)
 
 
 def _joined(pairs, others, problem: Problem) -> Int[np.ndarray, "s 3"]:

@@ -24,12 +24,10 @@ from jaxdesign.solvers.atoms.allowed_start import allowed_start
 from jaxdesign.solvers.atoms.matrix_atoms import Atom, Mixture, allocation_of, atom, matrix_of, mixed, pruned, with_atom
 from jaxdesign.solvers.states import Scored, SolverState
 
-DUST = 1e-12  # labels below this share of the mean are dropped
-
-
-# shares of the even allocation that show the first atoms what is missing: the second where pairs that no label may go
-# to hide it from the first, MORE where either leaves A singular to working precision
-SHOWN, MORE = (1e-6, 1e-10), (1e-3, 1.0)
+DROPPED = 1e-12  # labels below this share of the mean are dropped
+# shares of the even allocation that are added to A, so that sensitivities are large where the first atoms have no
+# information: the second where pairs that no label may go to hide it, others where A is singular still
+ADDED_SHARES, LARGER_SHARES = (1e-6, 1e-10), (1e-3, 1.0)
 
 
 class CoupledAtoms(NamedTuple):
@@ -49,19 +47,19 @@ class CoupledAtoms(NamedTuple):
             return _state(problem, Mixture([warm], np.ones(1), None), 0)
         check_rank(problem)
         first = atom(problem, allowed_start(problem))
-        left = None
-        for share in SHOWN:
+        singular = None
+        for share in ADDED_SHARES:
             spanning, passes = _spanning(problem, first, share)
             matrix = matrix_of(problem, spanning)
             if not _spans(problem, matrix):
-                left = (spanning, passes) if regular(problem, matrix) else None
+                singular = (spanning, passes) if regular(problem, matrix) else None
                 continue
             state = _state(problem, pruned(mixed(problem, spanning, 1e-2)), passes)
             # where the target leaves directions out, weights that are best for it may be singular
-            found = information(problem, state.allocation)
-            return state if regular(problem, found) else _state(problem, spanning, passes)
-        if left is not None:  # a criterion that is finite where A is singular
-            return _state(problem, *left)
+            matrix = information(problem, state.allocation)
+            return state if regular(problem, matrix) else _state(problem, spanning, passes)
+        if singular is not None:  # for a criterion that is finite there
+            return _state(problem, *singular)
         raise ValueError(
             "budget: no mixture of allowed allocations was found that makes the information regular; pass a prior (a "
             "ridge), or relax quotas, minima, spend limit and constraints"
@@ -81,22 +79,22 @@ def _spans(problem: Problem, matrix) -> bool:
 def _spanning(problem: Problem, first: Atom, share: float) -> tuple[Mixture, int]:
     """Atoms of equal weight that make A regular, for LogDet because a target may leave directions out; and passes.
 
-    Singular still where no atom adds to the rank. The even allocation breaks the constraints, but a trace of it shows
-    the next atom where information is missing, by sensitivities that are large there.
+    Singular still where no atom adds to the rank. The even allocation breaks the constraints, but with a small share of
+    it added, sensitivities are large where information is missing.
     """
-    every, atoms, passes = replace(problem, criterion=LogDet()), [first], 0
+    log_det, atoms, passes = replace(problem, criterion=LogDet()), [first], 0
     mixture = Mixture(atoms, np.ones(1), None)
     for _ in range(2 * problem.dim + 2):
         matrix = matrix_of(problem, mixture)
         if _spans(problem, matrix):
             break
-        for trace in (share, *MORE):
-            shown = matrix + trace * (problem.even - problem.prior)
-            if usable(every, analysis := analyse(every, shown)):
+        for added in (share, *LARGER_SHARES):
+            filled = matrix + added * (problem.even - problem.prior)
+            if usable(log_det, analysis := analyse(log_det, filled)):
                 break
         else:
             break
-        priced = certify_coupled(every, shown, analysis, Allocation(atoms[-1].pairs, atoms[-1].labels))
+        priced = certify_coupled(log_det, filled, analysis, Allocation(atoms[-1].pairs, atoms[-1].labels))
         atoms, passes = [*atoms, _oracle_atom(problem, priced)], passes + priced.passes
         mixture = Mixture(atoms, np.full(len(atoms), 1 / len(atoms)), None)
     return mixture, passes
@@ -105,7 +103,7 @@ def _spanning(problem: Problem, first: Atom, share: float) -> tuple[Mixture, int
 def _state(problem: Problem, mixture: Mixture, passes: int) -> SolverState:
     """The mixture's allocation, which is allowed because every atom is."""
     pairs, labels = allocation_of(mixture)
-    keep = labels > DUST * problem.limits.total / len(labels)
+    keep = labels > DROPPED * problem.limits.total / len(labels)
     labels = labels[keep] * (problem.limits.total / labels[keep].sum())
     return SolverState(pairs[keep].astype(np.int32), labels, passes, mixture)
 
@@ -117,8 +115,8 @@ def _warm_atom(problem: Problem, start: Design) -> Atom | None:
         check_allowed(problem, free)
     except ValueError:
         return None
-    found = atom(problem, free)
-    return found if regular(problem, problem.prior + found.matrix) else None
+    warm = atom(problem, free)
+    return warm if regular(problem, problem.prior + warm.matrix) else None
 
 
 def _oracle_atom(problem, priced) -> Atom:

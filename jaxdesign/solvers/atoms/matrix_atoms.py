@@ -33,7 +33,7 @@ from jaxdesign.methods.line_search import exact_step
 from jaxdesign.methods.room import linear_oracle
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.dense.problem import DenseProblem, dense_of, even_allocation, in_coordinates, sensitivities
-from jaxdesign.solvers.states import Scored, SolverState, solver_state, warm_state, without_dust
+from jaxdesign.solvers.states import Scored, SolverState, all_but_smallest, solver_state, warm_state
 
 ROUNDS = 6  # before the first certificate, where a set spans the space
 IDLE = 1e-7  # weight below which an atom is dropped
@@ -163,15 +163,15 @@ def with_first(mixture: Mixture, share: float) -> Mixture:
 
 def allocation_of(mixture: Mixture) -> Allocation:
     """Pairs in order with the labels of the mixture."""
-    every = np.concatenate([a.pairs for a in mixture.atoms])
+    pairs = np.concatenate([a.pairs for a in mixture.atoms])
     labels = np.concatenate([w * a.labels for w, a in zip(mixture.weights, mixture.atoms, strict=True)])
-    return added_up(every, labels)
+    return added_up(pairs, labels)
 
 
 def mixture_state(problem: Problem, mixture: Mixture, passes: int, tol: float) -> SolverState:
     """State of the mixture's allocation, less the smallest labels that together are tol / 20 of the total."""
     pairs, labels = allocation_of(mixture)
-    keep = without_dust(problem, Allocation(pairs, labels), min(tol, 1e-2) / 20)
+    keep = all_but_smallest(problem, Allocation(pairs, labels), min(tol, 1e-2) / 20)
     return solver_state(problem, Allocation(pairs[keep], labels[keep]), passes)._replace(memory=mixture)
 
 
@@ -216,8 +216,8 @@ def _best_weights(slopes, H, weights, target):
     """Minimiser of the quadratic model over the simplex; the weights as they are where none is found."""
     region = interior_point.Region(1.0, np.full(len(weights), np.inf), np.zeros(0), np.zeros(len(weights), int))
     start = 0.9 * weights + 0.1 / len(weights)
-    found = interior_point.minimise(lambda w: H @ (w - weights) - slopes, lambda w: H, region, start, target)
-    w = np.where(found.lower > 10 * found.x, 0.0, found.x)
+    point = interior_point.minimise(lambda w: H @ (w - weights) - slopes, lambda w: H, region, start, target)
+    w = np.where(point.lower > 10 * point.x, 0.0, point.x)
     return w / w.sum() if np.isfinite(w).all() and w.sum() > 0 else weights
 
 

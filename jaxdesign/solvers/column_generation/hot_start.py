@@ -27,7 +27,7 @@ from jaxdesign.solvers.dense.problem import DenseProblem, dense_part, even_alloc
 POWERS = (5.0, 4.0, 3.5, 3.0, 3.0, 2.5)
 EVEN = 0.01  # share kept on the even allocation, so that no direction starves where there are few pairs;
 FEW = 40  # less in proportion where there are more than FEW x d: there it would only blur the support
-FAINT = 1e-18  # smallest weight of a candidate pair
+LEAST_WEIGHT = 1e-18  # smallest weight of a candidate pair
 SMALL = 1e-6  # labels below this share of the largest are not looked at
 LARGE = 2**21  # pair slots above which only leading prompts take part
 
@@ -91,7 +91,7 @@ def _steps(dense: DenseProblem, powers: Float[Array, " n"]):
         labels, b = carry
         growth = (b / jnp.maximum(jnp.max(b), jnp.finfo(b.dtype).tiny)) ** power.astype(b.dtype)
         # never to zero: where quotas spread the labels, weak prompts must be able to take theirs back
-        weights = jnp.maximum(labels / jnp.max(labels) * growth, FAINT)
+        weights = jnp.maximum(labels / jnp.max(labels) * growth, LEAST_WEIGHT)
         moved = rescale(jnp.where(dense.room.cap > 0, weights, 0), dense.room)
         labels = (1 - share) * moved + share * even
         return (labels, sensitivities(dense, information(dense, labels))), None
@@ -114,9 +114,9 @@ def leading_pairs(start: HotStart, cap: Float[np.ndarray, " p"], level: float, l
     few = np.count_nonzero(start.labels) <= 4 * limit
     index, labels, b = positive_entries(start, 0.0 if few else SMALL * float(start.labels.max()))
     cap = np.broadcast_to(cap[:, None], (len(cap), start.labels[0].size)).ravel()[index]
-    lean = 10 * np.log(np.maximum(b, 1e-30) / level)
+    excess = 10 * np.log(np.maximum(b, 1e-30) / level)
     full = labels >= 0.999 * cap
-    score = np.where(full, -lean, np.log(labels / cap) + lean)
+    score = np.where(full, -excess, np.log(labels / cap) + excess)
     chosen = np.argpartition(-score, limit)[:limit] if limit < len(score) else np.arange(len(score))
     rest = np.setdiff1d(np.flatnonzero(full), chosen)
     order = np.concatenate([np.sort(chosen), rest])

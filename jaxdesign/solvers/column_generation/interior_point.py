@@ -30,7 +30,7 @@ from jaxdesign.solvers.states import Scored, SolverState, solver_state, warm_sta
 AT_WORK = 2_000  # pairs of a restricted problem at most
 NEAR = 10.0  # slack, in units of mu, at which a bound counts as active
 FILL = 512  # rows are filled up to multiples of this, so that few shapes are compiled
-THIN = 1e-9  # relative room below which a region has no inside to speak of
+THIN = 1e-9  # relative slack of the total below which a region has no interior to speak of
 
 
 class InteriorPoint(NamedTuple):
@@ -49,11 +49,11 @@ class InteriorPoint(NamedTuple):
         if start is not None and (warm := warm_state(problem, start)) is not None:
             return warm
         check_rank(problem)
-        begun = hot_start(problem)
-        cap = np.minimum(problem.limits.per_pair, problem.limits.total)[begun.prompts]
+        hot = hot_start(problem)
+        cap = np.minimum(problem.limits.per_pair, problem.limits.total)[hot.prompts]
         limit = min(AT_WORK, 20 * problem.dim + 256)
-        pairs, labels = holding_total(problem, begun, leading_pairs(begun, cap, starting_level(begun, cap), limit))
-        return solver_state(problem, Allocation(pairs, labels), begun.passes)
+        pairs, labels = holding_total(problem, hot, leading_pairs(hot, cap, starting_level(hot, cap), limit))
+        return solver_state(problem, Allocation(pairs, labels), hot.passes)
 
     def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
         restricted = workable(problem, merge(problem, state, scored))
@@ -84,14 +84,14 @@ def by_barrier(problem: Problem, restricted: Restricted, target: float) -> Float
     moving, limits = pairs[:at_work], problem.limits
     total = limits.total - labels[at_work:].sum()
     spent = np.bincount(pairs[at_work:, 0], weights=labels[at_work:], minlength=len(limits.per_prompt))
-    left = limits._replace(total=total, per_prompt=limits.per_prompt - spent)
+    remaining = limits._replace(total=total, per_prompt=limits.per_prompt - spent)
     counts = np.bincount(moving[:, 0], minlength=len(spent)).astype(np.float64)
-    if capacity(left, counts) <= total * (1 + THIN):  # all quotas bind: open them a little, or nothing is inside
-        left = left._replace(per_prompt=left.per_prompt * (1 + 2 * THIN))
-    if at_work == 0 or capacity(left, counts) <= total * (1 + THIN):  # still full: every pair is at its cap
+    if capacity(remaining, counts) <= total * (1 + THIN):  # all quotas bind: open them a little, or nothing is inside
+        remaining = remaining._replace(per_prompt=remaining.per_prompt * (1 + 2 * THIN))
+    if at_work == 0 or capacity(remaining, counts) <= total * (1 + THIN):  # still full: every pair is at its cap
         return labels
     scale = limits.total / problem.dim  # units in which the sensitivities of the support are about 1
-    region = _region(limits.per_pair[moving[:, 0]], left.per_prompt, moving[:, 0], total, scale)
+    region = _region(limits.per_pair[moving[:, 0]], remaining.per_prompt, moving[:, 0], total, scale)
     start = inside(region, labels[:at_work] / scale)
     base = information(problem, Allocation(pairs[at_work:], labels[at_work:]))
     kind = ByCurvature if problem.criterion.gains is Gains.FIRST_ORDER else ByForms
@@ -125,12 +125,12 @@ def cleaned(point: Point, region: Region) -> Float[np.ndarray, " n"]:
     mu = float(np.mean(point.x * point.lower))
     at_cap = region.cap - point.x <= NEAR * mu
     x = np.where(point.x <= NEAR * mu, 0.0, np.where(at_cap, region.cap, point.x))
-    held = region.quota - region.spent(point.x) <= 10 * NEAR * mu
+    at_quota = region.quota - region.spent(point.x) <= 10 * NEAR * mu
     full, free = region.spent(np.where(at_cap, x, 0.0)), region.spent(np.where(at_cap, 0.0, x))
-    stretch = np.where(held & (free > 0), (region.quota - full) / np.where(free > 0, free, 1), 1.0)
-    if len(held):
+    stretch = np.where(at_quota & (free > 0), (region.quota - full) / np.where(free > 0, free, 1), 1.0)
+    if len(at_quota):
         x = np.where(at_cap, x, np.minimum(x * np.maximum(stretch, 0)[region.group], region.cap))
-    movable = np.where(at_cap | (region.spread(held.astype(float)) > 0), 0.0, x)
+    movable = np.where(at_cap | (region.spread(at_quota.astype(float)) > 0), 0.0, x)
     missing = region.total - x.sum()
     if abs(missing) < 0.1 * movable.sum():
         x = np.minimum(x + movable * (missing / movable.sum()), region.cap)
@@ -216,9 +216,9 @@ class ByCurvature:
     def hessian(self, x: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n n"]:
         """Second derivatives / unit; n maps of the criterion's curvature."""
         with _arrays.float64():
-            found = np.asarray(_hessian(self.criterion, self._information(x), self.rows))
-        found = found[: self.count, : self.count]
-        return (found + found.T) / (2 * self.unit)
+            padded = np.asarray(_hessian(self.criterion, self._information(x), self.rows))
+        hessian = padded[: self.count, : self.count]
+        return (hessian + hessian.T) / (2 * self.unit)
 
     def _information(self, x):
         rows = self.rows[:, : self.count]

@@ -44,16 +44,16 @@ def newton_step(ws: WorkingSet, criterion, u: Float[Array, " n"], products: Arra
     value, slope = criterion.value(matrix), -jnp.sum(b * direction)
 
     def too_long(trial):
-        length, found = trial
-        return ~(found <= value + 0.1 * length * slope) & (length > 1e-3)
+        length, reached = trial
+        return ~(reached <= value + 0.1 * length * slope) & (length > 1e-3)
 
     def shorten(trial):
         length = trial[0] / 2
         moved = working_set.information(ws, u + length * direction, jnp.float64)
         return length, criterion.value(moved)
 
-    length, found = lax.while_loop(too_long, shorten, (jnp.full((), 2.0), jnp.full_like(value, jnp.inf)))
-    return jnp.where(found <= value, jnp.clip(u + length * direction, 0, ws.room.cap), u)
+    length, reached = lax.while_loop(too_long, shorten, (jnp.full((), 2.0), jnp.full_like(value, jnp.inf)))
+    return jnp.where(reached <= value, jnp.clip(u + length * direction, 0, ws.room.cap), u)
 
 
 def hessian_product(ws: WorkingSet, curvature: Callable, v: Float[Array, " n"]) -> Float[Array, " n"]:

@@ -67,14 +67,14 @@ class ColumnGeneration(NamedTuple):
         if start is not None and (warm := warm_state(problem, start)) is not None:
             return warm
         check_rank(problem)
-        begun = hot_start(problem)
-        cap = np.minimum(problem.limits.per_pair[begun.prompts], problem.limits.total)
-        level = starting_level(begun, cap)
+        hot = hot_start(problem)
+        cap = np.minimum(problem.limits.per_pair[hot.prompts], problem.limits.total)
+        level = starting_level(hot, cap)
         limit = working_set.capacity(problem) * 3 // 4
-        pairs, labels = holding_total(problem, begun, leading_pairs(begun, cap, level, limit))
-        average = begun.criterion_slope() / problem.limits.total
+        pairs, labels = holding_total(problem, hot, leading_pairs(hot, cap, level, limit))
+        average = hot.criterion_slope() / problem.limits.total
         restricted = Restricted(pairs, labels, min(limit, len(pairs)), average)
-        return solver_state(problem, Allocation(pairs, by_gradients(problem, restricted, 24)), begun.passes)
+        return solver_state(problem, Allocation(pairs, by_gradients(problem, restricted, 24)), hot.passes)
 
     def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
         restricted = merge(problem, state, scored)
@@ -85,18 +85,18 @@ class ColumnGeneration(NamedTuple):
         return solver_state(problem, Allocation(restricted.pairs, labels), state.passes)
 
 
-def holding_total(problem: Problem, begun: HotStart, allocation: Allocation) -> Allocation:
+def holding_total(problem: Problem, hot: HotStart, allocation: Allocation) -> Allocation:
     """The list, extended until caps and quotas let it hold the whole total; added pairs come last and stay fixed."""
     pairs, labels = allocation
     limits = problem.limits
     counts = np.bincount(pairs[:, 0], minlength=len(limits.per_pair)).astype(np.float64)
     if capacity(limits, counts) >= limits.total * (1 + 1e-9):
         return allocation
-    index, values, _ = positive_entries(begun, 0.0)
-    every = pairs_at(begun, index)
-    oracle = linear_oracle(limits, every, values)
-    more = (oracle.labels > 0) & not_among(every, pairs, problem.completions)
-    return Allocation(np.concatenate([pairs, every[more]]), np.concatenate([labels, values[more]]))
+    index, values, _ = positive_entries(hot, 0.0)
+    positive = pairs_at(hot, index)
+    oracle = linear_oracle(limits, positive, values)
+    more = (oracle.labels > 0) & not_among(positive, pairs, problem.completions)
+    return Allocation(np.concatenate([pairs, positive[more]]), np.concatenate([labels, values[more]]))
 
 
 def merge(problem: Problem, state: SolverState, scored: Scored) -> Restricted:
@@ -105,8 +105,8 @@ def merge(problem: Problem, state: SolverState, scored: Scored) -> Restricted:
     levels = np.maximum(prompt_levels(problem, state.allocation, scored.sensitivities), 1e-300)
     level, gap = float(levels.min()), min(scored.relative_gap, 1.0)
     limit = 3 * problem.dim + 256
-    found, values = best_pairs(priced.result, level * (1 + 0.1 * gap), 4 * limit, priced.result.scale)
-    new, first = np.unique(np.concatenate([priced.pairs, found]), axis=0, return_index=True)
+    best, values = best_pairs(priced.result, level * (1 + 0.1 * gap), 4 * limit, priced.result.scale)
+    new, first = np.unique(np.concatenate([priced.pairs, best]), axis=0, return_index=True)
     values = np.concatenate([priced.sensitivities, values])[first]
     useful = (values > levels[new[:, 0]]) & not_among(new, state.pairs, completions)
     new, values = new[useful], values[useful]
@@ -115,13 +115,13 @@ def merge(problem: Problem, state: SolverState, scored: Scored) -> Restricted:
 
     rivals = levels.copy()  # a pair at its cap is safe there only if no pair left out of its prompt is better
     np.maximum.at(rivals, new[:, 0], np.where(np.isfinite(problem.limits.per_prompt[new[:, 0]]), values, 0))
-    lean = scored.sensitivities / rivals[state.pairs[:, 0]] - 1
+    excess = scored.sensitivities / rivals[state.pairs[:, 0]] - 1
     full = state.labels >= problem.limits.per_pair[state.pairs[:, 0]] * (1 - 1e-6)
-    fixed = full & (lean > max(0.02, 10 * gap))
-    crowd = int((~fixed).sum()) + len(new) - working_set.capacity(problem)
-    if crowd > 0:  # too many pairs at work: those whose sensitivity speaks most clearly stay as they are
+    fixed = full & (excess > max(0.02, 10 * gap))
+    surplus = int((~fixed).sum()) + len(new) - working_set.capacity(problem)
+    if surplus > 0:  # too many pairs at work: those furthest from indifference stay as they are
         at_work = np.flatnonzero(~fixed)
-        fixed[at_work[np.argsort(-np.abs(lean[at_work]), kind="stable")[:crowd]]] = True
+        fixed[at_work[np.argsort(-np.abs(excess[at_work]), kind="stable")[:surplus]]] = True
     pairs = np.concatenate([state.pairs[~fixed], new, state.pairs[fixed]])
     labels = np.concatenate([state.labels[~fixed], np.zeros(len(new)), state.labels[fixed]])
     average = float(scored.sensitivities @ state.labels) / problem.limits.total

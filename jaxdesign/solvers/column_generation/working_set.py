@@ -108,8 +108,8 @@ def _empty(blocks, draws, dim):
 @jax.jit(donate_argnums=0)  # filled in place
 def _placed(arrays, block, rows, start, basis):
     z = jnp.matmul(lax.dynamic_slice_in_dim(rows.differences, start, BLOCK), basis, precision=_arrays.HIGHEST)
-    found = z, z, lax.dynamic_slice_in_dim(rows.label_info, start, BLOCK, axis=1)
-    return tuple(a.at[block].set(part.astype(a.dtype)) for a, part in zip(arrays, found, strict=True))
+    page = z, z, lax.dynamic_slice_in_dim(rows.label_info, start, BLOCK, axis=1)
+    return tuple(a.at[block].set(part.astype(a.dtype)) for a, part in zip(arrays, page, strict=True))
 
 
 def _rows(ws: WorkingSet, k: Array, dtype) -> tuple[Float[Array, "block d"], Float[Array, "r block"]]:

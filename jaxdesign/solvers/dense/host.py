@@ -20,7 +20,7 @@ from jaxdesign.problem import Problem
 from jaxdesign.solvers.dense.frank_wolfe import frank_wolfe_steps
 from jaxdesign.solvers.dense.multiplicative import default_power, multiplicative_steps
 from jaxdesign.solvers.dense.problem import DenseProblem, dense_of, even_allocation
-from jaxdesign.solvers.states import Scored, SolverState, solver_state, without_dust
+from jaxdesign.solvers.states import Scored, SolverState, all_but_smallest, solver_state
 
 FIRST = 5  # steps before the first certificate; then a quarter of the passes made so far, at most LONGEST
 LONGEST = 50
@@ -133,5 +133,5 @@ def sparse_state(problem: Problem, labels: Float[Array, "p k k"], memory: Any, p
     dense = np.asarray(labels)[: problem.prompts]
     pairs = np.argwhere(dense > 0).astype(np.int32)
     values = dense[tuple(pairs.T)].astype(np.float64) * float(memory.problem.labels)
-    keep = without_dust(problem, Allocation(pairs, values), min(tol, 1e-2) / 20)
+    keep = all_but_smallest(problem, Allocation(pairs, values), min(tol, 1e-2) / 20)
     return solver_state(problem, Allocation(pairs[keep], values[keep]), passes)._replace(memory=memory)

@@ -33,7 +33,7 @@ from jaxdesign.solvers.dense.problem import (
     sensitivities,
 )
 
-FAINT = 1e-30  # smallest weight of a candidate pair: none is lost for good
+LEAST_WEIGHT = 1e-30  # smallest weight of a candidate pair: none is lost for good
 
 
 class MultiplicativeState(NamedTuple):
@@ -129,7 +129,7 @@ def multiplicative_steps(
 def _step(problem, state, power):
     b = sensitivities(problem, state.matrix)
     growth = (b / jnp.max(b)) ** power.astype(b.dtype)
-    weights = jnp.maximum(state.labels / jnp.max(state.labels) * growth, FAINT)
+    weights = jnp.maximum(state.labels / jnp.max(state.labels) * growth, LEAST_WEIGHT)
     labels = rescale(jnp.where(problem.room.cap > 0, weights, 0), problem.room)
     matrix = information(problem, labels)
     value = problem.criterion.value(matrix)

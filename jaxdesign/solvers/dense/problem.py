@@ -78,8 +78,8 @@ def dense_part(problem: Problem, source: MemorySource, per_pair, per_prompt) -> 
     limits = DenseLimits(problem.limits.total, per_pair, per_prompt if problem.limits.has_quotas else None)
     bare = source._replace(margins=None)  # whitening does not look at them: one program with and without
     with _arrays.float64():
-        found = _whitened(bare, problem.criterion, jnp.asarray(problem.prior), limits, jnp.asarray(problem.even))
-    return found._replace(source=found.source._replace(margins=source.margins))
+        dense = _whitened(bare, problem.criterion, jnp.asarray(problem.prior), limits, jnp.asarray(problem.even))
+    return dense._replace(source=dense.source._replace(margins=source.margins))
 
 
 def whitened(source, criterion, prior, limits: DenseLimits, even: Float[Array, "r d d"]) -> DenseProblem:
