@@ -46,15 +46,15 @@ def in_rounds(limits: Limits, pairs: Pairs, scores: Scores) -> Labels:
     """The largest scores once each, passing over pairs that would break a quota; then again from the top."""
     labels = np.zeros(len(pairs))
     for _ in range(int(limits.total)):  # every round places a label at least
-        left = limits.total - labels.sum()
-        if left == 0:
+        remaining = limits.total - labels.sum()
+        if remaining == 0:
             break
         spent = np.bincount(pairs[:, 0], weights=labels, minlength=len(limits.per_prompt))
-        room = labels < limits.per_pair[pairs[:, 0]]
-        extra = once_each(left, limits.per_prompt - spent, pairs[room], scores()[room])
+        below_cap = labels < limits.per_pair[pairs[:, 0]]
+        extra = once_each(remaining, limits.per_prompt - spent, pairs[below_cap], scores()[below_cap])
         if not extra.any():
             raise ValueError(f"budget.total={limits.total:g}: more than whole labels under these caps can make up")
-        labels[room] += extra
+        labels[below_cap] += extra
     return labels
 
 
@@ -67,14 +67,14 @@ def together(limits: Limits, pairs: Pairs, scores: Scores) -> Labels:
     owner = pairs[by_prompt, 0]
     rank = np.arange(len(pairs)) - np.searchsorted(owner, owner, side="left")
     each = LISTED * (1 + int(limits.total) // len(limits.per_prompt))
-    some = np.union1d(order[: LISTED * int(limits.total)], by_prompt[rank < each])
+    shortlist = np.union1d(order[: LISTED * int(limits.total)], by_prompt[rank < each])
     cap = np.minimum(np.floor(limits.per_pair[pairs[:, 0]]), limits.total)
     labels = np.zeros(len(pairs))
-    for listed in (some, np.arange(len(pairs))):
+    for listed in (shortlist, np.arange(len(pairs))):
         for most in (np.minimum(cap, 1), cap):
-            found = most_scored(limits, pairs[listed], -place[listed], np.zeros(len(listed)), most[listed])
-            if found is not None:
-                labels[listed] = found
+            chosen = most_scored(limits, pairs[listed], -place[listed], np.zeros(len(listed)), most[listed])
+            if chosen is not None:
+                labels[listed] = chosen
                 return labels
     raise ValueError(
         "budget: no whole labels that obey quotas, minima, spend limit and constraints were found; relax one of them"

@@ -166,9 +166,9 @@ def among_more(problem: Problem, relaxed: Design) -> Allocation:
     others, _ = best_pairs(result, 0.0, WIDER, result.scale)
     pairs = np.concatenate([relaxed.pairs, others[not_among(others, relaxed.pairs, problem.completions)]])
     b = exact_sensitivities(problem, pairs, analysis.factors)
-    held = np.concatenate([relaxed.labels, np.zeros(len(pairs) - len(relaxed.labels))])
+    real_labels = np.concatenate([relaxed.labels, np.zeros(len(pairs) - len(relaxed.labels))])
     cap = np.minimum(np.floor(problem.limits.per_pair[pairs[:, 0]]), problem.limits.total)
-    scores = np.minimum(held, 1) + b / b.max(initial=1e-300)
+    scores = np.minimum(real_labels, 1) + b / b.max(initial=1e-300)
     for preferred in (scores, np.zeros(len(pairs))):  # where labels hardly fit at all, preferences get in the way
         labels = integer_programs.most_scored(problem.limits, pairs, preferred, np.zeros(len(pairs)), cap)
         if labels is not None:

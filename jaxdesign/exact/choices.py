@@ -28,7 +28,7 @@ RECIPES = ("drawn", "drawn_by_prompt")  # the published recipe, tried where it i
 EXCHANGE_PASSES = 40  # over the pool, at most
 STARTS = 12  # of exchange, at most;
 STARTS_WORK = 3e8  # fewer where labels times the entries of the pool are many, but two at least
-LENT = 1e-6  # share of the even allocation lent to a singular choice, so that exchange can mend it
+ADDED = 1e-6  # share of the even allocation added to the prior, so that exchange can mend a singular choice
 
 
 class Choice(NamedTuple):
@@ -45,8 +45,8 @@ class Choice(NamedTuple):
         return Allocation(self.pairs, self.labels)
 
 
-class Found(NamedTuple):
-    """The best choice, None if all are singular, what is told about every candidate, and the bound on whole labels."""
+class Outcome(NamedTuple):
+    """The best choice, None if all are singular, a report on every candidate, and the bound on whole labels."""
 
     best: Choice | None
     candidates: dict
@@ -80,7 +80,7 @@ def best_choice(
     size: int,
     methods: Sequence[str] = METHODS,
     progress: Callable[[str, str], Any] = lambda phase, detail: None,
-) -> Found:
+) -> Outcome:
     """The best candidate for `relaxed`, the real-valued design of the problem's free labels.
 
     Args:
@@ -91,21 +91,21 @@ def best_choice(
         seed: for the candidates that draw.
         size: labels per task.
         methods: names of the candidates to try, of METHODS and RECIPES. Where all are singular, exchange mends the
-            first, as `spanning`: by log det A with a little information of all pairs lent to it.
-        progress: told the name of a candidate when its turn comes, and what there is to say about it.
+            first, as `spanning`: by log det A with a little information of all pairs added to it.
+        progress: called with the name of a candidate when its turn comes, and what there is to say about it.
     """
     tasks = in_tasks(problem, size)
     whole = whole_bound(problem, tasks.limits, size)
     bound = max(relaxed.certificate.lower_bound, whole)
     design = replace(relaxed, labels=relaxed.labels / size)
-    choices, told, singular_ones = [], {}, []
+    choices, reports, singular_ones = [], {}, []
 
     def consider(name, began, pairs, labels, **more):
         if labels.sum() != tasks.limits.total:
             return
         certificate = certificate_of(problem, Allocation(pairs, size * labels), bound)
         seconds = time.perf_counter() - began
-        told[name] = {"value": certificate.value, "efficiency": certificate.efficiency, "seconds": seconds} | more
+        reports[name] = {"value": certificate.value, "efficiency": certificate.efficiency, "seconds": seconds} | more
         if not np.isfinite(certificate.value):
             singular_ones.append(Choice(name, pairs, labels, certificate))
         else:
@@ -131,10 +131,10 @@ def best_choice(
         consider("wider", began, *among_more(tasks, design))
     if not choices and singular_ones and "exchange" in methods:
         began = time.perf_counter()
-        lent = replace(tasks, criterion=LogDet(), prior=tasks.prior + LENT * (tasks.even - tasks.prior))
+        regularised = replace(tasks, criterion=LogDet(), prior=tasks.prior + ADDED * (tasks.even - tasks.prior))
         start = singular_ones[0]
         pairs, labels, made = exchange(
-            lent,
+            regularised,
             start.allocation,
             max_passes=EXCHANGE_PASSES,
             progress=partial(progress, "spanning"),
@@ -155,7 +155,7 @@ def best_choice(
             )
             consider(name, began, pairs, labels, start=start.name, swaps=made.swaps, optimal=made.optimal)
     best = choices[0] if choices else None
-    return Found(None if best is None else best._replace(labels=size * best.labels), told, whole)
+    return Outcome(None if best is None else best._replace(labels=size * best.labels), reports, whole)
 
 
 def certificate_of(problem: Problem, allocation: Allocation, bound: float) -> Certificate[float]:

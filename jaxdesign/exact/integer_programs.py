@@ -13,7 +13,7 @@ from jaxdesign._pairs import Allocation
 from jaxdesign.budget.limits import Limits
 from jaxdesign.budget.linear_program import constraint_rows
 
-SLACK = 1e-9  # a real label count this near above a whole number is that number
+WHOLE = 1e-9  # a real label count this near above a whole number is that number
 SECONDS = 20.0  # at most; the best labels found by then are taken
 
 
@@ -37,20 +37,20 @@ def most_scored(
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     rows, low, high = constraint_rows(limits, pairs)
-    held = rows @ base
+    used = rows @ base
     # scipy has no types, and its defaults make the checker take bounds for single numbers
     total = LinearConstraint(np.ones((1, len(pairs))), *[limits.total - base.sum()] * 2)
-    found = milp(
+    program = milp(
         -scores / max(float(np.abs(scores).max()), 1e-300),
         integrality=np.ones(len(pairs)),
         bounds=Bounds(np.zeros(len(pairs)), most),  # pyright: ignore[reportArgumentType]
         constraints=[
             total,
-            LinearConstraint(rows, low - held, high - held),  # pyright: ignore[reportArgumentType]
+            LinearConstraint(rows, low - used, high - used),  # pyright: ignore[reportArgumentType]
         ],
         options={"time_limit": SECONDS, "mip_rel_gap": 1e-4},
     )
-    return None if found.x is None else base + np.rint(found.x)
+    return None if program.x is None else base + np.rint(program.x)
 
 
 def rounded(
@@ -66,12 +66,12 @@ def rounded(
     `labels`: of the design, within all largest limits (up to what `exact.choices.in_tasks` cuts off).
     """
     pairs, labels = allocation
-    base = np.floor(labels + SLACK)
+    base = np.floor(labels + WHOLE)
     cap = np.minimum(np.floor(limits.per_pair[pairs[:, 0]]), limits.total)
     for more in (1.0, 3.0):
-        found = most_scored(limits, pairs, scores, base, np.clip(cap - base, 0, more))
-        if found is not None:
-            return found
+        whole = most_scored(limits, pairs, scores, base, np.clip(cap - base, 0, more))
+        if whole is not None:
+            return whole
     return most_scored(limits, pairs, labels + 1e-3 * scores, np.zeros(len(pairs)), cap)
 
 
@@ -79,5 +79,5 @@ def randomly_rounded(limits: Limits, allocation: Allocation, seed: int) -> Float
     """As `rounded` with scores fraction - u, u uniform in (0, 1): as if each pair were rounded up with probability its
     fraction, as far as the constraints let it."""
     labels = allocation.labels
-    fraction = labels - np.floor(labels + SLACK)
+    fraction = labels - np.floor(labels + WHOLE)
     return rounded(limits, allocation, fraction - np.random.default_rng(seed).uniform(size=len(labels)))

@@ -15,7 +15,7 @@ from jaxdesign._pairs import Allocation
 from jaxdesign.budget.limits import Limits
 from jaxdesign.budget.oracle import linear_oracle
 
-SLACK = 1e-9  # a real label count this little above a whole number is that number
+WHOLE = 1e-9  # a real label count this near a whole number is that number
 
 
 def adams(limits: Limits, allocation: Allocation) -> Float[np.ndarray, " s"] | None:
@@ -46,21 +46,21 @@ def adams(limits: Limits, allocation: Allocation) -> Float[np.ndarray, " s"] | N
     cap = np.minimum(limits.per_pair[owner], limits.total)
 
     def rounded(t):
-        return np.clip(np.ceil(t[owner] * labels - SLACK), 1, cap)
+        return np.clip(np.ceil(t[owner] * labels - WHOLE), 1, cap)
 
     def spent(n):
         return np.bincount(owner, weights=n, minlength=prompts)
 
-    own = _largest(lambda t: spent(rounded(t)) <= quota, prompts, limits.total)
-    common = _largest(lambda t: rounded(np.minimum(t, own)).sum() <= limits.total, 1, limits.total)
-    n = rounded(np.minimum(common, own))
+    prompt_factor = _largest(lambda t: spent(rounded(t)) <= quota, prompts, limits.total)
+    common_factor = _largest(lambda t: rounded(np.minimum(t, prompt_factor)).sum() <= limits.total, 1, limits.total)
+    n = rounded(np.minimum(common_factor, prompt_factor))
     if limits.total - n.sum() > len(pairs):  # so many labels that t has no digits for single ones
         return None
     for _ in range(int(limits.total - n.sum())):  # ties: at most one label for each pair, unless caps or quotas bind
-        room = (n < cap) & (spent(n) < quota)[owner]
-        if not room.any():
+        may_gain = (n < cap) & (spent(n) < quota)[owner]
+        if not may_gain.any():
             return None
-        n[np.argmin(np.where(room, n / labels, np.inf))] += 1
+        n[np.argmin(np.where(may_gain, n / labels, np.inf))] += 1
     return n
 
 
@@ -84,15 +84,15 @@ def largest_remainder(
     Ties go to the larger sensitivity, then to the first pair. None only where the pairs cannot hold the total.
     """
     pairs, labels = allocation
-    n = np.floor(labels + SLACK)
+    n = np.floor(labels + WHOLE)
     order = _places(labels - n, sensitivities)
-    while (left := limits.total - n.sum()) > 0:
+    while (remaining := limits.total - n.sum()) > 0:
         spent = np.bincount(pairs[:, 0], weights=n, minlength=len(limits.per_prompt))
-        room = n < limits.per_pair[pairs[:, 0]]
-        extra = once_each(left, limits.per_prompt - spent, pairs[room], order[room])
+        below_cap = n < limits.per_pair[pairs[:, 0]]
+        extra = once_each(remaining, limits.per_prompt - spent, pairs[below_cap], order[below_cap])
         if not extra.any():
             return None
-        n[room] += extra
+        n[below_cap] += extra
     return n
 
 
@@ -122,9 +122,6 @@ def once_each(
 ) -> Float[np.ndarray, " s"]:
     """0 or 1 for each pair: the largest scores, `total` of them or as many as whole quotas allow."""
     return np.round(linear_oracle(Limits(float(total), np.ones(len(quota)), quota), pairs, scores).labels)
-
-
-WHOLE = 1e-9  # a real label count this near a whole number is that number
 
 
 def dependent(limits: Limits, allocation: Allocation, seed: int) -> Float[np.ndarray, " s"]:
@@ -184,12 +181,13 @@ def drawn(
     if by_prompt:
         share = labels / np.bincount(pairs[:, 0], weights=labels, minlength=len(limits.per_prompt))[pairs[:, 0]]
     n = np.zeros(len(pairs))
-    while (left := limits.total - n.sum()) > 0:
+    while (remaining := limits.total - n.sum()) > 0:
         spent = np.bincount(pairs[:, 0], weights=n, minlength=len(limits.per_prompt))
-        room = n < limits.per_pair[pairs[:, 0]]
-        keys = np.log(share[room]) + rng.gumbel(size=room.sum())  # the largest keys are such draws, in order
-        extra = once_each(left, limits.per_prompt - spent, pairs[room], keys - keys.min() + 1 if len(keys) else keys)
+        below_cap = n < limits.per_pair[pairs[:, 0]]
+        keys = np.log(share[below_cap]) + rng.gumbel(size=below_cap.sum())  # the largest keys are such draws, in order
+        scores = keys - keys.min(initial=np.inf) + 1  # positive
+        extra = once_each(remaining, limits.per_prompt - spent, pairs[below_cap], scores)
         if not extra.any():
             return None
-        n[room] += extra
+        n[below_cap] += extra
     return n

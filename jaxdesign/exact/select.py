@@ -125,12 +125,11 @@ def select_pairs(
         relaxed, problem = solve(problem, None, options)
     else:
         allocation = canonical_allocation(problem, design.pairs, design.labels)
-        told = {"passes": design.passes, "trace": design.trace}
-        relaxed, problem = evaluated(problem, allocation, design.status, **told)
+        relaxed, problem = evaluated(problem, allocation, design.status, passes=design.passes, trace=design.trace)
     free = without(problem.decided, Allocation(relaxed.pairs, relaxed.labels))
     relaxed = replace(relaxed, pairs=free[0], labels=free[1])
-    found = best_choice(problem, relaxed, tol, int(seed), int(budget.labels_per_task), methods, progress)
-    best = found.best
+    outcome = best_choice(problem, relaxed, tol, int(seed), int(budget.labels_per_task), methods, progress)
+    best = outcome.best
     if best is None:
         ridge = 1e-3 * float(np.trace(problem.given_units(problem.even[0]))) / problem.dim
         raise ValueError(
@@ -139,15 +138,19 @@ def select_pairs(
         )
     check_allowed(problem, best.allocation)
     real = relaxed.certificate
-    told = {"value": real.value, "lower_bound": real.lower_bound, "efficiency": real.efficiency}
     report = {
         "method": best.name,
-        "relaxed": told | {"status": relaxed.status.name},
-        "whole_bound": found.whole if np.isfinite(found.whole) else None,
+        "relaxed": {
+            "value": real.value,
+            "lower_bound": real.lower_bound,
+            "efficiency": real.efficiency,
+            "status": relaxed.status.name,
+        },
+        "whole_bound": outcome.whole if np.isfinite(outcome.whole) else None,
         "bound": bound_in_words(
-            problem.dim, problem.limits.total / budget.labels_per_task, bool(found.whole > real.lower_bound)
+            problem.dim, problem.limits.total / budget.labels_per_task, bool(outcome.whole > real.lower_bound)
         ),
-        "candidates": found.candidates,
+        "candidates": outcome.candidates,
     }
     if problem.criterion.family:
         report |= report_at(problem, best.allocation)

@@ -1,8 +1,8 @@
-"""What the budget lets exchange move: what labels may still use of every row, and give back; caps of pairs.
+"""What the budget lets exchange move: the slack of every row's limits, and the caps of pairs.
 
 Rows are those of the budget's families (`budget.family`), and before them the prompts, each of which may take and lose
-labels. A swap from pair k to pair l is allowed if every row that either uses has room for what l uses less what k gives
-back, and can spare it the other way round.
+labels. A swap from pair k to pair l is allowed if in every row that either uses, what l uses less what k gives back is
+at most the slack of the upper limit, and what k gives back less what l uses at most that of the lower one.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from jaxdesign.budget.family import Uses, usage, uses
 from jaxdesign.problem import Problem
 
 
-class Left(NamedTuple):
-    """What the budget leaves open, for the prompts and then for each family."""
+class Slack(NamedTuple):
+    """By how much rows miss their limits, of the prompts and then of each family; inf where there is no limit."""
 
-    room: tuple[Float[AnyArray, " g"], ...]  # what rows may still take
-    spare: tuple[Float[AnyArray, " g"], ...]  # and lose
+    upper: tuple[Float[AnyArray, " g"], ...]  # what rows may still take
+    lower: tuple[Float[AnyArray, " g"], ...]  # what they may lose
 
 
 def uses_of(problem: Problem, pairs) -> tuple[Uses, ...]:
@@ -32,31 +32,32 @@ def uses_of(problem: Problem, pairs) -> tuple[Uses, ...]:
     return of_prompt, *(uses(family, pairs) for family in problem.limits.families)
 
 
-def left_of(problem: Problem, allocation: Allocation) -> Left:
-    """What the budget leaves open."""
+def slack_of(problem: Problem, allocation: Allocation) -> Slack:
+    """The slack that whole labels leave."""
     pairs, labels = allocation
     limits = problem.limits
     spent = np.bincount(pairs[:, 0], weights=labels, minlength=problem.prompts)
-    room = [np.minimum(np.floor(limits.per_prompt), limits.total) - spent]
-    spare = [np.where(limits.minima > 0, spent - np.ceil(limits.minima), np.inf)]
+    upper = [np.minimum(np.floor(limits.per_prompt), limits.total) - spent]
+    lower = [np.where(limits.minima > 0, spent - np.ceil(limits.minima), np.inf)]
     for family in limits.families:
         used, low, high = usage(family, allocation), family.low, family.high
         if family.whole:
             low, high = np.ceil(low), np.minimum(np.floor(high), limits.total * family.most)
-        room.append(high - used)
-        spare.append(np.where(low > 0, used - low, np.inf))
-    return Left(tuple(room), tuple(spare))
+        upper.append(high - used)
+        lower.append(np.where(low > 0, used - low, np.inf))
+    return Slack(tuple(upper), tuple(lower))
 
 
-def only_full_prompts_forbid(problem: Problem, left: Left) -> bool:
-    """Whether no row forbids any swap but those of prompts that may take no more labels.
+def only_full_prompts_forbid(problem: Problem, allocation: Allocation) -> bool:
+    """Whether no row forbids any swap of whole labels but those of prompts that may take no more.
 
-    So where no prompt is at its least number, and every row of every family has room for the label that uses most of
-    it and can spare as much.
+    So where no prompt is at its least number, and every row of every family has slack for the label that uses most of
+    it, on either side.
     """
+    slack = slack_of(problem, allocation)
     most = [np.ones(()), *(family.most for family in problem.limits.families)]
-    takes = all((room >= used).all() for room, used in zip(left.room[1:], most[1:], strict=True))
-    return takes and all((spare >= used).all() for spare, used in zip(left.spare, most, strict=True))
+    below = all((upper >= used).all() for upper, used in zip(slack.upper[1:], most[1:], strict=True))
+    return below and all((lower >= used).all() for lower, used in zip(slack.lower, most, strict=True))
 
 
 def caps_of(problem: Problem, pairs) -> Float[np.ndarray, " s"]:
@@ -69,14 +70,14 @@ def some_of(every: tuple[Uses, ...], index) -> tuple[Uses, ...]:
     return tuple(Uses(one.row[:, index], one.amount[:, index]) for one in every)
 
 
-def obeyed(left: Left, out_of: tuple[Uses, ...], into: tuple[Uses, ...]) -> Bool[Array, "k l"]:
+def obeyed(slack: Slack, out_of: tuple[Uses, ...], into: tuple[Uses, ...]) -> Bool[Array, "k l"]:
     """Whether a label may go from pairs k to pairs l as far as rows are concerned."""
     allowed = jnp.ones((out_of[0].row.shape[1], into[0].row.shape[1]), bool)
-    for room, spare, losing, taking in zip(*left, out_of, into, strict=True):
+    for upper, lower, losing, taking in zip(*slack, out_of, into, strict=True):
         for row, amount in zip(*taking, strict=True):
-            allowed &= amount[None, :] - _shared(losing, row, 0) <= room[row][None, :]
+            allowed &= amount[None, :] - _shared(losing, row, 0) <= upper[row][None, :]
         for row, amount in zip(*losing, strict=True):
-            allowed &= amount[:, None] - _shared(taking, row, 1) <= spare[row][:, None]
+            allowed &= amount[:, None] - _shared(taking, row, 1) <= lower[row][:, None]
     return allowed
 
 
@@ -90,11 +91,11 @@ def _shared(others: Uses, row: Int[Array, " n"], axis: int):
     )
 
 
-def after_swap(left: Left, out_of: tuple[Uses, ...], into: tuple[Uses, ...], amount) -> Left:
-    """What is open when `amount` labels went from one pair to another, whose uses are given with a pair axis of 1."""
-    room, spare = [], []
-    for has_room, has_spare, losing, taking in zip(*left, out_of, into, strict=True):
+def after_swap(slack: Slack, out_of: tuple[Uses, ...], into: tuple[Uses, ...], amount) -> Slack:
+    """The slack when `amount` labels went from one pair to another, whose uses are given with a pair axis of 1."""
+    uppers, lowers = [], []
+    for upper, lower, losing, taking in zip(*slack, out_of, into, strict=True):
         back, taken = amount * losing.amount, amount * taking.amount
-        room.append(jnp.asarray(has_room).at[losing.row].add(back).at[taking.row].add(-taken))
-        spare.append(jnp.asarray(has_spare).at[losing.row].add(-back).at[taking.row].add(taken))
-    return Left(tuple(room), tuple(spare))
+        uppers.append(jnp.asarray(upper).at[losing.row].add(back).at[taking.row].add(-taken))
+        lowers.append(jnp.asarray(lower).at[losing.row].add(-back).at[taking.row].add(taken))
+    return Slack(tuple(uppers), tuple(lowers))

@@ -21,7 +21,7 @@ from jaxdesign._pairs import Allocation, pair_keys
 from jaxdesign.analysis import analyse, information, row_sensitivities
 from jaxdesign.certificates.separable import price_at
 from jaxdesign.criteria.protocol import ConvexCriterion
-from jaxdesign.exact.exchange.allowed import caps_of, left_of, obeyed, some_of, uses_of
+from jaxdesign.exact.exchange.allowed import caps_of, obeyed, slack_of, some_of, uses_of
 from jaxdesign.pricing.passes import best_pairs
 from jaxdesign.pricing.source import listed_rows
 from jaxdesign.problem import Problem
@@ -65,14 +65,18 @@ def exchanged_by_value(
         analysis = analyse(problem, information(problem, Allocation(pairs, labels)))
         result = price_at(problem, analysis, np.inf)
         others, _ = best_pairs(result, 0.0, OTHERS, result.scale)
-        told = pairs, labels, others, value
-        pairs, labels, value, swapped = _swapped_among(problem, *told, least, side, max_swaps - made)
+        pairs, labels, value, swapped = _swapped_among(
+            problem, Allocation(pairs, labels), others, value, least, side, max_swaps - made
+        )
         made += swapped
     return pairs, labels, (before, value, made, passes)
 
 
-def _swapped_among(problem: Problem, pairs, labels, others, value: float, least: float, side: int, limit: float):
+def _swapped_among(
+    problem: Problem, allocation: Allocation, others, value: float, least: float, side: int, limit: float
+):
     """The labels after swaps among their own pairs and the others, the criterion, and the number of swaps."""
+    pairs, labels = allocation
     listed = np.unique(np.concatenate([pairs, others]), axis=0)
     held = np.zeros(len(listed))
     keys, own = (pair_keys(some, problem.completions) for some in (listed, pairs))
@@ -90,8 +94,8 @@ def _swapped_among(problem: Problem, pairs, labels, others, value: float, least:
             b = np.asarray(row_sensitivities(problem.criterion, matrix, rows))[: len(listed)]
         losing = _first(np.where(held >= 1, b, np.inf), side)
         taking = _first(np.where(held + 1 <= cap, -b, np.inf), side)
-        left = left_of(problem, Allocation(listed[held > 0], held[held > 0]))
-        allowed = np.array(obeyed(left, some_of(used, losing), some_of(used, taking)))
+        slack = slack_of(problem, Allocation(listed[held > 0], held[held > 0]))
+        allowed = np.array(obeyed(slack, some_of(used, losing), some_of(used, taking)))
         allowed &= (held[losing] >= 1)[:, None] & (held[taking] + 1 <= cap[taking])[None, :]
         allowed &= b[losing][:, None] < b[taking][None, :]
         with _arrays.float64():

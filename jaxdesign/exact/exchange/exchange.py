@@ -2,8 +2,8 @@
 
 Three nested searches. The whole pool is searched for pairs that should gain a label (`search`). The best of them
 and the labelled pairs that should lose one form a working set of a few thousand, in which swaps are scored by matrix
-products. The most promising few hundred pairs of these are taken aside with their Gram matrix, in which swaps are made
-one by one, the best first (`rounds`). Then the pool is searched again, until a search that is complete and in
+products. The most promising few hundred pairs of these come on a short list with their Gram matrix, in which swaps are
+made one by one, the best first (`rounds`). Then the pool is searched again, until a search that is complete and in
 float64 finds no swap that helps.
 """
 
@@ -23,7 +23,7 @@ from jaxdesign.analysis import information
 from jaxdesign.certificates.allowed import check_allowed, ordered_allocation
 from jaxdesign.criteria.protocol import Gains
 from jaxdesign.exact.exchange import rounds, search, swap_gains
-from jaxdesign.exact.exchange.allowed import Left, caps_of, left_of, only_full_prompts_forbid, uses_of
+from jaxdesign.exact.exchange.allowed import Slack, caps_of, only_full_prompts_forbid, slack_of, uses_of
 from jaxdesign.exact.exchange.by_value import exchanged_by_value
 from jaxdesign.exact.greedy import trace_forms
 from jaxdesign.pricing.passes import best_pairs
@@ -67,7 +67,7 @@ def exchange(
             this share of it. The last passes make few swaps of little gain: 1e-6 saves about half of the passes.
         max_swaps: stop after so many swaps; None for no limit.
         max_passes: stop after so many searches of the pool; None for no limit.
-        progress: told before every search of the pool how many there were and how many swaps they led to.
+        progress: called before every search of the pool with how many there were and how many swaps they led to.
 
     Returns:
         pairs (S, 3) in order, whole labels (S,) with the same sum under the same caps and quotas, and a report. With
@@ -95,8 +95,8 @@ def exchange(
     least = _checks.positive_finite(least_gain, "least_gain", "the least gain of a swap that helps")
     limits = _limit(max_swaps, "max_swaps"), _limit(max_passes, "max_passes")
     if problem.criterion.gains is Gains.FIRST_ORDER:
-        pairs, labels, told = exchanged_by_value(problem, allocation, least, *limits, progress)
-        return pairs, labels, ExchangeReport(*told, optimal=False)
+        pairs, labels, counts = exchanged_by_value(problem, allocation, least, *limits, progress)
+        return pairs, labels, ExchangeReport(*counts, optimal=False)
     with _arrays.float64():
         batch = _batch(problem, trace_forms.root(problem.criterion), allocation)
         if not np.isfinite(batch.value):
@@ -161,10 +161,9 @@ def _exchanged(problem: Problem, batch: _Batch, least: float, max_swaps: float, 
             batch, swapped = _swap_among(problem, batch, found, least, max_swaps - made, rough.dtype)
         if not quick and not swapped and (found.gains > least).any():  # float32 did not see it
             batch, swapped = _swap_among(problem, batch, found, least, max_swaps - made, exact.dtype)
-        # a search knows caps and full prompts; of what else may forbid a swap it says what helps, not what is allowed
-        shown = not (found.gains > least).any() or only_full_prompts_forbid(problem, left_of(problem, batch.allocation))
         done = not quick and not swapped
-        optimal = done and shown
+        # where more than caps and full prompts forbid swaps, a search says what would help, not what is allowed
+        optimal = done and (not (found.gains > least).any() or only_full_prompts_forbid(problem, batch.allocation))
         quick = quick and swapped >= FEW * len(batch.labels)
         made += swapped
     return batch.pairs, batch.labels, ExchangeReport(before, batch.value, made, passes, optimal)
@@ -196,12 +195,12 @@ def _rules(problem: Problem, batch: _Batch, source: Source, removable: search.Re
     at_cap = batch.labels + 1 > caps_of(problem, batch.pairs)
     closed = np.full((len(sensitivities), 3), -1, np.int32)
     closed[: at_cap.sum()] = batch.pairs[at_cap]
-    left = left_of(problem, batch.allocation)
-    has_room, levels = _losers(problem, left, batch.pairs[np.asarray(order)[:number]], sensitivities[:number])
+    slack = slack_of(problem, batch.allocation)
+    has_room, levels = _losers(problem, slack, batch.pairs[np.asarray(order)[:number]], sensitivities[:number])
     return search.Rules(jnp.asarray(closed), jnp.asarray(levels.astype(source.dtype)), jnp.asarray(has_room))
 
 
-def _losers(problem: Problem, left: Left, pairs, b):
+def _losers(problem: Problem, slack: Slack, pairs, b):
     """For every prompt whether pairs of others may give it a label, and the smallest sensitivity of those that may.
 
     Of the families, those that count labels of prompts are looked at; others are left to the swaps themselves.
@@ -209,16 +208,16 @@ def _losers(problem: Problem, left: Left, pairs, b):
     prompts = np.arange(problem.prompts)
     some = np.stack([prompts, 0 * prompts, 0 * prompts + 1], axis=1)  # a pair of each prompt
     levels, by_prompt = np.full(len(prompts), -np.inf), [True, *(f.by_prompt for f in problem.limits.families)]
-    told = zip(by_prompt, *left, uses_of(problem, pairs), uses_of(problem, some), strict=True)
-    for same, room, spare, losing, taking in told:
+    rows = zip(by_prompt, *slack, uses_of(problem, pairs), uses_of(problem, some), strict=True)
+    for same, upper, lower, losing, taking in rows:
         if not same or (taking.amount != 1).any():
             continue
         lost, taken = losing.row[0], taking.row[0]
-        own = np.full(len(room), np.inf)
+        own = np.full(len(upper), np.inf)
         np.minimum.at(own, lost, b)
-        others = float(np.min(b[spare[lost] >= 1], initial=np.inf))
-        levels = np.maximum(levels, np.where(room[taken] >= 1, np.minimum(own[taken], others), own[taken]))
-    return left.room[0] >= 1, levels
+        others = float(np.min(b[lower[lost] >= 1], initial=np.inf))
+        levels = np.maximum(levels, np.where(upper[taken] >= 1, np.minimum(own[taken], others), own[taken]))
+    return slack.upper[0] >= 1, levels
 
 
 def _swap_among(
@@ -232,9 +231,9 @@ def _swap_among(
     working = _working_set(problem, batch, pairs)
     swapped, last, earlier = 0, np.inf, (working, 0)
     while swapped < limit:
-        left = np.int64(min(limit - swapped, 1e9))
+        remaining = np.int64(min(limit - swapped, 1e9))
         after, made, value = rounds.swap_round(
-            working, batch.target_root, np.float64(least), left, dtype=np.dtype(dtype)
+            working, batch.target_root, np.float64(least), remaining, dtype=np.dtype(dtype)
         )
         if not value < last:  # near a singular A, rounding may promise gains for ever
             working, swapped = earlier
@@ -265,9 +264,9 @@ def _working_set(problem: Problem, batch: _Batch, pairs) -> rounds.WorkingSet:
     labels[: len(pairs)] = np.where(places >= 0, batch.labels[places], 0)
     cap[: len(pairs)] = caps_of(problem, pairs)
     z, c = listed_rows(problem.source, padded)
-    left = left_of(problem, batch.allocation)
+    slack = slack_of(problem, batch.allocation)
     listed, z, c, held, most, matrix = (jnp.asarray(a) for a in (padded, z, c, labels, cap, batch.matrix))
-    return rounds.WorkingSet(listed, z, c, held, most, uses_of(problem, padded), left, matrix)
+    return rounds.WorkingSet(listed, z, c, held, most, uses_of(problem, padded), slack, matrix)
 
 
 def _places(problem: Problem, pairs, among) -> Int[np.ndarray, " s"]:

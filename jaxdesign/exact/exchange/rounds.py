@@ -1,9 +1,9 @@
 """Swaps within a working set of pairs, many a round. Traceable.
 
 A round scores the swaps between the labelled pairs that are cheapest to take a label from and all others by matrix
-products, takes the most promising pairs of both kinds aside with their Gram matrix in float64, and swaps among those,
-the best swap first, until none gains. A swap changes the Gram matrix by rank two, so it costs a few passes over a small
-matrix whatever d is; the d x d algebra is done once a round.
+products, makes a short list of the most promising pairs of both kinds with their Gram matrix in float64, and swaps
+among those, the best swap first, until none gains. A swap changes the Gram matrix by rank two, so it costs a few passes
+over a small matrix whatever d is; the d x d algebra is done once a round.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from jaxtyping import Array, Float, Int
 from jaxdesign import _arrays
 from jaxdesign.budget.family import Uses
 from jaxdesign.exact.exchange import swap_gains
-from jaxdesign.exact.exchange.allowed import Left, after_swap, obeyed, some_of
+from jaxdesign.exact.exchange.allowed import Slack, after_swap, obeyed, some_of
 from jaxdesign.exact.exchange.swap_gains import NEVER, Rows
 from jaxdesign.information import sparse_information
 
 LABELLED = 1024  # pairs that a round considers taking a label from
 BLOCK = 256  # of them scored together
-ASIDE = 512  # pairs taken aside
+SHORT = 512  # pairs on the short list
 MOST = 512  # swaps of a round: their Gram matrix is updated by each, and its rounding errors add up
 
 
@@ -37,15 +37,15 @@ class WorkingSet(NamedTuple):
     labels: Float[Array, " s"]
     cap: Float[Array, " s"]
     uses: tuple[Uses, ...]  # of what a label of each pair uses: its prompt, and every family of the budget
-    left: Left
+    slack: Slack
     matrix: Float[Array, "r d d"]  # A, float64
 
 
-class Aside(NamedTuple):
-    """The pairs taken aside, with how many swaps were made among them."""
+class ShortList(NamedTuple):
+    """The most promising pairs, with how many swaps were made among them."""
 
     labels: Float[Array, " t"]
-    left: Left
+    slack: Slack
     forms: Rows  # Gram matrices (R, T, T)
     made: Int[Array, ""]
     gain: Float[Array, ""]  # of the last swap looked at
@@ -62,27 +62,27 @@ def swap_round(
         target_root: B with B B^T = H; None for LogDet.
         least: only swaps that gain more are made (float64 gains, exact at the time of the swap).
         limit: at most so many swaps, and at most MOST.
-        dtype: in which the whole working set is scored, which decides only what is taken aside.
+        dtype: in which the whole working set is scored, which decides only what is on the short list.
     """
     value, factors = swap_gains.factors_of(working.matrix, target_root)
-    slots, valid = _take_aside(working, factors, dtype)
+    slots, valid = _short_list(working, factors, dtype)
     z, c = working.differences[slots], working.label_info[:, slots]
     rows = swap_gains.whitened(factors, z, c, jnp.float64)
     gram = jax.tree.map(lambda y: _arrays.contract("rkd,rld->rkl", y, y), rows)
     before, cap = jnp.where(valid, working.labels[slots], 0), jnp.where(valid, working.cap[slots], 0)
     used = some_of(working.uses, slots)
     after = lax.while_loop(
-        lambda aside: (aside.gain > least) & (aside.made < jnp.minimum(limit, MOST)),
-        lambda aside: _swap_best(aside, used, cap, least),
-        Aside(before, working.left, gram, jnp.zeros((), jnp.int64), jnp.full((), jnp.inf)),
+        lambda short: (short.gain > least) & (short.made < jnp.minimum(limit, MOST)),
+        lambda short: _swap_best(short, used, cap, least),
+        ShortList(before, working.slack, gram, jnp.zeros((), jnp.int64), jnp.full((), jnp.inf)),
     )
     place = jnp.where(valid, slots, len(working.cap))
     labels = working.labels.at[place].set(after.labels, mode="drop")
     matrix = working.matrix + sparse_information(z, c * (after.labels - before)[None])
-    return working._replace(labels=labels, left=after.left, matrix=matrix), after.made, value
+    return working._replace(labels=labels, slack=after.slack, matrix=matrix), after.made, value
 
 
-def _take_aside(working, factors, dtype):
+def _short_list(working, factors, dtype):
     """Slots of the pairs with the best swaps out of and into them, and which of the slots are no repetition."""
     labels, size = working.labels, len(working.labels)
     rows = swap_gains.whitened(factors, working.differences, working.label_info, dtype)
@@ -94,14 +94,14 @@ def _take_aside(working, factors, dtype):
 
     def against(best, index):
         score = swap_gains.score_table(swap_gains.take(rows, index), swap_gains.take(forms, index), rows, forms)
-        allowed = obeyed(working.left, some_of(working.uses, index), working.uses)
+        allowed = obeyed(working.slack, some_of(working.uses, index), working.uses)
         allowed &= addable[None, :] & removable[index][:, None] & (index[:, None] != slots[None, :])
         score = jnp.where(allowed, score, NEVER)
         return jnp.maximum(best, jnp.max(score, axis=0)), jnp.max(score, axis=1)
 
     blocks = cheapest.reshape(-1, min(BLOCK, len(cheapest)))
     best_into, best_out = lax.scan(against, jnp.full(size, NEVER, dtype), blocks)
-    half = min(ASIDE, size) // 2
+    half = min(SHORT, size) // 2
     out_score, first = lax.top_k(best_out.reshape(-1), half)
     into_score, into = lax.top_k(best_into, half)
     out = cheapest[first]
@@ -110,23 +110,23 @@ def _take_aside(working, factors, dtype):
     return jnp.concatenate([out, into]), valid
 
 
-def _swap_best(aside: Aside, used: tuple[Uses, ...], cap, least) -> Aside:
+def _swap_best(short: ShortList, used: tuple[Uses, ...], cap, least) -> ShortList:
     """Make the best swap, if it gains more than `least`."""
-    labels, left, forms = aside.labels, aside.left, aside.forms
+    labels, slack, forms = short.labels, short.slack, short.forms
     single = jax.tree.map(lambda a: jnp.diagonal(a, axis1=1, axis2=2), forms)
     before = jax.tree.map(lambda a: a[:, :, None], single)
     after = jax.tree.map(lambda a: a[:, None, :], single)
-    allowed = (labels >= 1)[:, None] & (labels + 1 <= cap)[None, :] & obeyed(left, used, used)
+    allowed = (labels >= 1)[:, None] & (labels + 1 <= cap)[None, :] & obeyed(slack, used, used)
     score = jnp.where(allowed, swap_gains.scores(before, after, forms), NEVER)
     out = lax.argmax(jnp.max(score, axis=1), 0, jnp.int32)  # in two steps: an argmax over all entries is slow on CPU
     into = lax.argmax(score[out], 0, jnp.int32)
     gain = jnp.where(out == into, NEVER, swap_gains.gains(forms, score[out, into]))
     amount = jnp.where(gain > least, 1.0, 0.0)
-    return Aside(
+    return ShortList(
         labels.at[out].add(-amount).at[into].add(amount),
-        after_swap(left, some_of(used, out), some_of(used, into), amount),
+        after_swap(slack, some_of(used, out), some_of(used, into), amount),
         _swapped(forms, jnp.stack([out, into]), amount),
-        aside.made + (amount > 0).astype(jnp.int64),
+        short.made + (amount > 0).astype(jnp.int64),
         gain,
     )
 
