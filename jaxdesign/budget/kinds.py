@@ -16,7 +16,7 @@ WORDS = {  # of messages, by the field of `Budget` that sets the limits
     "per_prompt_min": "least numbers per prompt",
     "quotas": "quotas of groups",
     "cost_total": "a spend limit",
-    "constraints": "other constraints",
+    "constraints": "constraints",
 }
 EVERY_KIND = frozenset(WORDS)
 LAMINAR = frozenset({"per_pair", "per_prompt"})  # pair inside of prompt inside of total: filling greedily is exact
