@@ -195,8 +195,8 @@ def _greedy_prompts(problem: Problem, crit: ConvexCriterion, design: Allocation)
     number = 1 << (number.bit_length() - 1)  # a power of two, so that few shapes are ever compiled
     spent = np.bincount(design.pairs[:, 0], weights=design.labels, minlength=problem.prompts)
     prompts = np.sort(np.argsort(-spent, kind="stable")[:number])
-    some = Limits(limits.total, limits.per_pair[prompts], limits.per_prompt[prompts])
-    return prompts if capacity(some, problem.pair_counts[prompts]) >= limits.total else None
+    theirs = Limits(limits.total, limits.per_pair[prompts], limits.per_prompt[prompts])
+    return prompts if capacity(theirs, problem.pair_counts[prompts]) >= limits.total else None
 
 
 def _greedy_among(problem: Problem, crit: ConvexCriterion, prompts: np.ndarray) -> Allocation:

@@ -100,12 +100,12 @@ def best_choice(
     design = replace(relaxed, labels=relaxed.labels / size)
     choices, reports, singular_ones = [], {}, []
 
-    def consider(name, began, pairs, labels, **more):
+    def consider(name, began, pairs, labels, **details):
         if labels.sum() != tasks.limits.total:
             return
         certificate = certificate_of(problem, Allocation(pairs, size * labels), bound)
         seconds = time.perf_counter() - began
-        reports[name] = {"value": certificate.value, "efficiency": certificate.efficiency, "seconds": seconds} | more
+        reports[name] = {"value": certificate.value, "efficiency": certificate.efficiency, "seconds": seconds} | details
         if not np.isfinite(certificate.value):
             singular_ones.append(Choice(name, pairs, labels, certificate))
         else:
@@ -123,8 +123,8 @@ def best_choice(
             break
         progress(name, "" if prompts is None else f"{tasks.limits.total:.0f} picks among {prompts} prompts")
         pairs, labels = trial.choose()
-        more = {} if prompts is None else {"prompts": prompts}
-        consider(name, began, pairs[labels > 0], labels[labels > 0], **more)
+        details = {} if prompts is None else {"prompts": prompts}
+        consider(name, began, pairs[labels > 0], labels[labels > 0], **details)
     if not choices and not singular_ones:
         began = time.perf_counter()
         progress("wider", "no rounding of the design's own pairs obeys the budget")

@@ -68,8 +68,8 @@ def rounded(
     pairs, labels = allocation
     base = np.floor(labels + WHOLE)
     cap = np.minimum(np.floor(limits.per_pair[pairs[:, 0]]), limits.total)
-    for more in (1.0, 3.0):
-        whole = most_scored(limits, pairs, scores, base, np.clip(cap - base, 0, more))
+    for extra in (1.0, 3.0):
+        whole = most_scored(limits, pairs, scores, base, np.clip(cap - base, 0, extra))
         if whole is not None:
             return whole
     return most_scored(limits, pairs, labels + 1e-3 * scores, np.zeros(len(pairs)), cap)

@@ -96,5 +96,5 @@ def with_uniform_floor(pool: CompletionPool, budget: Budget, share: float, *, se
     )
     pairs, labels = random_pairs(pool, part, seed)
     drawn = np.repeat(pairs, labels.astype(int), axis=0)
-    held = drawn if budget.required is None else np.concatenate([np.asarray(budget.required), drawn])
-    return replace(budget, required=held)
+    required = drawn if budget.required is None else np.concatenate([np.asarray(budget.required), drawn])
+    return replace(budget, required=required)

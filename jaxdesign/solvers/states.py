@@ -164,11 +164,11 @@ def warm_state(problem: Problem, start: Design) -> SolverState | None:
     if capacity(problem.limits, counts) < problem.limits.total * (1 - 1e-9):
         priced = certify(problem, matrix, analysis, cold_level(problem, analysis))
         passes, oracle = 2, priced.oracle.labels
-        more = (oracle > 0) & not_among(priced.pairs, pairs, problem.completions)
-        if capacity(problem.limits, counts) + oracle[more].sum() < problem.limits.total:
+        added = (oracle > 0) & not_among(priced.pairs, pairs, problem.completions)
+        if capacity(problem.limits, counts) + oracle[added].sum() < problem.limits.total:
             return None
-        pairs = np.concatenate([pairs, priced.pairs[more]])
-        labels = np.concatenate([labels, 1e-3 * oracle[more]])
+        pairs = np.concatenate([pairs, priced.pairs[added]])
+        labels = np.concatenate([labels, 1e-3 * oracle[added]])
     return solver_state(problem, Allocation(pairs, labels), passes)
 
 

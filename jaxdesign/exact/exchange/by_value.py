@@ -78,35 +78,34 @@ def _swapped_among(
     """The labels after swaps among their own pairs and the others, the criterion, and the number of swaps."""
     pairs, labels = allocation
     listed = np.unique(np.concatenate([pairs, others]), axis=0)
-    held = np.zeros(len(listed))
-    keys, own = (pair_keys(some, problem.completions) for some in (listed, pairs))
-    held[np.searchsorted(keys, own)] = labels
-    padded = np.zeros(
-        (_arrays.round_up(len(listed), OTHERS), 3), np.int32
-    )  # few shapes to compile; z = 0 for (0, 0, 0)
+    counts = np.zeros(len(listed))
+    keys, labelled = (pair_keys(rows, problem.completions) for rows in (listed, pairs))
+    counts[np.searchsorted(keys, labelled)] = labels
+    size = _arrays.round_up(len(listed), OTHERS)  # few shapes to compile
+    padded = np.zeros((size, 3), np.int32)  # z = 0 for (0, 0, 0)
     padded[: len(listed)] = listed
     z, c = listed_rows(problem.source, padded)
     rows = np.sqrt(c)[..., None] * z
     used, cap, swaps = uses_of(problem, listed), caps_of(problem, listed), 0
     while swaps < limit:
-        matrix = information(problem, Allocation(listed[held > 0], held[held > 0]))
+        matrix = information(problem, Allocation(listed[counts > 0], counts[counts > 0]))
         with _arrays.float64():
             b = np.asarray(row_sensitivities(problem.criterion, matrix, rows))[: len(listed)]
-        losing = _first(np.where(held >= 1, b, np.inf), side)
-        taking = _first(np.where(held + 1 <= cap, -b, np.inf), side)
-        slack = slack_of(problem, Allocation(listed[held > 0], held[held > 0]))
+        losing = _first(np.where(counts >= 1, b, np.inf), side)
+        taking = _first(np.where(counts + 1 <= cap, -b, np.inf), side)
+        slack = slack_of(problem, Allocation(listed[counts > 0], counts[counts > 0]))
         allowed = np.array(obeyed(slack, some_of(used, losing), some_of(used, taking)))
-        allowed &= (held[losing] >= 1)[:, None] & (held[taking] + 1 <= cap[taking])[None, :]
+        allowed &= (counts[losing] >= 1)[:, None] & (counts[taking] + 1 <= cap[taking])[None, :]
         allowed &= b[losing][:, None] < b[taking][None, :]
         with _arrays.float64():
             values = np.asarray(_values(problem.criterion, matrix, rows[:, losing], rows[:, taking], allowed))
         k, l = np.unravel_index(np.argmin(values), values.shape)
         if not value - values[k, l] > least * max(1.0, abs(value)):
             break
-        held[losing[k]] -= 1
-        held[taking[l]] += 1
+        counts[losing[k]] -= 1
+        counts[taking[l]] += 1
         value, swaps = float(values[k, l]), swaps + 1
-    return listed[held > 0], held[held > 0], value, swaps
+    return listed[counts > 0], counts[counts > 0], value, swaps
 
 
 def _first(values, number: int) -> Int[np.ndarray, " n"]:

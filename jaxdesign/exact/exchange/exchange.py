@@ -265,8 +265,8 @@ def _working_set(problem: Problem, batch: _Batch, pairs) -> rounds.WorkingSet:
     cap[: len(pairs)] = caps_of(problem, pairs)
     z, c = listed_rows(problem.source, padded)
     slack = slack_of(problem, batch.allocation)
-    listed, z, c, held, most, matrix = (jnp.asarray(a) for a in (padded, z, c, labels, cap, batch.matrix))
-    return rounds.WorkingSet(listed, z, c, held, most, uses_of(problem, padded), slack, matrix)
+    listed, z, c, counts, caps, matrix = (jnp.asarray(a) for a in (padded, z, c, labels, cap, batch.matrix))
+    return rounds.WorkingSet(listed, z, c, counts, caps, uses_of(problem, padded), slack, matrix)
 
 
 def _places(problem: Problem, pairs, among) -> Int[np.ndarray, " s"]:

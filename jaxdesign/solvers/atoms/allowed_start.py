@@ -114,8 +114,9 @@ def _in_conflict(free: Limits, share: float, prices: Prices) -> str:
 
 def _complete(problem: Problem, free: Limits, prices: Prices, cheapest: Listed, pairs, slack: float = 1e-12) -> bool:
     """Whether no pair left out can improve a program: those are charged more than a label is worth."""
-    held = free.minima > 0  # a minimum that binds is worth more than that
-    if (cheapest.following[~held] + prices.label < -slack).any() or np.isfinite(cheapest.following[held]).any():
+    # in a prompt whose minimum binds a label is worth more than its price: there all pairs must be listed
+    least = np.where(free.minima > 0, np.inf, -slack)
+    if (cheapest.following + prices.label < least).any():
         return False
     cheap = cheapest.pairs[cheapest.charges + prices.label < -slack]
     return not not_among(cheap, pairs, problem.completions).any()
@@ -152,10 +153,10 @@ def _affordable(limits: Limits, pairs, costs, spend: float) -> float:
     cap = np.minimum(limits.per_pair[pairs[order, 0]], limits.total)
     ends = np.cumsum(cap * costs[order])
     within = int(np.searchsorted(ends, spend, side="right"))
-    more = 0.0
+    part = 0.0  # of the first pair that is too dear to be filled
     if within < len(order) and costs[order[within]] > 0:
-        more = (spend - (ends[within - 1] if within else 0.0)) / costs[order[within]]
-    return min(float(cap[:within].sum() + more), limits.total)
+        part = (spend - (ends[within - 1] if within else 0.0)) / costs[order[within]]
+    return min(float(cap[:within].sum() + part), limits.total)
 
 
 def _open_bits(problem: Problem) -> UInt8[np.ndarray, "p k b"]:

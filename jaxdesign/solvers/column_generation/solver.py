@@ -95,8 +95,8 @@ def holding_total(problem: Problem, hot: HotStart, allocation: Allocation) -> Al
     index, values, _ = positive_entries(hot, 0.0)
     positive = pairs_at(hot, index)
     oracle = linear_oracle(limits, positive, values)
-    more = (oracle.labels > 0) & not_among(positive, pairs, problem.completions)
-    return Allocation(np.concatenate([pairs, positive[more]]), np.concatenate([labels, values[more]]))
+    added = (oracle.labels > 0) & not_among(positive, pairs, problem.completions)
+    return Allocation(np.concatenate([pairs, positive[added]]), np.concatenate([labels, values[added]]))
 
 
 def merge(problem: Problem, state: SolverState, scored: Scored) -> Restricted:

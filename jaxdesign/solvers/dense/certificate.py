@@ -26,7 +26,7 @@ from jaxdesign.pricing.passes import chunk_sensitivities
 from jaxdesign.solvers.dense.allocations import dense_information
 from jaxdesign.solvers.dense.problem import DenseLimits, dense_room
 
-HELD = 1e-5  # a total missed by more than this share cannot be held by the caps
+MISSED = 1e-5  # share of the total beyond which what is missing does not fit under the caps
 
 
 def finish(
@@ -52,7 +52,7 @@ def finish(
     bound = criterion.lower_bound(anchor, linear * (1 + 64 * eps), current, pool.dim)
     bound = jnp.minimum(bound, value) - value_rounding(matrix, G)
     efficiency = jnp.clip(criterion.efficiency(value, bound, pool.dim), 0, 1)
-    void = ~(jnp.abs(jnp.sum(exact) - room.total) <= HELD * room.total)
+    void = ~(jnp.abs(jnp.sum(exact) - room.total) <= MISSED * room.total)
     void |= ~(jnp.isfinite(value) & jnp.isfinite(factors).all() & (bound <= value))
     reach = jnp.finfo(dtype)  # beyond it, and below, the value is no number of that dtype
     void |= (jnp.abs(value) >= float(reach.max)) | ((value != 0) & (jnp.abs(value) < float(reach.tiny)))
