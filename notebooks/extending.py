@@ -94,7 +94,8 @@ print(
 # `optimize(..., solver=...)` takes a name, `column_generation` (the default), `matrix_atoms`, `interior_point`,
 # `frank_wolfe` or `multiplicative`, or an object of your own. A solver is two pure functions, `init` and `step`. The
 # loop around them prices the pool, certifies, keeps the best allocation met, tells the callback and stops: a solver
-# cannot certify itself. `step` gets a `Scored` state, with the answer of the linear oracle over the whole pool.
+# cannot certify itself. `step` gets a `Scored` state, with the answer of the linear oracle over the whole pool. An
+# attribute `obeys`, a frozenset of fields of `Budget`, says whose limits the solver obeys; without it, all.
 # Frank-Wolfe in its first form (Wynn 1970) is a step $1/(k+2)$ towards that answer:
 
 
