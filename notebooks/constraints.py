@@ -157,4 +157,5 @@ for spend in (20_000, 60_000, 85_000):
 # differ by prompt, (A, P), for people who know some languages only. Where reliabilities are not known they can be
 # estimated from labels: [rounds](rounds.ipynb).
 #
-# The pool is repeated once per annotator, in memory too: three kinds of people rather than thirty persons.
+# Annotators share the features, and eight of them take about twice as long as one; what is kept of pairs and prompts
+# grows with their number.

@@ -166,7 +166,7 @@ for name, total in (("first call of its shapes", 41), ("another total and prior"
 # |---|---|
 # | `pair_sensitivities`, `pair_information`'s weights, `frank_wolfe`, `multiplicative` | P K^2 numbers a matrix: allocations are dense there |
 # | `greedy` | P K^2 numbers, twice that for `Trace`, times the draws |
-# | `annotators=` | the pool once per annotator |
+# | `annotators=` | what is kept of prompts and pairs, not the features, once per annotator |
 # | `baselines.random` | 40 bytes a pair |
 # | scores with R draws | R P K numbers, and R d x d matrices |
 #
