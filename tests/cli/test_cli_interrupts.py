@@ -12,7 +12,14 @@ from tests.support.command import ROOT, start
 
 SENTENCE = "jaxdesign: interrupted; nothing was written"
 PATIENCE = 30  # seconds until a test gives up: it ends within a fraction of one on an idle machine
-READY = "import os; os.write(1, b'ready\\n')"
+READY = """
+import os
+install = signal.signal
+def installed(*handler):
+    install(*handler)
+    os.write(1, b"ready\\n")
+signal.signal = installed
+"""  # said once the program's handler is there: before that, an interrupt is Python's own
 CHATTY = "import jaxdesign.cli.progress as progress; progress.LONG = progress.TICK = 0.01"  # any compilation is told
 
 
@@ -30,10 +37,10 @@ def interrupted(process):
 
 
 def started(folder, first="", environment=None):
-    """The program, about to begin; without a cache of compiled programs unless the environment says where it is."""
+    """The program, just begun; without a cache of compiled programs unless the environment says where it is."""
     arguments = ["select", "--labels", "50", *([] if environment else ["--no-cache"]), "--output", folder / "x.jsonl"]
     process = start(*arguments, first=f"{first}\n{READY}", environment=environment)
-    assert process.stdout.readline() == "ready\n"  # the next step is the first line of the program
+    assert process.stdout.readline() == "ready\n"
     return process
 
 
