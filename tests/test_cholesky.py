@@ -23,6 +23,7 @@ def spd(seed, size, condition=1.0):
     return (matrix + matrix.T) / 2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [1, 2, LEAF, LEAF + 1, 3 * LEAF - 1, 5 * LEAF])
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -82,6 +83,7 @@ assert np.isfinite(float(run(list(jnp.asarray(rows @ rows.swapaxes(-1, -2) + 96 
 """
 
 
+@pytest.mark.thorough
 def test_batches_side_by_side_do_not_wait_for_each_other_for_ever():
     """LAPACK calls on batches, as jaxlib makes them, hang here on machines of few cores."""
     subprocess.run([sys.executable, "-c", ALONGSIDE], check=True, timeout=300)
@@ -97,6 +99,7 @@ def test_calls_outside_of_jit_are_compiled_once():
     assert cholesky_and_inverse._cache_size() == before
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [5, pytest.param(60, marks=pytest.mark.slow)])
 def test_derivatives_are_those_of_lapack_factors(size):
     """First order both ways, second order as a Hessian-vector product, alone and in a batch."""

@@ -78,6 +78,7 @@ def test_laplacian_and_gram_forms_are_sums_over_pairs(seed, scores, dtype):
     check_both_forms(cast(random_pool(seed, scores), dtype), seed, TOLERANCE[dtype])
 
 
+@pytest.mark.thorough
 @given(seeds, st.sampled_from(["no", "yes", "draws"]))
 def test_laplacian_and_gram_forms_are_exact_in_float64(seed, scores):
     with jax.enable_x64(True):
@@ -170,6 +171,7 @@ def test_rotated_features_rotate_information_and_keep_sensitivities(seed):
 # ---- under transformations
 
 
+@pytest.mark.thorough
 def test_kernels_under_jit_vmap_and_both_agree_with_one_pool_at_a_time():
     pools = [random_pool(seed, "draws") for seed in (1, 2, 3, 4)]
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pools)
@@ -202,6 +204,7 @@ def test_gradients_flow_through_both_forms():
 # ---- label information and sparse pairs
 
 
+@pytest.mark.thorough
 @given(seeds, st.sampled_from(["no", "yes", "draws"]))
 def test_sparse_lists_agree_with_the_pairs_written_out(seed, scores):
     pool = random_pool(seed, scores, ragged=False, copies=False)  # always 60 pairs

@@ -82,6 +82,7 @@ def test_rounding_in_a_symmetric_array_is_averaged_away():
 # ---- inside of jit and vmap
 
 
+@pytest.mark.thorough
 @pairs_daily
 def test_a_pool_made_inside_of_jit_is_the_same(flip):
     features, u, mask = random_arrays(12)

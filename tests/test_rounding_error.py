@@ -28,6 +28,7 @@ def exactly(criterion, features, pairs, labels, ridge):
     return minus_log_det(A) if isinstance(criterion, LogDet) else trace_of_inverse(A, criterion.H)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", CRITERIA)
 @pytest.mark.parametrize("bits", [10, 20, 30, 36, 42])
 def test_the_value_is_off_by_no_more_than_certificates_count(name, bits):
@@ -44,6 +45,7 @@ def test_the_value_is_off_by_no_more_than_certificates_count(name, bits):
     assert worst <= ROUNDING / 2  # at most 1.0 was seen
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", CRITERIA)
 @pytest.mark.parametrize("bits", [8, 28, 36])
 def test_no_bound_is_above_the_exact_value_of_the_best_design_known(name, bits):

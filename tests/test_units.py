@@ -66,6 +66,7 @@ def test_powers_of_two_on_all_features_change_no_digit(name, limits):
         assert other.certificate.efficiency == pytest.approx(plain.certificate.efficiency, abs=1e-9)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["LogDet", pytest.param("Trace", marks=slow)])
 def test_float64_features_at_the_ends_of_what_float32_could_not_hold(name):
     with jax.enable_x64(True):
@@ -107,6 +108,7 @@ def test_units_of_single_columns_change_no_efficiency(exponents, name):
     assert other.certificate.efficiency == pytest.approx(plain.certificate.efficiency, abs=1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("solver", ["frank_wolfe", "interior_point", "matrix_atoms", "multiplicative"])
 def test_every_solver_works_in_units_of_its_own(solver):
     plain, far = (solved("Trace", np.full(DIM, 2.0**e), solver=solver, max_passes=60) for e in (0, 50))
@@ -114,6 +116,7 @@ def test_every_solver_works_in_units_of_its_own(solver):
     assert far.certificate.efficiency > 0.99
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("exponent", [-60, 60])
 @pytest.mark.parametrize("name", ["LogDet", pytest.param("Trace", marks=slow)])
 def test_whole_labels_are_the_same_in_any_units(name, exponent):
@@ -140,6 +143,7 @@ def test_greedy_chooses_the_same_pairs_in_any_units(criterion, exponent):
     assert np.asarray(other[1]).tolist() == [1.0] * 8
 
 
+@pytest.mark.thorough
 def test_a_prior_in_units_of_its_columns_has_the_rank_that_it_has():
     units = 2.0 ** np.array([-20, 0, 20, -30])
     prior = np.diag(units**2 * [1, 1, 1, 0])  # with one label, all four dimensions
@@ -182,6 +186,7 @@ def test_annotators_and_far_units():
     assert far.certificate.efficiency == pytest.approx(plain.certificate.efficiency, abs=1e-9)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("exponent", [-40, pytest.param(40, marks=slow)])
 def test_bounds_on_whole_labels_below_the_dimension_know_no_units(exponent):
     plain, far = (

@@ -46,6 +46,7 @@ def test_every_selector_is_called_like_select_pairs_and_documented(name):
     assert all(part in documentation for part in ("gnores", "Args:", "Returns:", "Raises:", "Source:"))
 
 
+@pytest.mark.thorough
 @every_selector
 @settings(max_examples=8)
 @given(

@@ -72,6 +72,7 @@ def information_labels(every, pairs, labels):
     return dense
 
 
+@pytest.mark.thorough
 @settings(max_examples=12)
 @given(seeds, caps, st.booleans(), st.booleans())
 def test_designs_obey_the_budget_and_equal_the_reference(seed, per_pair, priced, traced):
@@ -88,6 +89,7 @@ def test_designs_obey_the_budget_and_equal_the_reference(seed, per_pair, priced,
     assert evaluated.certificate.value == pytest.approx(design.certificate.value, rel=1e-9)
 
 
+@pytest.mark.thorough
 @settings(max_examples=12)
 @given(seeds, caps, st.booleans())
 def test_whole_labels_obey_the_budget(seed, per_pair, priced):

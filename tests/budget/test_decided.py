@@ -41,6 +41,7 @@ def test_excluding_all_pairs_of_a_completion_is_masking_it(scores):
         assert not rows(excluded.pairs) & rows([(p, min(i, j), max(i, j)) for p, i, j in out])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("coupled", [False, True])
 @pytest.mark.parametrize("name", ["LogDet", pytest.param("Trace", marks=pytest.mark.slow)])
 def test_required_pairs_are_labels_held_already(name, coupled):
@@ -103,6 +104,7 @@ def test_labels_that_lack_a_required_or_use_an_excluded_pair_are_named():
         jaxdesign.evaluate(pool, LogDet(), Budget(2, exclude=[(3, 2, 1)]), pairs, [1, 1], prior=PRIOR)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("coupled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_tasks_are_whole(coupled):
     pool = random_pool(2, "no")
@@ -131,6 +133,7 @@ def joint_truth(pool, flips, assigned, pairs, labels):
     return -np.linalg.slogdet(matrix)[1]
 
 
+@pytest.mark.thorough
 def test_who_labels_is_chosen_with_what():
     pool, flips = random_pool(2, "no"), [0.05, 0.25]
     people = Annotators(flips, cost=[4.0, 1.0], names=["expert", "crowd"])
@@ -195,6 +198,7 @@ def test_bad_annotators(arguments, words):
         jaxdesign.optimize(random_pool(1), LogDet(), Budget(5), prior=PRIOR, annotators=Annotators(**arguments))
 
 
+@pytest.mark.thorough
 def test_a_design_with_annotators_is_saved_and_loaded(tmp_path):
     people = Annotators([0.1, 0.2])
     design = jaxdesign.optimize(random_pool(1), LogDet(), Budget(5), prior=PRIOR, annotators=people)

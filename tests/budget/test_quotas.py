@@ -99,6 +99,7 @@ def test_information_held_is_summed_pair_by_pair(scores, flip):
     np.testing.assert_allclose(held_information(pool, pairs), held_information(pool, pairs, np.ones(len(pairs))))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("coupled", [False, True])
 def test_the_uniform_floor_is_drawn_and_kept(coupled):
     pool = random_pool(4, "no")

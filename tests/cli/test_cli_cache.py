@@ -51,6 +51,7 @@ def test_a_folder_that_cannot_be_written_is_told_once(tmp_path):
     assert "--no-cache" in err
 
 
+@pytest.mark.thorough
 def test_programs_cut_short_are_told_once_and_replaced(tmp_path):
     """As a machine that lost power leaves them."""
     compiled(tmp_path)

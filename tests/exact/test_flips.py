@@ -41,6 +41,7 @@ def test_the_search_for_swaps_scores_pairs_with_their_flips(scores, flip):
     np.testing.assert_allclose(np.where(np.isfinite(found), found, 0), expected, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("scores", "flip"), [pytest.param("no", "prompt", marks=slow), ("yes", "pair")])
 @pytest.mark.parametrize("name", ["LogDet", pytest.param("Trace", marks=slow)])
 def test_whole_labels(name, scores, flip):
@@ -86,6 +87,7 @@ def check_gains(pool, target, picked):
         labels[chosen] = 1
 
 
+@pytest.mark.thorough
 @every_kind_and_score
 def test_greedy_takes_the_largest_gain_each_time(scores, flip):
     pool = random_pool(6, scores, flip)

@@ -106,6 +106,7 @@ def test_fewer_labels_than_dimensions_without_a_prior():
         assert float(labels.sum()) == np.linalg.matrix_rank(np.stack(z)) == DIM - 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("total", [4, pytest.param(16, marks=slow), pytest.param(24, marks=slow)])
 def test_trace_greedy_spends_a_small_batch_well(total):
     """Fewer labels than dimensions with a prior, a few more without: never far above the best of the myopic picks."""

@@ -18,6 +18,8 @@ from jaxdesign import analysis, door
 from jaxdesign.pricing.memory import memory_source
 from jaxdesign.pricing.passes import price
 
+pytestmark = pytest.mark.thorough
+
 SLOW = {"restricted", "optimize", "select_pairs"}  # compile for a minute
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from bench.experiments import language_model as experiment
 
+pytestmark = pytest.mark.thorough
+
 PROMOTION = "standard"  # optax promotes
 
 

@@ -5,6 +5,8 @@ import pytest
 
 from bench.experiments import paired
 
+pytestmark = pytest.mark.thorough
+
 
 def test_interval_is_students():
     mean, low, high = paired.mean_interval([1.0, 2.0, 3.0])

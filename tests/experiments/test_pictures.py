@@ -9,6 +9,8 @@ from bench import pictures
 from bench.experiments import plots
 from bench.rules import PROBLEMS, RULES, in_order
 
+pytestmark = pytest.mark.thorough
+
 RESULTS = Path(pictures.__file__).parent / "results"
 
 

@@ -11,6 +11,8 @@ from bench.experiments import arms, human_votes, real_pools
 from bench.experiments.files import settings, write_json
 from jaxdesign.preference.labels.labels import FIRST, SECOND, TIE
 
+pytestmark = pytest.mark.thorough
+
 RNG = np.random.default_rng(0)
 FEATURES = RNG.standard_normal((24, 5, 10)) * np.linspace(3, 0.5, 10)
 THETA = RNG.standard_normal(10)

@@ -5,6 +5,8 @@ import pytest
 from bench.tables import page
 from bench.tables.markdown import digits, limits, share, table, wrapped
 
+pytestmark = pytest.mark.thorough
+
 
 def test_the_page_is_that_of_the_results():
     made = page.page()

@@ -118,6 +118,7 @@ def test_it_is_a_source(plain):
     assert not isinstance(pool, Source)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_designs_are_those_of_the_pool_in_memory(plain, criterion, budget):
@@ -135,6 +136,7 @@ def test_scores_flips_and_extreme_units_reach_the_passes(draws):
     agree(*(jd.optimize(one, jd.LogDet(), jd.Budget(50, per_pair=1)) for one in (source, in_memory(source))))
 
 
+@pytest.mark.thorough
 def test_budgets_that_couple_prompts():
     source = Generated(2, 130)
     cost = np.random.default_rng(0).uniform(1, 2, (130, COMPLETIONS))
@@ -158,6 +160,7 @@ def test_annotators_see_it_as_they_see_a_pool():
         jd.optimize(noisy, jd.LogDet(), budget, annotators=people)
 
 
+@pytest.mark.thorough
 def test_features_are_never_held():
     """A chunk at a time, and the prompts that a working set begins with: of a longer source no more."""
     held = []

@@ -4,6 +4,8 @@ import pytest
 
 from . import harness, problems, programs, refusals, report
 
+pytestmark = pytest.mark.thorough
+
 BATCH = 25
 DAILY = 3
 

@@ -33,6 +33,7 @@ def test_the_counter_counts():
     assert counts["traced"] >= 1 and counts["compiled"] >= 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("quotas", [False, True], ids=["caps", "quotas"])
 def test_other_numbers_compile_nothing(quotas):
     """Features, scores, masks, targets, priors and budgets are data: one compilation for all of their values."""
@@ -63,6 +64,7 @@ def test_other_lists_of_pairs_compile_nothing():
     assert not counts
 
 
+@pytest.mark.thorough
 def test_names_of_prompts_compile_nothing():
     arrays, G = medium_arrays(0), random_spd(1, DIM).astype(np.float32)
 
@@ -155,6 +157,7 @@ FROM_POOL = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("draws", [None, DRAWS])
 @pytest.mark.parametrize("name", FROM_POOL)
 def test_what_is_float64_on_the_host_can_be_traced(name, draws):
@@ -190,6 +193,7 @@ def test_a_traced_pool_is_refused_where_the_loop_runs_on_the_host():
 # ---- fits
 
 
+@pytest.mark.thorough
 def test_a_fit_of_a_few_more_labels_compiles_nothing():
     """Services refit after every label: numbers of pairs are filled up to powers of two."""
     preference = pytest.importorskip("jaxdesign.preference")

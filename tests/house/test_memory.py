@@ -13,7 +13,10 @@ from tests.support.peaks import COMPLETIONS, DIM, PROMPTS, SET_BACK
 ALL_DIFFERENCES = 4 * PROMPTS * COMPLETIONS**2 * DIM  # bytes of (P, K, K, d) in float32; those of i < j take half
 ALLOWED = ALL_DIFFERENCES / 4  # the most that a function takes is about an eighth
 
-pytestmark = pytest.mark.skipif(not os.access(SET_BACK, os.W_OK), reason="no peak of memory to read here")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(not os.access(SET_BACK, os.W_OK), reason="no peak of memory to read here"),
+]
 
 
 @pytest.fixture(scope="module")

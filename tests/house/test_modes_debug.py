@@ -22,6 +22,8 @@ from jaxdesign.budget.limits import Limits
 from jaxdesign.solvers import multiplicative
 from tests.support.every_function import DIM, HOST, QUICK, SIBLINGS, TARGET, TRACEABLE, arrays, daily, pool_of
 
+pytestmark = pytest.mark.thorough
+
 STOPS = {  # under `jax_debug_infs`
     "log_policy": "-inf for completions that do not exist",
     "posterior_targets": "computes log_policy on its way",

@@ -25,6 +25,8 @@ from tests.support.every_function import (
     pool_of,
 )
 
+pytestmark = pytest.mark.thorough
+
 DEVICES = 4
 
 

@@ -7,6 +7,8 @@ from nbclient import NotebookClient
 
 from tests.support import CHECKOUT
 
+pytestmark = pytest.mark.thorough
+
 FOLDER = CHECKOUT / "notebooks"
 SCRIPTS = sorted(FOLDER.glob("*.py"))
 PICTURES = {"choosing": 1, "labels_saved": 3, "training_step": 1}  # that a page draws

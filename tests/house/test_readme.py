@@ -12,7 +12,10 @@ README = CHECKOUT / "README.md"
 CI = CHECKOUT / ".ci" / "run"
 RESULTS = CHECKOUT / "bench" / "results"
 
-pytestmark = pytest.mark.skipif(not README.exists(), reason="README.md is not beside tests/: not a checkout")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(not README.exists(), reason="README.md is not beside tests/: not a checkout"),
+]
 
 
 def blocks():

@@ -11,7 +11,10 @@ import pytest
 
 from tests.support import CHECKOUT
 
-pytestmark = pytest.mark.skipif(not (CHECKOUT / "pyproject.toml").exists(), reason="not a checkout")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(not (CHECKOUT / "pyproject.toml").exists(), reason="not a checkout"),
+]
 
 EVERY_NAME = """
 import importlib, json, pkgutil, sys

@@ -55,6 +55,7 @@ def test_linear_rewards_are_reached_at_w_over_beta():
         assert policy_gap(many, best, 0.3)[1] > 0
 
 
+@pytest.mark.thorough
 def test_curvature_of_the_gap_is_the_policy_target():
     """The Hessian of the gap about theta at the optimum is beta H, H = policy_target at pi*."""
     with _arrays.float64():

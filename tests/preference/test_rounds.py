@@ -58,6 +58,7 @@ def whole(tmp_path_factory):
     return run_rounds(POOL, labeller()[0], PLAN, store, seed=3), store
 
 
+@pytest.mark.thorough
 def test_all_labels_of_all_rounds_are_there_once_and_fit(whole):
     result, store = whole
     pairs = [record.pair for record in store.records()]
@@ -315,6 +316,7 @@ def test_required_pairs_are_asked_about_in_the_first_round_only(tmp_path):
     assert shortest not in [task.pair for task in store.batch(1)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("total", "limits", "floor"),
     [

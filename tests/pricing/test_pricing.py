@@ -75,6 +75,7 @@ def test_every_pair_at_or_above_the_threshold_is_listed_and_few_below(seed, scor
     assert listed <= set(map(tuple, pairs[b >= threshold - 3 * error]))
 
 
+@pytest.mark.thorough
 @given(seeds, kinds, st.sampled_from([1.0, 1e2, 1e4, 1e6]), st.floats(0, 1))
 def test_charges_far_above_the_sensitivities_lose_no_pair(seed, scores, size, quantile):
     """Sensitivities net of charges, exact in float64, stay within the error and are listed down to the threshold.
@@ -103,6 +104,7 @@ def test_charges_far_above_the_sensitivities_lose_no_pair(seed, scores, size, qu
     assert (np.abs(best[some] - expected[some]) <= error[some]).all()
 
 
+@pytest.mark.thorough
 @given(seeds, kinds)
 def test_ranks_list_the_best_pairs_of_every_prompt_and_no_others(seed, scores):
     ranks = np.random.default_rng(seed).integers(0, 9, PROMPTS)
@@ -163,6 +165,7 @@ def test_ties_go_to_the_smaller_partner():
     assert best_pairs(result, 0.9, 2)[0].tolist() == [[0, 1, 2], [0, 2, 3]]
 
 
+@pytest.mark.thorough
 def test_chunks_change_no_answer(monkeypatch):
     """Four chunks of three for eleven prompts: the last one begins a prompt early, which must not count twice."""
     pool = pool_of(3, prompts=11)
@@ -217,6 +220,7 @@ def stretched(seed, condition, offset, oblique):
     return rows * np.exp(rng.standard_normal((PROMPTS, 1, 1))) + offset * rng.standard_normal((PROMPTS, 1, DIM))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("criterion", [LogDet(), Trace(np.eye(DIM)), Trace(random_spd(0, DIM, rank=1))])
 @given(seed=seeds, condition=st.sampled_from([1, 1e2, 1e4]), oblique=st.booleans(), offset=st.sampled_from([0, 30]))
 def test_float32_pricing_stays_well_within_its_error_bound(criterion, seed, condition, oblique, offset):
@@ -225,6 +229,7 @@ def test_float32_pricing_stays_well_within_its_error_bound(criterion, seed, cond
     assert error_ratio(CompletionPool(features, 3 * u), criterion) < 0.5
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("criterion", [LogDet(), Trace(np.eye(DIM))])
 @given(seed=seeds, condition=st.sampled_from([1, 1e3, 1e6]), oblique=st.booleans())
 def test_float64_pricing_stays_within_its_error_bound(criterion, seed, condition, oblique):

@@ -56,6 +56,7 @@ def check(pool, criterion, limits, prior, design, tol=TOL):
     assert certificate.lower_bound <= value
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS.keys())
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -68,6 +69,7 @@ def test_every_problem_is_certified(criterion, budget, prior):
     check(pool, criterion, limits, prior, design, tol)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["few labels", "caps", pytest.param("quotas", marks=pytest.mark.slow)])
 def test_draws_of_the_parameters(name):
     pool, limits = medium_pool(5, DRAWS), BUDGETS[name]
@@ -228,6 +230,7 @@ def inverse_trace(A):
     return jnp.sum(jnp.linalg.inv(A) * jnp.asarray(H, A.dtype))
 
 
+@pytest.mark.thorough
 def test_a_criterion_of_the_user_equals_the_one_built_in():
     pool, budget = medium_pool(0), Budget(100, per_pair=1)
     own, built_in = (solve(pool, criterion, budget, tol=TOL) for criterion in (Criterion(inverse_trace), Trace(H)))

@@ -38,6 +38,7 @@ BUDGETS["quotas"] = {"total": 20.0, "per_pair": 3.0, "per_prompt": 5.0}
 # ---- solvers
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "limits", "flip"),
     [
@@ -66,6 +67,7 @@ def test_optimize_agrees_with_the_reference_and_with_the_arithmetic_of_pairs(nam
     assert frank_wolfe_gap(pairs, z, c, labels, limits, RIDGE, target) <= 2e-5 * max(1, abs(found.value))
 
 
+@pytest.mark.thorough
 @pairs_daily
 @pytest.mark.parametrize("solver", ["frank_wolfe", "multiplicative", "matrix_atoms", "interior_point"])
 def test_every_solver_knows_flips(solver, flip):

@@ -29,6 +29,7 @@ CRITERIA = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("criterion", CRITERIA.values(), ids=CRITERIA.keys())
 @settings(max_examples=15)
 @given(seed=seeds, scale=st.sampled_from([1e-3, 1.0, 30.0]), longest=st.sampled_from([0.1, 1.0]))
@@ -58,6 +59,7 @@ def _values(criterion, A, D, grid):
     return jax.lax.map(one, grid)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "limits", [{"per_pair": 20.0}, {"per_pair": 2.0}, {"per_pair": 2.0, "per_prompt": 5.0}], ids=str
 )
@@ -89,6 +91,7 @@ _direction, _oracle = jax.jit(direction), jax.jit(linear_oracle)
 _allowed = jax.jit(lambda point, room: rescale(jnp.where(room.cap > 0, point, 0), room))
 
 
+@pytest.mark.thorough
 def test_from_an_even_allocation_over_many_pairs_tens_of_passes_suffice():
     """Steps between single pairs would need one pass for each of the 1,800 pairs."""
     rng = np.random.default_rng(0)

@@ -16,6 +16,7 @@ seeds = st.integers(0, 2**32 - 1)
 few = settings(max_examples=12)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("vertices", [3, 5, 8, 11])
 def test_complete_graphs_are_weighed_evenly(vertices):
     n, pool = vertices, complete_graphs(vertices)
@@ -28,6 +29,7 @@ def test_complete_graphs_are_weighed_evenly(vertices):
     assert value == pytest.approx((n - 1) ** 2 / 2, rel=1e-6)
 
 
+@pytest.mark.thorough
 @few
 @given(seed=seeds, vertices=st.integers(3, 11))
 def test_trees_are_weighed_evenly(seed, vertices):

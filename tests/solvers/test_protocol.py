@@ -56,6 +56,7 @@ def best(name, limits, prior):
     return reference.optimize(random_pool(0), criterion, Budget(**BUDGETS[limits]), PRIORS[prior]).certificate.value
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(find_spec("cvxpy") is None, reason="the reference solver needs the extra `reference`")
 @pytest.mark.parametrize("solver", sorted(SOLVERS))
 @pytest.mark.parametrize(("name", "limits", "prior"), PROBLEMS)

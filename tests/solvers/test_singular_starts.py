@@ -25,6 +25,7 @@ SQUARES = Criterion(lambda A: jnp.sum(jnp.linalg.inv(A) * jnp.linalg.inv(A).T)) 
 MINIMUM = np.array([0, 2.0, 0, 0, 0])
 
 
+@pytest.mark.thorough
 def test_label_information_below_what_float32_holds():
     """c of about e^-93: sensitivities of the hot start are 0 / 0."""
     pool = CompletionPool(np.float32([[[0.2], [0.8]]]), np.float32([[4.5, -89.0]]))
@@ -33,6 +34,7 @@ def test_label_information_below_what_float32_holds():
     assert design.labels == pytest.approx([9.0], rel=1e-12)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", range(2))
 def test_a_criterion_of_the_users_own_starts_regular_under_a_spend_limit(seed):
     rng = np.random.default_rng(seed)
@@ -41,6 +43,7 @@ def test_a_criterion_of_the_users_own_starts_regular_under_a_spend_limit(seed):
     assert design.status is Status.CERTIFIED
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", [0, 1, 4])
 def test_directions_that_the_target_leaves_out_are_spanned_under_minima(seed):
     """A must be regular there too, though no sensitivity shows it: at rank 4, vertices that H prefers span 3."""
@@ -53,6 +56,7 @@ def test_directions_that_the_target_leaves_out_are_spanned_under_minima(seed):
     assert design.labels[design.pairs[:, 0] == 1].sum() >= 2 - 1e-9
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", [0, 7])
 def test_whole_labels_under_a_spend_limit_where_one_completion_is_far_from_all_others(seed):
     """Rounding the design leaves out directions that a fraction of a label spans."""
@@ -68,6 +72,7 @@ def test_whole_labels_under_a_spend_limit_where_one_completion_is_far_from_all_o
     assert design.labels @ (cost[p, i] + cost[p, j]) <= 12 and design.labels.sum() == 4
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", [3, 4])
 def test_swaps_end_where_one_task_and_a_faint_prior_hold_the_information(seed):
     """Their gains are then rounding: without a look at the criterion itself they went round in a circle for ever."""
@@ -79,6 +84,7 @@ def test_swaps_end_where_one_task_and_a_faint_prior_hold_the_information(seed):
     assert design.labels.tolist() == [3.0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", [2, 7])
 @pytest.mark.parametrize("solver", [None, "frank_wolfe", "interior_point", "matrix_atoms", "multiplicative"])
 def test_a_target_of_rank_one_without_a_prior_has_a_regular_start(seed, solver):
@@ -90,6 +96,7 @@ def test_a_target_of_rank_one_without_a_prior_has_a_regular_start(seed, solver):
     assert design.certificate.efficiency > 0.8
 
 
+@pytest.mark.thorough
 def test_pairs_that_no_label_may_go_to_do_not_hide_what_the_allowed_ones_miss():
     """Margins of 40 and more: what is missing has 1e-7 of the information that forbidden pairs have."""
     rng = np.random.default_rng(25)

@@ -73,6 +73,7 @@ def batch_of_pools(count):
 # ---- never better than the truth
 
 
+@pytest.mark.thorough
 @every_case
 @settings(max_examples=8)
 @given(seed=seeds, passes=st.integers(1, 200))
@@ -167,6 +168,7 @@ def largest_sensitivity(features, allocation):
 # ---- transformations
 
 
+@pytest.mark.thorough
 @multiplicative_daily
 def test_a_batch_equals_a_loop(solve):
     batch = batch_of_pools(8)
@@ -251,6 +253,7 @@ def test_what_cannot_be_held_or_is_singular_is_not_certified(solve):
     assert np.isfinite(certificate.value)
 
 
+@pytest.mark.thorough
 @both
 @pytest.mark.parametrize("size", [1e41, 1e-41])
 def test_values_out_of_the_range_of_the_dtype_are_not_certified(solve, size):

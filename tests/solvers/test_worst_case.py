@@ -52,6 +52,7 @@ def best_by_cvxpy(pool, targets, total, per_pair=np.inf, per_prompt=np.inf):
 # ---- the best real-valued design
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "budget"),
     [
@@ -77,6 +78,7 @@ def test_optimize_agrees_with_cvxpy(name, budget):
     assert design.passes <= 120
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mixture", [None, pytest.param([3.0], marks=pytest.mark.slow)])
 def test_one_target_is_trace(mixture):
     pool, criterion = random_pool(2), WorstCase({"all": random_spd(1)}, mixture=mixture)
@@ -97,6 +99,7 @@ def test_scales_are_what_values_are_divided_by():
     assert all(ratio >= 1 - 1e-3 for ratio in scaled.report["targets"].values())
 
 
+@pytest.mark.thorough
 def test_the_report_names_the_binding_targets():
     pool = random_pool(4)
     targets = {"hard": random_spd(1), "easy": 1e-2 * random_spd(2), "twin": random_spd(1)}
@@ -180,6 +183,7 @@ def test_singular_information_is_seen():
         select_pairs(pool, criterion, Budget(2))
 
 
+@pytest.mark.thorough
 def test_required_and_excluded_pairs_and_quotas_of_groups():
     pool = random_pool(1)
     pairs = written_out(pool)[0]

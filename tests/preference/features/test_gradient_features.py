@@ -15,6 +15,8 @@ from jaxdesign.preference.features.projection import project
 from tests.support import CHECKOUT
 from tests.support.tiny_policy import examples, log_probability, parameters
 
+pytestmark = pytest.mark.thorough
+
 slow = pytest.mark.slow
 PARAMS, KEY, D = parameters(), jax.random.key(7), 16
 SIZE = sum(leaf.size for leaf in jax.tree.leaves(PARAMS))

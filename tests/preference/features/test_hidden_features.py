@@ -14,6 +14,7 @@ TOKENS = RNG.integers(0, VOCABULARY, (7, LENGTH), dtype=np.int32)
 LENGTHS = np.array([1, LENGTH, 4, 5, 6, 7, 2], np.int32)
 
 
+@pytest.mark.thorough
 def test_the_state_is_that_of_the_last_token_without_padding():
     found = last_hidden_states(hidden, PARAMS, TOKENS, LENGTHS, microbatch=3)
     assert found.shape == (7, WIDTH) and found.dtype == jnp.float32

@@ -211,6 +211,7 @@ def test_with_flips_the_best_of_several_maxima_is_kept(flipped):
         assert -float(found.log_likelihood) == pytest.approx(-np.sum(wins * np.log(p) + (3 - wins) * np.log(1 - p)))
 
 
+@pytest.mark.thorough
 def test_the_hessian_of_flipped_labels_is_that_of_their_likelihood():
     with _arrays.float64():
         u, wins, flip = jnp.linspace(-6, 6, 13), jnp.arange(13.0) % 4, jnp.linspace(0, 0.49, 13)

@@ -78,6 +78,7 @@ def test_it_is_the_mode_that_scipy_finds_and_the_schur_complement():
     np.testing.assert_allclose(np.linalg.inv(found.information), covariance[:3, :3], rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.thorough
 def test_a_bias_in_one_order_is_kept_out_of_the_reward():
     """The better completion is always shown second: a fit without the bias sees less reward than there is."""
     rng = np.random.default_rng(2)

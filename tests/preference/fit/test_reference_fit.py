@@ -25,6 +25,7 @@ def centred(values, mask):
     return np.concatenate([v[m] - v[m].mean(axis=0) for v, m in zip(values.astype(np.float64), mask, strict=True)])
 
 
+@pytest.mark.thorough
 @settings(max_examples=10)
 @given(st.integers(0, 10_000), st.integers(1, D), st.sampled_from([0.0, 1e-3, 0.7]))
 def test_the_fit_is_the_recipe_written_out(seed, dimension, ridge):

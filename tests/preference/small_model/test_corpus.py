@@ -7,6 +7,8 @@ from jaxdesign.preference.simulation.hidden_reward import HiddenReward, random_r
 from jaxdesign.preference.small_model.corpus import ALPHABET, SHARES, grammar_corpus
 from jaxdesign.preference.small_model.tokens import Tokeniser
 
+pytestmark = pytest.mark.thorough
+
 
 def test_seeds_decide_everything():
     one, again, other = (grammar_corpus(50, seed=seed) for seed in (0, 0, 1))

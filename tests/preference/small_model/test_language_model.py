@@ -15,6 +15,8 @@ from jaxdesign.preference.small_model.language_model import (
 )
 from tests.support.small_policy import every_completion, perturbed, tiny_model
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_probabilities_of_all_completions_sum_to_one(tied):

@@ -17,6 +17,8 @@ from jaxdesign.preference.small_model.fine_tuning import Examples, fine_tune, fi
 from jaxdesign.preference.small_model.training import ProgressBar, batch_rows, train
 from tests.support.small_policy import tiny_model
 
+pytestmark = pytest.mark.thorough
+
 MODEL, TOKENISER = tiny_model("ab", seed=1)
 PROMPTS = TOKENISER.encode_prompts(["a", "bb", "ab", "b"], 4)
 COMPLETIONS = np.stack([TOKENISER.encode_completions(row, 5) for row in (["a", "ab", ""], ["b", "ba", "aa"])] * 2)

@@ -5,6 +5,8 @@ import pytest
 
 from jaxdesign.preference.small_model.tokens import END, Tokeniser
 
+pytestmark = pytest.mark.thorough
+
 TOKENISER = Tokeniser("abc .")
 
 
