@@ -30,11 +30,16 @@ def test_a_wrong_shape_is_seen():
 
 
 @pytest.mark.skipif(ON, reason="this is such a run")
-@pytest.mark.parametrize("paths", [DAILY, pytest.param(["tests"], marks=pytest.mark.slow)], ids=["some", "all"])
-@pytest.mark.slow
-def test_no_call_contradicts_them(paths):
+@pytest.mark.parametrize(
+    ("paths", "tiers"),
+    [
+        pytest.param(DAILY, "not slow and not thorough", marks=pytest.mark.thorough, id="some"),
+        pytest.param(["tests"], "not slow", marks=pytest.mark.slow, id="all"),
+    ],
+)
+def test_no_call_contradicts_them(paths, tiers):
     here = "tests/house/test_annotations.py::test_a_wrong_shape_is_seen"
-    command = [sys.executable, "-m", "pytest", "--tb=short", "-p", "no:cacheprovider", here, *paths]
+    command = [sys.executable, "-m", "pytest", "--tb=short", "-p", "no:cacheprovider", "-m", tiers, here, *paths]
     done = subprocess.run(
         command, cwd=CHECKOUT, env=os.environ | {"JAXDESIGN_TYPES": "1"}, capture_output=True, text=True, check=False
     )

@@ -155,11 +155,13 @@ def work(problem: Problem, crit: ConvexCriterion) -> float:
 
 
 def memory(problem: Problem, crit: ConvexCriterion) -> float:
-    """Entries of the stored forms and label information."""
+    """Entries of the stored forms and label information; and of the features, which annotators share elsewhere."""
     kinds = 1 + (crit.gains is Gains.TRACE)
     if crit.gains is not Gains.LOG_DET:
         kinds += problem.has_margins
-    return float(kinds) * problem.source.draws * problem.prompts * problem.completions**2
+    copied = 0 if problem.flip is None else problem.dim
+    each = kinds * problem.source.draws * problem.completions + copied
+    return float(each) * problem.prompts * problem.completions
 
 
 def mean_information(
