@@ -64,6 +64,7 @@ def test_lists_of_pairs_know_their_flips(scores, flip):
     np.testing.assert_allclose(turned, found, rtol=1e-6)
 
 
+@pytest.mark.thorough
 @every_kind_and_score
 def test_float64_kernels_of_a_problem(scores, flip):
     pool = random_pool(2, scores, flip)

@@ -108,6 +108,7 @@ def permuted(values, order):
     return values if np.ndim(values) == 0 else values[order]
 
 
+@pytest.mark.thorough
 @every_case
 def test_order_of_prompts(case, rng):
     order = rng.permutation(PROMPTS)

@@ -20,6 +20,7 @@ def features(dtype, at=None, value=np.nan):
     return jnp.asarray(rows, dtype) if dtype == "bfloat16" else rows.astype(dtype)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("at", SPOILED)

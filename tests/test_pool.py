@@ -219,6 +219,7 @@ def test_restriction_orders_directions_and_keeps_scores_mask_and_ids():
     np.testing.assert_allclose(basis.T @ second_moment(pool) @ basis, moment, atol=1e-5 * moment[0, 0])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_copies_stay_bit_identical_under_restriction(dtype):
     features = np.random.default_rng(5).standard_normal((3, 40, 33))
@@ -242,6 +243,7 @@ def test_the_second_moment_is_that_of_the_centred_rows():
 # ---- float64 features where JAX has float32
 
 
+@pytest.mark.thorough
 def test_a_common_offset_of_float64_features_costs_no_digits():
     """Differences do not change with it; rounded before it is taken off, they would differ by tenths here."""
     rng = np.random.default_rng(1)

@@ -43,6 +43,7 @@ def test_updates_agree_with_a_fresh_factorisation(seed):
     agrees(many(start(A), Z, weights), A + (Z.T * weights) @ Z, 2e-5)
 
 
+@pytest.mark.thorough
 def test_updates_in_float64_stay_float64(float64_scope):
     A, Z, weights = problem(0, np.float64)
     state = rank_k_update(start_inverse(A), Z, weights)
@@ -79,6 +80,7 @@ def test_a_singular_start_is_nan():
     assert np.isnan(start(jnp.zeros((DIM, DIM))).log_det)
 
 
+@pytest.mark.thorough
 def test_updates_pass_through_vmap():
     problems = [problem(seed) for seed in range(3)]
     A, Z, weights = (np.stack(part) for part in zip(*problems, strict=True))

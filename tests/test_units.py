@@ -54,6 +54,7 @@ def solved(name, units, budget=ONCE, prior=PRIOR, features=F, **more):
     return optimize(pool, criterion_in(name, units), budget, prior=scaled(prior, units), tol=1e-6, **more)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["LogDet", "Trace", pytest.param("WorstCase", marks=slow)])
 @pytest.mark.parametrize("limits", ["caps", pytest.param("groups", marks=slow)])
 def test_powers_of_two_on_all_features_change_no_digit(name, limits):

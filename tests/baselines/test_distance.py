@@ -20,6 +20,7 @@ def test_largest_distance_by_hand():
     assert picks(largest_distance, pool, 2, per_prompt=1) == {(0, 0, 2), (1, 0, 1)}
 
 
+@pytest.mark.thorough
 def test_the_batch_rules_differ_as_their_papers_say():
     # long differences along one axis, short ones along the other; c = 1/4, held information I
     pool = by_hand([[3, 0], [2.9, 0], [2.8, 0], [0, 2]])

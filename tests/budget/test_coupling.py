@@ -49,6 +49,7 @@ def largest(budget, pairs, gains):
     return -found.fun
 
 
+@pytest.mark.thorough
 @given(seeds, caps, st.booleans())
 def test_the_oracle_is_the_linear_programme_over_all_pairs(seed, per_pair, priced):
     case = coupled_case(seed, per_pair, priced)

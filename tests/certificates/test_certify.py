@@ -152,6 +152,7 @@ def test_a_wrong_guess_of_the_level_never_makes_a_certificate_false(name, seed, 
         assert (exact_sensitivities(problem, rows, analysis.factors) <= priced.floor).all()
 
 
+@pytest.mark.thorough
 @given(
     seed=seeds,
     dtype=st.sampled_from(["float16", "bfloat16", "float32"]),

@@ -43,6 +43,7 @@ BUDGETS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("limits", BUDGETS)
 @pytest.mark.parametrize("name", CRITERIA)
 def test_no_whole_batch_is_below_the_bound(name, limits):

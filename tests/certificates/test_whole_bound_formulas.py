@@ -104,6 +104,7 @@ def test_trace_is_von_neumanns_bound(target):
             assert bound <= exact + 1e-12 * abs(exact)
 
 
+@pytest.mark.thorough
 def test_repeats_leave_the_trace_the_rank_of_the_pairs():
     # three prompts of one pair each: 7 labels lie on 3 different pairs, which leave 5 of 8 dimensions untouched
     pool = regression_pool(np.eye(8)[:3])

@@ -27,6 +27,7 @@ def compiled(folder, *more, first=""):
     return finished(*ARGUMENTS, *more, first=first + STUB, environment={"XDG_CACHE_HOME": str(folder)})
 
 
+@pytest.mark.thorough
 def test_programs_are_kept_and_read_back(tmp_path):
     code, out, err = compiled(tmp_path)
     (folder,) = tmp_path.glob("jaxdesign/programs-*")

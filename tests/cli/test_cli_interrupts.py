@@ -52,6 +52,7 @@ def test_at_the_first_moments(tmp_path, seconds):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("phase", ["reading", "preparing", "preparing: compiling"])
 def test_in_a_phase(tmp_path, phase):
     with started(tmp_path, CHATTY) as process:

@@ -55,6 +55,7 @@ def test_lazy_picks_of_float64_features(lazy, float64_scope):
     check_picks(pool, None, np.asarray(pairs), PRIOR)
 
 
+@pytest.mark.thorough
 def test_lazy_ties_go_to_the_first_prompt(lazy):
     pairs, _ = greedy(regression_pool(np.ones((9, 1))), LogDet(), size=9, prior=1.0)
     np.testing.assert_array_equal(pairs[:, 0], np.arange(9))

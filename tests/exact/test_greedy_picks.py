@@ -52,6 +52,7 @@ def test_picks_by_hand():
     np.testing.assert_array_equal(trace, [[0, 0, 1], [2, 0, 1]])
 
 
+@pytest.mark.thorough
 def test_ties_go_to_the_first_pair():
     features = np.zeros((3, 3, 2), np.float32)
     features[:, 1:] = np.eye(2)  # three equal prompts
@@ -98,6 +99,7 @@ def test_the_lift_is_a_small_share_of_an_even_allocation():
     check_picks(pool, None, np.asarray(pairs), ridge * np.eye(DIM))
 
 
+@pytest.mark.thorough
 def test_fewer_labels_than_dimensions_without_a_prior():
     pool = random_pool(18)
     for criterion in (LogDet(), Trace(np.eye(DIM))):

@@ -73,6 +73,7 @@ def test_labels_are_whole_and_allowed_and_the_certificate_is_true(name):
     assert relaxed["status"] == "CERTIFIED" and relaxed["efficiency"] >= 0.999
 
 
+@pytest.mark.thorough
 @every_case
 def test_the_report_tells_of_every_candidate_and_names_the_best(name):
     H, limits, prior, scores = CASES[name]
@@ -92,6 +93,7 @@ def test_the_report_tells_of_every_candidate_and_names_the_best(name):
     assert isinstance(batch.report["relaxed"]["value"], float)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["LogDet", pytest.param("Trace", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("per_pair", [None, 1])
 def test_enumeration_finds_nothing_below_the_bound(name, per_pair):
@@ -149,6 +151,7 @@ def test_caps_that_are_not_whole_count_as_rounded_down():
     assert batch.labels.max() == 1
 
 
+@pytest.mark.thorough
 def test_a_pool_too_large_for_greedy_is_searched_where_the_design_has_its_labels(monkeypatch):
     pool, budget = random_pool(1), Budget(20)
     whole = select_pairs(pool, LogDet(), budget)

@@ -140,6 +140,7 @@ def test_constraints_hold_together_with_the_rest_of_a_budget(pool):
         assert design.certificate.efficiency > 0.9
 
 
+@pytest.mark.thorough
 def test_tasks_of_several_labels_obey(pool):
     cap = jd.Constraint(1, high=5, name="readers", per="completion")
     found = jd.select_pairs(pool, jd.LogDet(), jd.Budget(TOTAL, constraints=cap, labels_per_task=2), prior=RIDGE)

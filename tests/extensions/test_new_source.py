@@ -145,6 +145,7 @@ def test_budgets_that_couple_prompts():
     agree(*(jd.optimize(one, jd.LogDet(), budget, prior=0.1, tol=1e-2) for one in (source, in_memory(source))))
 
 
+@pytest.mark.thorough
 def test_annotators_see_it_as_they_see_a_pool():
     source = Generated(4, 130)
     budget = jd.Budget(50, per_pair=1, per_prompt=2, cost_total=90, exclude=[[7, 0, 1]])

@@ -42,6 +42,7 @@ def test_float64_features_are_kept_where_x64_is_on_and_become_float32_where_it_i
         assert CompletionPool(features.astype(np.float64), scores, mask).features.dtype == np.float32
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("criterion", [LogDet(), pytest.param(Trace(H), marks=slow)], ids=["LogDet", "Trace"])
 def test_float64_features_are_solved_in_float64(criterion):
     with jax.enable_x64(True):

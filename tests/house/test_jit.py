@@ -112,6 +112,7 @@ def test_a_pool_made_inside_of_jit_is_the_same():
     assert (constant.features == outside.features).all() and (constant.mask == outside.mask).all()
 
 
+@pytest.mark.thorough
 def test_pools_are_stacked_and_mapped():
     """vmap over pools, over scores alone, and over targets G."""
     pools = [medium_pool(seed) for seed in range(3)]

@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / ".github" / "public_names.py"
 
 
+@pytest.mark.thorough
 def test_the_index_is_up_to_date():
     """The script also fails where a name that needs an extra does not say what to install."""
     done = subprocess.run([sys.executable, str(SCRIPT), "--check"], capture_output=True, text=True, check=False)

@@ -69,6 +69,7 @@ def test_all_labels_of_all_rounds_are_there_once_and_fit(whole):
     assert result.posterior.converged and not result.stopped
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("die_after", [0, 7, 15, 20])
 def test_a_killed_run_goes_on_to_the_same_labels(whole, tmp_path, monkeypatch, die_after):
     monkeypatch.setattr("jaxdesign.preference.rounds.GROUP", 5)
@@ -331,6 +332,7 @@ def test_a_floor_leaves_feasible_plans_feasible(tmp_path, total, limits, floor):
     assert len(store.records()) == total
 
 
+@pytest.mark.thorough
 def test_a_posterior_is_the_fit_of_its_labels_and_of_nothing_else():
     labels = as_labels([[0, 0, 1], [1, 0, 2], [2, 1, 3], [3, 0, 1], [3, 0, 1]], [0, 1, 2, 0, 3])
     rows = np.asarray(jd.pair_differences(POOL, np.array([[0, 0, 1], [1, 0, 2], [2, 1, 3], [3, 0, 1]])))

@@ -45,6 +45,7 @@ def closed_of(pool, seed):
     return np.array(some, np.int32)[:: max(len(some) // 5, 1)]
 
 
+@pytest.mark.thorough
 @given(seeds, kinds, st.booleans())
 def test_a_pass_says_what_it_says_of_every_annotators_own_pool(seed, scores, closing):
     pool, flip = case(seed, scores)
@@ -66,6 +67,7 @@ def test_a_pass_says_what_it_says_of_every_annotators_own_pool(seed, scores, clo
     np.testing.assert_array_equal(counted.pair_counts, expected.pair_counts)
 
 
+@pytest.mark.thorough
 @given(seeds, kinds)
 def test_listed_pairs_and_subsets_too(seed, scores):
     pool, flip = case(seed, scores)
@@ -108,6 +110,7 @@ def both_problems(seed, scores, criterion, budget):
     return shared, make_problem(repeated_pool(pool, flip), criterion, joint.budget, 0.01)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("scores", ["yes", pytest.param("draws", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -121,6 +124,7 @@ def test_designs_and_certificates_are_the_same(criterion, budget, scores):
     np.testing.assert_allclose(again[0].certificate, again[1].certificate, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_exchange_searches_what_annotators_share(criterion):
     problems = both_problems(1, "yes", CRITERIA[criterion], jd.Budget(12, per_pair=1))

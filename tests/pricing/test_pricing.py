@@ -186,6 +186,7 @@ def visit(chunk, total, index):
     return total + jnp.sum(chunk.copies >= 0, dtype=total.dtype), index
 
 
+@pytest.mark.thorough
 def test_a_pass_is_compiled_once_whatever_the_values():
     with counting() as counts:
         for seed in range(3):
@@ -250,6 +251,7 @@ def test_a_common_offset_of_a_prompt_costs_no_accuracy():
     np.testing.assert_allclose(moved.error, plain.error, rtol=1e-2)
 
 
+@pytest.mark.thorough
 def test_a_common_offset_of_float64_scores_does_not_touch_float32_pricing():
     with jax.enable_x64(True):
         features = stretched(0, 1, 0, True).astype(np.float32)

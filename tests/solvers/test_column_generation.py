@@ -157,6 +157,7 @@ def test_a_tolerance_out_of_reach_is_not_claimed(criterion):
     check(medium_pool(2), criterion, {"total": 100, "per_pair": 2}, None, design, tol=1e-6)
 
 
+@pytest.mark.thorough
 @budgets
 @pytest.mark.parametrize("criterion", [LogDet(), Trace(H)], ids=["LogDet", "Trace"])
 def test_two_runs_are_identical_to_the_last_bit(criterion, limits):

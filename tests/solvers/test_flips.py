@@ -100,6 +100,7 @@ def test_padding_and_the_certificate_of_an_even_allocation(seed, flip):
 # ---- what noise must do
 
 
+@pytest.mark.thorough
 @pairs_daily
 def test_flips_move_along_with_prompts_and_completions(flip):
     pool = random_pool(9, "draws", flip)

@@ -42,6 +42,7 @@ def test_trees_are_weighed_evenly(seed, vertices):
     np.testing.assert_allclose(spent, 4 / (vertices - 1), rtol=5e-3)
 
 
+@pytest.mark.thorough
 @few
 @given(sizes=st.lists(st.integers(2, 5), min_size=2, max_size=4).filter(lambda s: sum(s) - len(s) <= 10))
 def test_independent_prompts_share_labels_by_their_dimension(sizes):

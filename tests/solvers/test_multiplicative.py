@@ -58,6 +58,7 @@ def test_no_step_raises_the_criterion(criterion, name, seed, ridge, total, cap):
     assert np.diff(values).max() <= 1e-5 * (1 + abs(values[0]))  # float32 passes
 
 
+@pytest.mark.thorough
 def test_a_larger_power_takes_about_half_the_passes():
     pool, budget = random_pool(2, "no"), Budget(20)
     certificates = [multiplicative(pool, LogDet(), budget, passes=k, power=p)[1] for k, p in ((60, 1.0), (33, 1.8))]

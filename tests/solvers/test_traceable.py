@@ -95,6 +95,7 @@ def test_certificates_are_those_of_the_allocation_and_never_better(solve, name, 
     assert certificate.gap >= 0
 
 
+@pytest.mark.thorough
 @every_case
 def test_the_lower_bound_is_below_the_best_value_and_near_it(solve, name):
     pytest.importorskip("cvxpy", reason="the reference solver needs the extra `reference`")
@@ -108,6 +109,7 @@ def test_the_lower_bound_is_below_the_best_value_and_near_it(solve, name):
     assert certificate.efficiency > 0.999
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("solve", "target"),
     [
@@ -183,6 +185,7 @@ def test_a_batch_equals_a_loop(solve):
         np.testing.assert_allclose(allocations[k], allocation, atol=0.1)
 
 
+@pytest.mark.thorough
 @frank_wolfe_daily
 def test_budgets_and_priors_may_be_traced_and_batched(solve):
     pool, totals, ridges = random_pool(3), jnp.array([5.0, 20.0, 40.0]), jnp.array([0.1, 0.0, 1.0])
@@ -198,6 +201,7 @@ def test_budgets_and_priors_may_be_traced_and_batched(solve):
         )
 
 
+@pytest.mark.thorough
 @frank_wolfe_daily
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_results_have_the_working_dtype_with_x64_on(solve, dtype, float64_scope):
@@ -211,6 +215,7 @@ def test_results_have_the_working_dtype_with_x64_on(solve, dtype, float64_scope)
     assert certificate.efficiency > (1 - 1e-9 if dtype == np.float64 and solve is frank_wolfe else 0.999)
 
 
+@pytest.mark.thorough
 @multiplicative_daily
 def test_differentiation_takes_the_allocation_for_a_constant(solve):
     pool = random_pool(5, "no")

@@ -115,6 +115,7 @@ def test_the_report_names_the_binding_targets():
     assert judged.report["targets"] == design.report["targets"]
 
 
+@pytest.mark.thorough
 def test_limits_start_and_callback(tmp_path):
     pool, criterion, rows = random_pool(5), WorstCase(THREE), []
     design = optimize(pool, criterion, Budget(20.0), prior=RIDGE, tol=1e-5, callback=rows.append)
@@ -146,6 +147,7 @@ def test_other_solvers(solver):
         optimize(pool, WorstCase(THREE), Budget(20.0), prior=RIDGE, solver="multiplicative")
 
 
+@pytest.mark.thorough
 def test_inside_of_jit_the_certificate_is_valid():
     pool = random_pool(7)
     expected = best_by_cvxpy(pool, THREE, 20.0)

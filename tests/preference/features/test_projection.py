@@ -50,6 +50,7 @@ def test_every_entry_has_size_one_over_root_dimension():
     np.testing.assert_allclose(np.abs(matrix(4, jax.random.key(1))), 0.5, rtol=1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dimension", [2, 16])
 def test_inner_products_are_unbiased_and_spread_as_stated(dimension):
     rng, seeds = np.random.default_rng(0), 3000
@@ -85,6 +86,7 @@ def test_leaves_left_out_count_as_zero():
     np.testing.assert_allclose(some, project(zeroed, 4, key), rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_low_precision_leaves_are_summed_in_float32():
     tree = {"w": jnp.ones(100_000, jnp.bfloat16)}
     key = jax.random.key(0)

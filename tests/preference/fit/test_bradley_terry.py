@@ -21,6 +21,7 @@ def problem(seed, flip=0.0, rows=60, dim=4):
     return z, wins, counts
 
 
+@pytest.mark.thorough
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.15]))
 def test_the_fit_is_the_minimum_that_scipy_finds(seed, flip):
@@ -40,6 +41,7 @@ def test_the_fit_is_the_minimum_that_scipy_finds(seed, flip):
     assert data + np.asarray(found.parameter) @ prior @ np.asarray(found.parameter) / 2 == pytest.approx(best.fun)
 
 
+@pytest.mark.thorough
 def test_information_is_the_hessian_without_flips():
     z, wins, counts = problem(3)
     found = fit_bradley_terry(z, wins, counts, prior=0.3)
@@ -53,6 +55,7 @@ def test_information_is_the_hessian_without_flips():
     np.testing.assert_allclose(found.information, hessian, rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_one_pair_has_a_closed_form():
     found = fit_bradley_terry([[2.0]], [3.0], [4.0])
     assert float(found.parameter[0]) == pytest.approx(np.log(3) / 2, abs=1e-8)
@@ -89,6 +92,7 @@ def test_traceable_and_vmapped_over_repetitions():
         )
 
 
+@pytest.mark.thorough
 def test_log_choice_stays_finite_at_large_margins():
     u = jnp.asarray([-300.0, -5.0, 0.0, 5.0, 300.0])
     np.testing.assert_allclose(log_choice(u, 0.2)[0], np.log(0.2), rtol=1e-5)
@@ -113,6 +117,7 @@ def test_bad_input_is_named(change, message):
         fit_bradley_terry(**given)
 
 
+@pytest.mark.thorough
 def test_float32_inside_of_jit_converges():
     rng = np.random.default_rng(0)
     z, w = rng.standard_normal((1000, 16)).astype(np.float32), rng.standard_normal(16)
@@ -168,6 +173,7 @@ def test_columns_of_tiny_and_huge_size_have_closed_forms():
     assert held.converged and np.asarray(held.parameter).tolist() == pytest.approx([np.log(3) * 1e9, 0.0])
 
 
+@pytest.mark.thorough
 def test_float32_inside_of_jit_does_not_mind_units():
     z, wins, counts = problem(2)
     exact = fit_bradley_terry(z, wins, counts).parameter
@@ -200,6 +206,7 @@ def flipped():
     return found[1:]
 
 
+@pytest.mark.thorough
 def test_with_flips_the_best_of_several_maxima_is_kept(flipped):
     """From 0 alone 60.844 and 60.982 are found at flips of 0.3 and 0.45."""
     for flip, z, wins, best in flipped:
@@ -236,6 +243,7 @@ def test_a_flip_per_label_and_a_traced_one_have_several_starts_too(flipped):
 # ---- what is not finite
 
 
+@pytest.mark.thorough
 def test_where_there_is_no_maximum_w_is_finite_and_not_converged():
     z, wins, counts = problem(7)
     for fit in (
@@ -246,6 +254,7 @@ def test_where_there_is_no_maximum_w_is_finite_and_not_converged():
         assert np.isfinite(fit.parameter).all() and np.isfinite(fit.information).all() and not fit.converged
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_nan_among_many_values_is_seen(dtype):
     """A maximum over 4,096 values or more drops NaN on CPUs: a fit of NaN called itself converged."""
@@ -265,6 +274,7 @@ def test_nan_among_many_values_is_seen(dtype):
         fit_bradley_terry(z, wins, np.ones(len(z)))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("flip", [0.0, pytest.param(0.2, marks=pytest.mark.slow)])
 def test_strict_promotion_of_dtypes_and_ranks(flip):
     z, wins, counts = problem(2)

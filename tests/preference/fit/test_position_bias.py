@@ -40,6 +40,7 @@ def test_between_equals_the_bias_is_the_logarithm_of_the_odds():
     assert found.parameter.tolist() == [0.0] and found.information.tolist() == [[1.0]]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("flip", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
 def test_biases_are_recovered_with_errors_as_large_as_stated(flip):
     squares = []
@@ -53,6 +54,7 @@ def test_biases_are_recovered_with_errors_as_large_as_stated(flip):
     assert (found.standard_error < 0.4).all() and 0.3 < np.mean(squares) < 2.2  # 12 squares: 1 +- 0.4
 
 
+@pytest.mark.thorough
 def test_it_is_the_mode_that_scipy_finds_and_the_schur_complement():
     pool, labels, swapped = biased(1, per_annotator=30)
     labels = labels._replace(choices=np.where(np.arange(90) % 7 == 0, TIE, labels.choices).astype(np.int8))
@@ -95,6 +97,7 @@ def test_a_bias_in_one_order_is_kept_out_of_the_reward():
     assert float(plain.parameter[0]) < 1.2
 
 
+@pytest.mark.thorough
 def test_order_of_labels_numbers_of_annotators_and_units_do_not_matter():
     pool, labels, swapped = biased(3, per_annotator=100)
     plain = estimate_position_bias(pool, labels, swapped, prior=0.1)

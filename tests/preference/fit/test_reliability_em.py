@@ -1,6 +1,7 @@
 """EM of reliability: its steps by hand, the likelihood it climbs, the truth it recovers, whom it tells apart."""
 
 import numpy as np
+import pytest
 from scipy.optimize import minimize
 
 from jaxdesign import CompletionPool
@@ -12,6 +13,7 @@ from tests.support.crowds import ETA, a_pool, a_truth, differences, judged, log_
 # ---- the truth is recovered
 
 
+@pytest.mark.thorough
 def test_true_reliabilities_are_recovered(crowd):
     pool, truth, labels, found = crowd
     assert found.converged and found.iterations < 200
@@ -66,6 +68,7 @@ def test_the_likelihood_never_falls(crowd):
     assert (steps > -1e-9).all() and steps[0] > 1 and len(steps) == found.iterations
 
 
+@pytest.mark.thorough
 def test_the_likelihood_is_that_of_the_labels_and_its_maximum():
     pool = a_pool(2, prompts=6, dim=3)
     labels = judged(pool, a_truth(pool, 2), [0.95, 0.7], 4, tie=0.3, skip=0.1)

@@ -45,6 +45,7 @@ def sure(labels_of, pseudo=(0.0, 0.0)):
     return estimate_reliability(plain_pool(), as_labels(rows, choices, who), prior=1e-6, pseudo_labels=pseudo)
 
 
+@pytest.mark.thorough
 def test_few_labels_leave_what_a_beta_prior_leaves():
     """At p = 1 the posterior is Beta(1 + a + right, 1 + b + wrong). A curvature at eta = 1 said 0.035 for one label."""
     few = [(1, 0), (3, 0), (4, 1), (2, 6), (0, 1)]

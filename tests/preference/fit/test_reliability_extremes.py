@@ -9,6 +9,7 @@ from jaxdesign.preference.labels.labels import FIRST, SECOND, SKIP, as_labels
 from tests.support.crowds import a_pool, plain_pool
 
 
+@pytest.mark.thorough
 def test_a_coin_among_the_good_is_found_from_any_start():
     """start = 1 was a fixed point: eta = (1, 1, 1) after one step, tens of nats below."""
     rng = np.random.default_rng(0)
@@ -42,6 +43,7 @@ def test_labels_that_can_be_separated_give_numbers_and_no_convergence_without_a_
     assert held.converged and np.isfinite(held.parameter).all()
 
 
+@pytest.mark.thorough
 def test_numbers_of_annotators_may_be_any(crowd):
     """Arrays are as long as there are annotators, not as their largest number."""
     pool, _, labels, plain = crowd

@@ -88,6 +88,7 @@ def test_repeats_are_independent():
         assert abs((choices[:, 0] == choices[:, 1]).mean() - 0.5) < 4 * 0.5 / np.sqrt(len(choices))
 
 
+@pytest.mark.thorough
 def test_a_label_does_not_depend_on_the_others_nor_on_their_order():
     truth, key = rewards(2), jax.random.key(5)
     rows = np.concatenate([all_pairs(), all_pairs()[:10], all_pairs()[:10]])
