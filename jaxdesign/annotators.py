@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Bool, Float
 
 from jaxdesign import _checks
@@ -22,6 +23,8 @@ from jaxdesign.budget.quota import Quota
 from jaxdesign.design import Design
 from jaxdesign.pool import CompletionPool, as_flips
 from jaxdesign.pricing.source import Source, survey
+
+OWN_NOISE = "pool.flip: annotators bring the noise; make the pool without flip"
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,10 +109,22 @@ def asked(pool: CompletionPool | Source, budget: Budget, annotators: Annotators 
     if not isinstance(pool, CompletionPool | Source):
         return Asked(pool, budget, None, annotators, 0)  # for `make_problem` to name
     if isinstance(pool, CompletionPool) and pool.flip is not None:
-        raise ValueError("pool.flip: annotators bring the noise; make the pool without flip")
-    exists = np.asarray(pool.mask) if isinstance(pool, CompletionPool) else survey(pool).exists
+        raise ValueError(OWN_NOISE)
+    exists = np.asarray(pool.mask) if isinstance(pool, CompletionPool) else _surveyed(pool)
     flip = _flips(annotators, exists)
     return Asked(pool, repeated_budget(budget, exists, annotators), flip, annotators, len(exists))
+
+
+def _surveyed(source: Source) -> Bool[np.ndarray, "p k"]:
+    """Which completions there are; ValueError where labels are reversed."""
+    if source.fold(Partial(_largest_flip), jnp.zeros((), jnp.float32))[0] > 0:
+        raise ValueError(OWN_NOISE)
+    return survey(source).exists
+
+
+def _largest_flip(chunk, largest, _):
+    flip = 0.0 if chunk.margins is None else chunk.margins.flip
+    return jnp.maximum(largest, jnp.max(jnp.asarray(flip, largest.dtype))), None
 
 
 def _flips(annotators: Annotators, exists: Bool[np.ndarray, "p k"]) -> Float[np.ndarray, "a p"]:

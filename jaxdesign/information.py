@@ -30,38 +30,37 @@ from jaxdesign.pool import CompletionPool, centred_features
 def margin_information(margin: Float[Array, ...], flip: Float[Array, ...] | float = 0.0) -> Float[Array, ...]:
     """Fisher information of one Bradley-Terry label about its margin u.
 
-    sigma'(u) = sigma(u) sigma(-u); 1/4 at u = 0. With a probability `flip` = eps that the label is reversed,
+    c0 = sigma'(u) = sigma(u) sigma(-u); 1/4 at u = 0. With a probability `flip` = eps that the label is reversed,
     p = (1 - 2 eps) sigma(u) + eps and c = [(1 - 2 eps) sigma'(u)]^2 / (p (1 - p)): (1 - 2 eps)^2 / 4 at u = 0, and
-    at most that elsewhere. Evaluated as sigma' r / (r + eps (1 - eps) / sigma'), r = (1 - 2 eps)^2, which is the same
-    because p (1 - p) = r sigma' + eps (1 - eps): nothing cancels, and derivatives stay finite at large margins.
+    at most that elsewhere; see `reversed_information`.
     """
-    slope = jax.nn.sigmoid(margin) * jax.nn.sigmoid(-margin)
+    info = jax.nn.sigmoid(margin) * jax.nn.sigmoid(-margin)
     if isinstance(flip, int | float) and flip == 0:
-        return slope
-    slope, margin, noise = _arrays.aligned(slope, jnp.asarray(margin), jnp.asarray(flip))
-    kept = ((1 - 2 * noise) ** 2).astype(slope.dtype)  # rounded after 1 - 2 eps, which cancels
-    inverse_slope = 2 + 2 * jnp.cosh(jnp.clip(margin, -80, 80))  # finite in float32 too
-    return slope * (kept / (kept + (noise * (1 - noise)).astype(slope.dtype) * inverse_slope))
+        return info
+    return reversed_information(*_arrays.aligned(info, jnp.asarray(flip)))
 
 
 def reversed_information(info: Float[Array, ...], flip: Float[Array, ...]) -> Float[Array, ...]:
-    """`margin_information` with a probability of reversal from that without, c0: r c0^2 / (r c0 + eps (1 - eps)).
+    """c from c0, the information of a label that is not reversed: c0 r / (r + eps (1 - eps) / c0), r = (1 - 2 eps)^2.
 
-    r = (1 - 2 eps)^2. For listed pairs whose margins are not at hand; in float64, where c0 loses nothing that counts.
+    The same as above because p (1 - p) = r c0 + eps (1 - eps): nothing cancels, c = c0 to the last bit where eps is 0,
+    and derivatives stay finite at large margins. c0 is taken as no less than about the root of the smallest number in
+    the division: c is then below that number's size whatever it is.
     """
-    kept = (1 - 2 * flip) ** 2 * info
-    return jnp.where(info > 0, info * (kept / jnp.where(info > 0, kept + flip * (1 - flip), 1)), 0)
+    kept = ((1 - 2 * flip) ** 2).astype(info.dtype)  # rounded after 1 - 2 eps, which cancels
+    least = 2.0 ** (int(jnp.finfo(info.dtype).minexp) // 2)
+    return info * (kept / (kept + (flip * (1 - flip)).astype(info.dtype) / jnp.maximum(info, least)))
 
 
 class Margins(NamedTuple):
     """All that label information depends on, prompts first, to be cut into chunks beside the features.
 
-    One form whatever the pool's is, with or without draws and flips per prompt or pair; None for what it lacks, which
-    then costs nothing.
+    One form whatever the pool's is, with or without draws and flips; scores are None where all margins are 0, because
+    sigma' of every pair would take as long as its sensitivity.
     """
 
     scores: Float[Array, "p r k"] | None
-    flip: Float[Array, "p 1 1"] | Float[Array, "p k k"] | None
+    flip: Float[Array, "p 1 1"] | Float[Array, "p k k"]
 
     @property
     def draws(self) -> int:
@@ -69,15 +68,15 @@ class Margins(NamedTuple):
         return 1 if self.scores is None else self.scores.shape[-2]
 
 
-def margins_of(pool: CompletionPool) -> Margins | None:
-    """The margins of a pool; None where every margin is 0 and no label is reversed. Traceable."""
+def margins_of(pool: CompletionPool) -> Margins:
+    """The margins of a pool. Traceable."""
     scores, flip = pool.scores, pool.flip
-    if scores is None and flip is None:
-        return None
+    if flip is None:
+        flip = jnp.zeros(pool.num_prompts, jnp.float32)
     if scores is not None:
         scores = jnp.where(pool.mask, scores.reshape(-1, *pool.mask.shape), 0)
         scores = jnp.moveaxis(scores, 0, 1)
-    return Margins(scores, None if flip is None else flip.reshape(*flip.shape, *(1, 1)[: 3 - flip.ndim]))
+    return Margins(scores, flip.reshape(*flip.shape, *(1, 1)[: 3 - flip.ndim]))
 
 
 def prompt_label_information(
@@ -91,11 +90,10 @@ def prompt_label_information(
     if margins is None:
         return jnp.asarray(0.25, dtype)
     scores, flip = jax.tree.map(lambda a: a.astype(np.promote_types(a.dtype, dtype)), margins)
-    noise = 0.0 if flip is None else flip
     if scores is None:
-        return jnp.asarray((1 - 2 * noise) ** 2 / 4, dtype)[None]
+        return ((1 - 2 * flip) ** 2 / 4).astype(dtype)[None]
     scores = jnp.moveaxis(scores, 1, 0)
-    return margin_information((scores[..., :, None] - scores[..., None, :]).astype(dtype), noise)
+    return margin_information((scores[..., :, None] - scores[..., None, :]).astype(dtype), flip)
 
 
 def listed_label_information(margins: Margins | None, pairs: Int[Array, "s 3"]) -> Float[Array, "r s"]:
@@ -105,12 +103,10 @@ def listed_label_information(margins: Margins | None, pairs: Int[Array, "s 3"]) 
     if margins is None:
         return jnp.full((1, len(pairs)), 0.25, dtype)
     scores, flip = jax.tree.map(lambda a: a.astype(np.promote_types(a.dtype, dtype)), margins)
-    noise = 0.0
-    if flip is not None:
-        noise = flip[p, 0, 0] if flip.shape[1] == 1 else flip[p, i, j]
+    flip = flip[p, 0, 0] if flip.shape[1] == 1 else flip[p, i, j]
     if scores is None:
-        return jnp.asarray((1 - 2 * noise) ** 2 / 4, dtype)[None]
-    return margin_information((scores[p, :, i] - scores[p, :, j]).T.astype(dtype), noise)
+        return ((1 - 2 * flip) ** 2 / 4).astype(dtype)[None]
+    return margin_information((scores[p, :, i] - scores[p, :, j]).T.astype(dtype), flip)
 
 
 def gram_sensitivities(rows: Float[Array, "p k d"], others: Float[Array, "p k d"]) -> Float[Array, "p k k"]:

@@ -16,7 +16,7 @@ from jaxdesign.solvers.column_generation import hot_start
 from jaxdesign.solvers.column_generation import solver as column_generation
 
 FUNCTIONS = {
-    "source": (door, "memory_source"),
+    "source": (door, "pool_source"),
     "even information": (problem, "pairs_information"),
     "rank": (analysis, "check_rank"),
     "hot start": (hot_start, "hot_start"),

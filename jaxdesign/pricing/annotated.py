@@ -104,9 +104,7 @@ def pool_source(
 
 def _by_annotator(kernel, chunk: Chunk, carry, inputs):
     flips, inputs = inputs
-    scores, own = (None, None) if chunk.margins is None else chunk.margins
-    if own is not None:
-        raise ValueError("pool.flip: annotators bring the noise; make the pool without flip")
+    scores = None if chunk.margins is None else chunk.margins.scores
 
     def visit(carry, part):
         flip, one = part

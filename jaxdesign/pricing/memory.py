@@ -154,7 +154,7 @@ def _one_chunk(source):
 
 def _in_chunks(pool, dtype, length) -> MemorySource:
     dtype = np.dtype(dtype or _arrays.compute_dtype(pool.features.dtype))
-    margins = None if pool.scores is None and pool.flip is None else _chunked_margins(pool, length=length)
+    margins = _chunked_margins(pool, length=length)
     last, means, copies = _parts(pool.features, pool.mask, dtype=dtype, length=length)
     return MemorySource(pool.features, last, means, copies, margins, None)
 

@@ -89,7 +89,7 @@ def chunk_sensitivities(
     for b, y, factor in zip(prompt_forms([(y, y) for y in products], margins), products, factors, strict=True):
         total += b
         error += _rounding_error(flat, y, factor)
-    if margins is not None and margins.flip is not None:
+    if margins is not None:
         error *= _largest_share(margins.flip, chunk.copies).astype(rows.dtype)
     return total / len(factors), error / len(factors)
 

@@ -29,7 +29,7 @@ class Pairs(NamedTuple):
     """What stays the same from label to label, in the working dtype."""
 
     rows: Float[Array, "p k d"]  # centred features
-    label_info: Float[Array, "r p k k"] | Float[Array, ""]
+    label_info: Float[Array, "r p k k"] | Float[Array, "1 p 1 1"]
     candidates: Bool[Array, "p k k"]
 
 
@@ -54,10 +54,10 @@ class PairForms(NamedTuple):
 
 
 def all_pairs(pool: CompletionPool, candidates: Bool[Array, "p k k"]) -> Pairs:
-    """The pool made ready; P K^2 entries of label information for each draw where it has scores or flips."""
+    """The pool made ready; P K^2 entries of label information for each draw where it differs from pair to pair."""
     rows = centred_features(pool)
     info = prompt_label_information(margins_of(pool), rows.dtype)
-    if info.ndim:
+    if info.shape[-1] > 1:
         info = jnp.broadcast_to(info, (len(info), *pool.mask.shape, pool.completions))
     return Pairs(rows, info, candidates)
 

@@ -24,7 +24,7 @@ from jaxdesign import _arrays
 from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import information as information_of
 from jaxdesign.criteria.protocol import CriterionLike
-from jaxdesign.information import row_forms
+from jaxdesign.information import row_forms, sparse_information
 from jaxdesign.methods.room import Room
 from jaxdesign.pricing.source import pages
 from jaxdesign.problem import Problem
@@ -122,7 +122,7 @@ def information(ws: WorkingSet, u: Float[Array, " n"], dtype=jnp.float32) -> Flo
 
     def add(k, total):
         rows, label_info = _rows(ws, k, dtype)
-        part = [_arrays.contract("sd,se->de", rows * (w * labels[k])[:, None], rows) for w in label_info]
+        part = [sparse_information(rows, w * labels[k]) for w in label_info]
         return total + jnp.stack(part).astype(total.dtype)
 
     total = lax.fori_loop(0, ws.blocks, add, ws.base)
