@@ -42,6 +42,21 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache")
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items):
+    """Of a test marked `thorough(cases=n)` n cases, spread evenly over all, are thorough; the others are slow."""
+    cases = {}
+    for item in items:
+        for mark in item.iter_markers("thorough"):
+            if mark.kwargs:
+                cases.setdefault((item.path, item.originalname), (mark.kwargs["cases"], []))[1].append(item)
+    for number, every in cases.values():
+        kept = {k * len(every) // number for k in range(number)}
+        for k, item in enumerate(every):
+            if k not in kept:
+                item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def float64_scope():
     """JAX as a user with x64 switched on sees it."""

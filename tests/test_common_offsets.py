@@ -56,7 +56,7 @@ def test_information_of_dense_and_of_listed_labels(dtype):
             assert design.certificate.value == pytest.approx(value, rel=1e-13)
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(cases=1)
 @each_dtype
 @pytest.mark.parametrize("solve", [frank_wolfe, multiplicative])
 def test_the_value_of_traceable_solvers_is_that_of_their_labels(solve, dtype):

@@ -283,7 +283,7 @@ def test_number_of_labels(case):
     assert np.abs(dense(pool, second) - 2 * dense(pool, first)).sum() < 0.05 * 120
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(("prompts", "chunk"), [pytest.param(17, 1, marks=pytest.mark.slow), (19, 7)])
 def test_prompts_per_chunk(prompts, chunk, monkeypatch):
     """One prompt at a time, and chunks whose last one is not full, in shapes that no other test has compiled."""

@@ -10,7 +10,7 @@ from tests.support.problems import DIM, information_of, random_pool, random_spd,
 POOL, RIDGE = random_pool(0, copies=False), 0.1
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_predictions_are_those_of_the_labels_chosen():
     budget, seen = Budget(1, per_pair=2), []
     curve = label_curve(

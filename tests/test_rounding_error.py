@@ -45,7 +45,7 @@ def test_the_value_is_off_by_no_more_than_certificates_count(name, bits):
     assert worst <= ROUNDING / 2  # at most 1.0 was seen
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(cases=3)
 @pytest.mark.parametrize("name", CRITERIA)
 @pytest.mark.parametrize("bits", [8, 28, 36])
 def test_no_bound_is_above_the_exact_value_of_the_best_design_known(name, bits):

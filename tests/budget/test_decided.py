@@ -41,7 +41,7 @@ def test_excluding_all_pairs_of_a_completion_is_masking_it(scores):
         assert not rows(excluded.pairs) & rows([(p, min(i, j), max(i, j)) for p, i, j in out])
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("coupled", [False, True])
 @pytest.mark.parametrize("name", ["LogDet", pytest.param("Trace", marks=pytest.mark.slow)])
 def test_required_pairs_are_labels_held_already(name, coupled):

@@ -167,7 +167,7 @@ def test_select_pairs_takes_the_better_bound_and_says_which(name):
     assert again.certificate.lower_bound <= relaxed + 1e-3 * abs(relaxed)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_with_enough_labels_the_bound_counts_fractions():
     batch = select_pairs(pool_of(0), LogDet(), Budget(20), prior=0.1)
     assert batch.report["whole_bound"] is None and "fractions of labels" in batch.report["bound"]

@@ -55,7 +55,7 @@ def value_and_best_neighbour(pool, name, limits, pairs, labels, prior=RIDGE):
     return now, best
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(cases=3)
 @every_case
 @settings(max_examples=4)
 @given(seed=st.integers(0, 2**32 - 1))

@@ -60,7 +60,7 @@ def check(found, best):
     assert certificate.value >= best - 1e-6 * abs(best)
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(cases=2)
 @pytest.mark.parametrize("name", CRITERIA)
 def test_a_cap_on_what_touches_a_completion(pool, name):
     budget = jd.Budget(TOTAL, constraints=readers)
@@ -85,7 +85,7 @@ def test_a_cap_on_what_touches_a_completion(pool, name):
     assert again.certificate.value == pytest.approx(whole.certificate.value, rel=1e-12)
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(cases=2)
 @pytest.mark.parametrize("name", CRITERIA)
 def test_a_cap_on_one_annotator_in_one_group(pool, name):
     budget = jd.Budget(TOTAL, per_pair=1, constraints=spared)

@@ -10,6 +10,7 @@ BATCH = 25
 DAILY = 3
 
 
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize(
     "batch", [pytest.param(batch, marks=[] if batch < DAILY else pytest.mark.slow) for batch in range(8)]
 )

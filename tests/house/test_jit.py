@@ -158,7 +158,7 @@ FROM_POOL = {
 }
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(cases=3)
 @pytest.mark.parametrize("draws", [None, DRAWS])
 @pytest.mark.parametrize("name", FROM_POOL)
 def test_what_is_float64_on_the_host_can_be_traced(name, draws):

@@ -52,6 +52,7 @@ def infs():
 LONG = [*QUICK, *SIBLINGS]  # what compiles most
 
 
+@pytest.mark.thorough(cases=4)
 @pytest.mark.parametrize("name", daily(EVERY, LONG))
 def test_no_function_gives_nan_back(name, nans):
     pool = pool_of(*arrays())

@@ -65,6 +65,7 @@ def expected(pool):
     return answer
 
 
+@pytest.mark.thorough(cases=3)
 @pytest.mark.parametrize("name", daily(TRACEABLE, SIBLINGS))
 def test_traceable_functions_answer_as_on_one_device(name, pool, expected):
     function = TRACEABLE[name]
@@ -74,6 +75,7 @@ def test_traceable_functions_answer_as_on_one_device(name, pool, expected):
     agree(jax.jit(function)(laid_out(pool, mesh_of("auto"))), expected(name))
 
 
+@pytest.mark.thorough(cases=3)
 @pytest.mark.parametrize("name", daily(HOST, THOROUGH))
 def test_functions_of_the_host_answer_as_on_one_device(name, pool, expected):
     agree(HOST[name](laid_out(pool, mesh_of("explicit"))), expected(name))
@@ -82,6 +84,7 @@ def test_functions_of_the_host_answer_as_on_one_device(name, pool, expected):
 KERNELS = ["pair_information", "pair_sensitivities", "label_information"]
 
 
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("name", daily([*KERNELS, "greedy, LogDet"], ["greedy, LogDet"]))
 def test_draws_and_both_axes_of_a_mesh(name):
     """Scores with draws, prompts over one axis and features over another, Explicit and Auto mixed."""

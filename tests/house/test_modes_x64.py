@@ -35,7 +35,7 @@ def test_pools_made_with_the_flag_on_keep_float64(pool):
             agree(found, TRACEABLE[name](pool))
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(cases=3)
 @pytest.mark.parametrize("name", daily(TRACEABLE, SIBLINGS))
 def test_a_compiled_function_moves_nothing_between_host_and_device(name, pool):
     compiled = jax.jit(TRACEABLE[name])

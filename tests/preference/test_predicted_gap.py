@@ -37,7 +37,7 @@ def design_of(name, truth):
 SOLVED = ["trace at the reference", "trace at the truth", "log det"]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*[pytest.param(name, marks=pytest.mark.slow) for name in SOLVED], "random"])
 def test_prediction_is_the_mean_gap_of_maximum_likelihood_policies(truth, random_design, name):
     design = random_design if name == "random" else design_of(name, truth)

@@ -56,7 +56,7 @@ def check(pool, criterion, limits, prior, design, tol=TOL):
     assert certificate.lower_bound <= value
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(cases=20)
 @pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS.keys())
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("criterion", CRITERIA)

@@ -91,7 +91,7 @@ _direction, _oracle = jax.jit(direction), jax.jit(linear_oracle)
 _allowed = jax.jit(lambda point, room: rescale(jnp.where(room.cap > 0, point, 0), room))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_from_an_even_allocation_over_many_pairs_tens_of_passes_suffice():
     """Steps between single pairs would need one pass for each of the 1,800 pairs."""
     rng = np.random.default_rng(0)

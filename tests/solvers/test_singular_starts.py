@@ -25,7 +25,7 @@ SQUARES = Criterion(lambda A: jnp.sum(jnp.linalg.inv(A) * jnp.linalg.inv(A).T)) 
 MINIMUM = np.array([0, 2.0, 0, 0, 0])
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_label_information_below_what_float32_holds():
     """c of about e^-93: sensitivities of the hot start are 0 / 0."""
     pool = CompletionPool(np.float32([[[0.2], [0.8]]]), np.float32([[4.5, -89.0]]))
@@ -34,7 +34,7 @@ def test_label_information_below_what_float32_holds():
     assert design.labels == pytest.approx([9.0], rel=1e-12)
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("seed", range(2))
 def test_a_criterion_of_the_users_own_starts_regular_under_a_spend_limit(seed):
     rng = np.random.default_rng(seed)
@@ -72,7 +72,7 @@ def test_whole_labels_under_a_spend_limit_where_one_completion_is_far_from_all_o
     assert design.labels @ (cost[p, i] + cost[p, j]) <= 12 and design.labels.sum() == 4
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("seed", [3, 4])
 def test_swaps_end_where_one_task_and_a_faint_prior_hold_the_information(seed):
     """Their gains are then rounding: without a look at the criterion itself they went round in a circle for ever."""
@@ -84,7 +84,7 @@ def test_swaps_end_where_one_task_and_a_faint_prior_hold_the_information(seed):
     assert design.labels.tolist() == [3.0]
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(cases=3)
 @pytest.mark.parametrize("seed", [2, 7])
 @pytest.mark.parametrize("solver", [None, "frank_wolfe", "interior_point", "matrix_atoms", "multiplicative"])
 def test_a_target_of_rank_one_without_a_prior_has_a_regular_start(seed, solver):

@@ -40,6 +40,7 @@ def test_rows_are_gradients_of_one_example_each():
 
 
 # 7 examples: with and without a short last microbatch
+@pytest.mark.slow
 @pytest.mark.parametrize("microbatch", [3, *[pytest.param(size, marks=slow) for size in (1, 5, 6)]])
 def test_results_do_not_depend_on_the_microbatch(microbatch):
     pool = examples(7)
@@ -49,6 +50,7 @@ def test_results_do_not_depend_on_the_microbatch(microbatch):
 AUTO, EXPLICIT = jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "kind"), [pytest.param(6, AUTO, marks=slow), (6, EXPLICIT), pytest.param(7, EXPLICIT, marks=slow)]
 )

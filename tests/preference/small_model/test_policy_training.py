@@ -42,6 +42,7 @@ def every_text(laws):
         yield "".join(word for word, _ in choice), float(np.prod([p for _, p in choice]))
 
 
+@pytest.mark.slow
 def test_imitation_reaches_the_entropy_of_the_corpus():
     """Expected -log pi, exactly by enumeration: never below the entropy, and after training close to it."""
     first = Law(("a", "b"), np.array([0.8, 0.2]))
@@ -91,6 +92,7 @@ def margins(model):
     return np.asarray(gap[0] - gap[1])
 
 
+@pytest.mark.slow
 def test_training_raises_the_margins_of_preferred_completions():
     trained = train_on_pairs(MODEL, PAIRS, dpo_loss, {"beta": 0.5}, optimiser=optax.adam(3e-3), steps=30, batch_size=5)
     gained = 0.5 * (margins(trained.model) - margins(MODEL))
