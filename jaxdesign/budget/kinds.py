@@ -8,7 +8,7 @@ name, `check_obeyed` says what it cannot do.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 WORDS = {  # of messages, by the field of `Budget` that sets the limits
     "per_pair": "caps per pair",
@@ -22,6 +22,7 @@ EVERY_KIND = frozenset(WORDS)
 LAMINAR = frozenset({"per_pair", "per_prompt"})  # pair inside of prompt inside of total: filling greedily is exact
 
 
+@runtime_checkable
 class Method(Protocol):
     """What declares the kinds of limits that it obeys."""
 

@@ -78,7 +78,8 @@ class AnnotatedSource:
     def subset(self, prompts: Int[np.ndarray, " m"]) -> MemorySource:
         """See `Source.subset`; a prompt that several annotators see is there several times."""
         who, given = np.divmod(prompts, self.flip.shape[1])
-        return self.given.subset(given).reversed(self.flip[who, given])
+        once, place = np.unique(given, return_inverse=True)
+        return self.given.subset(once).subset(place).reversed(self.flip[who, given])
 
 
 def pool_source(

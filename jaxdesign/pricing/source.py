@@ -118,7 +118,7 @@ class Source(Protocol):
         ...
 
     def subset(self, prompts: Int[np.ndarray, " m"]) -> Any:
-        """The given prompts, in order, as a source in memory (`memory_source`): at most 2^21 / K^2 of them."""
+        """The given prompts, ascending, as a source in memory (`memory_source`): at most 2^21 / K^2 of them."""
         ...
 
 
