@@ -43,10 +43,12 @@ def information(problem: Problem, allocation: Allocation) -> Float[np.ndarray, "
     total = problem.prior.copy()
     with _arrays.float64():
         if problem.whole is not None and len(pairs) > 2 * problem.prompts * problem.completions:
-            shape = (problem.prompts, problem.completions, problem.completions)
-            dense = np.zeros(shape)
+            dense = np.zeros((problem.prompts, problem.completions, problem.completions))
             np.add.at(dense, tuple(np.asarray(pairs).T), labels)
-            return total + np.asarray(dense_information(problem.whole, dense + dense.swapaxes(1, 2)))
+            pools = problem.pools
+            for pool, part in zip(pools, np.split(dense, len(pools)), strict=True):
+                total += np.asarray(dense_information(pool, part + part.swapaxes(1, 2)))
+            return total
         for part, rows in pages(problem.source, pairs):
             weights = np.zeros(len(rows.differences))
             weights[: part.stop - part.start] = labels[part]

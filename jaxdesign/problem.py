@@ -55,6 +55,15 @@ class Problem:
         """
         return self.part(np.arange(self.prompts))
 
+    @property
+    def pools(self) -> list[CompletionPool]:
+        """The given pool as each annotator sees it, features shared; alone where there are none. Raises like `pool`."""
+        if self.whole is None:
+            raise TypeError(NEEDS_ALL)
+        if self.flip is None:
+            return [self.whole]
+        return [with_flip(self.whole, jnp.asarray(flip)) for flip in self.flip]
+
     def part(self, prompts: Int[np.ndarray, " m"]) -> CompletionPool:
         """Some prompts as a pool, in order; raises like `pool`."""
         whole = self.whole

@@ -75,8 +75,8 @@ def test_float64_kernels_of_a_problem(scores, flip):
     np.testing.assert_allclose(
         information(problem, Allocation(pairs, labels)), information_of(z, c, labels, RIDGE), rtol=1e-10
     )
-    again = np.concatenate([pairs] * 3), np.concatenate([labels / 3] * 3)  # long lists take another way
-    assert len(again[0]) > 2 * PROMPTS * COMPLETIONS
+    again = Allocation(np.concatenate([pairs] * 3), np.concatenate([labels / 3] * 3))  # long lists take another way
+    assert len(again.pairs) > 2 * PROMPTS * COMPLETIONS
     np.testing.assert_allclose(information(problem, again), information_of(z, c, labels, RIDGE), rtol=1e-10)
     even = np.full(len(pairs), 30 / len(pairs))
     np.testing.assert_allclose(problem.even, information_of(z, c, even, RIDGE), rtol=2e-6, atol=1e-6)

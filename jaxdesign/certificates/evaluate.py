@@ -19,6 +19,7 @@ from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.design import Certificate, Design, Status
 from jaxdesign.door import make_problem
 from jaxdesign.pool import CompletionPool
+from jaxdesign.pricing.source import Source
 from jaxdesign.problem import Certified, Problem
 
 BLURRED = (
@@ -27,7 +28,7 @@ BLURRED = (
 
 
 def evaluate(
-    pool: CompletionPool,
+    pool: CompletionPool | Source,
     crit: CriterionLike,
     budget: Budget,
     pairs: Any,
@@ -40,7 +41,7 @@ def evaluate(
     """Certificate of a given allocation: its criterion, and how far it can be from the best allowed one.
 
     Args:
-        pool: the pool.
+        pool: the pool, or a `pricing.Source`.
         crit: the criterion.
         budget: what allocations it is compared with; the given one must obey it.
         pairs: (S, 3) rows (p, i, j); rows (p, j, i) are turned round, repeated pairs are added up.

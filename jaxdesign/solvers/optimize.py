@@ -14,6 +14,7 @@ from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.design import Design, TraceRow
 from jaxdesign.door import make_problem
 from jaxdesign.pool import CompletionPool
+from jaxdesign.pricing.source import Source
 from jaxdesign.problem import Certified, Problem
 from jaxdesign.solvers.atoms.coupled_atoms import CoupledAtoms
 from jaxdesign.solvers.atoms.matrix_atoms import MatrixAtoms
@@ -35,7 +36,7 @@ DEFAULTS = (ColumnGeneration(), CoupledAtoms())  # of which the first that obeys
 
 
 def optimize(
-    pool: CompletionPool,
+    pool: CompletionPool | Source,
     crit: CriterionLike,
     budget: Budget,
     *,
@@ -50,7 +51,7 @@ def optimize(
     """Minimise a criterion of A(n) = prior + sum_e n_e c_e z_e z_e^T over the allocations n a budget allows.
 
     Args:
-        pool: the completions; its candidate pairs are never materialised.
+        pool: the completions, or a `pricing.Source` of them; candidate pairs are never materialised.
         crit: `LogDet()`, `Trace(H)`, `WorstCase(targets)` or `Criterion(function)`.
         budget: total labels, caps per pair, quotas per prompt and per group, costs, excluded and required pairs.
         prior: information already held, (d, d) (or one per draw), or a scalar ridge for ridge x I.

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import jaxdesign as jd
 from jaxdesign import _arrays
 from jaxdesign._pairs import Allocation
+from jaxdesign.analysis import information
 from jaxdesign.annotators import asked
 from jaxdesign.certificates.evaluate import evaluated
 from jaxdesign.door import make_problem
@@ -112,6 +113,26 @@ def both_problems(seed, scores, criterion, budget):
 
 
 @pytest.mark.thorough
+def test_information_of_more_pairs_than_are_looked_up_one_by_one():
+    rng = np.random.default_rng(2)
+    pool = jd.CompletionPool(
+        rng.standard_normal((PROMPTS, COMPLETIONS, DIM)), rng.standard_normal((PROMPTS, COMPLETIONS))
+    )
+    people = jd.Annotators(rng.uniform(0, 0.4, (PEOPLE, PROMPTS)))
+    joint = asked(pool, jd.Budget(1), people)
+    problem = make_problem(pool, jd.LogDet(), joint.budget, 0.01, flip=joint.flip)
+    pairs = np.array(
+        [(p, i, j) for p in range(problem.prompts) for j in range(COMPLETIONS) for i in range(j)], np.int32
+    )
+    assert len(pairs) > 2 * problem.prompts * COMPLETIONS
+    labels = rng.uniform(0, 1, len(pairs))
+    halves = [
+        information(problem, Allocation(pairs[part], labels[part])) for part in (slice(None, 100), slice(100, None))
+    ]
+    whole = information(problem, Allocation(pairs, labels))
+    np.testing.assert_allclose(whole, sum(halves) - problem.prior, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("scores", ["yes", pytest.param("draws", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("criterion", CRITERIA)
