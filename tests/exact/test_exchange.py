@@ -85,8 +85,8 @@ def test_labels_stay_whole_and_allowed_and_the_criterion_falls_swap_by_swap(name
     assert report.value < report.value_before or report.swaps == 0
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("name", CRITERIA)
+@pytest.mark.thorough(cases=1)
 def test_no_allowed_swap_helps_where_prompts_are_coupled(name):
     """Enumerated with the limits written out; that none helps is claimed for some of the cases only."""
     claimed = []

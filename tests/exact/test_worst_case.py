@@ -38,8 +38,8 @@ def test_no_allocation_has_a_bound_above_the_best_whole_one(seed, repeats):
     assert batch.certificate.value <= 1.15 * min(values)
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("scores", ["yes", pytest.param("draws", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_whole_labels_are_chosen_by_the_worst_case_itself(scores):
     pool, budget = random_pool(8, scores), Budget(12, per_pair=1)
     batch = select_pairs(pool, WorstCase(THREE), budget, prior=RIDGE)

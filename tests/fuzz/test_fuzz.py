@@ -7,10 +7,9 @@ from . import harness, problems, programs, refusals, report
 pytestmark = pytest.mark.thorough
 
 BATCH = 25
-DAILY = 3
+DAILY = 1
 
 
-@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize(
     "batch", [pytest.param(batch, marks=[] if batch < DAILY else pytest.mark.slow) for batch in range(8)]
 )

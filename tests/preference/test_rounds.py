@@ -317,7 +317,6 @@ def test_required_pairs_are_asked_about_in_the_first_round_only(tmp_path):
     assert shortest not in [task.pair for task in store.batch(1)]
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("total", "limits", "floor"),
     [
@@ -326,6 +325,7 @@ def test_required_pairs_are_asked_about_in_the_first_round_only(tmp_path):
         pytest.param(4, {"required": [(0, 0, 1), (1, 0, 1), (2, 0, 1)]}, 0.9, id="required"),
     ],
 )
+@pytest.mark.slow
 def test_a_floor_leaves_feasible_plans_feasible(tmp_path, total, limits, floor):
     store, budget = LabelStore(tmp_path), jd.Budget(1, per_pair=1, **limits)
     run_rounds(POOL, labeller()[0], RoundPlan((total,), prior=1.0, floor=floor, budget=budget), store)

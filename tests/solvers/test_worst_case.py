@@ -78,8 +78,8 @@ def test_optimize_agrees_with_cvxpy(name, budget):
     assert design.passes <= 120
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("mixture", [None, pytest.param([3.0], marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_one_target_is_trace(mixture):
     pool, criterion = random_pool(2), WorstCase({"all": random_spd(1)}, mixture=mixture)
     found = optimize(pool, criterion, Budget(20.0), prior=RIDGE, tol=1e-6)
