@@ -9,6 +9,7 @@ from jaxdesign import Budget, LogDet, Quota, Trace, optimize
 from jaxdesign._pairs import Allocation
 from jaxdesign.budget.oracle import exact_total
 from jaxdesign.door import make_problem
+from jaxdesign.exact.exchange.allowed import only_full_prompts_forbid
 from jaxdesign.exact.exchange.exchange import exchange
 from jaxdesign.exact.rounding import dependent
 from tests.support.coupled import coupled_case, rows_of
@@ -146,3 +147,14 @@ def test_bad_starts_are_named():
     bare = make_problem(pool, LogDet(), Budget(15))
     with pytest.raises(ValueError, match="labels: their information is singular"):
         exchange(bare, Allocation(pairs[:1], [15]))
+
+
+@pytest.mark.parametrize("above", [0, 1])
+@pytest.mark.parametrize("below", [0, 1])
+def test_a_group_at_its_limit_forbids_swaps(above, below):
+    """Then a search that looks at sensitivities alone has not shown that no allowed swap helps."""
+    pool, _, pairs, labels = drawn_problem(3, "LogDet", "repeats")
+    used = np.bincount(pairs[:, 0] % 2, weights=labels)
+    quota = Quota(np.arange(pool.num_prompts) % 2, at_most={0: used[0] + above}, at_least={1: used[1] - below})
+    problem = make_problem(pool, LogDet(), Budget(15, quotas=quota), RIDGE)
+    assert only_full_prompts_forbid(problem, Allocation(pairs, labels)) == bool(above and below)
