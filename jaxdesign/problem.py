@@ -72,9 +72,8 @@ class Problem:
         if self.flip is None and len(prompts) == whole.num_prompts:
             return whole
         who, given = np.divmod(prompts, whole.num_prompts)
-        flip = whole.flip if self.flip is None else jnp.asarray(self.flip[who, given])
         part = prompts_of(whole, given)
-        return part if flip is None else with_flip(part, flip)
+        return part if self.flip is None else with_flip(part, jnp.asarray(self.flip[who, given]))
 
     def in_dtype(self, dtype: Any) -> Source:
         """The source with another working dtype; raises like `pool`."""
