@@ -1,4 +1,4 @@
-"""The only place that knows precision flags, the float64 scope and chunking.
+"""The only place that knows precision flags, the float64 scope, chunking and where arrays lie.
 
 Every matrix product of the package states its precision: at JAX's default, float32 products run in bfloat16 on TPU
 and in TF32 on recent NVIDIA GPUs, which is too coarse for a certificate.

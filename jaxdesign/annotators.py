@@ -22,7 +22,7 @@ from jaxdesign.budget.constraint import repeated
 from jaxdesign.budget.quota import Quota
 from jaxdesign.design import Design
 from jaxdesign.pool import CompletionPool, as_flips
-from jaxdesign.pricing.source import Source, survey
+from jaxdesign.pricing.source import Source
 
 OWN_NOISE = "pool.flip: annotators bring the noise; make the pool without flip"
 
@@ -117,14 +117,15 @@ def asked(pool: CompletionPool | Source, budget: Budget, annotators: Annotators 
 
 def _surveyed(source: Source) -> Bool[np.ndarray, "p k"]:
     """Which completions there are; ValueError where labels are reversed."""
-    if source.fold(Partial(_largest_flip), jnp.zeros((), jnp.float32))[0] > 0:
+    largest, exists = source.fold(Partial(_flips_and_completions), jnp.zeros((), jnp.float32))
+    if largest > 0:
         raise ValueError(OWN_NOISE)
-    return survey(source).exists
+    return np.asarray(exists)
 
 
-def _largest_flip(chunk, largest, _):
+def _flips_and_completions(chunk, largest, _):
     flip = 0.0 if chunk.margins is None else chunk.margins.flip
-    return jnp.maximum(largest, jnp.max(jnp.asarray(flip, largest.dtype))), None
+    return jnp.maximum(largest, jnp.max(jnp.asarray(flip, largest.dtype))), chunk.copies >= 0
 
 
 def _flips(annotators: Annotators, exists: Bool[np.ndarray, "p k"]) -> Float[np.ndarray, "a p"]:

@@ -24,7 +24,7 @@ from jaxdesign import _arrays, _checks
 from jaxdesign._arrays import AnyArray
 from jaxdesign._centring import centred
 from jaxdesign._pairs import check_pairs
-from jaxdesign.pool import CompletionPool, centred_features
+from jaxdesign.pool import CompletionPool, centred_features, flips_of
 
 
 def margin_information(margin: Float[Array, ...], flip: Float[Array, ...] | float = 0.0) -> Float[Array, ...]:
@@ -70,9 +70,7 @@ class Margins(NamedTuple):
 
 def margins_of(pool: CompletionPool) -> Margins:
     """The margins of a pool. Traceable."""
-    scores, flip = pool.scores, pool.flip
-    if flip is None:
-        flip = jnp.zeros(pool.num_prompts, jnp.float32)
+    scores, flip = pool.scores, flips_of(pool)
     if scores is not None:
         scores = jnp.where(pool.mask, scores.reshape(-1, *pool.mask.shape), 0)
         scores = jnp.moveaxis(scores, 0, 1)

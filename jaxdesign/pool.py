@@ -201,6 +201,11 @@ def with_features(pool: CompletionPool, features: Any) -> CompletionPool:
     return _unchecked(features, pool.scores, pool.mask, pool.flip, pool.ids)
 
 
+def flips_of(pool: CompletionPool) -> Float[Array, " p"] | Float[Array, "p k k"]:
+    """The flips as an array, zeros where no label is reversed: programs are then the same with and without."""
+    return jnp.zeros(pool.num_prompts, jnp.float32) if pool.flip is None else pool.flip
+
+
 def with_flip(pool: CompletionPool, flip: Any) -> CompletionPool:
     """The same completions with other flips, unchecked."""
     return _unchecked(pool.features, pool.scores, pool.mask, flip, pool.ids)

@@ -13,46 +13,20 @@ from jaxtyping import Float, Int, UInt32
 
 from jaxdesign import _arrays
 from jaxdesign.pricing.memory import MemorySource
-from jaxdesign.pricing.source import Kernel, PairRows, Source
+from jaxdesign.pricing.source import Derived, Kernel, PairRows
 
 
 @dataclass(frozen=True, eq=False)
-class AdaptedSource:
+class AdaptedSource(Derived):
     """Another source with features times `units` (powers of two: no digit changes) and without `closed` pairs.
 
     The other one is called in the caller's default precision, whatever scope a pass runs in: a user's random numbers,
     say, are others in float64.
     """
 
-    given: Source
     units: Float[np.ndarray, " d"]
     closed: UInt32[np.ndarray, "p k w"] | None = None  # as `Chunk.closed`
     wide: bool = field(default_factory=_arrays.in_float64)  # the caller's default precision is float64
-
-    @property
-    def prompts(self) -> int:
-        """P."""
-        return self.given.prompts
-
-    @property
-    def completions(self) -> int:
-        """K."""
-        return self.given.completions
-
-    @property
-    def dim(self) -> int:
-        """d."""
-        return self.given.dim
-
-    @property
-    def draws(self) -> int:
-        """R."""
-        return self.given.draws
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Working dtype."""
-        return np.dtype(self.given.dtype)
 
     def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None) -> tuple[Any, Any]:
         """See `Source.fold`."""

@@ -24,40 +24,19 @@ from jaxdesign.information import Margins, reversed_information
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.adapted import AdaptedSource
 from jaxdesign.pricing.memory import MemorySource, memory_source
-from jaxdesign.pricing.source import Chunk, Kernel, PairRows, Source, closed_bits
+from jaxdesign.pricing.source import Chunk, Derived, Kernel, PairRows, Source, closed_bits
 
 
 @dataclass(frozen=True, eq=False)
-class AnnotatedSource:
+class AnnotatedSource(Derived):
     """Another source, whose labels are not reversed, as annotators with these probabilities of reversal see it."""
 
-    given: Source
     flip: Float[np.ndarray, "a p"]
 
     @property
     def prompts(self) -> int:
         """A P."""
         return self.flip.size
-
-    @property
-    def completions(self) -> int:
-        """K."""
-        return self.given.completions
-
-    @property
-    def dim(self) -> int:
-        """d."""
-        return self.given.dim
-
-    @property
-    def draws(self) -> int:
-        """R."""
-        return self.given.draws
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Working dtype."""
-        return np.dtype(self.given.dtype)
 
     def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None) -> tuple[Any, Any]:
         """See `Source.fold`; the prompts of a chunk are visited once for each annotator before those of the next."""

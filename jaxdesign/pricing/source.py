@@ -12,6 +12,7 @@ example: features made from a seed, chunk by chunk, and never stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -120,6 +121,38 @@ class Source(Protocol):
     def subset(self, prompts: Int[np.ndarray, " m"]) -> Any:
         """The given prompts, ascending, as a source in memory (`memory_source`): at most 2^21 / K^2 of them."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Derived:
+    """What a source that shows another one otherwise has in common with it."""
+
+    given: Source
+
+    @property
+    def prompts(self) -> int:
+        """P."""
+        return self.given.prompts
+
+    @property
+    def completions(self) -> int:
+        """K."""
+        return self.given.completions
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return self.given.dim
+
+    @property
+    def draws(self) -> int:
+        """R."""
+        return self.given.draws
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Working dtype."""
+        return np.dtype(self.given.dtype)
 
 
 def pair_rows(pool: CompletionPool, pairs: Int[np.ndarray, "s 3"]) -> PairRows:

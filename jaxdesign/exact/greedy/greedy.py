@@ -20,7 +20,7 @@ from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike, Gains
 from jaxdesign.exact.greedy.full import REFRESH, full_greedy
 from jaxdesign.exact.greedy.lazy import Rules, Start, lazy_greedy
 from jaxdesign.information import laplacian_information, margins_of, prompt_forms, prompt_label_information
-from jaxdesign.pool import CompletionPool, bare_pool, centred_features, with_features, with_flip
+from jaxdesign.pool import CompletionPool, bare_pool, centred_features, flips_of, with_features, with_flip
 from jaxdesign.problem import Problem, checked_criterion, traceable_prior
 from jaxdesign.units import EXTREME, ORDINARY, farthest_rows
 
@@ -96,7 +96,7 @@ def greedy(
     with _arrays.float64():
         held = traceable_prior(prior, pool)
         held = held[0, 0, 0] if prior is None or jnp.ndim(prior) == 0 else held  # a ridge needs no factorisation
-        bare = _flips_written_out(bare)
+        bare = with_flip(bare, flips_of(bare))
         pairs, picked = _greedy(*_in_units(bare, crit, held), int(size), cap, quota, shut, rows=int(size))
         return pairs, (jnp.arange(int(size), dtype=jnp.int32) < picked).astype(jnp.float32)
 
@@ -131,15 +131,10 @@ def _allocation(choose, pool, crit, limits, prior, closed):
     rows = _arrays.power_of_two(total)
     with _arrays.float64():
         shut = None if closed is None or not len(closed) else _padded(closed)
-        pool = _flips_written_out(pool)
+        pool = with_flip(pool, flips_of(pool))
         pairs, picked = choose(pool, crit, prior, total, limits.per_pair, limits.per_prompt, shut, rows=rows)
     pairs, counts = np.unique(np.asarray(pairs)[: int(picked)], axis=0, return_counts=True)
     return Allocation(pairs.astype(np.int32), counts.astype(np.float64))
-
-
-def _flips_written_out(pool: CompletionPool) -> CompletionPool:
-    """The pool with zeros for flips where it has none: one program with and without."""
-    return pool if pool.flip is not None else with_flip(pool, jnp.zeros(pool.num_prompts, jnp.float32))
 
 
 def _padded(pairs):
