@@ -24,8 +24,6 @@ AnyArray = jax.Array | np.ndarray  # what public functions take: in annotations,
 # 3.9 times as fast as the CPU's 2^19 and within 10% of 2^26 (bench/results/gpu-h200.json). Not measured on a TPU.
 CHUNK_ENTRIES = {"cpu": 2_048 * 256, "gpu": 2**24, "tpu": 2**24}
 
-MOVED_WHOLE = 2**20  # bytes that an accelerator sends sooner than it picks rows
-
 
 def float64():
     """Scope in which JAX computes in float64, whatever the caller's global flag; the flag itself is never touched."""
@@ -140,12 +138,12 @@ def chunk_at(arrays: Any, index: jax.Array, length: int) -> Any:
 
 
 def rows_on_host(array: AnyArray, index: np.ndarray) -> np.ndarray:
-    """Rows of an array in host memory; of a large one that lies elsewhere, no more is moved than about those.
+    """Rows of an array in host memory; of one that lies elsewhere, no more is moved than about those.
 
     A transfer from an accelerator runs at about 2 GB/s: of 10^8 pairs, all that a pass says of completions takes longer
     than the pass (bench/README.md).
     """
-    if isinstance(array, np.ndarray) or array.nbytes <= MOVED_WHOLE or _on_cpu(array):
+    if isinstance(array, np.ndarray) or _on_cpu(array):
         return np.asarray(array)[index]
     return moved_rows(array, index)
 
@@ -171,7 +169,7 @@ def _rows_at(array, index):
     return array[index]
 
 
-def filled_up(array: jax.Array, missing: int) -> jax.Array:
+def filled_up(array: AnyArray, missing: int) -> jax.Array:
     """The array with so many zeros more along its leading axis."""
     return jnp.pad(array, ((0, missing), *[(0, 0)] * (array.ndim - 1)))
 

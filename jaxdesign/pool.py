@@ -58,7 +58,12 @@ class CompletionPool:
     ids: tuple | None
 
     def __init__(
-        self, features: Any, scores: Any = None, mask: Any = None, ids: Sequence[Any] | None = None, flip: Any = None
+        self,
+        features: Any,
+        scores: Any = None,
+        mask: Any = None,
+        ids: Sequence[Any] | np.ndarray | None = None,
+        flip: Any = None,
     ):
         features = _checks.as_float_array(features, "features")
         _checks.rank(features, (3,), "features", "(prompts P, completions K, dimension d)")

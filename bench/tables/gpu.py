@@ -24,7 +24,7 @@ def section(results: dict[str, dict[str, Any]]) -> list[str]:
         f"[`{FIRST}`](results/{FIRST}.json) was measured with chunks of 2^19 entries, sized for a CPU's cache; "
         f"[`{AFTER}`](results/{AFTER}.json) after chunks were sized for the backend (2^24 on a GPU). Measurements that "
         "did not fit the time left of the first run were made in the second. "
-        f"[`{LAST}`](results/{LAST}.json), two more short runs, after only those rows of a pass's result are moved to "
+        f"[`{LAST}`](results/{LAST}.json), one more run, after only those rows of a pass's result are moved to "
         "the host that list a pair.",
         *_products(results[FIRST]),
         *_passes(results[FIRST]),

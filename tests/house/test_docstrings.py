@@ -122,7 +122,8 @@ def test_docstrings_are_complete(value):
 
 
 def with_documentation(function, documentation):
-    """The same function with another docstring."""
+    """The same function with another docstring; where annotations are held against calls, without that wrapper."""
+    function = inspect.unwrap(function)
     copy = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
     copy.__kwdefaults__, copy.__annotations__ = function.__kwdefaults__, function.__annotations__
     copy.__doc__ = documentation

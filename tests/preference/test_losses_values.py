@@ -48,8 +48,8 @@ def test_values_by_hand(name):
 
 
 def test_the_margin_and_the_score_by_hand():
-    assert float(log_ratio_gap(*(np.float32(v) for v in (-2, -7, -3, -5)))) == 3
-    assert float(implicit_reward(np.float32(-2), np.float32(-3), beta=0.5)) == 0.5
+    assert float(log_ratio_gap(*(jnp.float32(v) for v in (-2, -7, -3, -5)))) == 3
+    assert float(implicit_reward(jnp.float32(-2), jnp.float32(-3), beta=0.5)) == 0.5
     a, b, c, d = log_probs()
     gap = implicit_reward(a, c, beta=BETA) - implicit_reward(b, d, beta=BETA)
     np.testing.assert_allclose(gap, BETA * log_ratio_gap(a, b, c, d), atol=1e-5)

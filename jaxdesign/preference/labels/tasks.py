@@ -100,7 +100,7 @@ def make_tasks(
     pairs: Any,
     labels: Any = None,
     *,
-    ids: Sequence[Any] | None = None,
+    ids: Sequence[Any] | np.ndarray | None = None,
     annotators: Any = None,
     earlier: Iterable[Task] = (),
     swap_seed: int | None = None,
@@ -248,7 +248,7 @@ def check_kinds(record: LabelRecord) -> None:
         raise TypeError(f"record: {record} has something that is no integer where one is expected")
 
 
-def check_tasks(tasks: Iterable[Task], ids: Sequence[Any] | None = None) -> None:
+def check_tasks(tasks: Iterable[Task], ids: Sequence[Any] | np.ndarray | None = None) -> None:
     """Refuse a task that is not what its id says: the prompts changed, or their order did, since it was made.
 
     Args:
