@@ -49,7 +49,7 @@ def stage_value(
     prior: Any,
     *,
     level: float = 0.05,
-    resamples: int = 10_000,
+    resamples: int = 5_000,
     seed: int = 0,
 ) -> StageValue:
     """Are the next labels worth more on pairs of on-policy or of off-policy completions, for what is known so far?

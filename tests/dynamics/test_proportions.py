@@ -119,7 +119,7 @@ def test_expected_wealth_stays_the_same_under_any_law_of_mean_zero(gain):
     """The next lead is `gain`, or -1/2 with the probability that makes the mean 0."""
     past = np.array([0.25, -1, 0.75, 0.75])
     up = 0.5 / (0.5 + gain)
-    after = up * np.exp(log_e_value([*past, gain])) + (1 - up) * np.exp(log_e_value([*past, -0.5]))
+    after = up * np.exp(log_e_value(np.append(past, gain))) + (1 - up) * np.exp(log_e_value(np.append(past, -0.5)))
     assert after == pytest.approx(np.exp(log_e_value(past)), rel=1e-12)
 
 
