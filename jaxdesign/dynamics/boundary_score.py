@@ -97,7 +97,7 @@ def boundary_score(on_wins: Any, votes: Any, *, level: float = 0.05, flip: float
     log_e_value = proportions.log_e_value(leads)
     by_e_value, by_interval = log_e_value >= -np.log(level), not interval[0] <= 0.5 <= interval[1]
     needed = proportions.votes_for_interval(observed, q * np.sqrt(effect))
-    ever_needed = effect * proportions.votes_for_e_value(observed, level)
+    ever_needed = effect * proportions.votes_for_e_value(observed, level, (leads**2).sum() / effective)
     return BoundaryScore(
         score=_without_flips(observed, flip),
         low=_without_flips(interval[0], flip),

@@ -119,17 +119,22 @@ def votes_for_interval(share: float, q: float) -> float:
     return np.inf if lead == 0 else float(np.floor((q / lead) ** 2) + 1)
 
 
-def votes_for_e_value(share: float, level: float) -> float:
-    """About the least number of independent votes with this share whose e-value reaches 1 / level; inf at 1/2.
+def votes_for_e_value(share: float, level: float, spread: float = 1.0) -> float:
+    """About how many effective votes with this share have an e-value of 1 / level; inf at 1/2.
 
-    n K - log(pi n / 2) / 2 = log(1 / level), Laplace's approximation of the integral, K the relative entropy of the
-    share to 1/2, is solved by Lambert's function: n = -W_-1(-2 K exp(-2 log(1 / level) - log(pi / 2))) / (2 K). K is
+    n K - log(pi n spread / 2) / 2 = log(1 / level), Laplace's approximation of the integral over bets, K the relative
+    entropy of the share to 1/2, is solved by Lambert's function: n = -W_-1(-4 K level^2 / (pi spread)) / (2 K). K is
     written in 2 share - 1 so that nothing cancels near 1/2.
+
+    Args:
+        share: observed.
+        level: of the decision.
+        spread: sum of the squared leads over the number of effective votes; 1 for single votes.
     """
     lead = min(abs(2 * share - 1), 1 - 1e-15)
     entropy = (np.log1p(-(lead**2)) + lead * (np.log1p(lead) - np.log1p(-lead))) / 2
     if entropy == 0:
         return np.inf
     # beyond the branch point -1/e the level is so high that any number of votes would do
-    argument = max(-4 / np.pi * entropy * level**2, -np.exp(-1) * (1 - 1e-9))
-    return float(np.ceil(-special.lambertw(argument, -1).real / (2 * entropy)))
+    argument = max(-4 / np.pi * entropy * level**2 / spread, -np.exp(-1) * (1 - 1e-9))
+    return float(-special.lambertw(argument, -1).real / (2 * entropy))

@@ -118,6 +118,25 @@ def test_votes_still_needed_count_clusters():
     assert boundary_score(np.tile(wins, times - 2), np.full(60 * (times - 2), 8)).decided == 0
 
 
+def test_votes_still_needed_at_any_time_count_clusters():
+    """What is said after 60 prompts holds for the same prompts again and again."""
+    rng = np.random.default_rng(7)
+    wins = rng.binomial(8, rng.beta(2, 1.7, 60)).astype(float)
+    found, times = boundary_score(wins, np.full(60, 8)), 1
+    while boundary_score(np.tile(wins, times), np.full(60 * times, 8)).evidence != "e-value":
+        times += 1
+    assert found.design_effect > 1.5 and times > 5
+    assert np.ceil((480 + found.more_votes_any_time) / 480) == times
+
+
+def test_evidence_is_on_the_share_of_votes_whatever_their_numbers():
+    """Ten prompts of eight votes that are mostly lost, sixty of one vote that are won: one half of all votes."""
+    wins, votes = np.repeat([1, 1], [10, 60]), np.repeat([8, 1], [10, 60])
+    found = boundary_score(wins, votes)
+    assert found.score == 0.5 and found.log_e_value < 0 and found.decided == 0
+    assert boundary_score(np.append(wins, np.ones(60)), np.append(votes, np.ones(60))).decided == 1
+
+
 def test_at_one_half_no_number_of_votes_is_enough():
     found = boundary_score([4, 1, 7], [8, 8, 8])
     assert (found.more_votes, found.more_votes_any_time, found.decided) == (np.inf, np.inf, 0)
