@@ -34,6 +34,7 @@ PACKAGES = (
     "jaxdesign.preference.features",
     "jaxdesign.preference.simulation",
     "jaxdesign.preference.small_model",
+    "jaxdesign.dynamics",
 )
 EXTRAS = {"reference": ("cvxpy",), "preference": ("flax", "optax", "orbax", "tqdm"), "plots": ("matplotlib",)}
 

@@ -40,12 +40,13 @@ _HOMES = {
     "select_pairs": "exact.select",
     "with_uniform_floor": "exact.random_pairs",
 }
-_MODULES = ("baselines", "io", "preference", "pricing", "reference", "solvers")
+_MODULES = ("baselines", "dynamics", "io", "preference", "pricing", "reference", "solvers")
 
 __all__ = [*sorted(_HOMES), *_MODULES]
 
 if TYPE_CHECKING:
     from jaxdesign import baselines as baselines
+    from jaxdesign import dynamics as dynamics
     from jaxdesign import io as io
     from jaxdesign import preference as preference
     from jaxdesign import pricing as pricing

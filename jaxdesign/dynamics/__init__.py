@@ -1,1 +1,32 @@
-"""Rounds of sampling and training over time: where they end, whether they are stable, and which stage one is in."""
+"""Rounds over time: where they end, whether they get there, and what the next pairs should be.
+
+A loop trains on labels, samples from what it has trained, and asks again. `LoopPlan` says how; preferences P_ij = Pr(i
+beats j) say what labels will answer, with draws as leading axes where they are uncertain; policies are
+log-probabilities up to a constant. Nothing here changes a design: it says what one would do.
+"""
+
+from jaxdesign.dynamics.best_temper import Tempering as Tempering
+from jaxdesign.dynamics.best_temper import best_temper as best_temper
+from jaxdesign.dynamics.boundary_score import BoundaryScore as BoundaryScore
+from jaxdesign.dynamics.boundary_score import boundary_score as boundary_score
+from jaxdesign.dynamics.certificates import Certificates as Certificates
+from jaxdesign.dynamics.certificates import Evidence as Evidence
+from jaxdesign.dynamics.fastest_plan import FasterPlan as FasterPlan
+from jaxdesign.dynamics.fastest_plan import fastest_plan as fastest_plan
+from jaxdesign.dynamics.fixed_point import FixedPoint as FixedPoint
+from jaxdesign.dynamics.fixed_point import fixed_point as fixed_point
+from jaxdesign.dynamics.importance_weights import importance_weights as importance_weights
+from jaxdesign.dynamics.iterate import Regime as Regime
+from jaxdesign.dynamics.iterate import Trajectory as Trajectory
+from jaxdesign.dynamics.iterate import iterate as iterate
+from jaxdesign.dynamics.plan import LoopPlan as LoopPlan
+from jaxdesign.dynamics.round_noise import RoundNoise as RoundNoise
+from jaxdesign.dynamics.round_noise import round_noise as round_noise
+from jaxdesign.dynamics.round_optimum import RoundOptimum as RoundOptimum
+from jaxdesign.dynamics.round_optimum import round_optimum as round_optimum
+from jaxdesign.dynamics.sampler_shift import SamplerShift as SamplerShift
+from jaxdesign.dynamics.sampler_shift import sampler_shift as sampler_shift
+from jaxdesign.dynamics.stability import Stability as Stability
+from jaxdesign.dynamics.stability import stability as stability
+from jaxdesign.dynamics.stage_value import StageValue as StageValue
+from jaxdesign.dynamics.stage_value import stage_value as stage_value

@@ -216,7 +216,8 @@ LAYERS = [
     ["exact"],
     ["baselines"],
     ["label_curves"],
-    ["io", "report", "preference", "dynamics"],
+    ["io", "report", "preference"],
+    ["dynamics"],
     ["cli"],
     ["__main__"],
 ]
@@ -245,6 +246,14 @@ ROOMS = {
         ["candidates"],
         ["random_pairs", "choices"],
         ["select"],
+    ],
+    "dynamics": [
+        ["links", "graphs", "preferences", "proportions", "ratio_of_means"],
+        ["link_fit", "plan"],
+        ["one_round", "round_optimum", "weighted_fits", "importance_weights", "loop_gain"],
+        ["fixed_point", "certificates", "iterate", "sampler_shift", "best_temper", "fastest_plan"],
+        ["stability", "round_noise", "boundary_score", "stage_value"],
+        ["check_round"],
     ],
     "preference": [
         ["_extras", "losses", "log_linear"],

@@ -1,0 +1,237 @@
+"""Rounds simulated: where a policy is after many of them, and whether it rests, circles or collapses."""
+
+from __future__ import annotations
+
+import enum
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from jaxdesign._arrays import AnyArray
+from jaxdesign.dynamics.graphs import components
+from jaxdesign.dynamics.link_fit import warm_scores
+from jaxdesign.dynamics.links import LINKS
+from jaxdesign.dynamics.one_round import is_closed, next_policy, pair_law
+from jaxdesign.dynamics.plan import LoopPlan, in_dtype
+from jaxdesign.dynamics.preferences import advantages, as_log_policy, as_preferences, in_its_dtype, on_host
+
+BATCH = 64  # draws that are simulated together: their arrays stay in cache for all steps
+RESTING = 1e-9  # largest move of log pi in a round that counts as none, in float64
+SINGLE = 1e-4  # the same in float32
+CORNER = 1e-3  # collapsed: all answers but one have less than this share together
+DYING = 0.5  # moves whose squares shrink by more than this from one half of the last third to the next will end
+STRAIGHT = 0.5  # moves that get farther than this share of their length do not turn
+
+
+class Regime(enum.IntEnum):
+    """What the last third of a simulation shows.
+
+    Args: RESTING: log pi no longer moves. SETTLING: it is still under way, moves shrink or keep their direction.
+    CIRCLING: moves turn and go on at one size. SPIRALLING: they turn and grow. COLLAPSING: one answer has nearly all,
+    and log pi still moves. UNKNOWN: numbers that are not finite, or rounds whose scores were not found.
+    """
+
+    RESTING = 0
+    SETTLING = 1
+    CIRCLING = 2
+    SPIRALLING = 3
+    COLLAPSING = 4
+    UNKNOWN = 5
+
+
+class Trajectory(NamedTuple):
+    """What `iterate` found.
+
+    Args:
+        log_policy: (..., K) log pi after the last round, normalised.
+        entropy: (...) of it, nats.
+        time_variance: (...) variance of pi over the last third of the rounds, mean over answers.
+        last_move: (...) largest change of an entry of log pi (less its mean) in the last round.
+        trend: (...) squared moves of pi in the last sixth of the rounds over those of the sixth before: below 1 they
+            shrink, above 1 they grow; nan where there are none.
+        directness: (...) how far pi got in the last third over the length of its way: 1 for a straight line.
+        period: (...) rounds per turn, 2 pi over the mean angle between successive moves of pi in the last third; inf
+            where moves keep their direction, nan where there are none.
+        regime: (...) numbers of `Regime`, read off the fields above.
+        residual: (...) largest equation that the last round's scores leave unsolved; 0 for IPO on mixed answers.
+        kept: (..., keep, K) log pi after each of the last rounds, the last one last.
+    """
+
+    log_policy: Float[Array, "*n k"]
+    entropy: Float[Array, "*n"]
+    time_variance: Float[Array, "*n"]
+    last_move: Float[Array, "*n"]
+    trend: Float[Array, "*n"]
+    directness: Float[Array, "*n"]
+    period: Float[Array, "*n"]
+    regime: Int[Array, "*n"]
+    residual: Float[Array, "*n"]
+    kept: Float[Array, "*n t k"]
+
+
+def iterate(
+    preferences: Float[AnyArray, "*n k k"],
+    plan: LoopPlan,
+    start: Float[AnyArray, "*n k"] | None,
+    *,
+    steps: int,
+    keep: int = 0,
+) -> Trajectory:
+    """Rounds with infinitely many labels each, x <- alpha x + (1 - alpha) x_ref + strength u(x), from one policy.
+
+    Args:
+        preferences: P, (..., K, K); leading axes are draws, all simulated.
+        plan: of the loop; to vary it use jax.vmap.
+        start: log pi of the first round's policy up to a constant, (K,) or with the axes of draws; None: pi_ref.
+        steps: rounds, at least 6.
+        keep: how many of the last policies are returned, at most a third of the steps.
+
+    Returns:
+        Trajectory; float64 for inputs on the host unless preferences are float32 (twice as fast).
+
+    Raises:
+        ValueError: steps or keep out of range; preferences, plan or start that do not fit together.
+
+    Complexity: about 2 K^2 operations a round and draw for IPO on mixed answers; else a few eliminations, K^3 each.
+
+    Traceable. Source: arXiv 2602.12180 (the map); regimes derived; checked by tests/dynamics/test_iterate.py.
+    """
+    if int(steps) != steps or steps < 6:
+        raise ValueError(f"steps={steps}: expected a whole number of rounds, at least 6")
+    if int(keep) != keep or not 0 <= keep <= steps // 3:
+        raise ValueError(f"keep={keep}: expected a whole number from 0 to a third of the steps, {steps // 3}")
+    preferences = as_preferences(preferences)
+    size = preferences.shape[-1]
+    start = as_log_policy(plan.reference if start is None else start, size, "start")
+    with in_its_dtype(preferences, plan, start):
+        preferences = jnp.asarray(preferences)
+        plan = in_dtype(plan, size, preferences.dtype)
+        start = jnp.asarray(start, preferences.dtype)
+        return on_host(_simulated(preferences, plan, start, steps=int(steps), keep=int(keep)))
+
+
+@partial(jax.jit, static_argnames=("steps", "keep"))
+def _simulated(preferences, plan, start, *, steps, keep):
+    lead, size = preferences.shape[:-2], preferences.shape[-1]
+    flat = preferences.reshape(-1, size, size)
+    starts = jnp.broadcast_to(start, (*lead, size)).reshape(-1, size)
+    found = lax.map(
+        lambda pair: _of_one(pair[0], pair[1], plan, steps, keep), (flat, starts), batch_size=min(BATCH, len(flat))
+    )
+    found = found._replace(kept=found.kept[:, found.kept.shape[1] - keep :])
+    return jax.tree.map(lambda a: a.reshape(*lead, *a.shape[1:]), found)
+
+
+class _Watched(NamedTuple):
+    """A policy, and sums over the last third of the rounds: of policies less the first there and of their moves."""
+
+    log_policy: Array
+    scores: Array  # where the next round's search begins
+    residual: Array
+    last_move: Array
+    policy: Array
+    sums: Array
+    squares: Array
+    move: Array
+    early: Array  # squared moves in the first half of the third
+    late: Array  # and in the second
+    turning: Array  # products of successive moves
+    length: Array  # of the way
+
+
+def _of_one(preferences, start, plan, steps, keep):
+    """`iterate` of one draw: rounds that are only made, then rounds that are watched, the last of them kept."""
+    window = steps // 3
+    advance = _round(preferences, plan)
+    x = start - jnp.mean(start)
+    begun = (x, jnp.zeros_like(x), jnp.zeros((), x.dtype))
+    begun, _ = lax.scan(lambda state, _: (advance(*state), None), begun, length=steps - window)
+    x, scores, residual = begun
+    first = jax.nn.softmax(x)
+    nought, zeros = jnp.zeros((), x.dtype), jnp.zeros_like(x)
+
+    def watched(seen, step):
+        x, scores, residual = advance(seen.log_policy, seen.scores, seen.residual)
+        policy = jax.nn.softmax(x)
+        away, move = policy - first, policy - seen.policy
+        size, late = jnp.sum(move * move), step >= window // 2
+        return _Watched(
+            x,
+            scores,
+            residual,
+            jnp.max(jnp.abs(x - seen.log_policy)),
+            policy,
+            seen.sums + away,
+            seen.squares + away * away,
+            move,
+            seen.early + jnp.where(late, 0, size),
+            seen.late + jnp.where(late, size, 0),
+            seen.turning + jnp.sum(move * seen.move),
+            seen.length + jnp.sqrt(size),
+        )
+
+    def shown(seen, step):
+        seen = watched(seen, step)
+        return seen, seen.log_policy
+
+    seen = _Watched(x, scores, residual, nought, first, zeros, zeros, zeros, nought, nought, nought, nought)
+    ends = window - max(keep, 1)  # lax.map in batches cannot hold arrays without entries
+    seen, _ = lax.scan(lambda seen, step: (watched(seen, step), None), seen, jnp.arange(ends))
+    seen, kept = lax.scan(shown, seen, jnp.arange(ends, window))
+    return _told(first, seen, kept, window)
+
+
+def _round(preferences, plan):
+    """(x, scores, residual) -> the same one round later."""
+    return _closed_round(preferences, plan) if is_closed(plan) else _solved_round(preferences, plan)
+
+
+def _closed_round(preferences, plan):
+    rows = advantages(preferences)
+    fixed = (1 - plan.alpha) * plan.reference
+    fixed = fixed + plan.strength * (1 - plan.share) * jnp.sum(rows * plan.base[None, :], axis=1)
+    fixed, rows = fixed - jnp.mean(fixed), plan.strength * plan.share * (rows - jnp.mean(rows, axis=0)[None, :])
+
+    def advance(x, scores, residual):
+        own = jax.nn.softmax(plan.temper * x)
+        # a sum of products: small batched matrix products are slow
+        return plan.alpha * x + fixed + jnp.sum(rows * own[None, :], axis=1), scores, residual
+
+    return advance
+
+
+def _solved_round(preferences, plan):
+    def advance(x, scores, _):
+        law = pair_law(x, plan)
+        linked = jnp.ones(law.shape, bool) if plan.mix == "answers" else components(law)
+        scores, residual = warm_scores(preferences, law, linked, LINKS[plan.loss], scores)
+        return next_policy(x, scores, plan), scores, residual
+
+    return advance
+
+
+def _told(first, seen, kept, window):
+    policy = jax.nn.log_softmax(seen.log_policy)
+    entropy = -jnp.sum(jnp.exp(policy) * jnp.where(jnp.exp(policy) > 0, policy, 0))
+    variance = jnp.mean(jnp.maximum(seen.squares / window - jnp.square(seen.sums / window), 0))
+    moved = seen.early + seen.late
+    halves = (window // 2) / (window - window // 2)
+    trend = halves * seen.late / seen.early
+    angle = jnp.arccos(jnp.clip(seen.turning / moved, -1, 1))
+    straight = jnp.sqrt(jnp.sum(jnp.square(seen.policy - first))) / seen.length
+    period = jnp.where(moved > 0, 2 * jnp.pi / angle, jnp.nan)
+
+    still = RESTING if policy.dtype == jnp.float64 else SINGLE
+    fine = jnp.all(jnp.isfinite(policy)) & (seen.residual <= 1e3 * still)
+    regime = jnp.where((trend < DYING) | (straight > STRAIGHT), Regime.SETTLING.value, Regime.CIRCLING.value)
+    regime = jnp.where((trend > 1 / DYING) & (straight <= STRAIGHT), Regime.SPIRALLING.value, regime)
+    cornered = jnp.minimum(jnp.max(first), jnp.max(seen.policy)) > 1 - CORNER
+    regime = jnp.where(cornered, Regime.COLLAPSING.value, regime)
+    regime = jnp.where(seen.last_move <= still, Regime.RESTING.value, regime)
+    regime = jnp.where(fine, regime, Regime.UNKNOWN.value)
+    kept = jax.nn.log_softmax(kept, axis=-1)
+    return Trajectory(policy, entropy, variance, seen.last_move, trend, straight, period, regime, seen.residual, kept)

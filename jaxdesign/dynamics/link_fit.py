@@ -1,0 +1,166 @@
+"""Scores whose residuals have no divergence under a pair law: what infinitely many labels of that law teach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from jaxdesign._arrays import contract
+from jaxdesign.dynamics.graphs import centred, components, off_diagonal, reached, solved
+from jaxdesign.dynamics.links import LINKS, Link
+
+STEPS = 2.0 ** -np.arange(0, 16)  # step lengths tried along a Newton direction
+MAX_STEPS = 60
+WARM_STEPS = 4  # from the scores of the round before
+LONGEST = 2.0  # of their steps: sigma is far from linear over more
+
+
+class Scores(NamedTuple):
+    """Args: scores: u, with mean 0 over each component of the law; residual: R_ij = P_ij - mean(u_i - u_j), 0 on the
+    diagonal; converged: False where no finite scores exist (an answer that never loses) or rounding was in the way.
+    """
+
+    scores: Float[Array, " k"]
+    residual: Float[Array, "k k"]
+    converged: Bool[Array, ""]
+
+
+def zero_divergence_scores(
+    preferences: Float[Array, "k k"], law: Float[Array, "k k"], link: Link, start: Float[Array, " k"] | None = None
+) -> Scores:
+    """u with sum_j q_ij (P_ij - mean(u_i - u_j)) = 0 for every i: the minimum of a convex function, by Newton's method.
+
+        f(u) = sum_{i<j} q_ij [F(u_i - u_j) - P_ij (u_i - u_j)],  F' = mean;   Hessian L_{q slope}, gradient -(q o R) 1
+
+    Args:
+        preferences: P, (K, K), P_ij + P_ji = 1.
+        law: q, (K, K), symmetric, at least 0, any scale.
+        link: how the loss reads a preference.
+        start: scores to start from; None: 0.
+
+    With P the frequencies of labels and q their counts, these are the maximum likelihood scores of Bradley and Terry.
+    With the linear link the first step ends the search.
+    """
+    law = off_diagonal(law)
+    law = law / jnp.maximum(jnp.max(law), jnp.finfo(law.dtype).tiny)
+    linked = components(law)
+
+    def margins(u):
+        return u[:, None] - u[None, :]
+
+    def residual(u):
+        return off_diagonal(preferences - link.mean(margins(u)))
+
+    def objective(u):
+        gaps = margins(u)
+        return jnp.sum(law * (link.integral(gaps) - preferences * gaps)) / 2
+
+    def direction(u):
+        divergence = jnp.sum(law * residual(u), axis=1)
+        return centred(linked, solved(law * link.slope(margins(u)), linked, divergence[:, None])[:, 0])
+
+    start = jnp.zeros_like(preferences[0]) if start is None else start
+    found, converged = newton(objective, direction, centred(linked, start))
+    if link.bounded:  # finite scores exist where chains of wins lead from each answer of a component to all others
+        converged &= jnp.all(reached((law > 0) & (preferences > 0)) == linked)
+    return Scores(found, residual(found), converged)
+
+
+def warm_scores(
+    preferences: Float[Array, "k k"],
+    law: Float[Array, "k k"],
+    linked: Bool[Array, "k k"],
+    link: Link,
+    start: Float[Array, " k"],
+) -> tuple[Float[Array, " k"], Float[Array, ""]]:
+    """`zero_divergence_scores` from scores that are close already: a few plain steps, without a search along them.
+
+    Returns:
+        Scores, and the largest entry of what they leave unsolved, sum_j q_ij R_ij / sum_j q_ij.
+    """
+    law = off_diagonal(law)
+    degrees = jnp.sum(law, axis=1)
+    degrees = jnp.where(degrees > 0, degrees, 1)
+    steps = 1 if link is LINKS["ipo"] else WARM_STEPS
+
+    def divergence(u):
+        return jnp.sum(law * (preferences - link.mean(u[:, None] - u[None, :])), axis=1)
+
+    for _ in range(steps):
+        weights = law * link.slope(start[:, None] - start[None, :])
+        along = centred(linked, solved(weights, linked, divergence(start)[:, None])[:, 0])
+        start = start + jnp.clip(along, -LONGEST, LONGEST)
+    return start, jnp.max(jnp.abs(divergence(start) / degrees))
+
+
+def fitted_parameter(
+    differences: Float[Array, "s d"], preferences: Float[Array, " s"], masses: Float[Array, " s"], link: Link
+) -> tuple[Float[Array, " d"], Bool[Array, ""]]:
+    """w with sum_e m_e (P_e - mean(z_e . w)) z_e = 0, in the range of the features; and whether the search converged.
+
+    Args:
+        differences: z, (S, d), a row per pair.
+        preferences: P_e, (S,), that the first of the pair is preferred.
+        masses: m_e >= 0, (S,), any scale; 0 for padding.
+        link: how the loss reads a preference.
+
+    Directions that no pair differs in are left at 0: (sum m slope z z^T)^+, ranks judged at 1e-9 of the largest
+    eigenvalue (1e-5 in float32).
+    """
+    masses = masses / jnp.maximum(jnp.max(masses), jnp.finfo(masses.dtype).tiny)
+    cut = 1e-9 if differences.dtype == jnp.float64 else 1e-5
+
+    def objective(w):
+        gaps = contract("sd,d->s", differences, w)
+        return jnp.sum(masses * (link.integral(gaps) - preferences * gaps))
+
+    def direction(w):
+        gaps = contract("sd,d->s", differences, w)
+        right = contract("s,sd->d", masses * (preferences - link.mean(gaps)), differences)
+        hessian = contract("sd,s,se->de", differences, masses * link.slope(gaps), differences)
+        values, vectors = jnp.linalg.eigh((hessian + hessian.T) / 2)
+        kept = values > cut * values[-1]
+        parts = contract("de,d->e", vectors, right)
+        return contract("de,e->d", vectors, jnp.where(kept, parts / jnp.where(kept, values, 1), 0))
+
+    found, converged = newton(objective, direction, jnp.zeros_like(differences[0]))
+    if link.bounded:  # labels that a hyperplane separates: margins grow until rounding ends it
+        sure = (masses > 0) & ((preferences <= 0) | (preferences >= 1))
+        far = jnp.abs(contract("sd,d->s", differences, found)) > -0.6 * jnp.log(jnp.finfo(masses.dtype).eps)
+        converged &= ~jnp.any(sure & far)
+    return found, converged
+
+
+def newton(
+    objective: Callable[[Array], Array], direction: Callable[[Array], Array], start: Float[Array, " n"]
+) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
+    """Minimum of a convex function by Newton's method, each step at the best of sixteen lengths. Traceable.
+
+    It ends with the first full step that is small enough for the error after it, about its square, to be rounding.
+    """
+    lengths = jnp.asarray(STEPS, start.dtype)
+    small = 10 * jnp.sqrt(jnp.finfo(start.dtype).eps)
+
+    def going_on(state):
+        _, moved, count = state
+        return (moved > small) & (count < MAX_STEPS)  # NaN ends it too
+
+    def step(state):
+        point, _, count = state
+        along = direction(point)
+        moved = jnp.max(jnp.abs(along)) / (1 + jnp.max(jnp.abs(point)))
+        values = jax.vmap(lambda t: objective(point + t * along))(lengths)
+        best = lengths[jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))]
+        # the objective cannot tell lengths of small steps apart
+        length = jnp.where(moved <= jnp.sqrt(small), 1, best)
+        return point + length * along, moved, count + 1
+
+    initial: Any = (start, jnp.asarray(jnp.inf, start.dtype), 0)
+    point, moved, _ = lax.while_loop(going_on, step, initial)
+    return point, moved <= small
