@@ -11,6 +11,10 @@ from jaxdesign.dynamics.boundary_score import BoundaryScore as BoundaryScore
 from jaxdesign.dynamics.boundary_score import boundary_score as boundary_score
 from jaxdesign.dynamics.certificates import Certificates as Certificates
 from jaxdesign.dynamics.certificates import Evidence as Evidence
+from jaxdesign.dynamics.check_round import Advice as Advice
+from jaxdesign.dynamics.check_round import BatchWeights as BatchWeights
+from jaxdesign.dynamics.check_round import RoundCheck as RoundCheck
+from jaxdesign.dynamics.check_round import check_round as check_round
 from jaxdesign.dynamics.fastest_plan import FasterPlan as FasterPlan
 from jaxdesign.dynamics.fastest_plan import fastest_plan as fastest_plan
 from jaxdesign.dynamics.fixed_point import FixedPoint as FixedPoint

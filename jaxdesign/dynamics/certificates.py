@@ -103,3 +103,25 @@ def evidence(found: Certificates) -> Array:
     below = 1 - 1e4 * jnp.finfo(found.c1.dtype).eps
     c2 = jnp.where(found.c2 <= below, Evidence.C2.value, Evidence.NONE.value)
     return jnp.where(found.c1 < below, Evidence.C1.value, jnp.where(found.c1r < below, Evidence.C1R.value, c2))
+
+
+def safe_for_all(plan: LoopPlan) -> bool:
+    """Whether rounds end at their fixed point from any start for all preferences: C1r with L = 1/2, its largest value.
+
+    Without feedback (share = 0) for every loss, wherever alpha < 1. On the host.
+    """
+    gain, alpha = float(plan.strength) * float(plan.share), float(plan.alpha)
+    if not is_closed(plan):
+        return gain == 0 and alpha < 1
+    return alpha + gain * float(plan.temper) / 2 < 1
+
+
+def locally_safe_for_all(plan: LoopPlan) -> bool:
+    """Whether rho < 1 at the fixed point for all preferences: strength share s < pi sqrt(1 - alpha^2). On the host.
+
+    It rests on omega <= 1 / pi, Pick's bound on the eigenvalues of a skew matrix with entries of at most 1/2.
+    """
+    gain, alpha = float(plan.strength) * float(plan.share), float(plan.alpha)
+    if not is_closed(plan):
+        return gain == 0 and alpha < 1
+    return gain * float(plan.temper) * LARGEST_LOOP_GAIN < np.sqrt(1 - alpha**2)

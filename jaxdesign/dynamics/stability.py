@@ -11,7 +11,14 @@ from jaxtyping import Bool, Float, Int
 
 from jaxdesign import _checks
 from jaxdesign._arrays import AnyArray
-from jaxdesign.dynamics.certificates import LARGEST_LOOP_GAIN, Certificates, Evidence, certificates, evidence
+from jaxdesign.dynamics.certificates import (
+    Certificates,
+    Evidence,
+    certificates,
+    evidence,
+    locally_safe_for_all,
+    safe_for_all,
+)
 from jaxdesign.dynamics.fixed_point import FixedPoint, fixed_point
 from jaxdesign.dynamics.iterate import Trajectory, iterate
 from jaxdesign.dynamics.loop_gain import eigenvalues, loop_gain
@@ -128,16 +135,12 @@ def stability(
         evidence=known,
         probability=float(np.mean(rho < 1)),
         proven=float(np.mean(known > Evidence.SIMULATED)),
-        safe_for_all=is_closed(plan) and float(plan.alpha) + gain * float(plan.temper) / 2 < 1,
-        locally_safe_for_all=is_closed(plan) and _locally_safe(plan, gain),
+        safe_for_all=safe_for_all(plan),
+        locally_safe_for_all=locally_safe_for_all(plan),
         largest_share=largest_share,
         largest_strength=largest_strength,
         simulated=simulated,
     )
-
-
-def _locally_safe(plan, gain):
-    return gain * float(plan.temper) * LARGEST_LOOP_GAIN < np.sqrt(1 - float(plan.alpha) ** 2)
 
 
 @jax.jit
