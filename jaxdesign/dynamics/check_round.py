@@ -152,12 +152,15 @@ def check_round(
     if on_pool is not None and (crit is None or prior is None):
         raise ValueError("on_pool: needs crit, the design's criterion, and prior, the information held, beside it")
     law = _own_pairs(pool) if target_law is None else target_law
-    held = labels is not None and len(counted(labels)[0]) > 0
-    weights = _batch_weights(batch, counted(labels) if held else None, law)
-    shift = sampler_shift(pool, labels, law, beta=beta, target=target) if held else None
-    moved = shift is not None and shift.converged and shift.p_value < LEVEL and shift.gap_interval[0] > 0
-    tempering = best_temper(pool, labels, law, beta=beta, target=target) if moved else None
-    loop = None if preferences is None else stability(preferences, plan, start)
+    held = None if labels is None else counted(labels)
+    weights = _batch_weights(batch, held, law)
+    shift = tempering = None
+    if labels is not None and held is not None and len(held[0]):
+        shift = sampler_shift(pool, labels, law, beta=beta, target=target)
+        if shift.converged and shift.p_value < LEVEL and shift.gap_interval[0] > 0:
+            tempering = best_temper(pool, labels, law, beta=beta, target=target)
+    anchored = float(plan.alpha) < 1
+    loop = stability(preferences, plan, start) if preferences is not None and anchored else None
     anyhow = safe_for_all(plan)
     score = None if votes is None else boundary_score(*votes, level=LEVEL)
     value = None if on_pool is None else stage_value(on_pool, pool, crit, prior, level=LEVEL)
@@ -192,7 +195,8 @@ def _batch_weights(batch, held, law) -> BatchWeights:
 
 
 def _on_weights(weights, shift, tempering) -> Advice:
-    cost = f"full weights would leave {weights.effective:.0%} of the labels and reach {1 - weights.uncovered:.0%} of the law"
+    reached = 1 - weights.uncovered
+    cost = f"full weights would leave {weights.effective:.0%} of the labels and reach {reached:.0%} of the law"
     if shift is None:
         return Advice("weights", "leave the labels as they are", f"no label is held that could show a shift; {cost}")
     if not shift.converged:
@@ -212,6 +216,9 @@ def _on_weights(weights, shift, tempering) -> Advice:
 def _on_loop(plan, loop, anyhow) -> Advice:
     if float(plan.share) == 0:
         return Advice("loop", "go on", "no answer is the policy's own: rounds have no feedback and cannot circle")
+    if float(plan.alpha) == 1:
+        why = "alpha = 1: nothing pulls rounds back, they collapse or spiral outward; `iterate` shows which"
+        return Advice("loop", "take alpha below 1", why)
     if anyhow:
         return Advice(
             "loop", "go on", "alpha + strength share temper / 2 < 1: rounds end at one policy for any preferences"
@@ -238,15 +245,17 @@ def _on_loop(plan, loop, anyhow) -> Advice:
 
 
 def _on_stage(score, value) -> Advice | None:
-    if score is None and value is None:
-        return None
     wins = "" if score is None else f"on-policy answers win {score.score:.0%} [{score.low:.0%}, {score.high:.0%}]"
-    if value is None:
+    if value is not None:
+        worth = (
+            f"a label of an on-policy pair is worth {value.ratio:.2g} [{value.low:.2g}, {value.high:.2g}] of the pool's"
+        )
+        what = {1: "compare on-policy pairs", -1: "compare the pool's pairs", 0: "compare pairs of both"}[value.decided]
+        return Advice("stage", what, "; ".join(part for part in (worth, wins) if part))
+    if score is not None:
         what = {1: "compare on-policy pairs", -1: "compare the pool's pairs", 0: "ask for more votes"}[score.decided]
         return Advice("stage", what, f"{wins}; it says no more than who wins more often")
-    worth = f"a label of an on-policy pair is worth {value.ratio:.2g} [{value.low:.2g}, {value.high:.2g}] of the pool's"
-    what = {1: "compare on-policy pairs", -1: "compare the pool's pairs", 0: "compare pairs of both"}[value.decided]
-    return Advice("stage", what, "; ".join(part for part in (worth, wins) if part))
+    return None
 
 
 def _plain(value: Any) -> Any:
