@@ -25,7 +25,7 @@ def listwise_exo_loss(
     reward_beta: Any = 1.0,
     mask: Bool[AnyArray, "*n k"] | None = None,
 ) -> Float[Array, "*n"]:
-    """EXO on lists: KL(p_f || p_r) = sum_k p_f (log p_f - log p_r), 0 where the policy ranks as the rewards do.
+    """EXO on lists: KL(p_f || p_r) = sum_k p_f (log p_f - log p_r), the divergence of a policy from the optimal one.
 
         p_f = softmax_k(beta (log pi - log pi_ref)),     p_r = softmax_k(r / reward_beta)
 

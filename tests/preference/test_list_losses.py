@@ -74,6 +74,8 @@ def test_padding_may_hold_anything_and_has_no_derivative():
         alone = listwise_exo_loss(*(a[k, there] for a in padded), beta=BETA) if there.any() else 0.0
         np.testing.assert_allclose(found[k], alone, rtol=1e-5, atol=1e-7)
     assert found[4] == 0 == found[5]
+    with jax.debug_nans(True):  # no NaN on the way either
+        np.testing.assert_array_equal(listwise_exo_loss(*map(jnp.nan_to_num, padded), beta=BETA, mask=mask), found)
     slopes = jax.grad(lambda *a: listwise_exo_loss(*a, beta=BETA, mask=mask).sum(), argnums=(0, 1, 2))(*padded)
     for slope in map(np.asarray, slopes):
         assert np.isfinite(slope).all() and (slope[~mask] == 0).all() and (np.abs(slope[:4]).max(axis=1) > 0).all()
