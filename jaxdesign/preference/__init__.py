@@ -1,9 +1,9 @@
 """The preference side: labels, annotators, losses, policies and rounds, from a design to a better policy and back.
 
 `__all__` names what a label team needs. The rest is in the sub-packages `labels`, `fit`, `features`, `small_model` and
-`simulation` and in the modules `losses`, `log_linear` and `targets`; every name of theirs can be imported from here
-too. Files load on first use, so that the parts that need flax, optax or orbax (the extra `preference`) cost nothing to
-those who do not touch them.
+`simulation` and in the modules beside them (losses, posteriors of labels, rejection sampling, metrics, exact policies,
+targets, rounds); every name of theirs can be imported from here too. Files load on first use, so that the parts that
+need flax, optax or orbax (the extra `preference`) cost nothing to those who do not touch them.
 """
 
 from typing import TYPE_CHECKING
@@ -30,6 +30,7 @@ _HOMES = {
     "Prediction": "small_model.language_model",
     "PreferredPairs": "small_model.dpo_training",
     "ProgressBar": "small_model.training",
+    "RankingAccuracy": "ranking_metrics",
     "ReferenceFit": "fit.reference",
     "Reliability": "fit.reliability",
     "RoundPlan": "rounds",
@@ -37,9 +38,12 @@ _HOMES = {
     "SampledTarget": "targets",
     "Samples": "small_model.sampling",
     "SimulatedAnnotators": "simulation.annotators",
+    "StrengthCorrelation": "ranking_metrics",
     "Task": "labels.tasks",
     "Tokeniser": "small_model.tokens",
     "Trained": "small_model.training",
+    "acceptance_probabilities": "rejection_sampling",
+    "accepted": "rejection_sampling",
     "answered": "labels.tasks",
     "as_labels": "labels.labels",
     "check_labels": "labels.labels",
@@ -72,7 +76,10 @@ _HOMES = {
     "importance_weighted_dpo_loss": "losses",
     "ipo_loss": "losses",
     "kl_divergence": "log_linear",
+    "label_log_odds": "label_posteriors",
+    "label_posterior": "label_posteriors",
     "last_hidden_states": "features.hidden_states",
+    "listwise_exo_loss": "list_losses",
     "log_policy": "log_linear",
     "log_ratio_gap": "losses",
     "make_annotators": "simulation.annotators",
@@ -82,6 +89,7 @@ _HOMES = {
     "next_batch": "rounds",
     "optimal_policy": "log_linear",
     "parameter_paths": "features.gradients",
+    "per_token": "losses",
     "policy_gap": "log_linear",
     "policy_value": "log_linear",
     "posterior_draws": "fit.posterior",
@@ -92,11 +100,13 @@ _HOMES = {
     "projected_gradients": "features.gradients",
     "ramp_loss": "losses",
     "random_reward": "simulation.hidden_reward",
+    "ranking_accuracy": "ranking_metrics",
     "read_answers": "labels.task_files",
     "reference_target": "fit.reference",
     "reliable_annotators": "fit.reliability",
     "restore_checkpoint": "small_model.checkpoints",
     "robust_dpo_loss": "losses",
+    "ropo_loss": "losses",
     "rpo_loss": "losses",
     "run_rounds": "rounds",
     "sample_completions": "small_model.sampling",
@@ -109,13 +119,16 @@ _HOMES = {
     "sigmoid_loss": "losses",
     "simulate_labels": "simulation.annotators",
     "slic_hf_loss": "losses",
+    "soft_label_dpo_loss": "losses",
     "split_model": "features.nnx_policy",
+    "strength_correlation": "ranking_metrics",
     "tabular_pool": "log_linear",
     "task_id": "labels.tasks",
     "token_log_probabilities": "small_model.language_model",
     "train": "small_model.training",
     "train_on_pairs": "small_model.dpo_training",
     "unhinged_loss": "losses",
+    "updated_reliability": "label_posteriors",
     "weighted_mean": "losses",
     "with_estimated_flip": "fit.reliability",
     "write_preferences": "labels.preference_files",
@@ -168,6 +181,9 @@ if TYPE_CHECKING:
     from jaxdesign.preference.fit.reliability import flip_of as flip_of
     from jaxdesign.preference.fit.reliability import reliable_annotators as reliable_annotators
     from jaxdesign.preference.fit.reliability import with_estimated_flip as with_estimated_flip
+    from jaxdesign.preference.label_posteriors import label_log_odds as label_log_odds
+    from jaxdesign.preference.label_posteriors import label_posterior as label_posterior
+    from jaxdesign.preference.label_posteriors import updated_reliability as updated_reliability
     from jaxdesign.preference.labels.labels import Labels as Labels
     from jaxdesign.preference.labels.labels import as_labels as as_labels
     from jaxdesign.preference.labels.labels import check_labels as check_labels
@@ -184,6 +200,7 @@ if TYPE_CHECKING:
     from jaxdesign.preference.labels.tasks import check_tasks as check_tasks
     from jaxdesign.preference.labels.tasks import make_tasks as make_tasks
     from jaxdesign.preference.labels.tasks import task_id as task_id
+    from jaxdesign.preference.list_losses import listwise_exo_loss as listwise_exo_loss
     from jaxdesign.preference.log_linear import kl_divergence as kl_divergence
     from jaxdesign.preference.log_linear import log_policy as log_policy
     from jaxdesign.preference.log_linear import optimal_policy as optimal_policy
@@ -200,13 +217,22 @@ if TYPE_CHECKING:
     from jaxdesign.preference.losses import ipo_loss as ipo_loss
     from jaxdesign.preference.losses import log_ratio_gap as log_ratio_gap
     from jaxdesign.preference.losses import margin_dpo_loss as margin_dpo_loss
+    from jaxdesign.preference.losses import per_token as per_token
     from jaxdesign.preference.losses import ramp_loss as ramp_loss
     from jaxdesign.preference.losses import robust_dpo_loss as robust_dpo_loss
+    from jaxdesign.preference.losses import ropo_loss as ropo_loss
     from jaxdesign.preference.losses import rpo_loss as rpo_loss
     from jaxdesign.preference.losses import sigmoid_loss as sigmoid_loss
     from jaxdesign.preference.losses import slic_hf_loss as slic_hf_loss
+    from jaxdesign.preference.losses import soft_label_dpo_loss as soft_label_dpo_loss
     from jaxdesign.preference.losses import unhinged_loss as unhinged_loss
     from jaxdesign.preference.losses import weighted_mean as weighted_mean
+    from jaxdesign.preference.ranking_metrics import RankingAccuracy as RankingAccuracy
+    from jaxdesign.preference.ranking_metrics import StrengthCorrelation as StrengthCorrelation
+    from jaxdesign.preference.ranking_metrics import ranking_accuracy as ranking_accuracy
+    from jaxdesign.preference.ranking_metrics import strength_correlation as strength_correlation
+    from jaxdesign.preference.rejection_sampling import acceptance_probabilities as acceptance_probabilities
+    from jaxdesign.preference.rejection_sampling import accepted as accepted
     from jaxdesign.preference.rounds import RoundPlan as RoundPlan
     from jaxdesign.preference.rounds import RoundsResult as RoundsResult
     from jaxdesign.preference.rounds import next_batch as next_batch

@@ -26,18 +26,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdesign import _arrays, _checks
-from jaxdesign._arrays import AnyArray
-
-N = Float[AnyArray, "*n"]  # what losses take
-Loss = Float[Array, "*n"]  # and give
-ALLOWED = {
-    "a number": np.isfinite,
-    "above 0": lambda v: v > 0,
-    "at least 0": lambda v: v >= 0,
-    "in [0, 1/2]": lambda v: (v >= 0) & (v <= 0.5),
-    "in [0, 1/2)": lambda v: (v >= 0) & (v < 0.5),
-    "in (0, 1/2]": lambda v: (v > 0) & (v <= 0.5),
-}
+from jaxdesign.preference._loss_inputs import Loss, N, allowed_values, computed, four, parameter
 
 
 def implicit_reward(log_prob: N, ref_log_prob: N, *, beta: Any) -> Loss:
@@ -50,8 +39,8 @@ def implicit_reward(log_prob: N, ref_log_prob: N, *, beta: Any) -> Loss:
     Raises: TypeError for integers; ValueError for shapes that differ, beta not positive.
     Source: arXiv 2305.18290, equation 5.
     """
-    log_prob, ref_log_prob = _log_probs(log_prob=log_prob, ref_log_prob=ref_log_prob)
-    return (log_prob - ref_log_prob) * _parameter(beta, "beta", "above 0", log_prob)
+    log_prob, ref_log_prob = computed(log_prob=log_prob, ref_log_prob=ref_log_prob)
+    return (log_prob - ref_log_prob) * parameter(beta, "beta", "above 0", log_prob)
 
 
 def log_ratio_gap(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N) -> Loss:
@@ -63,8 +52,25 @@ def log_ratio_gap(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N) -> Los
     Raises: TypeError for integers; ValueError for shapes that differ.
     Source: arXiv 2305.18290, equation 7.
     """
-    chosen, rejected, ref_chosen, ref_rejected = _four(chosen, rejected, ref_chosen, ref_rejected)
+    chosen, rejected, ref_chosen, ref_rejected = four(chosen, rejected, ref_chosen, ref_rejected)
     return (chosen - ref_chosen) - (rejected - ref_rejected)
+
+
+def per_token(log_prob: N, tokens: Any) -> Loss:
+    """log pi(y|x) / |y|, the mean log-probability of a token: what some losses take in place of the sum.
+
+    With all four arrays divided, `ipo_loss` is the form of TRL. Margins are then nats per token and no longer those of
+    the policy as a law of completions: a beta or tau of the one form is none for the other.
+
+    Args:
+        log_prob: (n,) log-probabilities summed over tokens, nats.
+        tokens: |y|, how many tokens were summed, at least 1: a number, or (n,) of any dtype.
+    Returns: (n,), nats per token.
+    Raises: TypeError for integers as log_prob; ValueError for shapes that differ, fewer tokens than 1.
+    Source: SimPO, arXiv 2405.14734, where the mean is the reward; checked by tests/preference/test_losses_values.py.
+    """
+    (log_prob,) = computed("completion", log_prob=log_prob)
+    return log_prob / parameter(tokens, "tokens", "at least 1", log_prob, "completion")
 
 
 def dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> Loss:
@@ -95,8 +101,28 @@ def conservative_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N
     equation 3; analysed as cDPO in arXiv 2403.00409.
     """
     margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
-    flip = _parameter(flip, "flip", "in [0, 1/2]", margin)
+    flip = parameter(flip, "flip", "in [0, 1/2]", margin)
     return (1 - flip) * _logistic(margin) + flip * _logistic(-margin)
+
+
+def soft_label_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, label: Any) -> Loss:
+    """DPO with labels in [0, 1]: w l(u) + (1 - w) l(-u), least at sigma(u) = w.
+
+    Its derivative in u is sigma(u) - w. w = 1 is DPO, w = 1/2 a tie, w = 0 DPO of the pair turned round; w = 1 - eps is
+    the conservative loss, which stops at eps = 1/2: labels more likely wrong than right are for this one. With w from
+    `label_posterior` it is the M-step of RE-PO; with w the share of votes for chosen, their likelihood per vote.
+
+    Args:
+        chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
+        beta: above 0, the price of KL.
+        label: w, in [0, 1], the probability that chosen is the better of the two.
+    Returns: (n,), one loss per pair.
+    Raises: TypeError for integers; ValueError for shapes that differ, parameters out of range.
+    Source: the M-step of RE-PO, arXiv 2509.24159.
+    """
+    margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
+    label = parameter(label, "label", "in [0, 1]", margin)
+    return label * _logistic(margin) + (1 - label) * _logistic(-margin)
 
 
 def robust_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, flip: Any) -> Loss:
@@ -114,24 +140,26 @@ def robust_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, b
     Source: arXiv 2403.00409.
     """
     margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
-    flip = _parameter(flip, "flip", "in [0, 1/2)", margin)
+    flip = parameter(flip, "flip", "in [0, 1/2)", margin)
     return ((1 - flip) * _logistic(margin) - flip * _logistic(-margin)) / (1 - 2 * flip)
 
 
 def ipo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, tau: Any) -> Loss:
     """IPO: (h - 1 / (2 tau))^2, least at the log-ratio gap 1 / (2 tau).
 
-    Log-probabilities are sums over tokens as in the paper; some trainers divide them by length first.
+    The paper writes log pi(y|x), a sum over tokens. TRL divides each by its length first, and says that the authors
+    confirmed that form as the one behind the paper's results (huggingface.co/blog/pref-tuning): give `per_token` of all
+    four for it. h and 1 / (2 tau) are then nats per token, so that a tau of one form is none for the other.
 
     Args:
         chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
-        tau: above 0, the price of KL (called beta in TRL).
+        tau: above 0, the price of KL; TRL's beta where log-probabilities are per token, as there.
     Returns: (n,), one loss per pair.
     Raises: TypeError for integers; ValueError for shapes that differ, tau not positive.
     Source: arXiv 2310.12036, equation 17.
     """
     gap = log_ratio_gap(chosen, rejected, ref_chosen, ref_rejected)
-    return jnp.square(gap - 1 / (2 * _parameter(tau, "tau", "above 0", gap)))
+    return jnp.square(gap - 1 / (2 * parameter(tau, "tau", "above 0", gap)))
 
 
 def slic_hf_loss(
@@ -150,9 +178,9 @@ def slic_hf_loss(
     Raises: TypeError for integers; ValueError for shapes that differ, parameters out of range.
     Source: arXiv 2305.10425.
     """
-    chosen, rejected, _, _ = _four(chosen, rejected, ref_chosen, ref_rejected)
-    delta = _parameter(delta, "delta", "above 0", chosen)
-    weight = _parameter(regularisation, "regularisation", "at least 0", chosen)
+    chosen, rejected, _, _ = four(chosen, rejected, ref_chosen, ref_rejected)
+    delta = parameter(delta, "delta", "above 0", chosen)
+    weight = parameter(regularisation, "regularisation", "at least 0", chosen)
     return jax.nn.relu(delta - (chosen - rejected)) - weight * chosen
 
 
@@ -173,7 +201,9 @@ def exo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: An
     """EXO on pairs: KL((sigma(u), sigma(-u)) || (1 - eps, eps)), the reverse of the divergence that cDPO minimises.
 
     = sigma(u) log[sigma(u) / (1 - eps)] + sigma(-u) log[sigma(-u) / eps]; 0 at sigma(u) = 1 - eps, derivative
-    sigma'(u) (u - log[(1 - eps) / eps]). Unlike cDPO's it saturates on both sides.
+    sigma'(u) (u - log[(1 - eps) / eps]). Unlike cDPO's it saturates on both sides. The authors' code has log eps = -10
+    and 0 in place of log(1 - eps), which is this with eps = e^-10 less at most 4.6e-5. `listwise_exo_loss` takes more
+    completions than two.
 
     Args:
         chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
@@ -184,7 +214,7 @@ def exo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: An
     Source: arXiv 2402.00856, equation 16.
     """
     margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
-    eps = _parameter(smoothing, "smoothing", "in (0, 1/2]", margin)
+    eps = parameter(smoothing, "smoothing", "in (0, 1/2]", margin)
     return jax.nn.sigmoid(margin) * (-_logistic(margin) - jnp.log1p(-eps)) + jax.nn.sigmoid(-margin) * (
         -_logistic(-margin) - jnp.log(eps)
     )
@@ -192,6 +222,9 @@ def exo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: An
 
 def rpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, eta: Any) -> Loss:
     """RPO, DPO with a supervised term: l(u) - eta beta log pi(y_c).
+
+    The sum over tokens is the term of the paper, with eta 0.005 in its code. For reasoning its authors find the mean
+    over tokens better (appendix F): for it, give eta / tokens, with tokens (n,) those of the chosen completions.
 
     Args:
         chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
@@ -202,14 +235,15 @@ def rpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: An
     Source: arXiv 2405.16436.
     """
     loss = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
-    weight = _parameter(eta, "eta", "at least 0", loss) * _parameter(beta, "beta", "above 0", loss)
-    return loss - weight * _log_probs(chosen=chosen)[0]
+    weight = parameter(eta, "eta", "at least 0", loss) * parameter(beta, "beta", "above 0", loss)
+    return loss - weight * computed(chosen=chosen)[0]
 
 
 def margin_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, offset: Any) -> Loss:
     """Margin DPO: l(u - gamma): the chosen completion must lead by gamma, which grows with the strength of preference.
 
-    gamma = 0 is DPO.
+    gamma = 0 is DPO. ODPO's gamma grows with the difference of scores. RecPO's is a ratio, 2 phi_c / phi_r with phi =
+    rating / sqrt(time), which is 2 and not 0 for equals; its loss has several rejected completions, this one has one.
 
     Args:
         chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
@@ -217,10 +251,10 @@ def margin_dpo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, b
         offset: gamma, in the unit of the reward.
     Returns: (n,), one loss per pair.
     Raises: TypeError for integers; ValueError for shapes that differ, parameters out of range.
-    Source: ODPO, arXiv 2402.10571; RecPO's adaptive reward margin, arXiv 2506.02261.
+    Source: ODPO, arXiv 2402.10571; with one rejected completion RecPO, arXiv 2506.02261.
     """
     margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
-    return _logistic(margin - _parameter(offset, "offset", "a number", margin))
+    return _logistic(margin - parameter(offset, "offset", "a number", margin))
 
 
 def importance_weighted_dpo_loss(
@@ -242,7 +276,7 @@ def importance_weighted_dpo_loss(
     tests/preference/test_weighted_mean.py.
     """
     loss = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
-    return loss * _parameter(weights, "weights", "at least 0", loss)
+    return loss * parameter(weights, "weights", "at least 0", loss)
 
 
 def sigmoid_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> Loss:
@@ -258,6 +292,27 @@ def sigmoid_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta
     Source: SymPO, arXiv 2505.24709.
     """
     return jax.nn.sigmoid(-_margin(chosen, rejected, ref_chosen, ref_rejected, beta))
+
+
+def ropo_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any, alpha: Any = 14.0) -> Loss:
+    """ROPO: 4 a / (1 + a)^2 [l(u) + a sigma(-u)], a mixture of the logistic loss and the symmetric one.
+
+    The slope in u is -4 a / (1 + a)^2 sigma(-u) (1 + a sigma(u)). For a > 1 it is steepest, -1, at sigma(u) =
+    (a - 1) / (2 a), and -4 a / (1 + a)^2, not 0, where the policy is sure that the label is wrong. Divided by 4 a it is
+    DPO as a goes to 0; as a goes to infinity it is 4 `sigmoid_loss`.
+
+    Args:
+        chosen, rejected, ref_chosen, ref_rejected: (n,) log-probabilities summed over tokens, nats.
+        beta: above 0, the price of KL.
+        alpha: a, above 0: the weight of the symmetric loss over that of DPO.
+    Returns: (n,), one loss per pair.
+    Raises: TypeError for integers; ValueError for shapes that differ, parameters out of range.
+    Source: ROPO, arXiv 2404.04102; checked by tests/preference/test_losses_values.py.
+    """
+    margin = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
+    alpha = parameter(alpha, "alpha", "above 0", margin)
+    share = alpha / (1 + alpha)  # the square of 1 + a would overflow
+    return 4 * share * (_logistic(margin) / (1 + alpha) + share * jax.nn.sigmoid(-margin))
 
 
 def ramp_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, beta: Any) -> Loss:
@@ -286,8 +341,9 @@ def unhinged_loss(chosen: N, rejected: N, ref_chosen: N, ref_rejected: N, *, bet
     return 1 - _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
 
 
-_ALL = (dpo_loss, conservative_dpo_loss, robust_dpo_loss, ipo_loss, slic_hf_loss, hinge_loss, exo_loss, rpo_loss)
-_ALL += (margin_dpo_loss, importance_weighted_dpo_loss, sigmoid_loss, ramp_loss, unhinged_loss)
+_ALL = (dpo_loss, conservative_dpo_loss, soft_label_dpo_loss, robust_dpo_loss, ipo_loss, slic_hf_loss, hinge_loss)
+_ALL += (exo_loss, rpo_loss, margin_dpo_loss, importance_weighted_dpo_loss, sigmoid_loss, ropo_loss, ramp_loss)
+_ALL += (unhinged_loss,)
 LOSSES = {loss.__name__.removesuffix("_loss"): loss for loss in _ALL}  # by name: "dpo", "ipo", ...
 
 
@@ -307,7 +363,7 @@ def weighted_mean(losses: N, weights: N | None = None) -> Float[Array, ""]:
     Raises: ValueError for shapes that differ, negative or non-finite weights, and total weight 0.
     Source: derived; checked by tests/preference/test_weighted_mean.py.
     """
-    (losses,) = _log_probs(losses=losses)
+    (losses,) = computed(losses=losses)
     weights = jnp.ones_like(losses) if weights is None else weights
     _checks.same_shape(jnp.shape(weights), losses.shape, "weights", "(n,), one per loss")
     weights = _relative(weights, losses.dtype)
@@ -324,7 +380,7 @@ def _relative(weights, dtype):
         largest = jax.lax.stop_gradient(jnp.max(weights, initial=0))
         half = jax.lax.rsqrt(jnp.where(largest == 0, 1, largest))  # 1 / largest itself may be flushed to 0
         return (weights * half * half).astype(dtype)
-    weights = _allowed_values(weights, "weights", "at least 0")
+    weights = allowed_values(weights, "weights", "at least 0")
     if not weights.any():
         raise ValueError(f"weights: all {weights.size} are 0; at least one pair needs a positive weight")
     return jnp.asarray((weights / weights.max()).astype(dtype))
@@ -336,52 +392,4 @@ def _logistic(margin):
 
 def _margin(chosen, rejected, ref_chosen, ref_rejected, beta):
     gap = log_ratio_gap(chosen, rejected, ref_chosen, ref_rejected)
-    return gap * _parameter(beta, "beta", "above 0", gap)
-
-
-def _four(chosen, rejected, ref_chosen, ref_rejected):
-    return _log_probs(chosen=chosen, rejected=rejected, ref_chosen=ref_chosen, ref_rejected=ref_rejected)
-
-
-def _log_probs(**arrays) -> list[Array]:
-    """The arrays in their computing dtype, all of one shape."""
-    out = {name: jnp.asarray(_checks.as_float_array(array, name)) for name, array in arrays.items()}
-    first = next(iter(out))
-    for name, array in out.items():
-        _checks.same_shape(array.shape, out[first].shape, name, f"as {first}: one per pair")
-    dtype = np.result_type(*(_arrays.compute_dtype(array.dtype) for array in out.values()))
-    return [array.astype(dtype) for array in out.values()]
-
-
-def _parameter(value, name, allowed, like):
-    """A parameter in the dtype of `like`; ValueError unless a number or of its shape, finite and as allowed."""
-    if np.ndim(value) and np.shape(value) != like.shape:
-        raise ValueError(f"{name}: shape {np.shape(value)} found; pass a number, or {like.shape} with one per pair")
-    if _arrays.is_traced(value):
-        return jnp.asarray(value).astype(like.dtype)
-    seen = _allowed_values(value, name, allowed)
-    with np.errstate(over="ignore"):
-        found = seen.astype(like.dtype)
-    bad = ~_are(found, allowed)
-    if bad.any():
-        where = np.unravel_index(np.argmax(bad), bad.shape)
-        raise ValueError(
-            f"{name}={seen[where]:.9g}: is {found[where]:g} in {like.dtype}; must be {allowed} and finite there"
-        )
-    return found
-
-
-def _allowed_values(value, name, allowed) -> np.ndarray:
-    """float64 on the host; ValueError that names the first that is not finite or not allowed."""
-    try:
-        seen = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}={value!r}: expected numbers") from error
-    bad = ~_are(seen, allowed)
-    if bad.any():
-        raise ValueError(f"{name}={seen[bad].ravel()[0]:g}: must be {allowed} and finite")
-    return seen
-
-
-def _are(values, allowed):
-    return np.isfinite(values) & ALLOWED[allowed](values)
+    return gap * parameter(beta, "beta", "above 0", gap)

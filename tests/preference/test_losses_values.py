@@ -25,6 +25,7 @@ def slope(name, gap, **options):
 HAND = {
     "dpo": math.log(1 + math.exp(-0.9)),
     "conservative_dpo": 0.8 * math.log(1 + math.exp(-0.9)) + 0.2 * math.log(1 + math.exp(0.9)),
+    "soft_label_dpo": 0.3 * math.log(1 + math.exp(-0.9)) + 0.7 * math.log(1 + math.exp(0.9)),
     "robust_dpo": (0.8 * math.log(1 + math.exp(-0.9)) - 0.2 * math.log(1 + math.exp(0.9))) / 0.6,
     "ipo": (3 - 1.25) ** 2,
     "slic_hf": 0 + 0.1 * 2,  # 1.5 - (-2 + 7) is below 0
@@ -34,6 +35,7 @@ HAND = {
     "margin_dpo": math.log(1 + math.exp(-0.3)),
     "importance_weighted_dpo": 2.5 * math.log(1 + math.exp(-0.9)),
     "sigmoid": 0.2890505,
+    "ropo": 56 / 225 * math.log(1 + math.exp(-0.9)) + 784 / 225 * 0.2890505,
     "ramp": 0.05,
     "unhinged": 0.1,
 }
@@ -55,6 +57,23 @@ def test_the_margin_and_the_score_by_hand():
     np.testing.assert_allclose(gap, BETA * log_ratio_gap(a, b, c, d), atol=1e-5)
 
 
+def test_log_probabilities_per_token_by_hand():
+    """log pi = -6 over 3 tokens and -1 over 2, reference -3 and -2: h = (-2 + 1) - (-0.5 + 1) = -1.5 nats per token."""
+    tokens = np.array([3, 2, 3, 2])
+    arrays = losses.per_token(np.float32([-6, -1, -3, -2]), tokens)
+    np.testing.assert_array_equal(arrays, np.float32([-2, -0.5, -1, -1]))
+    assert float(losses.ipo_loss(*arrays, tau=0.25)) == (-1.5 - 2) ** 2
+    np.testing.assert_array_equal(losses.per_token(np.float32([-6, -1]), 2), np.float32([-3, -0.5]))
+
+
+def test_the_supervised_term_of_rpo_per_token_is_eta_over_tokens():
+    a, b, c, d = log_probs(10)
+    tokens = np.arange(1, 51)
+    found = losses.rpo_loss(a, b, c, d, beta=BETA, eta=0.7 / tokens)
+    by_hand = losses.dpo_loss(a, b, c, d, beta=BETA) - 0.7 * BETA * losses.per_token(a, tokens)
+    np.testing.assert_allclose(found, by_hand, rtol=1e-6)
+
+
 def test_dpo_is_the_bradley_terry_likelihood():
     a, b, c, d = log_probs(1)
     chance = sigmoid(BETA * ((a - c) - (b - d)))
@@ -65,6 +84,7 @@ def test_dpo_is_the_bradley_terry_likelihood():
 
 SAME_AS_DPO = {
     "conservative_dpo": {"flip": 0.0},
+    "soft_label_dpo": {"label": 1.0},
     "robust_dpo": {"flip": 0.0},
     "rpo": {"eta": 0.0},
     "margin_dpo": {"offset": 0.0},
@@ -87,6 +107,62 @@ def test_a_flip_of_one_half_is_a_tie():
     a, b, c, d = arrays
     both = losses.dpo_loss(a, b, c, d, beta=BETA) + losses.dpo_loss(b, a, d, c, beta=BETA)
     np.testing.assert_allclose(tie, both / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("flip", [0.0, 0.2, 0.5])
+def test_a_soft_label_is_the_conservative_loss_as_far_as_that_goes(flip):
+    arrays = log_probs(3)
+    soft = losses.soft_label_dpo_loss(*arrays, beta=BETA, label=1 - flip)
+    np.testing.assert_allclose(soft, losses.conservative_dpo_loss(*arrays, beta=BETA, flip=flip), rtol=1e-6)
+
+
+def test_a_soft_label_turned_round_is_that_of_the_pair_turned_round():
+    a, b, c, d = log_probs(3)
+    label = np.random.default_rng(3).random(50)
+    one = losses.soft_label_dpo_loss(a, b, c, d, beta=BETA, label=label)
+    np.testing.assert_allclose(one, losses.soft_label_dpo_loss(b, a, d, c, beta=BETA, label=1 - label), rtol=1e-5)
+    wrong = losses.soft_label_dpo_loss(a, b, c, d, beta=BETA, label=0.0)
+    np.testing.assert_allclose(wrong, losses.dpo_loss(b, a, d, c, beta=BETA), rtol=1e-6)
+
+
+@pytest.mark.parametrize("label", [0.05, 0.3, 0.9])
+def test_a_soft_label_is_best_told_as_it_is(label):
+    """Least at sigma(u) = w, where it is the entropy of the label."""
+    best = math.log(label / (1 - label)) / BETA
+    assert abs(slope("soft_label_dpo", best, beta=BETA, label=label)) < 1e-15
+    least = float(loss_at_gap("soft_label_dpo", best, beta=BETA, label=label)[0])
+    np.testing.assert_allclose(least, -label * math.log(label) - (1 - label) * math.log(1 - label))
+
+
+def test_votes_shared_out_as_a_soft_label_are_their_mean_likelihood():
+    arrays = log_probs(11, 1)
+    votes = np.array([1, 1, 0, 1, 0])
+    a, b, c, d = (np.repeat(array, 5) for array in arrays)
+    one_by_one = losses.soft_label_dpo_loss(a, b, c, d, beta=BETA, label=votes)
+    np.testing.assert_allclose(
+        losses.soft_label_dpo_loss(*arrays, beta=BETA, label=0.6), one_by_one.mean(keepdims=True), rtol=1e-6
+    )
+
+
+def test_ropo_lies_between_dpo_and_the_symmetric_loss():
+    h = np.linspace(-20, 20, 9)
+    dpo, symmetric = loss_at_gap("dpo", h, beta=BETA), loss_at_gap("sigmoid", h, beta=BETA)
+    np.testing.assert_allclose(loss_at_gap("ropo", h, beta=BETA, alpha=1e-9) / 4e-9, dpo, rtol=1e-8)
+    np.testing.assert_allclose(loss_at_gap("ropo", h, beta=BETA, alpha=1e9), 4 * symmetric, rtol=1e-7)
+    np.testing.assert_allclose(loss_at_gap("ropo", h, beta=BETA, alpha=1.0), dpo + symmetric)
+    huge = losses.ropo_loss(*np.zeros((4, 1), np.float32), beta=BETA, alpha=1e30)  # (1 + alpha)^2 is inf in float32
+    np.testing.assert_allclose(huge, 2.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [1.5, 14.0, 100.0])
+def test_the_steepest_slope_of_ropo_is_one(alpha):
+    """Its factor is chosen so; where the policy is sure of the opposite it keeps 4 a / (1 + a)^2 of it."""
+    steepest = math.log((alpha - 1) / (alpha + 1))  # sigma(u) = (a - 1) / (2 a)
+    slopes = [slope("ropo", u, beta=1.0, alpha=alpha) for u in (steepest - 0.5, steepest, steepest + 0.5, -60.0)]
+    np.testing.assert_allclose(slopes[1], -1, rtol=1e-12)
+    assert min(slopes[0], slopes[2]) > -1
+    np.testing.assert_allclose(slopes[3], -4 * alpha / (1 + alpha) ** 2, rtol=1e-12)
+    assert abs(slope("sigmoid", -60.0, beta=1.0)) < 1e-20
 
 
 def test_the_hinge_is_unhinged_below_its_kink_and_half_of_it_the_ramp_between_its_two():
@@ -143,11 +219,22 @@ def test_exo_and_conservative_dpo_have_the_same_least_point_by_opposite_divergen
         np.testing.assert_allclose(slope("exo", u, beta=1.0, smoothing=eps), sigmoid(u) * sigmoid(-u) * (u - best))
 
 
+def test_the_authors_code_of_exo_is_nearly_exo_at_eps_e_to_the_minus_10():
+    """It has log eps = -10 and 0 for log(1 - eps): sigma(u) log(1 - eps) more, 4.6e-5 at most."""
+    u = np.linspace(-20, 20, 41)
+    s = sigmoid(u)
+    code = s * np.log(s) + sigmoid(-u) * (np.log(sigmoid(-u)) + 10)
+    apart = loss_at_gap("exo", u, beta=1.0, smoothing=math.exp(-10)) - code
+    np.testing.assert_allclose(apart, -s * math.log1p(-math.exp(-10)), atol=1e-13)
+    assert 4.5e-5 < apart.max() < 4.6e-5
+
+
 # ---- slopes at margin 0, and signs
 
 AT_ZERO = {
     "dpo": -BETA / 2,
     "conservative_dpo": -BETA / 2 * (1 - 2 * 0.2),
+    "soft_label_dpo": BETA * (0.5 - 0.3),
     "robust_dpo": -BETA / 2 / (1 - 2 * 0.2),
     "ipo": -1 / 0.4,
     "slic_hf": -1 - 0.1,
@@ -157,6 +244,7 @@ AT_ZERO = {
     "margin_dpo": -BETA * float(sigmoid(0.6)),
     "importance_weighted_dpo": -2.5 * BETA / 2,
     "sigmoid": -BETA / 4,
+    "ropo": -BETA * (56 / 2 + 784 / 4) / 225,
     "ramp": -BETA / 2,
     "unhinged": -BETA,
 }
@@ -166,7 +254,7 @@ AT_ZERO = {
 def test_at_margin_zero_all_pull_the_same_way(name):
     found = slope(name, 0.0, **OPTIONS.get(name, {"beta": BETA}))
     np.testing.assert_allclose(found, AT_ZERO[name], rtol=1e-12)
-    assert found < 0
+    assert (found < 0) == (name != "soft_label_dpo")  # whose label, 0.3, is for the other completion
 
 
 def test_robust_dpo_at_zero_is_unbiased():

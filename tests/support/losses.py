@@ -9,6 +9,7 @@ BETA = 0.3
 # what each loss needs besides log-probabilities
 OPTIONS = {
     "conservative_dpo": {"beta": BETA, "flip": 0.2},
+    "soft_label_dpo": {"beta": BETA, "label": 0.3},
     "robust_dpo": {"beta": BETA, "flip": 0.2},
     "ipo": {"tau": 0.4},
     "slic_hf": {"delta": 1.5, "regularisation": 0.1},
@@ -16,6 +17,7 @@ OPTIONS = {
     "rpo": {"beta": BETA, "eta": 0.7},
     "margin_dpo": {"beta": BETA, "offset": 0.6},
     "importance_weighted_dpo": {"beta": BETA, "weights": 2.5},
+    "ropo": {"beta": BETA, "alpha": 14.0},
 }
 
 
