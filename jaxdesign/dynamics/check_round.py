@@ -157,7 +157,7 @@ def check_round(
     shift = tempering = None
     if labels is not None and held is not None and len(held[0]):
         shift = sampler_shift(pool, labels, law, beta=beta, target=target)
-        if shift.converged and shift.p_value < LEVEL and shift.gap_interval[0] > 0:
+        if shift.converged and shift.p_value < LEVEL and shift.gap > 0:
             tempering = best_temper(pool, labels, law, beta=beta, target=target)
     anchored = float(plan.alpha) < 1
     loop = stability(preferences, plan, start) if preferences is not None and anchored else None

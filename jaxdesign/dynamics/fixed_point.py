@@ -117,7 +117,9 @@ def solved_for(preferences: Float[Array, "k k"], plan: LoopPlan) -> FixedPoint:
     doublings = jnp.where(kappa > 0, jnp.ceil(jnp.log2(jnp.maximum(kappa, 1))), -1).astype(int)  # none for NaN
     begun = (centred(plan.reference), jnp.asarray(jnp.inf, dtype), doublings)
     x, residual, _ = lax.while_loop(
-        lambda state: state[2] >= 0, lambda state: (*newton(state[0], kappa * 2.0 ** -state[2]), state[2] - 1), begun
+        lambda state: state[2] >= 0,
+        lambda state: (*newton(state[0], kappa * 2.0 ** -state[2].astype(dtype)), state[2] - 1),
+        begun,
     )
     rounding = 1e3 * jnp.finfo(dtype).eps * (1 + jnp.max(jnp.abs(x)) + kappa)
     policy = jax.nn.log_softmax(jnp.where(kappa > 0, x, jnp.nan))

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdesign import _checks
+from jaxdesign._pairs import Allocation
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.required import decided_pairs
 from jaxdesign.criteria.trace import Trace
@@ -34,7 +35,7 @@ from jaxdesign.preference.fit.posterior import (
     predicted_gap,
     scored_pool,
 )
-from jaxdesign.preference.labels.labels import concatenated, counted
+from jaxdesign.preference.labels.labels import Labels, concatenated, counted
 from jaxdesign.preference.labels.store import LabelStore
 from jaxdesign.preference.labels.tasks import LabelRecord, Task, check_tasks, make_tasks
 from jaxdesign.pricing.memory import memory_source
@@ -111,11 +112,13 @@ class RoundsResult(NamedTuple):
         posterior: of all labels.
         gaps: predicted policy gap with the labels up to each finished round, in the unit of the reward.
         stopped: whether `RoundPlan.stop_gap` ended the rounds.
+        checks: what `check` said of each stored round, None where there was none.
     """
 
     posterior: Posterior
     gaps: tuple[float, ...]
     stopped: bool
+    checks: tuple[dict[str, Any] | None, ...] = ()
 
 
 def run_rounds(
@@ -127,6 +130,7 @@ def run_rounds(
     deployment: CompletionPool | None = None,
     reference: Any = None,
     seed: int = 0,
+    check: Callable[[CompletionPool, Allocation, Labels], dict[str, Any]] | None = None,
 ) -> RoundsResult:
     """Design, label and fit, round after round; call it again with the same arguments after a kill.
 
@@ -143,6 +147,10 @@ def run_rounds(
         deployment: prompts that matter, for H; None: the pool's own.
         reference: (P, K) of the deployment pool, as in `posterior_targets`.
         seed: of the choices that draw at random, and of the order in which each pair is shown.
+        check: called with the pool, each new batch and the labels held, before any label of it is asked for; what it
+            returns (JSON) is stored with the round and changes nothing. For instance
+            `lambda pool, batch, held: check_round(pool, batch, loop, beta=1.0, labels=held).summary()`, see
+            `jaxdesign.dynamics.check_round`.
 
     Returns:
         RoundsResult over the labels that are stored.
@@ -160,7 +168,9 @@ def run_rounds(
     gaps: list[float] = []
     for round in range(len(plan.totals)):
         if round not in store.rounds():
-            store.write_batch(round, _designed(pool, plan, store, round, deployment, reference, seed), notes)
+            tasks = _designed(pool, plan, store, round, deployment, reference, seed)
+            said = {} if check is None else {"check": check(pool, _batch(tasks), store.labels())}
+            store.write_batch(round, tasks, notes | said)
         _check_notes(store, round, notes)
         tasks = store.batch(round)
         check_tasks(tasks, pool.ids)
@@ -173,7 +183,8 @@ def run_rounds(
         if plan.stop_gap is not None and gaps[-1] <= plan.stop_gap:
             break
     stopped = bool(gaps) and plan.stop_gap is not None and gaps[-1] <= plan.stop_gap
-    return RoundsResult(fit_posterior(pool, store.labels(), plan.prior), tuple(gaps), stopped)
+    checks = tuple(store.notes(number).get("check") for number in store.rounds())
+    return RoundsResult(fit_posterior(pool, store.labels(), plan.prior), tuple(gaps), stopped, checks)
 
 
 def next_batch(
@@ -246,6 +257,12 @@ def _designed(pool, plan, store, round, deployment, reference, seed) -> list[Tas
     settings = {"deployment": deployment, "reference": reference, "draws": plan.draws, "seed": by_design}
     chosen = next_batch(pool, budget, store.labels(), plan.prior, plan.beta, **settings)
     return make_tasks(round, chosen.pairs, chosen.labels, ids=pool.ids, earlier=earlier, swap_seed=shown)
+
+
+def _batch(tasks) -> Allocation:
+    """Pairs and numbers of labels of a round's tasks."""
+    pairs, labels = np.unique([task.pair for task in tasks], axis=0, return_counts=True)
+    return Allocation(pairs.astype(np.int32), labels.astype(np.float64))
 
 
 def _labelled(tasks, label, store) -> bool:
