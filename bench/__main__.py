@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from bench import batches, designs, features, kernels, selection
+from bench import batches, designs, features, kernels, loops, selection
 from bench.measure import machine
 
 CASES = {
@@ -19,6 +19,7 @@ CASES = {
     "coupled": batches.coupled,
     "reference": designs.exact_reference,
     "features": features.features,
+    "loops": loops.loops,
     "import": designs.import_time,
 }
 

@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from bench.experiments import plots
+from bench.experiments import phase_plots, plots
 from bench.rules import PROBLEMS, RULES, in_order
 
 RESULTS = Path(__file__).parent / "results"
@@ -69,6 +69,7 @@ def main() -> None:
     plots.plot_gaps(recorded("real-pools")["cases"], str(RESULTS / "real-pools.png"))
     plots.plot_gains(recorded("language-model"), str(RESULTS / "language-model.png"))
     plots.plot_votes(recorded("human-votes"), str(RESULTS / "human-votes.png"))
+    phase_plots.plot_phases(recorded("phase-diagrams"), str(RESULTS / "phase-diagrams.png"))
     overview(str(RESULTS / "overview.png"))
 
 

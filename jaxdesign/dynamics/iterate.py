@@ -51,8 +51,8 @@ class Trajectory(NamedTuple):
         entropy: (...) of it, nats.
         time_variance: (...) variance of pi over the last third of the rounds, mean over answers.
         last_move: (...) largest change of an entry of log pi (less its mean) in the last round.
-        trend: (...) squared moves of pi in the last sixth of the rounds over those of the sixth before: below 1 they
-            shrink, above 1 they grow; nan where there are none.
+        trend: (...) largest squared move of pi in the last sixth of the rounds over that in the sixth before: below 1
+            moves shrink, above 1 they grow; nan where there are none.
         directness: (...) how far pi got in the last third over the length of its way: 1 for a straight line.
         period: (...) rounds per turn, 2 pi over the mean angle between successive moves of pi in the last third; inf
             where moves keep their direction, nan where there are none.
@@ -137,8 +137,9 @@ class _Watched(NamedTuple):
     sums: Array
     squares: Array
     move: Array
-    early: Array  # squared moves in the first half of the third
+    early: Array  # largest squared move in the first half of the third
     late: Array  # and in the second
+    moved: Array  # sum of squared moves
     turning: Array  # products of successive moves
     length: Array  # of the way
 
@@ -168,8 +169,9 @@ def _of_one(preferences, start, plan, steps, keep):
             seen.sums + away,
             seen.squares + away * away,
             move,
-            seen.early + jnp.where(late, 0, size),
-            seen.late + jnp.where(late, size, 0),
+            jnp.maximum(seen.early, jnp.where(late, 0, size)),
+            jnp.maximum(seen.late, jnp.where(late, size, 0)),
+            seen.moved + size,
             seen.turning + jnp.sum(move * seen.move),
             seen.length + jnp.sqrt(size),
         )
@@ -178,7 +180,7 @@ def _of_one(preferences, start, plan, steps, keep):
         seen = watched(seen, step)
         return seen, seen.log_policy
 
-    seen = _Watched(x, scores, residual, nought, first, zeros, zeros, zeros, nought, nought, nought, nought)
+    seen = _Watched(x, scores, residual, nought, first, zeros, zeros, zeros, nought, nought, nought, nought, nought)
     ends = window - max(keep, 1)  # lax.map in batches cannot hold arrays without entries
     seen, _ = lax.scan(lambda seen, step: (watched(seen, step), None), seen, jnp.arange(ends))
     seen, kept = lax.scan(shown, seen, jnp.arange(ends, window))
@@ -218,18 +220,16 @@ def _told(first, seen, kept, window):
     policy = jax.nn.log_softmax(seen.log_policy)
     entropy = -jnp.sum(jnp.exp(policy) * jnp.where(jnp.exp(policy) > 0, policy, 0))
     variance = jnp.mean(jnp.maximum(seen.squares / window - jnp.square(seen.sums / window), 0))
-    moved = seen.early + seen.late
-    halves = (window // 2) / (window - window // 2)
-    trend = halves * seen.late / seen.early
-    angle = jnp.arccos(jnp.clip(seen.turning / moved, -1, 1))
+    trend = seen.late / seen.early
+    angle = jnp.arccos(jnp.clip(seen.turning / seen.moved, -1, 1))
     straight = jnp.sqrt(jnp.sum(jnp.square(seen.policy - first))) / seen.length
-    period = jnp.where(moved > 0, 2 * jnp.pi / angle, jnp.nan)
+    period = jnp.where(seen.moved > 0, 2 * jnp.pi / angle, jnp.nan)
 
     still = RESTING if policy.dtype == jnp.float64 else SINGLE
     fine = jnp.all(jnp.isfinite(policy)) & (seen.residual <= 1e3 * still)
     regime = jnp.where((trend < DYING) | (straight > STRAIGHT), Regime.SETTLING.value, Regime.CIRCLING.value)
     regime = jnp.where((trend > 1 / DYING) & (straight <= STRAIGHT), Regime.SPIRALLING.value, regime)
-    cornered = jnp.minimum(jnp.max(first), jnp.max(seen.policy)) > 1 - CORNER
+    cornered = (jnp.max(seen.policy) > 1 - CORNER) & (variance < CORNER**2)
     regime = jnp.where(cornered, Regime.COLLAPSING.value, regime)
     regime = jnp.where(seen.last_move <= still, Regime.RESTING.value, regime)
     regime = jnp.where(fine, regime, Regime.UNKNOWN.value)

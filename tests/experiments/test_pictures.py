@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench import pictures
-from bench.experiments import plots
+from bench.experiments import phase_plots, plots
 from bench.rules import PROBLEMS, RULES, in_order
 
 pytestmark = pytest.mark.thorough
@@ -39,6 +39,8 @@ def test_every_rule_of_the_results_is_drawn_with_limits_or_says_why_not(figures)
     pictures.main()
     assert set(figures) == {path.stem for path in RESULTS.glob("*.png")}
     for name, figure in figures.items():
+        if name == "phase-diagrams":  # of plans, not of rules
+            continue
         lines = [label.get_text() for label in figure.axes[0].get_yticklabels()]
         assert len(set(lines)) == len(lines)
         for axis in figure.axes:
@@ -69,3 +71,19 @@ def test_labels_saved_have_limits_on_both_sides():
     half = 1.96 * 0.1 * 2**0.5
     assert point.value == pytest.approx(2)
     assert point.low == pytest.approx(2 / (1 + half)) and point.high == pytest.approx(2 / (1 - half))
+
+
+def test_phase_diagrams_show_every_panel_its_circling_plans_and_the_lines_that_cross_it(figures):
+    pictures.main()
+    figure = figures["phase-diagrams"]
+    found = json.loads((RESULTS / "phase-diagrams.json").read_text())
+    panels = {axis.get_title(): axis for axis in figure.axes if axis.get_title()}
+    assert len(panels) == len(found["panels"]) * len(found["shares"])
+    for name, by_share in found["panels"].items():
+        for share, panel in by_share.items():
+            axis = panels[f"{name}, {float(share):.0%} the policy's own answers"]
+            circling = any(digit in "23" for line in panel["regime"] for digit in line)
+            hatched = [drawn for drawn in axis.collections if getattr(drawn, "hatches", None)]
+            assert bool(hatched) == circling
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()][:4] == [name for name, *_ in phase_plots.LINES.values()]
