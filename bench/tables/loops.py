@@ -34,9 +34,10 @@ def _phases(found: dict[str, Any]) -> list[str]:
         table([*head, "of these circling", "rho >= 1, at rest"], rows),
         hardware(found["machine"], PHASES),
         f"![Entropy after the last round, where rounds circle, and the lines of the conditions](results/{PHASES}.png)",
-        "A condition holds below or left of its line. *False* counts certificates of plans whose simulated rounds do "
-        "not end at the fixed point. *Of these circling* counts plans with a local rate below 1 whose rounds "
-        "circle all the same: close to the line at the end of a simulation, or a fixed point that attracts its surroundings alone.",
+        "A condition holds below or left of its line. *False* counts certificates of plans whose simulated rounds "
+        "do not end at the fixed point. *Of these circling* counts plans with a local rate below 1 whose rounds "
+        "circle all the same: close to the line at the end of a simulation, or a fixed point that attracts its "
+        "surroundings alone.",
     ]
 
 
