@@ -248,11 +248,11 @@ ROOMS = {
         ["select"],
     ],
     "dynamics": [
-        ["links", "graphs", "preferences", "proportions", "ratio_of_means"],
-        ["link_fit", "plan"],
-        ["one_round", "round_optimum", "weighted_fits", "importance_weights", "loop_gain"],
+        ["links", "graphs", "preferences", "proportions", "ratio_of_means", "comparison_graph", "labels_to_see_cycle"],
+        ["link_fit", "plan", "tournaments", "cyclic_share"],
+        ["one_round", "round_optimum", "weighted_fits", "importance_weights", "loop_gain", "misfit"],
         ["fixed_point", "certificates", "iterate", "sampler_shift", "best_temper", "fastest_plan"],
-        ["stability", "round_noise", "boundary_score", "stage_value"],
+        ["stability", "round_noise", "boundary_score", "stage_value", "estimate_preferences"],
         ["check_round"],
     ],
     "preference": [
