@@ -15,11 +15,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.special import chdtrc, expit, log_expit
+from scipy.special import chdtrc, expit
 
+from jaxdesign import _arrays
 from jaxdesign.dynamics import comparison_graph as graph
+from jaxdesign.dynamics.link_fit import zero_divergence_scores
+from jaxdesign.dynamics.links import LINKS
 
 MOST_STEPS, SHORTEST = 60, 1e-9  # Newton steps of a fit, and how far one is halved
 
@@ -66,17 +70,28 @@ def bradley_terry_misfit(wins: Float[np.ndarray, "*n k k"], counts: Float[np.nda
     """
     joined = graph.reachable(counts > 0)
     fitted = (graph.reachable(wins > 0) == joined).all(axis=(-1, -2))
-    wins = np.where(fitted[..., None, None], wins, counts / 2)
-    lost = wins.swapaxes(-1, -2)
-
-    def terms(margins):
-        chance, other = expit(margins), expit(-margins)
-        value = wins * log_expit(margins) + lost * log_expit(-margins)
-        return value, wins * other - lost * chance, counts * chance * other
-
-    scores, close = _best_scores(terms, counts, joined)
+    frequency = _frequency(np.where(fitted[..., None, None], wins, counts / 2), counts)
+    scores, close = _logistic_scores(frequency, counts)
     chance = expit(_margins(scores))
-    return _test(_frequency(wins, counts), counts, joined, scores, chance, chance, fitted & close)
+    return _test(frequency, counts, joined, scores, chance, chance, fitted & close)
+
+
+def _logistic_scores(frequency, counts):
+    """Maximum likelihood scores (..., K) and which converged, by programs for 1, 2, 4, ... prompts."""
+    *lead, size, _ = counts.shape
+    number = int(np.prod(lead))
+    missing = _arrays.power_of_two(max(number, 1)) - number
+    tables = [np.pad(a.reshape(number, size, size), ((0, missing), (0, 0), (0, 0))) for a in (frequency, counts)]
+    with _arrays.float64():
+        found = _fits(*tables)
+        scores, close = np.asarray(found.scores), np.asarray(found.converged)
+    return scores[:number].reshape(*lead, size), close[:number].reshape(lead)
+
+
+@jax.jit
+@jax.vmap
+def _fits(frequency, counts):
+    return zero_divergence_scores(frequency, counts, LINKS["dpo"])
 
 
 def additivity_misfit(wins: Float[np.ndarray, "*n k k"], counts: Float[np.ndarray, "*n k k"]) -> Misfit:
