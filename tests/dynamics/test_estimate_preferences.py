@@ -1,6 +1,7 @@
 """Posterior means, draws and Condorcet probabilities; what is said where nothing is observed; refusals."""
 
 import time
+from importlib import import_module
 
 import jax
 import numpy as np
@@ -85,7 +86,8 @@ def test_condorcet_probability_by_hand():
 
 @pytest.mark.parametrize("block", [1, 60, 2**18])
 def test_prompts_are_judged_each_by_itself(block, monkeypatch):
-    monkeypatch.setattr("jaxdesign.dynamics.estimate_preferences.BLOCK", block)
+    # the package's attribute of that name is the function
+    monkeypatch.setattr(import_module("jaxdesign.dynamics.estimate_preferences"), "BLOCK", block)
     wins, counts = several()
     together = estimate_preferences(wins, counts)
     for prompt in range(len(wins)):
