@@ -68,7 +68,7 @@ def estimate_preferences(wins: Any, counts: Any, *, draws: int = 0, seed: int = 
         ValueError: shapes other than those, NaN or inf, numbers below 0, counts that are not wins + wins^T (more than
             1e-6 of 1 + counts away), draws below 0.
 
-    Complexity: O(P K^3) beside the draws, 0.1 to 0.2 microseconds a pair and draw.
+    Complexity: O(P K^3) a Newton step of the fits, and O(D P K^2) for the draws.
 
     Source: Jeffreys' prior, doi:10.1098/rspa.1946.0056; the rest is derived; checked by
     tests/dynamics/test_estimate_preferences.py.
