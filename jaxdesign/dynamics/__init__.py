@@ -45,3 +45,4 @@ from jaxdesign.dynamics.tournaments import condorcet_winner as condorcet_winner
 from jaxdesign.dynamics.tournaments import cyclic_part as cyclic_part
 from jaxdesign.dynamics.tournaments import smith_set as smith_set
 from jaxdesign.dynamics.tournaments import transitivity_violations as transitivity_violations
+from jaxdesign.dynamics.win_tables import win_tables as win_tables

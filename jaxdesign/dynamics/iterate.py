@@ -19,7 +19,7 @@ from jaxdesign.dynamics.one_round import is_closed, next_policy, pair_law
 from jaxdesign.dynamics.plan import LoopPlan, in_dtype
 from jaxdesign.dynamics.preferences import advantages, as_log_policy, as_preferences, in_its_dtype, on_host
 
-BATCH = 64  # draws that are simulated together: their arrays stay in cache for all steps
+BATCH = 64  # draws simulated together on a CPU: their arrays stay in cache for all rounds
 RESTING = 1e-9  # largest move of log pi in a round that counts as none, in float64
 SINGLE = 1e-4  # the same in float32
 CORNER = 1e-3  # collapsed: all answers but one have less than this share together

@@ -252,7 +252,7 @@ ROOMS = {
         ["link_fit", "plan", "tournaments", "cyclic_share"],
         ["one_round", "round_optimum", "weighted_fits", "importance_weights", "loop_gain", "misfit"],
         ["fixed_point", "certificates", "iterate", "sampler_shift", "best_temper", "fastest_plan"],
-        ["stability", "round_noise", "boundary_score", "stage_value", "estimate_preferences"],
+        ["stability", "round_noise", "win_tables", "boundary_score", "stage_value", "estimate_preferences"],
         ["check_round"],
     ],
     "preference": [
