@@ -119,11 +119,17 @@ def _simulated(preferences, plan, start, *, steps, keep):
     lead, size = preferences.shape[:-2], preferences.shape[-1]
     flat = preferences.reshape(-1, size, size)
     starts = jnp.broadcast_to(start, (*lead, size)).reshape(-1, size)
-    found = lax.map(
-        lambda pair: _of_one(pair[0], pair[1], plan, steps, keep), (flat, starts), batch_size=min(BATCH, len(flat))
-    )
+    batch = min(len(flat), _together(size))
+    found = lax.map(lambda pair: _of_one(pair[0], pair[1], plan, steps, keep), (flat, starts), batch_size=batch)
     found = found._replace(kept=found.kept[:, found.kept.shape[1] - keep :])
     return jax.tree.map(lambda a: a.reshape(*lead, *a.shape[1:]), found)
+
+
+def _together(size):
+    """Draws that are simulated at a time."""
+    if jax.default_backend() == "cpu":
+        return BATCH
+    return max(BATCH, _arrays.chunk_entries() // size**2)  # a round of few is launched, not computed
 
 
 class _Watched(NamedTuple):

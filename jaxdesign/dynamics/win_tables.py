@@ -32,11 +32,10 @@ def win_tables(
         for value, name, least in ((prompts, "prompts", 1), (completions, "completions", 2))
     )
     pairs, won, number = counted(labels)
-    if len(pairs) and (pairs[:, 0].max() >= prompts or pairs[:, 2].max() >= completions):
-        raise ValueError(
-            f"labels: pair {tuple(pairs[np.argmax((pairs[:, 0] >= prompts) | (pairs[:, 2] >= completions))])} found; "
-            f"tables have {prompts} prompts of {completions} completions"
-        )
+    beyond = (pairs[:, 0] >= prompts) | (pairs[:, 2] >= completions)
+    if beyond.any():
+        found = tuple(pairs[np.argmax(beyond)].tolist())
+        raise ValueError(f"labels: pair {found} found; tables have {prompts} prompts of {completions} completions")
     wins, counts = np.zeros((2, prompts, completions, completions))
     p, i, j = pairs.T
     wins[p, i, j], wins[p, j, i] = won, number - won
