@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from jaxdesign import _checks
 from jaxdesign.dynamics.importance_weights import importance_weights
-from jaxdesign.dynamics.weighted_fits import as_metric, as_pair_labels, noise, regret, weighted_fit
+from jaxdesign.dynamics.weighted_fits import as_law, as_metric, as_pair_labels, difference, noise, regret, weighted_fit
 from jaxdesign.pool import CompletionPool
 from jaxdesign.preference.labels.labels import Labels
 
@@ -51,7 +51,7 @@ def best_temper(
 
     Returns:
         Tempering; float64, on the host. Where a fit does not exist (labels that can be separated) its risk is NaN and
-        it is not chosen; temper is NaN where none exists.
+        it is not chosen; where that of full weights does not, nothing can be compared with it: temper is NaN.
 
     Raises:
         TypeError, ValueError: as `sampler_shift`; tempers outside of [0, 1].
@@ -60,17 +60,18 @@ def best_temper(
     """
     _checks.concrete("dynamics.best_temper", pool, labels, target_law, target)
     beta = _checks.positive_finite(beta, "beta", "the price of KL")
-    data, metric = as_pair_labels(pool, labels), as_metric(pool, target)
-    law = np.shape(target_law)[:2]
-    _checks.same_shape(law, pool.mask.shape, "target_law", "in front, prompts and completions of the pool")
     tried = np.linspace(0, 1, 11) if tempers is None else np.atleast_1d(np.asarray(tempers, np.float64))
-    full = weighted_fit(data, importance_weights(data.pairs, data.counts, target_law))
+    if tried.ndim != 1 or not tried.size or not ((tried >= 0) & (tried <= 1)).all():
+        raise ValueError(f"tempers: {tried} found; expected one or more numbers in [0, 1]")
+    data, law = as_pair_labels(pool, labels), as_law(pool, target_law)
+    metric = as_metric(pool, target, data)
+    full = weighted_fit(data, importance_weights(data.pairs, data.counts, law))
     bias, variance = np.empty_like(tried), np.empty_like(tried)
     for place, temper in enumerate(tried):
-        fit = weighted_fit(data, importance_weights(data.pairs, data.counts, target_law, temper=temper))
-        left, _ = regret(fit.parameter - full.parameter, noise(data, (1.0, fit), (-1.0, full)), metric, beta)
+        fit = weighted_fit(data, importance_weights(data.pairs, data.counts, law, temper=temper))
+        left, _ = regret(*difference(data, fit, full), metric, beta)
         bias[place] = np.maximum(left, 0)
-        variance[place] = np.trace(metric @ noise(data, (1.0, fit))) / (2 * beta)
+        variance[place] = np.sum(metric * (full.reach @ noise(data, (1.0, fit)) @ full.reach)) / (2 * beta)
     risk = bias + variance
     best = float("nan") if np.isnan(risk).all() else float(tried[np.nanargmin(risk)])
     return Tempering(best, tried, bias, variance)

@@ -48,7 +48,8 @@ def importance_weights(
     masses = target_masses(target_law, pairs)
     _checks.same_shape(labels.shape, (len(pairs),), "labels", "a number per row of pairs")
     if not ((labels > 0) & np.isfinite(labels)).all():
-        raise ValueError(f"labels: {labels[~(labels > 0)][:1]} found; every listed pair must have labels, above 0")
+        bad = labels[~((labels > 0) & np.isfinite(labels))][0]
+        raise ValueError(f"labels: {bad:g} found; every listed pair must have a finite number above 0: drop the others")
     if not 0 <= temper <= 1:
         raise ValueError(f"temper={temper:g}: must be in [0, 1]; 1 is the full weight, 0 none")
     if largest is not None:
@@ -62,7 +63,7 @@ def importance_weights(
 def target_masses(target_law: Any, pairs: Int[np.ndarray, "s 3"]) -> Float[np.ndarray, " s"]:
     """m_e of listed pairs under a law as `importance_weights` takes it; all pairs together have mass 1.
 
-    Of (P, K) policies no pair is ever listed: m_pij = 2 mu_pi mu_pj / sum_p (1 - sum_k mu_pk^2).
+    Of (P, K) policies no other pair is ever listed: m_pij = 2 mu_pi mu_pj / sum_p (1 - sum_k mu_pk^2).
     """
     law = np.asarray(target_law, np.float64)
     if pairs.ndim != 2 or pairs.shape[1] != 3 or not np.issubdtype(pairs.dtype, np.integer):
@@ -75,9 +76,10 @@ def target_masses(target_law: Any, pairs: Int[np.ndarray, "s 3"]) -> Float[np.nd
     if (i == j).any():
         raise ValueError(f"pairs: {pairs[i == j][0]} compares an answer with itself")
     if law.ndim == 3:
+        law = np.where(np.eye(law.shape[1], dtype=bool), 0, law)
         if not ((law >= 0) & np.isfinite(law)).all() or not np.allclose(law, law.swapaxes(1, 2), rtol=1e-6, atol=0):
             raise ValueError("target_law: masses of pairs must be finite, at least 0 and symmetric")
-        total = law.sum() - np.einsum("pkk->", law)
+        total = law.sum()
         if not total > 0:
             raise ValueError("target_law: no pair of different answers has any mass")
         return 2 * law[p, i, j] / total

@@ -110,31 +110,32 @@ def fitted_parameter(
         masses: m_e >= 0, (S,), any scale; 0 for padding.
         link: how the loss reads a preference.
 
-    Directions that no pair differs in are left at 0: (sum m slope z z^T)^+, ranks judged at 1e-9 of the largest
-    eigenvalue (1e-5 in float32).
+    Directions that no pair differs in are left at 0. The rank of sum m z z^T is judged once, at 1e-9 of its largest
+    eigenvalue (1e-5 in float32): slopes that fall to 0 on the way to infinity are no lack of rank.
     """
     masses = masses / jnp.maximum(jnp.max(masses), jnp.finfo(masses.dtype).tiny)
     cut = 1e-9 if differences.dtype == jnp.float64 else 1e-5
+    values, vectors = jnp.linalg.eigh(contract("sd,s,se->de", differences, masses, differences))
+    kept = values > cut * values[-1]
+    basis = vectors * jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, values, 1)), 0)[None]
+    rows = contract("sd,de->se", differences, basis)  # in these units sum m z z^T = 1
 
-    def objective(w):
-        gaps = contract("sd,d->s", differences, w)
+    def objective(v):
+        gaps = contract("sd,d->s", rows, v)
         return jnp.sum(masses * (link.integral(gaps) - preferences * gaps))
 
-    def direction(w):
-        gaps = contract("sd,d->s", differences, w)
-        right = contract("s,sd->d", masses * (preferences - link.mean(gaps)), differences)
-        hessian = contract("sd,s,se->de", differences, masses * link.slope(gaps), differences)
-        values, vectors = jnp.linalg.eigh((hessian + hessian.T) / 2)
-        kept = values > cut * values[-1]
-        parts = contract("de,d->e", vectors, right)
-        return contract("de,e->d", vectors, jnp.where(kept, parts / jnp.where(kept, values, 1), 0))
+    def direction(v):
+        gaps = contract("sd,d->s", rows, v)
+        right = contract("s,sd->d", masses * (preferences - link.mean(gaps)), rows)
+        hessian = contract("sd,s,se->de", rows, masses * link.slope(gaps), rows)
+        return jnp.linalg.solve(hessian + jnp.diag(jnp.where(kept, 0, 1).astype(hessian.dtype)), right)
 
     found, converged = newton(objective, direction, jnp.zeros_like(differences[0]))
     if link.bounded:  # labels that a hyperplane separates: margins grow until rounding ends it
         sure = (masses > 0) & ((preferences <= 0) | (preferences >= 1))
-        far = jnp.abs(contract("sd,d->s", differences, found)) > -0.6 * jnp.log(jnp.finfo(masses.dtype).eps)
+        far = jnp.abs(contract("sd,d->s", rows, found)) > -0.6 * jnp.log(jnp.finfo(masses.dtype).eps)
         converged &= ~jnp.any(sure & far)
-    return found, converged
+    return contract("de,e->d", basis, found), converged
 
 
 def newton(

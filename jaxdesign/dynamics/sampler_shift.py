@@ -10,9 +10,21 @@ from scipy import special
 
 from jaxdesign import _checks
 from jaxdesign.dynamics.importance_weights import importance_weights, target_masses
-from jaxdesign.dynamics.weighted_fits import RANK, as_metric, as_pair_labels, noise, regret, weighted_fit
+from jaxdesign.dynamics.weighted_fits import (
+    RANK,
+    TINY,
+    as_law,
+    as_metric,
+    as_pair_labels,
+    difference,
+    noise,
+    regret,
+    weighted_fit,
+)
 from jaxdesign.pool import CompletionPool
 from jaxdesign.preference.labels.labels import Labels
+
+SAME = 1e-12  # of their covariance apart: two fits of which no less is left are one, but for rounding
 
 
 class SamplerShift(NamedTuple):
@@ -21,18 +33,21 @@ class SamplerShift(NamedTuple):
     Args:
         plain: w of the labels as they are, (d,).
         weighted: w of the labels with their weights, (d,).
-        shift: weighted - plain, (d,).
-        covariance: of the shift by the noise of labels alone, (d, d).
+        shift: weighted - plain, (d,), in the directions that labels with weight speak of.
+        covariance: of the shift by the noise of labels, (d, d).
         statistic: T = shift^T covariance^+ shift.
-        degrees: of freedom, the directions that labels speak of.
+        degrees: of freedom: directions in which weights can move the fit at all, none where they are all equal or each
+            pair has a parameter to itself.
         p_value: of T under chi^2: small where the model is wrong in a way that the pairs' law brings out.
         gap: shift^T H shift / (2 beta) less its noise tr(H covariance) / (2 beta): regret of the plain policy for the
             weighted one, unit of the reward; below 0 where there is nothing but noise.
         gap_interval: 95% limits of the gap, at least 0.
-        effective: n_eff / n = (sum n W)^2 / (n sum n W^2), in (0, 1]: what the weights leave of the labels.
+        effective: n_eff / n = (sum n W)^2 / (n sum n W^2), in (0, 1]: what the weights leave of the labels; 0 where
+            none has weight.
         uncovered: mass of the target law on pairs without labels: no weight reaches it.
-        largest_weight: of all labels, in units of their mean.
-        converged: whether both fits exist; else labels can be separated and what is above is NaN.
+        largest_weight: of all labels, in units of their mean; NaN where none has weight.
+        converged: whether both fits exist; else labels can be separated, or none has weight: no parameter, shift, gap
+            or statistic is known then, and those are NaN.
     """
 
     plain: Float[np.ndarray, " d"]
@@ -64,13 +79,12 @@ def sampler_shift(
     Two fits of P = sigma(z . w) to the same labels: as they are, and with weights W_e = (m_e / q_e)^temper. Where the
     model holds both estimate the same w, and their difference has the influence function of label y of pair e
 
-        psi = W_e H_W^-1 z_e (y - sigma(z_e . w_W)) - H_1^-1 z_e (y - sigma(z_e . w_1)),   H_W = sum_e n_e W_e sigma' z
-        z^T
+        psi = W_e H_W^-1 z_e (y - sigma(z_e . w_W)) - H_1^-1 z_e (y - sigma(z_e . w_1))
 
-    so that T = shift^T (sum psi psi^T)^-1 shift is chi^2: the test of DuMouchel and Duncan, and of Hausman. A shift
-    that
-    noise does not explain says that the answer depends on which pairs are labelled: the features or the Bradley-Terry
-    model are wrong, and the design decides in which direction.
+    with H_W = sum_e n_e W_e sigma' z z^T and y = 1, 0, or 1/2 for a tie, so that T = shift^T (sum psi psi^T)^-1 shift
+    is chi^2: the test of DuMouchel and Duncan, and of Hausman. A shift that noise does not explain says that the answer
+    depends on which pairs are labelled: the features or the Bradley-Terry model are wrong, and the design decides in
+    which direction. The chi^2 is that of many labels: several times as many as features, none with most of the weight.
 
     Args:
         pool: the labels' pool; its features in the basis of w, its scores and flips are not used.
@@ -92,38 +106,43 @@ def sampler_shift(
     """
     _checks.concrete("dynamics.sampler_shift", pool, labels, target_law, target)
     beta = _checks.positive_finite(beta, "beta", "the price of KL")
-    data, metric = as_pair_labels(pool, labels), as_metric(pool, target)
-    law = np.shape(target_law)[:2]
-    _checks.same_shape(law, pool.mask.shape, "target_law", "in front, prompts and completions of the pool")
-    weights = importance_weights(data.pairs, data.counts, target_law, temper=temper)
+    data, law = as_pair_labels(pool, labels), as_law(pool, target_law)
+    metric, basis = as_metric(pool, target, data), data.basis
+    weights = importance_weights(data.pairs, data.counts, law, temper=temper)
     plain, weighted = weighted_fit(data, np.ones_like(weights)), weighted_fit(data, weights)
-    shift = weighted.parameter - plain.parameter
-    covariance = noise(data, (1.0, weighted), (-1.0, plain))
+    shift, covariance = difference(data, weighted, plain)
     converged = plain.converged and weighted.converged
-    statistic, degrees, p_value = chi_square(shift, covariance) if converged else (np.nan, 0, np.nan)
+    apart = noise(data, (1.0, weighted)) + noise(data, (1.0, plain))
+    statistic, degrees, p_value = chi_square(shift, covariance, apart) if converged else (np.nan, 0, np.nan)
     gap, interval = regret(shift, covariance, metric, beta)
     total, mean = data.counts.sum(), data.counts @ weights / data.counts.sum()
     return SamplerShift(
-        plain=plain.parameter,
-        weighted=weighted.parameter,
-        shift=shift,
-        covariance=covariance,
+        plain=basis @ plain.parameter,
+        weighted=basis @ weighted.parameter,
+        shift=basis @ shift,
+        covariance=basis @ covariance @ basis.T,
         statistic=statistic,
         degrees=degrees,
         p_value=p_value,
         gap=gap,
         gap_interval=interval,
-        effective=float(mean**2 / (data.counts @ weights**2 / total)),
-        uncovered=max(0.0, 1 - float(target_masses(target_law, data.pairs).sum())),
-        largest_weight=float(weights.max() / mean),
+        effective=float(mean**2 / (data.counts @ weights**2 / total)) if mean > 0 else 0.0,
+        uncovered=max(0.0, 1 - float(target_masses(law, data.pairs).sum())),
+        largest_weight=float(weights.max() / mean) if mean > 0 else float("nan"),
         converged=converged,
     )
 
 
-def chi_square(shift, covariance) -> tuple[float, int, float]:
-    """T = s^T V^+ s, its degrees of freedom and its p-value; directions without noise (or shift) do not count."""
-    values, vectors = np.linalg.eigh(covariance)
-    kept = values > RANK * max(values[-1], np.finfo(np.float64).tiny)
-    statistic = float(np.sum((vectors.T @ shift)[kept] ** 2 / values[kept]))
+def chi_square(shift, covariance, apart) -> tuple[float, int, float]:
+    """T = s^T V^+ s, its degrees of freedom and its p-value.
+
+    Directions count in which V is more than rounding of `apart`, the covariance that two independent fits would have.
+    """
+    values, vectors = np.linalg.eigh(apart)
+    kept = values > RANK * max(values[-1], TINY)
+    whitened = vectors[:, kept] / np.sqrt(values[kept])
+    values, vectors = np.linalg.eigh(whitened.T @ covariance @ whitened)
+    kept = values > SAME
+    statistic = float(np.sum((vectors.T @ (whitened.T @ shift))[kept] ** 2 / values[kept]))
     degrees = int(kept.sum())
     return statistic, degrees, float(special.chdtrc(degrees, statistic)) if degrees else 1.0
