@@ -67,6 +67,7 @@ def _ratio(rows: dict[str, Any], rule: str) -> list[plots.Point] | str:
 def main() -> None:
     plots.plot_predictions(recorded("log-linear")["problems"], str(RESULTS / "log-linear.png"))
     plots.plot_gaps(recorded("real-pools")["cases"], str(RESULTS / "real-pools.png"))
+    plots.plot_excess(recorded("weighted-labels")["problems"], str(RESULTS / "weighted-labels.png"))
     plots.plot_gains(recorded("language-model"), str(RESULTS / "language-model.png"))
     plots.plot_votes(recorded("human-votes"), str(RESULTS / "human-votes.png"))
     phase_plots.plot_phases(recorded("phase-diagrams"), str(RESULTS / "phase-diagrams.png"))

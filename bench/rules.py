@@ -18,6 +18,10 @@ RULES = {
     "rounds": Rule("rounds", "#e377c2"),
     "trace_averaged": Rule("trace, averaged", "#843c39"),
     "trace_floor": Rule("trace, a quarter random", "#fdae6b"),
+    "trace_drawn": Rule("trace, drawn at random", "#a55194"),
+    "trace_weighted": Rule("the same, full weights", "#637939"),
+    "trace_tempered": Rule("the same, tempered weights", "#cedb9c"),
+    "trace_best_temper": Rule("the same, best temper known", "#8ca252"),
     "logdet": Rule("log det", "#1f77b4"),
     "bait": Rule("BAIT", "#17becf"),
     "adpo": Rule("A-DPO", "#9467bd"),
@@ -36,13 +40,17 @@ RULES = {
 }
 """By key. trace: the design of the reference policy, in one round; trace_two_rounds: a pilot, then the design at its
 posterior; rounds: the same with a quarter of either part at random, the default of `preference.RoundPlan`;
-trace_averaged: one round, over draws of likely rewards; "rewards known": what no project can do, told the true ones."""
+trace_averaged: one round, over draws of likely rewards; trace_drawn: pairs drawn from the design's law, a quarter from
+that of random pairs, and then the same labels weighted to the latter; "rewards known": what no project can do, told the
+true ones."""
 
 
 PROBLEMS = {
     "tabular": "one softmax over 16 completions",
     "log_linear": "log-linear, near the reference policy",
     "log_linear_far": "log-linear, far from it",
+    "bent": "reward nearly linear, bounded by 8",
+    "saturated": "reward bounded by 2",
     "well_specified": "real completions, linear reward",
     "judge_4": "real completions, judge, temperature 4",
     "judge_1": "real completions, judge, temperature 1",

@@ -138,6 +138,19 @@ def _agreement(rows: Mapping[str, Any]) -> list[Point] | str:
     return points or "singular: no gap"
 
 
+def plot_excess(problems: dict[str, Any], file: str) -> None:
+    """Of `weighted_labels`: excess gap over that of random pairs, 95% limits over seeds."""
+    order = in_order({rule for found in problems.values() for rule in found["rows"]})
+    figure, axes = panels(len(problems), len(order))
+    for axis, (problem, found) in zip(axes, problems.items(), strict=True):
+        rows = {rule: [Point(*row["ratio"]) for row in row.values()] for rule, row in found["rows"].items()}
+        forest(axis, rows, order, 1)
+        axis.set(xscale="log", title=PROBLEMS[problem], xlabel="excess gap / that of random pairs")
+        plain_numbers(axis)
+    _sizes(figure, [int(n) for n in next(iter(found["rows"].values()))])
+    save(figure, file)
+
+
 def plot_votes(results: dict[str, Any], file: str) -> None:
     """Of `human_votes`: log loss of votes on other prompts less that of random pairs, 95% limits over splits."""
     order = in_order({row["arm"] for row in results["table"]} - {"every_vote"})

@@ -18,17 +18,19 @@ class Tempering(NamedTuple):
     """What `best_temper` found.
 
     Args:
-        temper: of least risk among those tried.
-        tempers: those tried, (T,).
-        bias: (T,) regret of the shift that is left against full weights, without its noise and at least 0; unit of the
-            reward.
-        variance: (T,) regret by the noise of labels, tr(H V_t) / (2 beta).
+        temper: with the least sum of `certain` and `variance` among those tried, the first of equals.
+        tempers: those tried, (T,), in the order given.
+        bias: (T,) regret by the shift that is left against full weights, s_t^T H s_t / (2 beta) without its noise and
+            at least 0; unit of the reward.
+        variance: (T,) regret by the noise of labels, tr(H V_t) / (2 beta), in the directions that full weights reach.
+        certain: (T,) lower 95% limit of the bias.
     """
 
     temper: float
     tempers: Float[np.ndarray, " t"]
     bias: Float[np.ndarray, " t"]
     variance: Float[np.ndarray, " t"]
+    certain: Float[np.ndarray, " t"]
 
 
 def best_temper(
@@ -39,14 +41,18 @@ def best_temper(
     beta: float,
     target: Float[np.ndarray, "d d"] | None = None,
     tempers: Any = None,
+    drawn_law: Any = None,
 ) -> Tempering:
-    """The t of weights (m / q)^t with the least estimated regret (1 / (2 beta)) [s_t^T H s_t + tr(H V_t)].
+    """The t of weights (m / q)^t with the least regret (1 / (2 beta)) [s_t^T H s_t + tr(H V_t)], so far as is certain.
 
-    s_t = w_t - w_1 is what tempering leaves of the shift, less its own noise; V_t the covariance of w_t by the noise of
-    labels. Where the model holds nothing is left, and t = 0, the plain labels, varies least.
+    s_t = w_t - w_1 is what tempering leaves of the shift, V_t the covariance of w_t by the noise of labels. Where the
+    model holds nothing is left, and t = 0, the plain labels, varies least. Of the first part the lower limit is taken,
+    `regret` in weighted_fits: full weights are noisiest, and an estimate would choose them whenever their own noise
+    looks like a shift, just when it is largest. The price is that weights come a little late, when there are labels
+    enough to show what they undo.
 
     Args:
-        pool, labels, target_law, beta, target: as for `sampler_shift`.
+        pool, labels, target_law, beta, target, drawn_law: as for `sampler_shift`.
         tempers: those to try, numbers in [0, 1]; None: 0, 0.1, ..., 1.
 
     Returns:
@@ -58,20 +64,28 @@ def best_temper(
 
     Source: derived; checked by tests/dynamics/test_best_temper.py.
     """
-    _checks.concrete("dynamics.best_temper", pool, labels, target_law, target)
+    _checks.concrete("dynamics.best_temper", pool, labels, target_law, target, drawn_law)
     beta = _checks.positive_finite(beta, "beta", "the price of KL")
     tried = np.linspace(0, 1, 11) if tempers is None else np.atleast_1d(np.asarray(tempers, np.float64))
     if tried.ndim != 1 or not tried.size or not ((tried >= 0) & (tried <= 1)).all():
         raise ValueError(f"tempers: {tried} found; expected one or more numbers in [0, 1]")
-    data, law = as_pair_labels(pool, labels), as_law(pool, target_law)
+    data, law = as_pair_labels(pool, labels), as_law(pool, target_law, "target_law")
+    drawn = None if drawn_law is None else as_law(pool, drawn_law, "drawn_law")
     metric = as_metric(pool, target, data)
-    full = weighted_fit(data, importance_weights(data.pairs, data.counts, law))
-    bias, variance = np.empty_like(tried), np.empty_like(tried)
-    for place, temper in enumerate(tried):
-        fit = weighted_fit(data, importance_weights(data.pairs, data.counts, law, temper=temper))
-        left, _ = regret(*difference(data, fit, full), metric, beta)
-        bias[place] = np.maximum(left, 0)
-        variance[place] = np.sum(metric * (full.reach @ noise(data, (1.0, fit)) @ full.reach)) / (2 * beta)
-    risk = bias + variance
+
+    def tempered(temper):
+        return weighted_fit(data, importance_weights(data.pairs, data.counts, law, temper=temper, drawn_law=drawn))
+
+    full = tempered(1.0)
+    parts = [_parts(data, tempered(temper), full, metric, beta) for temper in tried]
+    bias, variance, certain = np.array(parts).T
+    risk = certain + variance
     best = float("nan") if np.isnan(risk).all() else float(tried[np.nanargmin(risk)])
-    return Tempering(best, tried, bias, variance)
+    return Tempering(best, tried, bias, variance, certain)
+
+
+def _parts(data, fit, full, metric, beta):
+    """Of one fit: bias, variance, and how much of the bias is certain."""
+    left, (certain, _) = regret(*difference(data, fit, full), metric, beta)
+    covariance = full.reach @ noise(data, (1.0, fit)) @ full.reach
+    return np.maximum(left, 0), np.sum(metric * covariance) / (2 * beta), certain

@@ -44,7 +44,7 @@ class SamplerShift(NamedTuple):
         gap_interval: 95% limits of the gap, at least 0.
         effective: n_eff / n = (sum n W)^2 / (n sum n W^2), in (0, 1]: what the weights leave of the labels; 0 where
             none has weight.
-        uncovered: mass of the target law on pairs without labels: no weight reaches it.
+        uncovered: mass of the target law on pairs without labels, or that could not be drawn: no weight reaches it.
         largest_weight: of all labels, in units of their mean; NaN where none has weight.
         converged: whether both fits exist; else labels can be separated, or none has weight: no parameter, shift, gap
             or statistic is known then, and those are NaN.
@@ -73,6 +73,7 @@ def sampler_shift(
     beta: float,
     target: Float[np.ndarray, "d d"] | None = None,
     temper: float = 1.0,
+    drawn_law: Any = None,
 ) -> SamplerShift:
     """The shift of DPO's optimum by weighting labels to a target law, its noise, and whether the model explains it.
 
@@ -93,6 +94,7 @@ def sampler_shift(
         beta: the price of KL, above 0.
         target: H, (d, d), for the gap; None: `policy_target(pool)`.
         temper: of the weights.
+        drawn_law: q, the law that pairs were drawn from, as in `importance_weights`; None: q_e = n_e / n.
 
     Returns:
         SamplerShift; float64, on the host.
@@ -104,11 +106,12 @@ def sampler_shift(
     Source: DuMouchel and Duncan 1983, doi:10.1080/01621459.1983.10478006; Hausman 1978, doi:10.2307/1913827; the form
     for labels of pairs derived; checked by tests/dynamics/test_sampler_shift.py.
     """
-    _checks.concrete("dynamics.sampler_shift", pool, labels, target_law, target)
+    _checks.concrete("dynamics.sampler_shift", pool, labels, target_law, target, drawn_law)
     beta = _checks.positive_finite(beta, "beta", "the price of KL")
-    data, law = as_pair_labels(pool, labels), as_law(pool, target_law)
+    data, law = as_pair_labels(pool, labels), as_law(pool, target_law, "target_law")
+    drawn = None if drawn_law is None else as_law(pool, drawn_law, "drawn_law")
     metric, basis = as_metric(pool, target, data), data.basis
-    weights = importance_weights(data.pairs, data.counts, law, temper=temper)
+    weights = importance_weights(data.pairs, data.counts, law, temper=temper, drawn_law=drawn)
     plain, weighted = weighted_fit(data, np.ones_like(weights)), weighted_fit(data, weights)
     shift, covariance = difference(data, weighted, plain)
     converged = plain.converged and weighted.converged
@@ -127,10 +130,16 @@ def sampler_shift(
         gap=gap,
         gap_interval=interval,
         effective=float(mean**2 / (data.counts @ weights**2 / total)) if mean > 0 else 0.0,
-        uncovered=max(0.0, 1 - float(target_masses(law, data.pairs).sum())),
+        uncovered=max(0.0, 1 - float(target_masses(law, data.pairs if drawn is None else _possible(drawn)).sum())),
         largest_weight=float(weights.max() / mean) if mean > 0 else float("nan"),
         converged=converged,
     )
+
+
+def _possible(law):
+    """Pairs that a law can draw."""
+    there = law > 0 if law.ndim == 3 else (law > -np.inf)[:, :, None] & (law > -np.inf)[:, None, :]
+    return np.argwhere(np.triu(there, 1))
 
 
 def chi_square(shift, covariance, apart) -> tuple[float, int, float]:

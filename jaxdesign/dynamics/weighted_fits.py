@@ -98,10 +98,10 @@ def as_pair_labels(pool: CompletionPool, labels: Labels) -> PairLabels:
     return PairLabels(pairs, rows @ basis, basis, choices.reshape(-1, len(WORTH)).astype(np.float64))
 
 
-def as_law(pool: CompletionPool, target_law: Any) -> Float[np.ndarray, "p k"] | Float[np.ndarray, "p k k"]:
-    """A target law, without what it says of completions that the pool does not have."""
-    law, mask = np.asarray(target_law, np.float64), np.asarray(pool.mask)
-    _checks.same_shape(law.shape[:2], mask.shape, "target_law", "in front, prompts and completions of the pool")
+def as_law(pool: CompletionPool, law: Any, name: str) -> Float[np.ndarray, "p k"] | Float[np.ndarray, "p k k"]:
+    """A law of pairs, without what it says of completions that the pool does not have."""
+    law, mask = np.asarray(law, np.float64), np.asarray(pool.mask)
+    _checks.same_shape(law.shape[:2], mask.shape, name, "in front, prompts and completions of the pool")
     if law.ndim == 3 and law.shape[2] == law.shape[1]:
         return np.where(mask[:, :, None] & mask[:, None, :], law, 0)
     return np.where(mask, law, -np.inf) if law.ndim == 2 else law
@@ -110,7 +110,8 @@ def as_law(pool: CompletionPool, target_law: Any) -> Float[np.ndarray, "p k"] | 
 def as_metric(pool: CompletionPool, target: Any, data: PairLabels) -> Float[np.ndarray, "r r"]:
     """H in the coordinates of the labels, checked; that of the pool's own policy for None."""
     if target is None:
-        target = policy_target(pool)
+        with _arrays.float64():
+            target = policy_target(pool)
     return data.basis.T @ _checks.symmetric_psd(target, pool.dim, "target") @ data.basis
 
 
@@ -121,7 +122,9 @@ def weighted_fit(data: PairLabels, weights: Float[np.ndarray, " s"]) -> Weighted
     span = vectors[:, values > RANK * values[-1]]
     with _arrays.float64():
         worth = data.choices @ WORTH / data.counts
-        parameter, converged = _fit(*(jnp.asarray(a) for a in (data.rows, worth, masses)))
+        extra = _arrays.power_of_two(len(masses)) - len(masses)
+        given = (np.pad(a, [(0, extra)] + [(0, 0)] * (a.ndim - 1)) for a in (data.rows, worth, masses))
+        parameter, converged = _fit(*(jnp.asarray(a) for a in given))
         parameter = np.where(converged & (span.shape[1] > 0), np.asarray(parameter), np.nan)
     chances = special.expit(data.rows @ parameter)
     rows = data.rows @ span
