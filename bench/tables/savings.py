@@ -117,7 +117,7 @@ def _weights(found: dict[str, Any]) -> list[str]:
         "Weights undo the design, and that is all they do: fully weighted labels have three to four times the gap of "
         "as many random pairs, whatever their number, for a quarter of them is what weights leave. They are for labels "
         "that one has already. Where the reward is nearly linear no weight is best, and `best_temper`, which weights "
-        "only as far as a shift is certain, keeps nearly all that the design gains. Where it saturates the plain labels "
+        "only as far as a shift is certain, keeps nearly all that the design gains. Where it saturates plain labels "
         "stop gaining, `best_temper` follows full weights, which is late, and from 2,000 labels on random pairs would "
         "have been the better batch.",
     ]
