@@ -117,16 +117,17 @@ def solved_for(preferences: Float[Array, "k k"], plan: LoopPlan) -> FixedPoint:
         return x, jnp.max(jnp.abs(missing))
 
     # from a weak pull to the one asked for: policies that are nearly pure are out of reach of a first step
-    doublings = jnp.where(kappa > 0, jnp.ceil(jnp.log2(jnp.maximum(kappa, 1))), -1)  # none for NaN
+    sound = (kappa > 0) & jnp.isfinite(kappa)  # traced, it may be neither
+    doublings = jnp.where(sound, jnp.ceil(jnp.log2(jnp.maximum(kappa, 1))), -1)
     begun = (centred(plan.reference), jnp.asarray(jnp.inf, dtype), doublings)
     x, residual, _ = lax.while_loop(
         lambda state: state[2] >= 0, lambda state: (*newton(state[0], kappa * jnp.exp2(-state[2])), state[2] - 1), begun
     )
     rounding = 1e3 * jnp.finfo(dtype).eps * (1 + jnp.max(jnp.abs(x)) + kappa)
-    policy = jax.nn.log_softmax(jnp.where(kappa > 0, x, jnp.nan))
+    policy = jax.nn.log_softmax(jnp.where(sound, x, jnp.nan))
     entropy = -jnp.sum(jnp.exp(policy) * policy)
     least, most = _bounds(preferences, plan, kappa)
-    found = residual <= rounding
+    found = sound & (residual <= rounding)
     if not is_closed(plan):
         found &= has_scores(preferences, plan)
     return FixedPoint(policy, entropy, least, most, residual, found)

@@ -206,6 +206,10 @@ def test_without_a_pull_back_there_is_none():
     np.testing.assert_array_equal(found.converged, [True, False, True])
     np.testing.assert_array_equal(np.isnan(found.log_policy).all(1), [False, True, False])
     np.testing.assert_array_equal(np.isnan(found.entropy), [False, True, False])
+    endless = jax.vmap(lambda one: fixed_point(jnp.asarray(M4, jnp.float32), LoopPlan(0.5, one)))(
+        jnp.array([1.0, jnp.inf, 0.0])
+    )
+    np.testing.assert_array_equal(endless.converged, [True, False, False])
     alone = fixed_point(M4, LoopPlan(0.9, 1.0))
     np.testing.assert_allclose(found.log_policy[2], alone.log_policy, atol=1e-5)
 

@@ -150,6 +150,7 @@ def test_scores_that_do_not_exist_are_told():
     assert found.residual[0] == np.inf and found.residual[1] < 1e-12
 
 
+@pytest.mark.thorough
 def test_collapse_of_dpo_goes_on_where_shares_underflow():
     for preferences, digits in ((CHAIN, 1e-12), (CHAIN.astype(np.float32), 3e-5)):
         found = iterate(preferences, LoopPlan(1.0, 1.0, loss="dpo"), None, steps=3000)
@@ -177,7 +178,7 @@ def test_no_start_is_the_reference():
     )
 
 
-@pytest.mark.parametrize("loss", ["ipo", "dpo"])
+@pytest.mark.parametrize("loss", ["ipo", pytest.param("dpo", marks=pytest.mark.thorough)])
 def test_draws_are_single_runs(loss):
     """More than are simulated together; every draw with a start of its own, or all with one."""
     rng = np.random.default_rng(4)
