@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jaxdesign import _arrays
 from jaxdesign._arrays import AnyArray
 from jaxdesign.dynamics.graphs import components
 from jaxdesign.dynamics.link_fit import warm_scores
