@@ -15,11 +15,11 @@ from jaxdesign import _arrays
 FLOAT_NAMES = ("float16", "bfloat16", "float32", "float64")
 
 
-def concrete(function: str, *arguments: Any) -> None:
+def concrete(function: str, *arguments: Any, name: str = "pool") -> None:
     """TypeError where arguments are traced: the function runs on the host."""
     if _arrays.is_traced(*arguments):
         raise TypeError(
-            f"pool: is traced; jaxdesign.{function} runs on the host and gives NumPy arrays; call it outside of jit "
+            f"{name}: is traced; jaxdesign.{function} runs on the host and gives NumPy arrays; call it outside of jit "
             "and vmap, and pass its result in"
         )
 

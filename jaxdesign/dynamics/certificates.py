@@ -23,6 +23,8 @@ class Evidence(enum.IntEnum):
 
     Args: NONE: nothing but the local rate, which proves nothing about starts that are not close. SIMULATED: rounds from
     one start were computed and ended at the fixed point. C1, C1R, C2: a certificate, for all starts.
+
+    Source: C1 arXiv 2602.12180; C1R and C2 derived; checked by tests/dynamics/test_certificates.py.
     """
 
     NONE = 0
@@ -81,9 +83,8 @@ def certificates(preferences: Float[Array, "k k"], plan: LoopPlan) -> Certificat
     Source: c1 arXiv 2602.12180; c1r and c2 derived; checked by tests/dynamics/test_certificates.py.
     """
     gain = plan.strength * plan.share
-    open_loop = gain == 0
-    nothing = jnp.where(open_loop, plan.alpha, jnp.inf)
     if not is_closed(plan):
+        nothing = jnp.where(gain == 0, plan.alpha, jnp.inf)
         return Certificates(nothing, nothing, jnp.asarray(jnp.inf, gain.dtype), jnp.zeros_like(gain))
     narrow, norm = spread(preferences), cyclic_norm(preferences)
     c1 = plan.alpha + gain * plan.temper * norm / 2
@@ -93,7 +94,7 @@ def certificates(preferences: Float[Array, "k k"], plan: LoopPlan) -> Certificat
     c2 = jnp.where(plain & (room > 0), jnp.square(gain * narrow) / jnp.where(room > 0, room, 1), jnp.inf)
     largest = jnp.maximum(
         (1 - plan.alpha) / (plan.temper * jnp.minimum(narrow, norm / 2)),
-        jnp.where(plain, jnp.sqrt(room) / narrow, 0),
+        jnp.where(plain & (room > 0), jnp.sqrt(room) / narrow, 0),
     )
     return Certificates(c1, c1r, c2, jnp.where(plan.alpha < 1, largest, 0))
 
@@ -124,4 +125,4 @@ def locally_safe_for_all(plan: LoopPlan) -> bool:
     gain, alpha = float(plan.strength) * float(plan.share), float(plan.alpha)
     if not is_closed(plan):
         return gain == 0 and alpha < 1
-    return gain * float(plan.temper) * LARGEST_LOOP_GAIN < np.sqrt(1 - alpha**2)
+    return bool(gain * float(plan.temper) * LARGEST_LOOP_GAIN < np.sqrt(1 - alpha**2))

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxdesign import _checks
 from jaxdesign.dynamics.one_round import is_closed
-from jaxdesign.dynamics.plan import LoopPlan
+from jaxdesign.dynamics.plan import LoopPlan, refuse_several
 
 
 class FasterPlan(NamedTuple):
@@ -47,11 +47,12 @@ def fastest_plan(plan: LoopPlan, omega: Any) -> FasterPlan:
 
     Source: derived; checked by tests/dynamics/test_fastest_plan.py.
     """
-    _checks.concrete("dynamics.fastest_plan", plan, omega)
+    _checks.concrete("dynamics.fastest_plan", plan, omega, name="plan or omega")
     if not is_closed(plan):
         raise ValueError(f"plan: loss={plan.loss!r}, mix={plan.mix!r} found; expected 'ipo' and 'answers'")
     if np.ndim(omega) or not 0 <= float(omega) < np.inf:
         raise ValueError(f"omega={omega}: expected a number, at least 0 and finite; of several draws the largest")
+    refuse_several(plan)
     alpha, strength, share = float(plan.alpha), float(plan.strength), float(plan.share)
     if not alpha < 1:
         raise ValueError(f"plan.alpha={alpha:g}: there is no fixed point to keep; pass alpha below 1")

@@ -11,8 +11,8 @@ from jaxtyping import Array, Bool, Float
 
 from jaxdesign import _arrays
 from jaxdesign._arrays import AnyArray, contract
-from jaxdesign.dynamics.one_round import feedback, is_closed, taught
-from jaxdesign.dynamics.plan import LoopPlan, in_dtype
+from jaxdesign.dynamics.one_round import feedback, has_scores, is_closed, taught
+from jaxdesign.dynamics.plan import LoopPlan, in_dtype, refuse_several
 from jaxdesign.dynamics.preferences import advantages, as_preferences, in_its_dtype, on_host, per_draw
 
 LENGTHS = 12  # halvings of a Newton step that are tried at once
@@ -27,7 +27,7 @@ class FixedPoint(NamedTuple):
         entropy: (...) of pi*, nats.
         least, most: (..., K) bounds on pi* that need no search: for IPO on mixed answers; 0 and 1 otherwise.
         residual: (...) largest entry of x - x_ref - kappa u, less its mean, at what was found: 0 at the fixed point.
-        converged: (...) whether the residual is rounding.
+        converged: (...) whether the residual is rounding; False for DPO where an answer never loses.
     """
 
     log_policy: Float[Array, "*n k"]
@@ -64,9 +64,12 @@ def fixed_point(preferences: Float[AnyArray, "*n k k"], plan: LoopPlan) -> Fixed
         ValueError: alpha = 1, where rounds end nowhere in the interior or circle (`iterate` shows which); traced, NaN.
             Preferences or plan that do not fit together.
 
-    Traceable. Source: arXiv 2602.12180 (fixed point of IPO); uniqueness, Newton's method and bounds derived; checked by
+    Traceable.
+
+    Source: arXiv 2602.12180 (fixed point of IPO); uniqueness, Newton's method and bounds derived; checked by
     tests/dynamics/test_fixed_point.py.
     """
+    refuse_several(plan)
     if not _arrays.is_traced(plan.alpha) and not float(plan.alpha) < 1:
         raise ValueError(
             f"plan.alpha={float(plan.alpha):g}: without a pull to the reference no round leaves a policy as it is; "
@@ -99,7 +102,7 @@ def solved_for(preferences: Float[Array, "k k"], plan: LoopPlan) -> FixedPoint:
             x, missing, _, count = state
             matrix = jnp.eye(size, dtype=dtype) - pull * plan.share * feedback(x, preferences, plan)
             along = -centred(jnp.linalg.solve(matrix, missing))
-            lengths = 2.0 ** -jnp.arange(LENGTHS, dtype=dtype)
+            lengths = jnp.exp2(-jnp.arange(LENGTHS, dtype=dtype))
             found = jax.vmap(lambda t: defect(x + t * along, pull))(lengths)
             sizes = jnp.sum(found * found, axis=1)  # what Newton's direction lowers
             best = jnp.argmin(jnp.where(jnp.isnan(sizes), jnp.inf, sizes))
@@ -114,18 +117,20 @@ def solved_for(preferences: Float[Array, "k k"], plan: LoopPlan) -> FixedPoint:
         return x, jnp.max(jnp.abs(missing))
 
     # from a weak pull to the one asked for: policies that are nearly pure are out of reach of a first step
-    doublings = jnp.where(kappa > 0, jnp.ceil(jnp.log2(jnp.maximum(kappa, 1))), -1).astype(int)  # none for NaN
+    sound = (kappa > 0) & jnp.isfinite(kappa)  # traced, it may be neither
+    doublings = jnp.where(sound, jnp.ceil(jnp.log2(jnp.maximum(kappa, 1))), -1)
     begun = (centred(plan.reference), jnp.asarray(jnp.inf, dtype), doublings)
     x, residual, _ = lax.while_loop(
-        lambda state: state[2] >= 0,
-        lambda state: (*newton(state[0], kappa * 2.0 ** -state[2].astype(dtype)), state[2] - 1),
-        begun,
+        lambda state: state[2] >= 0, lambda state: (*newton(state[0], kappa * jnp.exp2(-state[2])), state[2] - 1), begun
     )
     rounding = 1e3 * jnp.finfo(dtype).eps * (1 + jnp.max(jnp.abs(x)) + kappa)
-    policy = jax.nn.log_softmax(jnp.where(kappa > 0, x, jnp.nan))
+    policy = jax.nn.log_softmax(jnp.where(sound, x, jnp.nan))
     entropy = -jnp.sum(jnp.exp(policy) * policy)
     least, most = _bounds(preferences, plan, kappa)
-    return FixedPoint(policy, entropy, least, most, residual, residual <= rounding)
+    found = sound & (residual <= rounding)
+    if not is_closed(plan):
+        found &= has_scores(preferences, plan)
+    return FixedPoint(policy, entropy, least, most, residual, found)
 
 
 def _bounds(preferences, plan, kappa):

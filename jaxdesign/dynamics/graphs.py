@@ -12,7 +12,7 @@ from jaxdesign._arrays import HIGHEST
 UNROLLED = 8  # eliminations up to this size are written out: a loop would cost more than it does
 
 
-def off_diagonal(law: Float[Array, "k k"]) -> Float[Array, "k k"]:
+def off_diagonal(law: Float[Array, "*n k k"]) -> Float[Array, "*n k k"]:
     """The law without pairs of an answer with itself."""
     return jnp.where(jnp.eye(law.shape[-1], dtype=bool), 0, law)
 

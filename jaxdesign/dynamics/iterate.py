@@ -11,11 +11,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jaxdesign import _arrays
 from jaxdesign._arrays import AnyArray
 from jaxdesign.dynamics.graphs import components
 from jaxdesign.dynamics.link_fit import warm_scores
 from jaxdesign.dynamics.links import LINKS
-from jaxdesign.dynamics.one_round import is_closed, next_policy, pair_law
+from jaxdesign.dynamics.one_round import has_scores, is_closed, next_policy, pair_law
 from jaxdesign.dynamics.plan import LoopPlan, in_dtype
 from jaxdesign.dynamics.preferences import advantages, as_log_policy, as_preferences, in_its_dtype, on_host
 
@@ -33,6 +34,8 @@ class Regime(enum.IntEnum):
     Args: RESTING: log pi no longer moves. SETTLING: it is still under way, moves shrink or keep their direction.
     CIRCLING: moves turn and go on at one size. SPIRALLING: they turn and grow. COLLAPSING: one answer has nearly all,
     and log pi still moves. UNKNOWN: numbers that are not finite, or rounds whose scores were not found.
+
+    Source: derived; checked by tests/dynamics/test_iterate.py.
     """
 
     RESTING = 0
@@ -55,9 +58,10 @@ class Trajectory(NamedTuple):
             moves shrink, above 1 they grow; nan where there are none.
         directness: (...) how far pi got in the last third over the length of its way: 1 for a straight line.
         period: (...) rounds per turn, 2 pi over the mean angle between successive moves of pi in the last third; inf
-            where moves keep their direction, nan where there are none.
+            where moves keep their direction, nan where there are none above rounding.
         regime: (...) numbers of `Regime`, read off the fields above.
-        residual: (...) largest equation that the last round's scores leave unsolved; 0 for IPO on mixed answers.
+        residual: (...) largest equation that the scores of a round leave unsolved; 0 for IPO on mixed answers, inf
+            where the search for a round's scores did not end, as for DPO where an answer never loses.
         kept: (..., keep, K) log pi after each of the last rounds, the last one last.
     """
 
@@ -76,7 +80,7 @@ class Trajectory(NamedTuple):
 def iterate(
     preferences: Float[AnyArray, "*n k k"],
     plan: LoopPlan,
-    start: Float[AnyArray, "*n k"] | None,
+    start: Float[AnyArray, "*m k"] | None,
     *,
     steps: int,
     keep: int = 0,
@@ -98,7 +102,9 @@ def iterate(
 
     Complexity: about 2 K^2 operations a round and draw for IPO on mixed answers; else a few eliminations, K^3 each.
 
-    Traceable. Source: arXiv 2602.12180 (the map); regimes derived; checked by tests/dynamics/test_iterate.py.
+    Traceable.
+
+    Source: arXiv 2602.12180 (the map); regimes derived; checked by tests/dynamics/test_iterate.py.
     """
     if int(steps) != steps or steps < 6:
         raise ValueError(f"steps={steps}: expected a whole number of rounds, at least 6")
@@ -106,7 +112,8 @@ def iterate(
         raise ValueError(f"keep={keep}: expected a whole number from 0 to a third of the steps, {steps // 3}")
     preferences = as_preferences(preferences)
     size = preferences.shape[-1]
-    start = as_log_policy(plan.reference if start is None else start, size, "start")
+    start, name = (plan.reference, "reference") if start is None else (start, "start")
+    start = as_log_policy(start, size, name)
     with in_its_dtype(preferences, plan, start):
         preferences = jnp.asarray(preferences)
         plan = in_dtype(plan, size, preferences.dtype)
@@ -145,8 +152,8 @@ class _Watched(NamedTuple):
     move: Array
     early: Array  # largest squared move in the first half of the third
     late: Array  # and in the second
-    moved: Array  # sum of squared moves
-    turning: Array  # products of successive moves
+    angles: Array  # between successive moves
+    turns: Array  # how many angles
     length: Array  # of the way
 
 
@@ -159,6 +166,7 @@ def _of_one(preferences, start, plan, steps, keep):
     begun, _ = lax.scan(lambda state, _: (advance(*state), None), begun, length=steps - window)
     x, scores, residual = begun
     first = jax.nn.softmax(x)
+    rounding = 100 * jnp.finfo(x.dtype).eps  # shorter moves have no direction
     nought, zeros = jnp.zeros((), x.dtype), jnp.zeros_like(x)
 
     def watched(seen, step):
@@ -166,6 +174,9 @@ def _of_one(preferences, start, plan, steps, keep):
         policy = jax.nn.softmax(x)
         away, move = policy - first, policy - seen.policy
         size, late = jnp.sum(move * move), step >= window // 2
+        length, before = jnp.sqrt(size), jnp.sqrt(jnp.sum(seen.move * seen.move))
+        told = jnp.minimum(length, before) > rounding
+        cosine = jnp.sum(move * seen.move) / jnp.where(told, length * before, 1)
         return _Watched(
             x,
             scores,
@@ -177,16 +188,16 @@ def _of_one(preferences, start, plan, steps, keep):
             move,
             jnp.maximum(seen.early, jnp.where(late, 0, size)),
             jnp.maximum(seen.late, jnp.where(late, size, 0)),
-            seen.moved + size,
-            seen.turning + jnp.sum(move * seen.move),
-            seen.length + jnp.sqrt(size),
+            seen.angles + jnp.where(told, jnp.arccos(jnp.clip(cosine, -1, 1)), 0),
+            seen.turns + jnp.where(told, 1.0, 0),
+            seen.length + length,
         )
 
     def shown(seen, step):
         seen = watched(seen, step)
         return seen, seen.log_policy
 
-    seen = _Watched(x, scores, residual, nought, first, zeros, zeros, zeros, nought, nought, nought, nought, nought)
+    seen = _Watched(x, scores, residual, nought, first, zeros, zeros, zeros, *[nought] * 5)
     ends = window - max(keep, 1)  # lax.map in batches cannot hold arrays without entries
     seen, _ = lax.scan(lambda seen, step: (watched(seen, step), None), seen, jnp.arange(ends))
     seen, kept = lax.scan(shown, seen, jnp.arange(ends, window))
@@ -213,11 +224,14 @@ def _closed_round(preferences, plan):
 
 
 def _solved_round(preferences, plan):
-    def advance(x, scores, _):
-        law = pair_law(x, plan)
-        linked = jnp.ones(law.shape, bool) if plan.mix == "answers" else components(law)
-        scores, residual = warm_scores(preferences, law, linked, LINKS[plan.loss], scores)
-        return next_policy(x, scores, plan), scores, residual
+    link = LINKS[plan.loss]
+    exist = has_scores(preferences, plan)
+    linked = components(pair_law(plan.reference, plan))  # which pairs have mass does not depend on the policy
+
+    def advance(x, scores, worst):
+        scores, residual = warm_scores(preferences, pair_law(x, plan), linked, link, scores)
+        residual = jnp.where(exist, residual, jnp.inf)
+        return next_policy(x, scores, plan), scores, jnp.maximum(worst, residual)
 
     return advance
 
@@ -227,9 +241,9 @@ def _told(first, seen, kept, window):
     entropy = -jnp.sum(jnp.exp(policy) * jnp.where(jnp.exp(policy) > 0, policy, 0))
     variance = jnp.mean(jnp.maximum(seen.squares / window - jnp.square(seen.sums / window), 0))
     trend = seen.late / seen.early
-    angle = jnp.arccos(jnp.clip(seen.turning / seen.moved, -1, 1))
+    # a closed curve in a plane turns by 2 pi in all, whatever its shape and speed
+    period = 2 * jnp.pi * seen.turns / seen.angles
     straight = jnp.sqrt(jnp.sum(jnp.square(seen.policy - first))) / seen.length
-    period = jnp.where(seen.moved > 0, 2 * jnp.pi / angle, jnp.nan)
 
     still = RESTING if policy.dtype == jnp.float64 else SINGLE
     fine = jnp.all(jnp.isfinite(policy)) & (seen.residual <= 1e3 * still)

@@ -17,8 +17,7 @@ from jaxdesign.dynamics.links import LINKS, Link
 
 STEPS = 2.0 ** -np.arange(0, 16)  # step lengths tried along a Newton direction
 MAX_STEPS = 60
-WARM_STEPS = 4  # from the scores of the round before
-LONGEST = 2.0  # of their steps: sigma is far from linear over more
+LONGEST = 2.0  # of the steps from the scores of the round before: sigma is far from linear over more
 
 
 class Scores(NamedTuple):
@@ -67,9 +66,16 @@ def zero_divergence_scores(
 
     start = jnp.zeros_like(preferences[0]) if start is None else start
     found, converged = newton(objective, direction, centred(linked, start))
-    if link.bounded:  # finite scores exist where chains of wins lead from each answer of a component to all others
-        converged &= jnp.all(reached((law > 0) & (preferences > 0)) == linked)
-    return Scores(found, residual(found), converged)
+    return Scores(found, residual(found), converged & scores_exist(preferences, law, linked, link))
+
+
+def scores_exist(
+    preferences: Float[Array, "k k"], law: Float[Array, "k k"], linked: Bool[Array, "k k"], link: Link
+) -> Bool[Array, ""]:
+    """Whether finite scores do: where chains of wins lead from each answer of a component to all others of it."""
+    if not link.bounded:
+        return jnp.ones((), bool)
+    return jnp.all(reached((law > 0) & (preferences > 0)) == linked)
 
 
 def warm_scores(
@@ -79,24 +85,37 @@ def warm_scores(
     link: Link,
     start: Float[Array, " k"],
 ) -> tuple[Float[Array, " k"], Float[Array, ""]]:
-    """`zero_divergence_scores` from scores that are close already: a few plain steps, without a search along them.
+    """`zero_divergence_scores` from scores that are close already: plain steps, without a search along them.
 
     Returns:
-        Scores, and the largest entry of what they leave unsolved, sum_j q_ij R_ij / sum_j q_ij.
+        Scores, and the largest entry of what they leave unsolved, sum_j q_ij R_ij / sum_j q_ij; inf where steps did not
+        become small.
     """
     law = off_diagonal(law)
     degrees = jnp.sum(law, axis=1)
     degrees = jnp.where(degrees > 0, degrees, 1)
-    steps = 1 if link is LINKS["ipo"] else WARM_STEPS
+    small = 10 * jnp.sqrt(jnp.finfo(law.dtype).eps)
 
     def divergence(u):
         return jnp.sum(law * (preferences - link.mean(u[:, None] - u[None, :])), axis=1)
 
-    for _ in range(steps):
-        weights = law * link.slope(start[:, None] - start[None, :])
-        along = centred(linked, solved(weights, linked, divergence(start)[:, None])[:, 0])
-        start = start + jnp.clip(along, -LONGEST, LONGEST)
-    return start, jnp.max(jnp.abs(divergence(start) / degrees))
+    def step(state):
+        point, _, count = state
+        weights = law * link.slope(point[:, None] - point[None, :])
+        along = centred(linked, solved(weights, linked, divergence(point)[:, None])[:, 0])
+        return point + jnp.clip(along, -LONGEST, LONGEST), jnp.max(jnp.abs(along)), count + 1
+
+    def going_on(state):
+        _, moved, count = state
+        return (moved > small) & (count < MAX_STEPS)
+
+    if link is LINKS["ipo"]:
+        point, _, _ = step((start, 0, 0))  # linear: the first step ends the search
+        moved = jnp.zeros((), start.dtype)
+    else:
+        point, moved, _ = lax.while_loop(going_on, step, (start, jnp.asarray(jnp.inf, start.dtype), 0))
+    unsolved = jnp.max(jnp.abs(divergence(point) / degrees))
+    return point, jnp.where(moved <= small, unsolved, jnp.inf)
 
 
 def fitted_parameter(

@@ -42,4 +42,4 @@ def eigenvalues(jacobian: Float[np.ndarray, "*n k k"]) -> Complex[np.ndarray, "*
     """
     size = jacobian.shape[-1]
     basis = np.linalg.qr(np.concatenate([np.ones((size, 1)), np.eye(size)[:, 1:]], axis=1))[0][:, 1:]
-    return np.linalg.eigvals(basis.T @ jacobian @ basis)
+    return np.linalg.eigvals(basis.T @ jacobian @ basis) + 0j  # complex where all are real, too

@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxdesign._arrays import contract
 from jaxdesign.dynamics.graphs import centred, components, off_diagonal, solved
-from jaxdesign.dynamics.link_fit import zero_divergence_scores
+from jaxdesign.dynamics.link_fit import scores_exist, zero_divergence_scores
 from jaxdesign.dynamics.links import LINKS
 from jaxdesign.dynamics.plan import LoopPlan
 from jaxdesign.dynamics.preferences import advantages
 
 
+def own_answers(policy: Float[Array, " k"], plan: LoopPlan) -> Float[Array, " k"]:
+    """softmax(temper x), no entry so small that a product of two is lost: what an answer hardly ever drawn is taught
+    by its pairs does not depend on how seldom they are.
+    """
+    least = 1e3 * jnp.sqrt(jnp.finfo(policy.dtype).tiny)
+    return jnp.maximum(jax.nn.softmax(plan.temper * policy), least)
+
+
 def sampler(policy: Float[Array, " k"], plan: LoopPlan) -> Float[Array, " k"]:
     """mu = share softmax(temper x) + (1 - share) pi_0, for mixed answers."""
-    return plan.share * jax.nn.softmax(plan.temper * policy) + (1 - plan.share) * plan.base
+    return plan.share * own_answers(policy, plan) + (1 - plan.share) * plan.base
 
 
 def pair_law(policy: Float[Array, " k"], plan: LoopPlan) -> Float[Array, "k k"]:
@@ -28,7 +36,7 @@ def pair_law(policy: Float[Array, " k"], plan: LoopPlan) -> Float[Array, "k k"]:
     if plan.mix == "answers":
         answers = sampler(policy, plan)
         return off_diagonal(answers[:, None] * answers[None, :])
-    own = jax.nn.softmax(plan.temper * policy)
+    own = own_answers(policy, plan)
     return off_diagonal(plan.share * own[:, None] * own[None, :] + (1 - plan.share) * plan.base)
 
 
@@ -49,6 +57,12 @@ def taught(
     return zero_divergence_scores(preferences, pair_law(policy, plan), LINKS[plan.loss], start).scores
 
 
+def has_scores(preferences: Float[Array, "k k"], plan: LoopPlan) -> Bool[Array, ""]:
+    """Whether finite scores are taught. It is the same for all policies, as the pairs that have any mass are."""
+    law = pair_law(plan.reference, plan)
+    return scores_exist(preferences, law, components(law), LINKS[plan.loss])
+
+
 def next_policy(policy: Float[Array, " k"], scores: Float[Array, " k"], plan: LoopPlan) -> Float[Array, " k"]:
     """alpha x + (1 - alpha) x_ref + strength u, with mean 0."""
     moved = plan.alpha * policy + (1 - plan.alpha) * plan.reference + plan.strength * scores
@@ -67,7 +81,7 @@ def feedback(policy: Float[Array, " k"], preferences: Float[Array, "k k"], plan:
 
     Source: derived; checked by tests/dynamics/test_one_round.py against finite differences.
     """
-    own = jax.nn.softmax(plan.temper * policy)
+    own = own_answers(policy, plan)
     spread = plan.temper * (jnp.diag(own) - own[:, None] * own[None, :])
     if is_closed(plan):
         change = contract("ij,jk->ik", advantages(preferences), spread)

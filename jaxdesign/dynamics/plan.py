@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -14,9 +14,12 @@ from jaxdesign.dynamics.links import LINKS
 from jaxdesign.dynamics.preferences import as_log_policy, as_pair_law
 
 MIXES = ("answers", "pairs")
+NUMBERS = ("alpha", "strength", "share", "temper")
+LEAVES = (*NUMBERS, "base", "reference")
+STATIC = ("loss", "mix")
 
 
-@jax.tree_util.register_dataclass
+@jax.tree_util.register_pytree_with_keys_class
 @dataclass(frozen=True, eq=False)
 class LoopPlan:
     """One round: x+ = alpha x + (1 - alpha) x_ref + strength u, x = log pi, u the scores that the round's labels teach.
@@ -48,10 +51,10 @@ class LoopPlan:
     alpha: Any
     strength: Any
     share: Any = 1.0
-    loss: str = field(default="ipo", metadata={"static": True})
+    loss: str = "ipo"
     base: Any = None
     reference: Any = None
-    mix: str = field(default="answers", metadata={"static": True})
+    mix: str = "answers"
     temper: Any = 1.0
 
     def __post_init__(self):
@@ -66,15 +69,34 @@ class LoopPlan:
         ):
             _refuse(getattr(self, name), name, allowed, holds)
 
+    def tree_flatten_with_keys(self):
+        leaves = tuple((jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in LEAVES)
+        return leaves, tuple(getattr(self, name) for name in STATIC)
+
+    @classmethod
+    def tree_unflatten(cls, static, leaves):
+        plan = object.__new__(cls)  # never validates: a plan's gradient, or axes to map over, are out of its ranges
+        for name, value in zip((*LEAVES, *STATIC), (*leaves, *static), strict=True):
+            object.__setattr__(plan, name, value)
+        return plan
+
 
 def _refuse(value, name, allowed, holds):
-    """ValueError naming the first entry out of range; tracers, and what JAX puts in place of leaves, pass."""
+    """ValueError naming the first entry out of range; tracers pass."""
     if not isinstance(value, int | float | np.number | np.ndarray | jax.Array) or _arrays.is_traced(value):
         return
     values = np.asarray(value, np.float64)
     bad = ~holds(values)
     if bad.any():
         raise ValueError(f"{name}={values[bad].flat[0]:g}: must be {allowed}")
+
+
+def refuse_several(plan: LoopPlan) -> None:
+    """ValueError for numbers that are arrays: a function of one plan is mapped over several by vmap."""
+    for name in NUMBERS:
+        if np.ndim(getattr(plan, name)):
+            shape = np.shape(getattr(plan, name))
+            raise ValueError(f"{name}: shape {shape} found; expected a number; map over plans with jax.vmap")
 
 
 def in_dtype(plan: LoopPlan, size: int, dtype: Any) -> LoopPlan:
@@ -85,11 +107,8 @@ def in_dtype(plan: LoopPlan, size: int, dtype: Any) -> LoopPlan:
     Raises:
         ValueError: numbers that are arrays (use vmap), shapes of policies that do not fit K.
     """
-    for name in ("alpha", "strength", "share", "temper"):
-        if np.ndim(getattr(plan, name)):
-            shape = np.shape(getattr(plan, name))
-            raise ValueError(f"{name}: shape {shape} found; expected a number; map over plans with jax.vmap")
-    numbers = {name: jnp.asarray(getattr(plan, name), dtype) for name in ("alpha", "strength", "share", "temper")}
+    refuse_several(plan)
+    numbers = {name: jnp.asarray(getattr(plan, name), dtype) for name in NUMBERS}
     reference = jnp.asarray(as_log_policy(plan.reference, size, "reference"), dtype)
     if reference.ndim > 1:
         raise ValueError(f"reference: shape {reference.shape} found; expected ({size},); map over plans with jax.vmap")

@@ -15,7 +15,7 @@ from jaxdesign.dynamics.graphs import centred, components, solved
 from jaxdesign.dynamics.link_fit import zero_divergence_scores
 from jaxdesign.dynamics.links import LINKS
 from jaxdesign.dynamics.one_round import jacobian, pair_law
-from jaxdesign.dynamics.plan import LoopPlan, in_dtype
+from jaxdesign.dynamics.plan import LoopPlan, in_dtype, refuse_several
 from jaxdesign.dynamics.preferences import as_preferences, in_its_dtype, on_host, per_draw
 
 DOUBLINGS = 40  # the noise of 2^40 rounds is summed
@@ -26,8 +26,9 @@ class RoundNoise(NamedTuple):
     """What `round_noise` found.
 
     Args:
-        kl: (...) stationary mean of KL(pi* || pi_t), nats, to first order in 1 / n; inf where rho >= 1.
-        covariance: (..., K, K) stationary covariance of log pi (less its mean); inf where rho >= 1.
+        kl: (...) stationary mean of KL(pi* || pi_t), nats, to first order in 1 / n; inf where rho >= 1, nan where no
+            fixed point was found.
+        covariance: (..., K, K) stationary covariance of log pi (less its mean); inf and nan likewise.
         labels: n, labels a round.
     """
 
@@ -37,6 +38,8 @@ class RoundNoise(NamedTuple):
 
     def labels_for(self, kl: Any) -> Any:
         """Labels a round for which the stationary mean is `kl` (above 0), nats: kl n is the same for every n."""
+        if not _arrays.is_traced(kl):
+            kl = _checks.positive_finite(kl, "kl", "the stationary mean that is wanted")
         return self.kl * self.labels / kl
 
 
@@ -61,8 +64,11 @@ def round_noise(preferences: Float[AnyArray, "*n k k"], plan: LoopPlan, labels_p
     Raises:
         ValueError: alpha = 1, labels_per_round not positive, preferences or plan that do not fit together.
 
-    Traceable. Source: derived; checked by tests/dynamics/test_round_noise.py against simulated rounds.
+    Traceable.
+
+    Source: derived; checked by tests/dynamics/test_round_noise.py against simulated rounds.
     """
+    refuse_several(plan)
     if not _arrays.is_traced(plan.alpha) and not float(plan.alpha) < 1:
         raise ValueError(f"plan.alpha={float(plan.alpha):g}: rounds have no fixed point; pass alpha below 1")
     if not _arrays.is_traced(labels_per_round):
@@ -82,7 +88,8 @@ def _mapped(preferences, plan, labels):
 
 def _of_one(preferences, plan):
     """KL and covariance for one label a round."""
-    policy = solved_for(preferences, plan).log_policy
+    end = solved_for(preferences, plan)
+    policy = end.log_policy
     change = jacobian(policy, preferences, plan)
     noise = plan.strength**2 * label_noise(preferences, pair_law(policy, plan), LINKS[plan.loss])
 
@@ -92,11 +99,12 @@ def _of_one(preferences, plan):
         return contract("ij,jk->ik", change, change), covariance
 
     after, covariance = jax.lax.fori_loop(0, DOUBLINGS, doubled, (change, noise))
-    covariance = jnp.where(jnp.max(jnp.abs(after)) <= FORGOTTEN, covariance, jnp.inf)
     own = jnp.exp(policy)
     spread = jnp.diag(own) - own[:, None] * own[None, :]
-    kl = jnp.where(jnp.all(jnp.isfinite(covariance)), jnp.sum(spread * covariance) / 2, jnp.inf)
-    return kl, covariance
+    fades = jnp.max(jnp.abs(after)) <= FORGOTTEN  # False for NaN, which powers overflow to
+    kl = jnp.where(fades, jnp.sum(spread * covariance) / 2, jnp.inf)
+    covariance = jnp.where(fades, covariance, jnp.inf)
+    return jnp.where(end.converged, kl, jnp.nan), jnp.where(end.converged, covariance, jnp.nan)
 
 
 def label_noise(preferences, law, link) -> Float[Array, "k k"]:

@@ -43,8 +43,8 @@ class RoundOptimum(NamedTuple):
 
 def round_optimum(
     preferences: Float[AnyArray, "*n k k"],
-    pair_law: Float[AnyArray, "*n k k"],
-    log_reference: Float[AnyArray, "*n k"] | None,
+    pair_law: Float[AnyArray, "*m k k"],
+    log_reference: Float[AnyArray, "*l k"] | None,
     *,
     loss: str,
     strength: Any,

@@ -35,12 +35,13 @@ class Stability(NamedTuple):
     Args:
         fixed_point: where rounds would end.
         rho: (...) spectral radius of a round's Jacobian there. Below 1: starts that are close enough get there, at rho
-            a round. It proves nothing about other starts.
+            a round. It proves nothing about other starts. NaN, as omega and period, where no fixed point was found.
         omega: (...) gain of the loop, the largest |eigenvalue - alpha| per unit of strength times share; for IPO on
             mixed answers rho^2 = alpha^2 + (strength share omega)^2.
         period: (...) rounds per turn of the slowest direction, 2 pi over the angle of its eigenvalue; inf: no turning.
         certificates: the three conditions, each sufficient for all starts.
-        evidence: (...) numbers of `Evidence`: on what convergence rests. NONE where rho is below 1 and nothing else.
+        evidence: (...) numbers of `Evidence`: on what convergence rests. NONE where rho is below 1 and nothing else; a
+            simulation counts where rho is below 1 only, as rounds that begin at a fixed point stay, stable or not.
         probability: share of draws with rho below 1.
         proven: share of draws with a certificate.
         safe_for_all: whether alpha + strength share s / 2 < 1: a certificate for any preferences whatever (IPO on mixed
@@ -70,13 +71,13 @@ class Stability(NamedTuple):
     @property
     def converges(self) -> Bool[np.ndarray, "*n"]:
         """(...) whether a certificate, or a simulation, says that rounds end at the fixed point."""
-        return self.evidence != Evidence.NONE
+        return np.asarray(self.evidence != Evidence.NONE)
 
 
 def stability(
     preferences: Float[AnyArray, "*n k k"],
     plan: LoopPlan,
-    start: Float[AnyArray, "*n k"] | None = None,
+    start: Float[AnyArray, "*m k"] | None = None,
     *,
     steps: int = 3000,
 ) -> Stability:
@@ -104,14 +105,19 @@ def stability(
     Source: arXiv 2602.12180 (C1; the threshold of the symmetric three-cycle); the local criterion, C1r and C2 derived;
     checked by tests/dynamics/test_stability.py.
     """
-    _checks.concrete("dynamics.stability", preferences, plan, start)
+    _checks.concrete("dynamics.stability", preferences, plan, start, name="preferences, plan or start")
     end = fixed_point(preferences, plan)
     preferences = as_preferences(preferences)
     with in_its_dtype(preferences):
         used = in_dtype(plan, preferences.shape[-1], preferences.dtype)
         turning, proofs, known = _local(jnp.asarray(preferences), jnp.asarray(end.log_policy), used)
         turning, proofs, known = jax.tree.map(np.asarray, (turning, proofs, known))
-    spectrum = 1j * turning[..., None] if is_closed(plan) else eigenvalues(turning)
+    found, known = end.converged, np.where(end.converged, known, Evidence.NONE)
+    if is_closed(plan):
+        spectrum = 1j * turning[..., None]
+    else:
+        spectrum = eigenvalues(np.where(found[..., None, None], turning, 0))
+    spectrum = np.where(found[..., None], spectrum, np.nan)
     gain = float(plan.strength) * float(plan.share)
     moved = float(plan.alpha) + gain * spectrum
     slowest = np.take_along_axis(moved, np.abs(moved).argmax(-1)[..., None], -1)[..., 0]
@@ -122,10 +128,9 @@ def stability(
     if start is not None and (known == Evidence.NONE).any():
         simulated = iterate(preferences, plan, start, steps=steps)
         away = np.abs(np.exp(simulated.log_policy) - np.exp(end.log_policy)).max(-1)
-        known = np.where((known == Evidence.NONE) & (away <= CLOSE), Evidence.SIMULATED, known)
-    with np.errstate(divide="ignore"):
-        largest_share = np.minimum(proofs.largest_gain / float(plan.strength), 1)
-        largest_strength = proofs.largest_gain / np.float64(plan.share)
+        known = np.where((known == Evidence.NONE) & (away <= CLOSE) & (rho < 1), Evidence.SIMULATED, known)
+    share = float(plan.share)
+    largest_strength = proofs.largest_gain / share if share > 0 else np.full_like(proofs.largest_gain, np.inf)
     return Stability(
         fixed_point=end,
         rho=rho,
@@ -137,7 +142,7 @@ def stability(
         proven=float(np.mean(known > Evidence.SIMULATED)),
         safe_for_all=safe_for_all(plan),
         locally_safe_for_all=locally_safe_for_all(plan),
-        largest_share=largest_share,
+        largest_share=np.minimum(proofs.largest_gain / float(plan.strength), 1),
         largest_strength=largest_strength,
         simulated=simulated,
     )

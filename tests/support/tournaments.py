@@ -24,6 +24,18 @@ def cycle(size):
     return 0.5 + antisymmetric([size, -size, size], 3)
 
 
+def ring(size, edge):
+    """P of answers in a ring, each preferred to the next by 1/2 + edge; the others are equal."""
+    ahead = edge * np.roll(np.eye(size), 1, axis=1)
+    return 0.5 + ahead - ahead.T
+
+
+def rotational(size, edge):
+    """P of an odd number of answers in a ring, each preferred to all of the half before it by 1/2 + edge."""
+    ahead = np.subtract.outer(np.arange(size), np.arange(size)).T % size
+    return 0.5 + edge * np.select([ahead == 0, ahead <= size // 2], [0, 1], -1)
+
+
 def bradley_terry(scores):
     """P_ij = sigma(s_i - s_j)."""
     scores = np.asarray(scores, np.float64)
