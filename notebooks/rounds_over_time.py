@@ -118,32 +118,35 @@ for strength in (1.0, 3.0, 3.6):
 # ## Does the batch move the optimum?
 #
 # Where features and the Bradley-Terry model are right, no choice of pairs moves what DPO converges to. Where they are
-# not, it does: a design asks for long pairs, and here rewards flatten out. `sampler_shift` fits the labels as they are
-# and with weights to the law that matters (the policy's own pairs), and asks whether noise explains the difference.
+# not, it does: here rewards flatten out, and a design asks for long pairs, whose rewards differ by less than their
+# features say. `sampler_shift` fits the labels as they are and with weights to the law that matters (the policy's own
+# pairs), and asks whether noise explains the difference.
 
 # %%
 rng = np.random.default_rng(1)
-pool = jd.CompletionPool(rng.standard_normal((150, 6, 3)))
+tails = np.sqrt(3 / rng.chisquare(3, (150, 6, 1)))
+pool = jd.CompletionPool(tails * rng.standard_normal((150, 6, 3)))
 features = np.asarray(pool.features)
-rewards = 1.5 * np.tanh(3 * features[..., 0]) + 0.3 * features[..., 1]
+rewards = 3 * np.tanh(features[..., 0]) + 0.3 * features[..., 1]
 target = jd.policy_target(pool)
-batch = jd.select_pairs(pool, jd.Trace(target), jd.Budget(600, per_pair=1), prior=1.0)
-every = np.concatenate(
-    [batch.pairs, np.array([(p, i, j) for p in range(150) for i in range(5) for j in range(i + 1, 6)])]
+
+i, j = np.triu_indices(6, 1)
+every = np.stack([np.repeat(np.arange(150), 15), np.tile(i, 150), np.tile(j, 150)], axis=1)
+drawn = preference.simulate_labels(jax.random.key(1), rewards, rng.permutation(every)[:600])
+batch = jd.select_pairs(pool, jd.Trace(target), jd.Budget(1200, per_pair=6), prior=1.0)
+tasks = preference.make_tasks(0, batch.pairs, batch.labels)
+designed = preference.simulate_labels(
+    jax.random.key(0), rewards, [task.pair for task in tasks], repeats=np.array([task.repeat for task in tasks])
 )
-labels = preference.simulate_labels(jax.random.key(0), rewards, np.unique(every, axis=0)[::2])
+held = preference.concatenated(drawn, designed)
+
 own = np.zeros((150, 6))  # log-probabilities of the answers that matter: all alike
-shift = dynamics.sampler_shift(pool, labels, own, beta=0.5, target=target)
-print(f"labels at random: p = {shift.p_value:.2f}, gap {shift.gap:.4f} in reward")
-more = preference.simulate_labels(
-    jax.random.key(1), rewards, np.repeat(batch.pairs, 4, axis=0), repeats=np.tile(range(4), 600)
-)
-held = preference.concatenated(labels, more)
 shift = dynamics.sampler_shift(pool, held, own, beta=0.5, target=target)
-print(
-    f"and a design's: p = {shift.p_value:.0e}, gap {shift.gap:.3f}, weights leave {shift.effective:.0%} of the labels"
-)
-print("best temper of the weights:", dynamics.best_temper(pool, held, own, beta=0.5, target=target).temper)
+low, high = shift.gap_interval
+print(f"p = {shift.p_value:.0e}: weights are worth {shift.gap:.2f} [{low:.2f}, {high:.2f}] in reward")
+print(f"they leave {shift.effective:.0%} of the labels and cannot reach {shift.uncovered:.0%} of the law")
+print("w by the labels as they are", shift.plain.round(2), "and with weights", shift.weighted.round(2))
+print("temper of the weights:", dynamics.best_temper(pool, held, own, beta=0.5, target=target).temper)
 
 # %% [markdown]
 # `check_round` says all of this at once before a round, with reasons, and `run_rounds(check=...)` keeps what it said

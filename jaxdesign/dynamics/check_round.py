@@ -20,6 +20,7 @@ from jaxdesign.dynamics.plan import LoopPlan
 from jaxdesign.dynamics.sampler_shift import SamplerShift, sampler_shift
 from jaxdesign.dynamics.stability import Stability, safe_for_all, stability
 from jaxdesign.dynamics.stage_value import StageValue, stage_value
+from jaxdesign.dynamics.weighted_fits import as_law
 from jaxdesign.pool import CompletionPool
 from jaxdesign.preference.labels.labels import Labels, counted
 
@@ -44,7 +45,10 @@ class BatchWeights(NamedTuple):
 class Advice(NamedTuple):
     """One thing to do or to leave, and why.
 
-    Args: about: "weights", "loop" or "stage"; do: what; because: the numbers it rests on.
+    Args:
+        about: "weights", "loop" or "stage".
+        do: what to do.
+        because: the numbers it rests on.
     """
 
     about: str
@@ -151,7 +155,7 @@ def check_round(
     beta = _checks.positive_finite(beta, "beta", "the price of KL")
     if on_pool is not None and (crit is None or prior is None):
         raise ValueError("on_pool: needs crit, the design's criterion, and prior, the information held, beside it")
-    law = _own_pairs(pool) if target_law is None else target_law
+    law = as_law(pool, np.zeros(pool.mask.shape) if target_law is None else target_law, "target_law")
     held = None if labels is None else counted(labels)
     weights = _batch_weights(batch, held, law)
     shift = tempering = None
@@ -167,10 +171,6 @@ def check_round(
     advice = (_on_weights(weights, shift, tempering), _on_loop(plan, loop, anyhow), _on_stage(score, value))
     given = tuple(entry for entry in advice if entry is not None)
     return RoundCheck(weights, shift, tempering, loop, anyhow, score, value, given)
-
-
-def _own_pairs(pool):
-    return np.where(np.asarray(pool.mask), 0.0, -np.inf)
 
 
 def _batch_weights(batch, held, law) -> BatchWeights:

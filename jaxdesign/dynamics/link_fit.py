@@ -143,17 +143,17 @@ def fitted_parameter(
         gaps = contract("sd,d->s", rows, v)
         return jnp.sum(masses * (link.integral(gaps) - preferences * gaps))
 
+    def information(v):
+        slopes = link.slope(contract("sd,d->s", rows, v))
+        return contract("sd,s,se->de", rows, masses * slopes, rows) + jnp.diag(jnp.where(kept, 0, 1).astype(rows.dtype))
+
     def direction(v):
-        gaps = contract("sd,d->s", rows, v)
-        right = contract("s,sd->d", masses * (preferences - link.mean(gaps)), rows)
-        hessian = contract("sd,s,se->de", rows, masses * link.slope(gaps), rows)
-        return jnp.linalg.solve(hessian + jnp.diag(jnp.where(kept, 0, 1).astype(hessian.dtype)), right)
+        right = contract("s,sd->d", masses * (preferences - link.mean(contract("sd,d->s", rows, v))), rows)
+        return jnp.linalg.solve(information(v), right)
 
     found, converged = newton(objective, direction, jnp.zeros_like(differences[0]))
-    if link.bounded:  # labels that a hyperplane separates: margins grow until rounding ends it
-        sure = (masses > 0) & ((preferences <= 0) | (preferences >= 1))
-        far = jnp.abs(contract("sd,d->s", rows, found)) > -0.6 * jnp.log(jnp.finfo(masses.dtype).eps)
-        converged &= ~jnp.any(sure & far)
+    if link.bounded:  # along what separates the labels slopes fall without end, until rounding ends the search
+        converged &= jnp.linalg.eigvalsh(information(found))[0] > 0.1 * jnp.sqrt(jnp.finfo(masses.dtype).eps)
     return contract("de,e->d", basis, found), converged
 
 

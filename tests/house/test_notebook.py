@@ -11,7 +11,7 @@ pytestmark = pytest.mark.thorough
 
 FOLDER = CHECKOUT / "notebooks"
 SCRIPTS = sorted(FOLDER.glob("*.py"))
-PICTURES = {"choosing": 1, "labels_saved": 3, "training_step": 1}  # that a page draws
+PICTURES = {"choosing": 1, "labels_saved": 3, "rounds_over_time": 1, "training_step": 1}  # that a page draws
 
 
 def cells(notebook):
