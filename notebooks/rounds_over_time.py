@@ -49,8 +49,8 @@ print(f"no scores explain {known.cyclic.share:.0%} of it; Bradley-Terry p = {kno
 #
 # A `LoopPlan` says what a round does, x = log pi: x+ = alpha x + (1 - alpha) x_ref + strength u, u the scores that the
 # labels teach, strength = 1 / tau of IPO or 1 / beta of DPO, and `share` of the compared answers the policy's own. With
-# alpha below 1 there is exactly one policy that a round of IPO leaves as it is (`fixed_point`). Whether rounds get there
-# is another question:
+# alpha below 1 there is exactly one policy that a round of IPO leaves as it is (`fixed_point`). Whether rounds get
+# there is another question:
 
 # %%
 plan = dynamics.LoopPlan(alpha=0.6, strength=9.0, share=0.7)
@@ -111,7 +111,8 @@ plt.show()
 for strength in (1.0, 3.0, 3.6):
     noise = dynamics.round_noise(cycle, dynamics.LoopPlan(0.5, strength), labels_per_round=300)
     print(
-        f"strength {strength}: wanders {noise.kl:.4f} nats from its limit; .001 needs {noise.labels_for(0.001):,.0f} labels"
+        f"strength {strength}: wanders {noise.kl:.4f} nats from its limit; "
+        f".001 needs {noise.labels_for(0.001):,.0f} labels a round"
     )
 
 # %% [markdown]

@@ -107,7 +107,7 @@ def test_traced_arguments_are_refused():
 # ---- by simulation
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("bend", [0.0, 0.5])
 def test_the_estimated_regret_is_that_of_the_fits(bend):
     """Mean of |w_t - w of infinitely many labels of the target law|^2 over fits, beside bias + variance."""

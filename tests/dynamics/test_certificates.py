@@ -88,6 +88,7 @@ def test_c1_is_sharp_for_two_nearly_tied_answers_of_a_cycle():
     np.testing.assert_allclose(np.ptp(moved) / 2e-4, certified(preferences, used(plan, 3)).c1r, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_c2_shrinks_the_divergence_by_alpha_each_round(size):
     rng = np.random.default_rng(size)
@@ -103,6 +104,7 @@ def test_c2_shrinks_the_divergence_by_alpha_each_round(size):
             assert np.all(kl[1] <= alpha * kl[0] * (1 + 1e-9) + 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [4, pytest.param(32, marks=pytest.mark.thorough)])
 def test_where_one_holds_rounds_end_at_the_fixed_point_from_the_worst_starts(size):
     """At 0.999 of the largest gain that one allows, with everything that random preferences have."""
@@ -175,6 +177,7 @@ def test_verdicts_for_all_preferences_hold_for_extreme_ones(seed, temper):
     assert stability(preferences, inside).rho < 1
 
 
+@pytest.mark.slow
 def test_single_precision_asks_for_more_room():
     """Evidence needs more than rounding: 1e-3 of float32, 1e-12 of float64."""
     preferences = cycle(0.4)

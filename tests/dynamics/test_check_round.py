@@ -80,6 +80,7 @@ def test_weights_count_the_labels_held_too():
     assert found.weights.uncovered == pytest.approx(1 - len(both[0]) / len(ALL_PAIRS))
 
 
+@pytest.mark.slow
 def test_a_shift_beyond_noise_is_reported_and_weights_are_advised_as_far_as_they_pay():
     held = labelled(CROOKED, ALL_PAIRS, 5)
     far = labelled(CROOKED, long_pairs(60), 40, seed=1)
@@ -191,6 +192,7 @@ def test_refusals(change, kind, message):
         check_round(POOL, given.pop("batch"), SAFE, **given)
 
 
+@pytest.mark.slow
 def test_rounds_store_the_report_and_are_the_same_with_and_without(tmp_path):
     plan = RoundPlan((12, 10), prior=0.5, draws=2)
     seen = []

@@ -175,7 +175,7 @@ def test_draws_that_are_no_number_and_traced_labels_are_refused():
     check_refusal(lambda: traced(WINS.astype("float32")), TypeError, ["wins, counts: are traced", "outside of jit"])
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_thousand_draws_of_eight_prompts_of_64_answers_take_seconds():
     wins, counts = several(8, 64)
     begin = time.process_time()

@@ -89,6 +89,7 @@ def test_limits_of_a_chain(alpha, share, expected, entropy):
     assert found.least[0] <= first * (1 + 1e-14) and first <= found.most[0] * (1 + 1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "mix"), KINDS)
 def test_a_round_leaves_it_as_it_is(loss, mix):
     rng = np.random.default_rng(1)
@@ -140,6 +141,7 @@ def test_it_depends_on_alpha_and_strength_through_kappa_alone(seed, alpha):
     np.testing.assert_allclose(third.log_policy, second.log_policy, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [5, pytest.param(64, marks=pytest.mark.thorough)])
 def test_newton_finds_it_where_the_pull_is_a_hundred_thousand_times_a_weak_one(size):
     rng = np.random.default_rng(size)
@@ -197,6 +199,7 @@ def test_an_answer_that_never_loses_has_no_dpo_limit():
     assert fixed_point(preferences, LoopPlan(0.5, 0.5)).converged
 
 
+@pytest.mark.slow
 def test_without_a_pull_back_there_is_none():
     for one in (1, 1.0, jnp.asarray(1.0)):
         with pytest.raises(ValueError, match=r"plan.alpha=1: without a pull .* `iterate`"):
@@ -214,6 +217,7 @@ def test_without_a_pull_back_there_is_none():
     np.testing.assert_allclose(found.log_policy[2], alone.log_policy, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_draws_single_precision_and_jit_agree():
     rng = np.random.default_rng(5)
     draws = random_preferences(rng, 4, 2, 3)

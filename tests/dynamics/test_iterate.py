@@ -61,6 +61,7 @@ def test_the_period_of_rounds_that_still_wind_in_is_that_of_their_turns():
     assert straight.period > 1e4
 
 
+@pytest.mark.slow
 def test_collapse_without_a_pull_back():
     """T10: entropies, and log-odds that grow by at least min_k (P_1k - P_2k) a round."""
     plan = LoopPlan(1.0, 1.0)
@@ -150,7 +151,7 @@ def test_scores_that_do_not_exist_are_told():
     assert found.residual[0] == np.inf and found.residual[1] < 1e-12
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_collapse_of_dpo_goes_on_where_shares_underflow():
     for preferences, digits in ((CHAIN, 1e-12), (CHAIN.astype(np.float32), 3e-5)):
         found = iterate(preferences, LoopPlan(1.0, 1.0, loss="dpo"), None, steps=3000)
@@ -158,6 +159,7 @@ def test_collapse_of_dpo_goes_on_where_shares_underflow():
         assert found.regime == Regime.COLLAPSING and found.residual < 1e-6
 
 
+@pytest.mark.slow
 def test_the_last_policies_are_kept():
     whole = iterate(M4, GENERAL, None, steps=30, keep=10)
     assert whole.kept.shape == (10, 4)
@@ -178,6 +180,7 @@ def test_no_start_is_the_reference():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["ipo", pytest.param("dpo", marks=pytest.mark.thorough)])
 def test_draws_are_single_runs(loss):
     """More than are simulated together; every draw with a start of its own, or all with one."""
@@ -196,6 +199,7 @@ def test_draws_are_single_runs(loss):
         )
 
 
+@pytest.mark.slow
 def test_single_precision_is_close_and_rests():
     draws = random_preferences(np.random.default_rng(5), 4, 20)
     for plan in (GENERAL, LoopPlan(0.5, 0.4, 0.9, loss="dpo")):
@@ -207,6 +211,7 @@ def test_single_precision_is_close_and_rests():
         np.testing.assert_array_equal(wide.regime, Regime.RESTING)
 
 
+@pytest.mark.slow
 def test_plans_are_mapped_over_by_vmap_and_jit():
     preferences = jnp.asarray(M4, jnp.float32)
     alphas, strengths, shares = jnp.array([0.3, 0.6, 1.0]), jnp.array([1.0, 3.0, 0.5]), jnp.array([1.0, 0.7, 0.0])
@@ -224,6 +229,7 @@ def test_plans_are_mapped_over_by_vmap_and_jit():
         assert regimes[k] == alone.regime
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1))
 def test_two_answers_always_rest(seed):
     rng = np.random.default_rng(seed)
@@ -232,6 +238,7 @@ def test_two_answers_always_rest(seed):
     assert found.regime == Regime.RESTING
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1))
 def test_additive_and_bradley_terry_preferences_come_at_rate_alpha_from_anywhere(seed):
     """No cyclic part: no feedback in IPO and DPO; differences of two runs shrink by alpha a round."""

@@ -26,6 +26,7 @@ def heavy():
     return rows, (rng.random(400) < chances).astype(float)
 
 
+@pytest.mark.slow
 def test_long_pairs_whose_answers_are_certain_are_not_taken_for_separation(heavy):
     rows, wins = heavy
     parameter, converged = fitted(rows, wins)

@@ -38,6 +38,7 @@ def test_bradley_terry_figures_given():
     assert found.p_value == pytest.approx(7.887748625e-14, rel=5e-10) and found.fitted
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(labelled())
 def test_bradley_terry_scores_exist_exactly_where_no_direction_separates_the_labels(labels):

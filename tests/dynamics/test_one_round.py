@@ -52,6 +52,7 @@ def test_the_round_is_the_one_written_out(loss, mix):
         np.testing.assert_allclose(after(x, preferences, parts), round_by_hand(x, preferences, plan), atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "mix"), KINDS)
 def test_the_jacobian_is_the_slope_of_the_round(loss, mix):
     """Central differences along directions of sum 0; the direction of ones changes nothing but by alpha."""

@@ -35,6 +35,7 @@ def test_loss_and_mix_are_part_of_the_structure():
     assert len(trees) == 4
 
 
+@pytest.mark.slow
 def test_what_is_no_plan_may_have_a_plan_s_form():
     """Axes to map over, gradients: numbers out of a plan's ranges that JAX puts in its place."""
     plan = LoopPlan(0.5, 2.0, 0.9)
@@ -46,6 +47,7 @@ def test_what_is_no_plan_may_have_a_plan_s_form():
         np.testing.assert_allclose(entropy, fixed_point(M4, LoopPlan(alpha, strength, 0.9)).entropy, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_simulation_is_a_plan():
     """Against differences, and negative where the number it belongs to may not be."""
 

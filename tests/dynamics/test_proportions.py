@@ -193,7 +193,7 @@ def ever(runs, threshold, every=5):
     return np.mean([any(log_e_value(run[:stop]) >= np.log(threshold) for stop in looks) for run in runs])
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0.05, 0.2])
 def test_looking_after_every_few_prompts_decides_wrongly_at_most_as_often_as_allowed(level):
     """Ville: with clustered votes too, while the closed form of votes counted as independent does not hold then."""

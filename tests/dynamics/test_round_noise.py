@@ -43,6 +43,7 @@ def test_known_floor():
     np.testing.assert_allclose(found.kl, formula, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "mix"), KINDS)
 def test_the_covariance_is_what_rounds_leave_as_it_is(loss, mix):
     """V = J V J^T + Sigma / n with Sigma from pairs one by one; KL = tr(S V) / 2."""
@@ -119,6 +120,7 @@ def test_labels_for_a_wanted_divergence_give_it(seed, labels, wanted):
     assert (found.kl < np.inf) == (stability(preferences, GENERAL).rho < 1 - 1e-9)
 
 
+@pytest.mark.slow
 def test_draws_single_precision_and_vmap_agree():
     draws = random_preferences(np.random.default_rng(2), 4, 3, 2)
     whole = round_noise(draws, GENERAL, 300)
@@ -134,6 +136,7 @@ def test_draws_single_precision_and_vmap_agree():
     np.testing.assert_allclose(traced, whole.kl[0, 0] * np.array([1, 0.5]), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_where_there_is_no_fixed_point_nothing_is_said():
     preferences = M4.copy()
     preferences[0, 1:], preferences[1:, 0] = 1, 0

@@ -80,6 +80,7 @@ def test_additive_is_safe_for_ipo_alone():
     close(scores(preferences, Q, "dpo"), [0.9568913303, 0.204908827, -0.4459737033, -0.715826454])
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from([2, 3, 6]))
 def test_the_law_does_not_matter_exactly_where_scores_explain_all(seed, size):
     rng = np.random.default_rng(seed)
@@ -135,6 +136,7 @@ def test_features_of_single_answers_are_the_tabular_case(loss):
     np.testing.assert_allclose(found.parameter.mean(), 0, atol=1e-12)  # the direction no pair differs in
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["ipo", "dpo"])
 def test_prompts_share_the_parameter_of_features(loss):
     rng = np.random.default_rng(4)
@@ -175,6 +177,7 @@ def test_masses_far_apart_cost_no_digits():
     np.testing.assert_allclose(found, expected - expected.mean(), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_draws_jit_vmap_and_single_precision_agree():
     rng = np.random.default_rng(5)
     preferences = random_preferences(rng, 4, 3, 2)

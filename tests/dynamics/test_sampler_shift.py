@@ -303,13 +303,13 @@ def test_the_covariance_is_that_of_fits(bend, tie, largest):
     assert (ratio > 0.85).all() and (ratio < largest).all()
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_test_has_its_size_and_power():
     rejected = {bend: np.mean([s.p_value < 0.05 for s in simulated(bent(bend), 400)]) for bend in (0.0, 0.4)}
     assert 0.02 < rejected[0.0] < 0.09 and rejected[0.4] > 0.8
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("bend", [0.1, 0.2, 0.5])
 def test_limits_of_the_gap_cover_that_of_the_limits(bend):
     problem = bent(bend)

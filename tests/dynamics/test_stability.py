@@ -61,6 +61,7 @@ def test_known_gains_and_certificates():
     assert found.evidence == Evidence.NONE and not found.converges
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("share", "expected"),
     [(1.0, (0.5, 0.5 + 0.2759386204j, 0.5 - 0.2759386204j)), (0.5, (0.5, 0.5003992922 + 0.1334593618j))],
@@ -73,6 +74,7 @@ def test_dpo_s_eigenvalues(share, expected, float64_scope):
         close(np.abs(found - value).min(), 0, 9)
 
 
+@pytest.mark.slow
 def test_dpo_circles_where_a_cycle_s_formula_says():
     """alpha^2 + (16/3) (a share b)^2 > 1 on the symmetric three-cycle."""
     for alpha, below, above in ((0.5, 0.97, 1.02), (0.9, 0.99, 1.01)):
@@ -135,6 +137,7 @@ def test_without_feedback_any_strength_is_safe():
         assert found.safe_for_all and found.locally_safe_for_all
 
 
+@pytest.mark.slow
 def test_two_answers_are_safe_with_any_plan():
     for alpha in (0.0, 0.9):
         found = stability(bradley_terry([1.0, -1]), LoopPlan(alpha, 100.0))
@@ -158,6 +161,7 @@ def test_rho_is_the_rate_of_simulated_rounds(seed, temper):
     np.testing.assert_allclose(found.period, 2 * np.pi / np.arccos(0.6 / found.rho), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_draws_come_with_probabilities():
     draws = random_preferences(np.random.default_rng(0), 4, 2, 50)
     plan = LoopPlan(0.8, 3.0)
@@ -173,6 +177,7 @@ def test_draws_come_with_probabilities():
     np.testing.assert_allclose(mixed.rho, found.rho, rtol=1e-6)  # all answers are the policy's own: the mixes are one
 
 
+@pytest.mark.slow
 def test_where_no_fixed_point_is_found_nothing_is_said():
     preferences = M4.copy()
     preferences[0, 1:], preferences[1:, 0] = 1, 0

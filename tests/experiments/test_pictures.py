@@ -83,7 +83,7 @@ def test_phase_diagrams_show_every_panel_its_circling_plans_and_the_lines_that_c
         for share, panel in by_share.items():
             axis = panels[f"{name}, {float(share):.0%} the policy's own answers"]
             circling = any(digit in "23" for line in panel["regime"] for digit in line)
-            hatched = [drawn for drawn in axis.collections if getattr(drawn, "hatches", None)]
+            hatched = [drawn for drawn in axis.collections if any(getattr(drawn, "hatches", None) or [])]
             assert bool(hatched) == circling
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()][:4] == [name for name, *_ in phase_plots.LINES.values()]

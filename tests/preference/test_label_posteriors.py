@@ -93,7 +93,7 @@ def test_reliability_by_hand():
     )
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_steps_by_hand_end_where_estimate_reliability_does():
     """Tabular policy of 3 prompts with 2 completions; log-ratios by Newton. The fixed point is that of plain EM."""
     rng = np.random.default_rng(4)

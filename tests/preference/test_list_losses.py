@@ -64,6 +64,7 @@ def test_constants_of_a_list_and_its_order_change_nothing():
     np.testing.assert_allclose(turned, plain, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_padding_may_hold_anything_and_has_no_derivative():
     log_probs, ref_log_probs, rewards = lists(4)
     mask = np.arange(5) < np.array([5, 4, 3, 2, 1, 0])[:, None]

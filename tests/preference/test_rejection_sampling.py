@@ -66,6 +66,7 @@ def test_one_pass_accepts_each_by_its_own_probability_and_gives_the_optimal_poli
         np.testing.assert_allclose(kept[which == k].mean(), chance, atol=0.015)
 
 
+@pytest.mark.slow
 def test_a_small_beta_takes_the_best_and_a_large_one_the_first():
     rewards = np.random.default_rng(2).normal(size=(20, 7))
     best = np.argsort(-rewards, axis=1)[:, :3]
@@ -102,6 +103,7 @@ def test_padding_is_never_accepted_and_short_prompts_keep_all():
     np.testing.assert_array_equal(chances, mask.astype(float))
 
 
+@pytest.mark.slow
 def test_traced_and_mapped_it_is_the_same():
     rewards = np.random.default_rng(4).normal(size=(9, 5)).astype(np.float32)
     mask = np.random.default_rng(5).random((9, 5)) < 0.8
