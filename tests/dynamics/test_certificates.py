@@ -152,6 +152,7 @@ def test_at_alpha_one_nothing_holds():
     assert min(found.c1, found.c1r, found.c2) >= 1 and found.largest_gain == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "mix"), [("dpo", "answers"), ("ipo", "pairs"), ("dpo", "pairs")])
 def test_other_loops_have_one_only_without_feedback(loss, mix):
     found = certified(M4, used(LoopPlan(0.5, 1.0, 0.1, loss=loss, mix=mix), 4))

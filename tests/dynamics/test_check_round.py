@@ -93,6 +93,7 @@ def test_a_shift_beyond_noise_is_reported_and_weights_are_advised_as_far_as_they
     assert f"temper {found.tempering.temper:g}" in advice(found, "weights").do
 
 
+@pytest.mark.slow
 def test_where_the_model_holds_labels_are_left_as_they_are():
     most, far = labelled(STRAIGHT, ALL_PAIRS[::2], 1), labelled(STRAIGHT, long_pairs(30), 5, seed=1)
     held = as_labels(np.concatenate([most.pairs, far.pairs]), np.concatenate([most.choices, far.choices]))
@@ -162,6 +163,7 @@ def test_the_stage():
     assert entry.do == "compare on-policy pairs" and "worth 4" in entry.because and "win 38%" in entry.because
 
 
+@pytest.mark.slow
 def test_it_changes_nothing_and_its_summary_is_json():
     held = labelled(STRAIGHT, ALL_PAIRS, 1)
     before = copy.deepcopy((POOL.features, Batch.pairs, Batch.labels, held))

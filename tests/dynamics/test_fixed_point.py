@@ -173,6 +173,7 @@ def test_bounds_hold_and_a_dominating_answer_is_near_one(seed):
     np.testing.assert_allclose(found.least[0], 1 / (1 + rest), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_other_losses_and_mixes_have_no_bounds_to_give():
     for loss, mix in KINDS[1:]:
         found = fixed_point(M4, LoopPlan(0.5, 0.5, loss=loss, mix=mix))

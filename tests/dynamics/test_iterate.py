@@ -51,6 +51,7 @@ def test_periods_just_above_the_threshold(alpha, period, line):
     assert 0.5 < found.trend < 2 and found.directness < 0.1
 
 
+@pytest.mark.slow
 def test_the_period_of_rounds_that_still_wind_in_is_that_of_their_turns():
     """Moves that shrink by rho a round turn by arccos(alpha / rho): shrinking is not taken for turning."""
     for alpha, square in ((0.5, 0.9), (0.8, 0.97), (0.5, 0.3)):
@@ -91,6 +92,7 @@ def test_without_a_pull_back_a_cycle_spirals_out_to_the_boundary():
     np.testing.assert_allclose(found.period, 2 * np.pi / np.arctan(0.2 * 0.4 / np.sqrt(3)), rtol=0.02)
 
 
+@pytest.mark.slow
 def test_a_cycle_of_three_far_policies_beside_a_fixed_point_that_attracts():
     """T13, to four digits; from uniform, and from close, rounds rest."""
     plan = LoopPlan(0.0, 20.0, reference=TRAP_REFERENCE)
@@ -117,6 +119,7 @@ def test_what_is_still_under_way_is_settling():
     assert found.regime == Regime.SETTLING and found.directness > 0.9 and found.last_move > 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "mix"), KINDS)
 def test_rounds_are_those_written_out(loss, mix):
     """Strong preferences, policies that jump: searches for scores end in every round, from the first on."""
@@ -143,6 +146,7 @@ def test_rounds_are_those_written_out(loss, mix):
         np.testing.assert_allclose(found.directness, np.linalg.norm(policies[-1] - policies[0]) / length, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_scores_that_do_not_exist_are_told():
     preferences = M4.copy()
     preferences[0, 1:], preferences[1:, 0] = 1, 0

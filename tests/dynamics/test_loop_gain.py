@@ -98,6 +98,7 @@ def test_eigenvalues_leave_out_the_direction_of_ones():
     np.testing.assert_allclose(np.sort_complex(both), np.sort_complex(np.linalg.eigvals(matrices)), atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [3, 6, 15])
 def test_no_preferences_and_policy_turn_by_more_than_one_over_pi(size):
     """Random tournaments of +-1/2, and policies searched for the largest gain; rotational ones come near."""

@@ -133,6 +133,7 @@ def test_labels_that_a_model_explains_have_no_misfit_by_it_and_have_by_the_other
     assert test(counts * other, counts).p_value < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", TESTS)
 def test_components_are_fitted_each_by_itself(test):
     three, two = tables([9, 7, 8], [6, 2, 3], 3), tables([10], [4], 2)

@@ -69,6 +69,7 @@ def test_the_jacobian_is_the_slope_of_the_round(loss, mix):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["ipo", "dpo"])
 def test_mixes_are_one_where_all_answers_are_the_policy_s_own(loss):
     x, preferences, _ = next(random_cases(loss, "answers"))
@@ -95,6 +96,7 @@ def test_tempered_ipo_turns_by_temper_times_the_plain_matrix():
     np.testing.assert_allclose(sampler(x, used(LoopPlan(0.5, 2.0, temper=0.4), 4)), pi, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_bradley_terry_teaches_dpo_the_same_from_anywhere():
     scores = np.array([1, 0.6, 0.2, -0.3])
     for x, _, plan in random_cases("dpo", "answers"):
@@ -103,6 +105,7 @@ def test_bradley_terry_teaches_dpo_the_same_from_anywhere():
         np.testing.assert_allclose(change(x, bradley_terry(scores), parts), np.zeros((4, 4)), atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "mix"), [("dpo", "answers"), ("ipo", "pairs"), ("dpo", "pairs")])
 def test_answers_hardly_ever_drawn_are_taught_by_the_pairs_they_have(loss, mix):
     """Their share underflows; what is left of three answers decides, and the fourth learns from pairs with them."""
@@ -130,6 +133,7 @@ def test_scores_exist_unless_dpo_meets_an_answer_that_never_loses(loss):
     assert has_scores(preferences, parts) == (loss == "ipo")
 
 
+@pytest.mark.slow
 def test_rounds_are_batched_and_single_precision_is_close():
     x, preferences, plan = next(random_cases("dpo", "pairs"))
     parts = used(plan, 4)

@@ -84,7 +84,7 @@ def simulated(preferences, plan, labels, runs, rounds, rng):
     return np.mean(seen)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preferences", "plan", "labels", "tolerance"),
     [

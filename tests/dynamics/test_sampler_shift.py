@@ -181,6 +181,7 @@ def test_equal_weights_move_nothing():
             assert found.effective == pytest.approx(1) and found.largest_weight == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_as_many_parameters_as_pairs_leave_nothing_to_test():
     """A tree of pairs is fitted exactly with any weights, and so are fewer pairs than features."""
     tree = sampler_shift(TABULAR, labels_of(TREE, [5, 7, 3], [3, 4, 2]), np.log([[0.4, 0.3, 0.2, 0.1]]), beta=1.0)
@@ -294,7 +295,7 @@ def simulated(problem, runs, tie=0.0, seed=0):
     return found
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(("bend", "tie", "largest"), [(0.0, 0.0, 1.15), (0.0, 0.4, 1.15), (0.3, 0.0, 1.25)])
 def test_the_covariance_is_that_of_fits(bend, tie, largest):
     """300 fits know a variance within 8%; where the model is wrong, misfits make the sandwich a little too large."""

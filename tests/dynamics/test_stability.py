@@ -129,6 +129,7 @@ def test_largest_share_and_strength_are_where_certificates_end(seed, alpha, shar
     assert found.largest_share < 1 or stability(preferences, LoopPlan(alpha, 2.0 * 0.999, 1.0)).proven
 
 
+@pytest.mark.slow
 def test_without_feedback_any_strength_is_safe():
     for loss, mix in (("ipo", "answers"), ("dpo", "answers"), ("ipo", "pairs"), ("dpo", "pairs")):
         found = stability(M4, LoopPlan(0.5, 50.0, 0.0, loss=loss, mix=mix))
@@ -145,6 +146,7 @@ def test_two_answers_are_safe_with_any_plan():
         close(found.rho, alpha)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1), temper=st.sampled_from([1.0, 0.5]))
 def test_rho_is_the_rate_of_simulated_rounds(seed, temper):
     """Of distances to the fixed point, over many rounds near it; the period is that of its turns."""

@@ -80,6 +80,7 @@ def test_label_information_of_scores_draws_and_flips(scores, flip):
     checked(stage_value(on, off, LogDet(), prior), expected(on, off, gradients))
 
 
+@pytest.mark.slow
 def test_a_ridge_and_information_held_are_priors():
     on, off = random_pool(5), random_pool(6)
     checked(stage_value(on, off, LogDet(), 0.5), expected(on, off, [2 * np.eye(DIM)]))

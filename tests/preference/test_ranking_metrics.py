@@ -36,6 +36,7 @@ def test_both_metrics_of_the_truth_table():
     np.testing.assert_allclose(strength.pearson, [0.8186082836, 0.9931897618], atol=5e-11)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.sampled_from([2, 3, 8]))
 def test_against_scipy_and_all_pairs_with_many_ties(seed, completions):
     rng = np.random.default_rng(seed)
@@ -80,6 +81,7 @@ def test_only_the_order_counts_for_accuracy_and_only_proportion_for_strength():
     assert (strength_correlation(np.exp(scores), gold).pearson != strength_correlation(scores, gold).pearson).all()
 
 
+@pytest.mark.slow
 def test_padding_may_hold_anything():
     mask = np.arange(9) < np.array([9, 5, 2, 1, 0])[:, None]
     scores, gold = np.where(mask, np.random.default_rng(3).normal(size=(2, 5, 9)), np.nan)
@@ -104,6 +106,7 @@ def test_values_of_any_size_and_close_together():
     assert np.isnan(strength_correlation(np.full(7, 0.1), np.arange(7.0))).all()
 
 
+@pytest.mark.slow
 def test_traced_and_mapped_they_are_the_same():
     rng = np.random.default_rng(4)
     scores, gold, mask = *rng.normal(size=(2, 4, 6)).astype(np.float32), rng.random((4, 6)) < 0.9

@@ -77,6 +77,7 @@ def test_a_small_beta_takes_the_best_and_a_large_one_the_first():
     np.testing.assert_array_equal(accepted(rewards, 1e-30, KEY), rewards == rewards.max(axis=1, keepdims=True))
 
 
+@pytest.mark.slow
 def test_a_constant_per_prompt_changes_nothing_even_where_float32_would_lose_the_rewards():
     rewards = np.random.default_rng(3).normal(size=(50, 6))
     rewards = np.round(rewards * 1024) / 1024
