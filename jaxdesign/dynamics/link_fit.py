@@ -78,7 +78,7 @@ def zero_divergence_scores(
 
 
 def residuals(preferences: Float[Array, "k k"], margins: Float[Array, "k k"], link: Link) -> Float[Array, "k k"]:
-    """R = P - mean(margins), antisymmetric to the last bit: of a pair by its rarer outcome, whose digits are all there."""
+    """R = P - mean(margins), antisymmetric to the last bit: the rarer outcome of a pair has all its digits."""
     found = off_diagonal(preferences - link.mean(margins))
     return jnp.where(preferences <= preferences.T, found, -found.T)
 

@@ -168,7 +168,8 @@ def test_noise_of_a_policy_that_is_nearly_pure():
 
 
 def test_noise_beyond_the_threshold_is_infinite_where_powers_overflow():
-    P = random_preferences(np.random.default_rng(0), 8)
+    P = random_preferences(np.random.default_rng(0), 8, 64)
     plan = LoopPlan(0.5, 100.0)
-    assert stability(P, plan).rho > 1
-    assert np.isinf(round_noise(P, plan, 100).kl)
+    beyond = stability(P, plan).rho > 1
+    assert beyond.any()
+    np.testing.assert_array_equal(np.isinf(round_noise(P, plan, 100).kl), beyond)
