@@ -214,11 +214,11 @@ def _on_weights(weights, shift, tempering) -> Advice:
 
 
 def _on_loop(plan, loop, anyhow) -> Advice:
-    if float(plan.share) == 0:
-        return Advice("loop", "go on", "no answer is the policy's own: rounds have no feedback and cannot circle")
     if float(plan.alpha) == 1:
         why = "alpha = 1: nothing pulls rounds back, they collapse or spiral outward; `iterate` shows which"
         return Advice("loop", "take alpha below 1", why)
+    if float(plan.share) == 0:
+        return Advice("loop", "go on", "no answer is the policy's own: rounds have no feedback and cannot circle")
     if anyhow:
         return Advice(
             "loop", "go on", "alpha + strength share temper / 2 < 1: rounds end at one policy for any preferences"

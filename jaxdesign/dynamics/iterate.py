@@ -21,8 +21,9 @@ from jaxdesign.dynamics.plan import LoopPlan, in_dtype
 from jaxdesign.dynamics.preferences import advantages, as_log_policy, as_preferences, in_its_dtype, on_host
 
 BATCH = 64  # draws simulated together on a CPU: their arrays stay in cache for all rounds
-RESTING = 1e-9  # largest move of log pi in a round that counts as none, in float64
+RESTING = 1e-9  # largest move of log pi that counts as none, in float64: of a round with 1 - alpha + strength >= 1
 SINGLE = 1e-4  # the same in float32
+ROUNDING = 4.0  # units in the last place of log pi: a move of no more is none
 CORNER = 1e-3  # collapsed: all answers but one have less than this share together
 DYING = 0.5  # moves whose squares shrink by more than this from one half of the last third to the next will end
 STRAIGHT = 0.5  # moves that get farther than this share of their length do not turn
@@ -201,7 +202,7 @@ def _of_one(preferences, start, plan, steps, keep):
     ends = window - max(keep, 1)  # lax.map in batches cannot hold arrays without entries
     seen, _ = lax.scan(lambda seen, step: (watched(seen, step), None), seen, jnp.arange(ends))
     seen, kept = lax.scan(shown, seen, jnp.arange(ends, window))
-    return _told(first, seen, kept, window)
+    return _told(first, seen, kept, window, jnp.minimum(1 - plan.alpha + plan.strength, 1))
 
 
 def _round(preferences, plan):
@@ -236,7 +237,7 @@ def _solved_round(preferences, plan):
     return advance
 
 
-def _told(first, seen, kept, window):
+def _told(first, seen, kept, window, pace):
     policy = jax.nn.log_softmax(seen.log_policy)
     entropy = -jnp.sum(jnp.exp(policy) * jnp.where(jnp.exp(policy) > 0, policy, 0))
     variance = jnp.mean(jnp.maximum(seen.squares / window - jnp.square(seen.sums / window), 0))
@@ -247,11 +248,13 @@ def _told(first, seen, kept, window):
 
     still = RESTING if policy.dtype == jnp.float64 else SINGLE
     fine = jnp.all(jnp.isfinite(policy)) & (seen.residual <= 1e3 * still)
-    regime = jnp.where((trend < DYING) | (straight > STRAIGHT), Regime.SETTLING.value, Regime.CIRCLING.value)
+    resting = jnp.maximum(still * pace, ROUNDING * jnp.finfo(policy.dtype).eps * jnp.max(jnp.abs(seen.log_policy)))
+    onward = (trend < DYING) | (straight > STRAIGHT) | (seen.turns == 0)  # pi may rest where log pi has far to go
+    regime = jnp.where(onward, Regime.SETTLING.value, Regime.CIRCLING.value)
     regime = jnp.where((trend > 1 / DYING) & (straight <= STRAIGHT), Regime.SPIRALLING.value, regime)
     cornered = (jnp.max(seen.policy) > 1 - CORNER) & (variance < CORNER**2)
     regime = jnp.where(cornered, Regime.COLLAPSING.value, regime)
-    regime = jnp.where(seen.last_move <= still, Regime.RESTING.value, regime)
+    regime = jnp.where(seen.last_move <= resting, Regime.RESTING.value, regime)
     regime = jnp.where(fine, regime, Regime.UNKNOWN.value)
     kept = jax.nn.log_softmax(kept, axis=-1)
     return Trajectory(policy, entropy, variance, seen.last_move, trend, straight, period, regime, seen.residual, kept)

@@ -17,12 +17,14 @@ from jaxdesign.dynamics.links import LINKS, Link
 
 STEPS = 2.0 ** -np.arange(0, 16)  # step lengths tried along a Newton direction
 MAX_STEPS = 60
+SMALL = 10.0  # roots of the rounding: the error after a Newton step so small is rounding
 LONGEST = 2.0  # of the steps from the scores of the round before: sigma is far from linear over more
 
 
 class Scores(NamedTuple):
     """Args: scores: u, with mean 0 over each component of the law; residual: R_ij = P_ij - mean(u_i - u_j), 0 on the
-    diagonal; converged: False where no finite scores exist (an answer that never loses) or rounding was in the way.
+    diagonal; converged: False where no finite scores exist (an answer that never loses) or rounding was in the way, as
+    where answers that are much compared are joined to the others by pairs of next to no mass.
     """
 
     scores: Float[Array, " k"]
@@ -54,11 +56,13 @@ def zero_divergence_scores(
         return u[:, None] - u[None, :]
 
     def residual(u):
-        return off_diagonal(preferences - link.mean(margins(u)))
+        return residuals(preferences, margins(u), link)
+
+    rarer = jnp.where(preferences < preferences.T, 1, jnp.where(preferences == preferences.T, 0.5, 0))
 
     def objective(u):
-        gaps = margins(u)
-        return jnp.sum(law * (link.integral(gaps) - preferences * gaps)) / 2
+        gaps = margins(u)  # a pair counts by its rarer outcome: of the other one a chance of 1e-17 is rounded off
+        return jnp.sum(law * rarer * (link.integral(gaps) - preferences * gaps))
 
     def direction(u):
         divergence = jnp.sum(law * residual(u), axis=1)
@@ -66,7 +70,17 @@ def zero_divergence_scores(
 
     start = jnp.zeros_like(preferences[0]) if start is None else start
     found, converged = newton(objective, direction, centred(linked, start))
+    chances = jnp.sum(law * jnp.minimum(preferences, preferences.T), axis=1)  # of which residuals are differences
+    weights = law * link.slope(margins(found))
+    lost = jnp.finfo(law.dtype).eps * solved(weights, linked, chances[:, None])  # inverses of M-matrices are positive
+    converged &= jnp.max(jnp.abs(lost)) <= SMALL * jnp.sqrt(jnp.finfo(law.dtype).eps) * (1 + jnp.max(jnp.abs(found)))
     return Scores(found, residual(found), converged & scores_exist(preferences, law, linked, link))
+
+
+def residuals(preferences: Float[Array, "k k"], margins: Float[Array, "k k"], link: Link) -> Float[Array, "k k"]:
+    """R = P - mean(margins), antisymmetric to the last bit: the rarer outcome of a pair has all its digits."""
+    found = off_diagonal(preferences - link.mean(margins))
+    return jnp.where(preferences <= preferences.T, found, -found.T)
 
 
 def scores_exist(
@@ -94,10 +108,10 @@ def warm_scores(
     law = off_diagonal(law)
     degrees = jnp.sum(law, axis=1)
     degrees = jnp.where(degrees > 0, degrees, 1)
-    small = 10 * jnp.sqrt(jnp.finfo(law.dtype).eps)
+    small = SMALL * jnp.sqrt(jnp.finfo(law.dtype).eps)
 
     def divergence(u):
-        return jnp.sum(law * (preferences - link.mean(u[:, None] - u[None, :])), axis=1)
+        return jnp.sum(law * residuals(preferences, u[:, None] - u[None, :], link), axis=1)
 
     def step(state):
         point, _, count = state
@@ -165,7 +179,7 @@ def newton(
     It ends with the first full step that is small enough for the error after it, about its square, to be rounding.
     """
     lengths = jnp.asarray(STEPS, start.dtype)
-    small = 10 * jnp.sqrt(jnp.finfo(start.dtype).eps)
+    small = SMALL * jnp.sqrt(jnp.finfo(start.dtype).eps)
 
     def going_on(state):
         _, moved, count = state

@@ -40,7 +40,9 @@ def as_preferences(value: Any, name: str = "preferences") -> Any:
 
 
 def as_pair_law(value: Any, size: int, name: str = "pair_law") -> Any:
-    """(..., K, K) symmetric masses at least 0, the diagonal 0; dtypes and tracing as for preferences.
+    """(..., K, K) symmetric masses at least 0, the largest 1, the diagonal 0; dtypes and tracing as for preferences.
+
+    A traced law keeps its scale.
 
     Raises:
         ValueError: another shape, values that are negative or not finite, q_ij other than q_ji, no mass at all.
@@ -54,10 +56,11 @@ def as_pair_law(value: Any, size: int, name: str = "pair_law") -> Any:
     value = np.where(np.eye(size, dtype=bool), 0, value)
     _refuse(~((value >= 0) & np.isfinite(value)), value, name, "must be masses, finite and at least 0")
     off = np.abs(value - value.swapaxes(-1, -2))
-    _refuse(off > SUM_TOLERANCE * np.maximum(value.max(), 1e-300), value, name, "differs from its mirror image")
-    if not (value.sum((-1, -2)) > 0).all():
+    largest = value.max(initial=0)
+    _refuse(off > SUM_TOLERANCE * largest, value, name, "differs from its mirror image")
+    if not (value > 0).any((-1, -2)).all():
         raise ValueError(f"{name}: no pair of different answers has any mass; give some pair a mass above 0")
-    return value
+    return value / (largest if value.size else 1)  # of any scale: sums and float32 hold it
 
 
 def as_log_policy(value: Any, size: int, name: str) -> Any:

@@ -90,8 +90,14 @@ def _of_one(preferences, plan):
     """KL and covariance for one label a round."""
     end = solved_for(preferences, plan)
     policy = end.log_policy
-    change = jacobian(policy, preferences, plan)
-    noise = plan.strength**2 * label_noise(preferences, pair_law(policy, plan), LINKS[plan.loss])
+    top = jnp.argmax(policy)  # log pi less this entry: noise of answers hardly ever drawn would drown a mean
+
+    def against_top(matrix):
+        return matrix - matrix[top][None, :]
+
+    change = against_top(jacobian(policy, preferences, plan))
+    noise = label_noise(preferences, pair_law(policy, plan), LINKS[plan.loss])
+    noise = plan.strength**2 * against_top(against_top(noise).T)
 
     def doubled(_, state):
         change, covariance = state
@@ -101,9 +107,10 @@ def _of_one(preferences, plan):
     after, covariance = jax.lax.fori_loop(0, DOUBLINGS, doubled, (change, noise))
     own = jnp.exp(policy)
     spread = jnp.diag(own) - own[:, None] * own[None, :]
-    fades = jnp.max(jnp.abs(after)) <= FORGOTTEN  # False for NaN, which powers overflow to
+    fades = jnp.all(jnp.abs(after) <= FORGOTTEN)  # False for NaN, to which powers overflow; a maximum may skip it
     kl = jnp.where(fades, jnp.sum(spread * covariance) / 2, jnp.inf)
-    covariance = jnp.where(fades, covariance, jnp.inf)
+    covariance = covariance - jnp.mean(covariance, axis=0)[None, :]
+    covariance = jnp.where(fades, covariance - jnp.mean(covariance, axis=1)[:, None], jnp.inf)
     return jnp.where(end.converged, kl, jnp.nan), jnp.where(end.converged, covariance, jnp.nan)
 
 
@@ -122,4 +129,6 @@ def label_noise(preferences, law, link) -> Float[Array, "k k"]:
 
 
 def _columns(linked, found):
-    return jax.vmap(lambda column: centred(linked, column), 1, 1)(found)
+    """Up to a constant where one component joins all, as its mean would be that of the noisiest."""
+    apart = jax.vmap(lambda column: centred(linked, column), 1, 1)(found)
+    return jnp.where(jnp.all(linked), found, apart)

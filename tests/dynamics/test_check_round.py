@@ -147,6 +147,7 @@ def test_the_loop_is_never_called_safe_by_its_local_rate():
 def test_the_loop_without_preferences_feedback_or_a_pull_back():
     assert advice(loop(LoopPlan(0.9, 5.0)), "loop").do == "find out"
     assert "no feedback" in advice(loop(LoopPlan(0.9, 5.0, share=0.0, loss="dpo")), "loop").because
+    assert "below 1" in advice(loop(LoopPlan(1.0, 5.0, share=0.0, loss="dpo")), "loop").do  # it collapses all the same
     for preferences in (None, CHAIN):
         assert advice(loop(LoopPlan(1.0, 0.1), preferences=preferences), "loop").do == "take alpha below 1"
 

@@ -272,3 +272,15 @@ def test_refusals(change, message):
     given = {"preferences": M4, "plan": GENERAL, "start": None, "steps": 9} | change
     with pytest.raises(ValueError, match=message):
         iterate(given.pop("preferences"), given.pop("plan"), given.pop("start"), **given)
+
+
+@pytest.mark.parametrize(
+    ("plan", "scores", "expected"),
+    [
+        (LoopPlan(1 - 1e-9, 1e-9), (0.2, 0.1, -0.1), Regime.SETTLING),  # a billion rounds from its end
+        (LoopPlan(1 - 1e-4, 1e3), (0.2, 0.2, -0.1), Regime.SETTLING),  # pi rests while log pi has far to go
+        (LoopPlan(0.99, 1e6), (0.2, 0.2, -0.1), Regime.RESTING),  # moves of one unit in the last place
+    ],
+)
+def test_extreme_paces_are_told_apart(plan, scores, expected):
+    assert iterate(0.5 + np.subtract.outer(scores, scores), plan, None, steps=3000).regime == expected

@@ -161,3 +161,18 @@ def test_refusals(plan, labels, message):
 def test_no_divergence_at_all_needs_more_labels_than_there_are():
     with pytest.raises(ValueError, match="kl=0: must be positive and finite"):
         round_noise(M4, GENERAL, 100).labels_for(0)
+
+
+def test_noise_of_a_policy_that_is_nearly_pure():
+    """Additive, near ties: strength^2 / (16 n) (K - 1) / (1 - alpha^2), whatever the shares of the answers."""
+    s = np.array([0, -0.001, -0.002])
+    found = round_noise(0.5 + np.subtract.outer(s, s), LoopPlan(0.5, 5e4), 100)
+    np.testing.assert_allclose(found.kl, 5e4**2 / 1600 * 2 / 0.75, rtol=1e-4)
+
+
+def test_noise_beyond_the_threshold_is_infinite_where_powers_overflow():
+    P = random_preferences(np.random.default_rng(0), 8, 64)
+    plan = LoopPlan(0.5, 100.0)
+    beyond = stability(P, plan).rho > 1
+    assert beyond.any()
+    np.testing.assert_array_equal(np.isinf(round_noise(P, plan, 100).kl), beyond)

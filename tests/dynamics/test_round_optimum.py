@@ -216,3 +216,31 @@ def test_refusals(change, message):
     positional = [given.pop(name) for name in ("preferences", "pair_law", "log_reference")]
     with pytest.raises(ValueError, match=message):
         round_optimum(*positional, **given)
+
+
+@pytest.mark.parametrize("rare", [1e-15, 1e-17, 1e-20])
+def test_scores_of_chances_below_rounding_are_odd(rare):
+    P = np.array([[0.5, rare], [1 - rare, 0.5]])
+    for given_as, sign in ((P, -1), (P.T, 1)):
+        found = scores(given_as, np.ones((2, 2)), "dpo")
+        np.testing.assert_allclose(found[0] - found[1], sign * (np.log1p(-rare) - np.log(rare)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("loss", ["ipo", "dpo"])
+def test_a_link_too_weak_for_its_scores_to_be_known(loss):
+    """Pairs (0, 1) and (2, 3) joined by one of mass 1e-15: rounding of theirs is as large as all that it says."""
+    law = law_of([1, 0, 0, 1e-15, 0, 0.7], 4)
+    assert not round_optimum(M4, law, None, loss=loss, strength=1.0).converged
+    law = law_of([1, 0, 0, 1e-6, 0, 0.7], 4)
+    assert round_optimum(M4, law, None, loss=loss, strength=1.0).converged
+
+
+@pytest.mark.parametrize("scale", [1e-60, 1e60])
+def test_masses_of_any_scale_in_float32(scale):
+    found = round_optimum(M4.astype(np.float32), Q * scale, None, loss="ipo", strength=1.0)
+    assert found.connected
+    np.testing.assert_allclose(found.scores, scores(M4, Q, "ipo"), atol=1e-6)
+
+
+def test_no_draws_give_no_scores():
+    assert round_optimum(np.ones((0, 4, 4)), np.ones((0, 4, 4)), None, loss="ipo", strength=1.0).scores.shape == (0, 4)
