@@ -70,6 +70,7 @@ def test_without_labels_or_preferences_it_says_what_it_can():
     assert [entry.about for entry in found.advice] == ["weights", "loop"]
 
 
+@pytest.mark.slow
 def test_weights_count_the_labels_held_too():
     held = as_labels(ALL_PAIRS[:40], np.zeros(40, int))
     found = check_round(POOL, Batch, SAFE, beta=1.0, labels=held)
@@ -111,6 +112,7 @@ def test_labels_that_can_be_separated_give_no_number():
     assert found.summary()["shift"]["p_value"] is None
 
 
+@pytest.mark.slow
 def test_few_labels_of_the_law_call_for_random_pairs():
     held = labelled(CROOKED, long_pairs(40), 120)
     more = labelled(CROOKED, ALL_PAIRS[::3], 8, seed=1)
@@ -152,6 +154,7 @@ def test_the_loop_without_preferences_feedback_or_a_pull_back():
         assert advice(loop(LoopPlan(1.0, 0.1), preferences=preferences), "loop").do == "take alpha below 1"
 
 
+@pytest.mark.slow
 def test_the_stage():
     wins, votes = np.full(400, 5.0), np.full(400, 8.0)
     score = loop(SAFE, votes=(wins, votes))

@@ -26,6 +26,7 @@ def several(prompts=3, size=5, seed=0):
     return sampled(np.full((size, size), 0.6), counts, rng), counts
 
 
+@pytest.mark.slow
 @given(labelled())
 def test_mean_is_that_of_beta_posteriors_and_pairs_sum_to_one(labels):
     wins, counts = labels
@@ -38,6 +39,7 @@ def test_mean_is_that_of_beta_posteriors_and_pairs_sum_to_one(labels):
     assert found.draws is None and found.smith_probability is None
 
 
+@pytest.mark.slow
 def test_as_many_wins_either_way_are_a_tie_exactly():
     n = 2 * np.arange(1, 500.0)
     wins, counts = (np.stack(many) for many in zip(*(tables([k], [k / 2], 2) for k in n), strict=True))
@@ -60,6 +62,7 @@ def test_draws_of_different_pairs_are_independent():
     np.testing.assert_allclose(np.corrcoef(above.T), np.eye(6), atol=0.05)
 
 
+@pytest.mark.slow
 def test_seed_decides_and_first_draws_do_not_depend_on_how_many_there_are():
     first, more, other = (
         estimate_preferences(*several(), draws=n, seed=seed).draws for n, seed in ((3, 7), (9, 7), (3, 8))
@@ -84,6 +87,7 @@ def test_condorcet_probability_by_hand():
     np.testing.assert_allclose(found, [law.sf(0.5) / 2, law.cdf(0.5) / 2, 1 / 4], rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [1, 60, 2**18])
 def test_prompts_are_judged_each_by_itself(block, monkeypatch):
     # the package's attribute of that name is the function

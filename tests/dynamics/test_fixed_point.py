@@ -180,6 +180,7 @@ def test_other_losses_and_mixes_have_no_bounds_to_give():
         np.testing.assert_array_equal([found.least, found.most], [np.zeros(4), np.ones(4)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_policies_that_are_nearly_pure_lose_no_scores(kind):
     """Shares of 1e-300 and less: of Bradley-Terry scores DPO's limit is exactly kappa times them."""

@@ -23,6 +23,7 @@ def weighted_law(pairs, labels, weights, size):
     return law
 
 
+@pytest.mark.slow
 def test_weights_of_a_design_have_the_optimum_of_the_target_law():
     target = round_optimum(M4, np.outer(MU, MU), None, loss="dpo", strength=1.0)
     weights = importance_weights(PAIRS, DESIGN, POLICY)

@@ -26,6 +26,7 @@ GENERAL = LoopPlan(0.6, 3.0, 0.7, reference=REFERENCE)
 KINDS = [(loss, mix) for loss in ("ipo", "dpo") for mix in ("answers", "pairs")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("alpha", "strength", "variance"),
     [(0.5, 3.6, 0), (0.5, 3.8, 0.003874910774), (0.9, 1.8, 0), (0.9, 1.95, 0.009372796488)],
@@ -78,6 +79,7 @@ def test_collapse_without_a_pull_back():
     assert far.regime == Regime.COLLAPSING and np.isfinite(far.log_policy).all() and far.entropy == 0
 
 
+@pytest.mark.slow
 def test_without_a_pull_back_a_cycle_spirals_out_to_the_boundary():
     """KL(pi* || pi_t) never falls: 1e-4 after 1,000 rounds, .05 after 4,000, and no cycle of fixed size."""
     plan, uniform = LoopPlan(1.0, 0.2), np.full(3, -np.log(3))
@@ -114,6 +116,7 @@ def test_a_cycle_of_three_far_policies_beside_a_fixed_point_that_attracts():
     np.testing.assert_allclose(found.period[0], 3, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_what_is_still_under_way_is_settling():
     found = iterate(M4, LoopPlan(0.999, 0.01, reference=REFERENCE), None, steps=60)
     assert found.regime == Regime.SETTLING and found.directness > 0.9 and found.last_move > 1e-9
@@ -274,6 +277,7 @@ def test_refusals(change, message):
         iterate(given.pop("preferences"), given.pop("plan"), given.pop("start"), **given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plan", "scores", "expected"),
     [

@@ -34,6 +34,7 @@ def test_long_pairs_whose_answers_are_certain_are_not_taken_for_separation(heavy
     np.testing.assert_allclose(parameter, fit_bradley_terry(rows, wins, np.ones(400)).parameter, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("along", [(1.0, 0.0), (0.6, -0.8)])
 def test_labels_that_a_plane_separates_have_no_fit(heavy, along):
     rows, wins = heavy
@@ -43,6 +44,7 @@ def test_labels_that_a_plane_separates_have_no_fit(heavy, along):
     assert not fitted(flat, quasi)[1]
 
 
+@pytest.mark.slow
 def test_least_squares_always_exists(heavy):
     rows, wins = heavy
     parameter, converged = fitted(rows, (rows[:, 0] > 0).astype(float), link="ipo")

@@ -147,6 +147,7 @@ def test_components_are_fitted_each_by_itself(test):
     assert found.least_expected == min(first.least_expected, second.least_expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", TESTS)
 def test_what_any_scores_explain_is_not_judged(test):
     for wins, counts in (tables([9], [3], 2), tables([5, 0, 4], [2, 0, 1], 3), tables([0, 0, 0], [0, 0, 0], 3)):
@@ -167,6 +168,7 @@ def test_an_answer_that_won_all_its_labels_has_no_bradley_terry_fit_and_other_pr
         assert np.isnan(value[0]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", TESTS)
 def test_renaming_answers_renames_scores_and_nothing_else(test):
     rng = np.random.default_rng(0)
@@ -178,6 +180,7 @@ def test_renaming_answers_renames_scores_and_nothing_else(test):
     assert renamed.chi_square == pytest.approx(found.chi_square, rel=1e-11) and renamed.dof == found.dof
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [1e3, 1e6])
 def test_rare_wins_are_fitted(labels):
     """A chain in which each answer wins one label of many: scores as far apart as labels can put them."""
@@ -197,6 +200,7 @@ def extreme_tables(number, size=5):
     return (np.stack(many) for many in zip(*(tables(*row, size) for row in zip(n, won, strict=True)), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", TESTS)
 def test_extreme_tables_are_fitted_whatever_stands_beside_them(test):
     """Full Newton steps alone do not find the scores of every tenth of them."""

@@ -78,6 +78,7 @@ def test_mixes_are_one_where_all_answers_are_the_policy_s_own(loss):
     np.testing.assert_allclose(derivative(x, preferences, first), derivative(x, preferences, second), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "mix"), KINDS)
 def test_without_own_answers_a_round_only_forgets(loss, mix):
     for x, preferences, plan in random_cases(loss, mix, number=2):

@@ -111,6 +111,7 @@ def test_noise_has_no_bound_at_the_threshold_and_beyond():
         assert found.labels_for(0.01) == np.inf
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1), labels=st.floats(1, 1e6), wanted=st.floats(1e-6, 1))
 def test_labels_for_a_wanted_divergence_give_it(seed, labels, wanted):
     preferences = random_preferences(np.random.default_rng(seed), 4)
@@ -170,6 +171,7 @@ def test_noise_of_a_policy_that_is_nearly_pure():
     np.testing.assert_allclose(found.kl, 5e4**2 / 1600 * 2 / 0.75, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_noise_beyond_the_threshold_is_infinite_where_powers_overflow():
     P = random_preferences(np.random.default_rng(0), 8, 64)
     plan = LoopPlan(0.5, 100.0)

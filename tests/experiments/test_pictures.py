@@ -14,11 +14,13 @@ pytestmark = pytest.mark.thorough
 RESULTS = Path(pictures.__file__).parent / "results"
 
 
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that are saved, by the end of their file's name, kept from the disk."""
+@pytest.fixture(scope="module")
+def figures():
+    """The figures that `pictures.main` saves, by the end of their file's name, kept from the disk."""
     kept = {}
-    monkeypatch.setattr(plots, "save", lambda figure, file: kept.update({Path(file).stem: figure}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "save", lambda figure, file: kept.update({Path(file).stem: figure}))
+        pictures.main()
     yield kept
     for figure in kept.values():
         plots._pyplot().close(figure)
@@ -36,7 +38,6 @@ def test_a_rule_without_a_name_is_told():
 
 
 def test_every_rule_of_the_results_is_drawn_with_limits_or_says_why_not(figures):
-    pictures.main()
     assert set(figures) == {path.stem for path in RESULTS.glob("*.png")}
     for name, figure in figures.items():
         if name == "phase-diagrams":  # of plans, not of rules
@@ -55,7 +56,6 @@ def test_every_rule_of_the_results_is_drawn_with_limits_or_says_why_not(figures)
 
 
 def test_pictures_of_real_pools_have_all_its_arms(figures):
-    pictures.main()
     arms = json.loads((RESULTS / "real-pools.json").read_text())["settings"]["arms"]
     lines = {label.get_text() for label in figures["real-pools"].axes[0].get_yticklabels()}
     assert lines == {RULES[arm].name for arm in arms}
@@ -74,7 +74,6 @@ def test_labels_saved_have_limits_on_both_sides():
 
 
 def test_phase_diagrams_show_every_panel_its_circling_plans_and_the_lines_that_cross_it(figures):
-    pictures.main()
     figure = figures["phase-diagrams"]
     found = json.loads((RESULTS / "phase-diagrams.json").read_text())
     panels = {axis.get_title(): axis for axis in figure.axes if axis.get_title()}

@@ -45,6 +45,7 @@ def test_every_loss_gives_opposite_odds_to_the_pair_turned_round(name):
         np.testing.assert_allclose(sigmoid(odds), likelihoods[0] / sum(likelihoods), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_weighted_loss_has_the_slope_of_the_likelihood_with_flips():
     """Fisher's identity, which makes EM ascend: the M-step loss at the current w has the gradient of the likelihood."""
     with jax.enable_x64(True):

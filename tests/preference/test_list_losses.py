@@ -31,6 +31,7 @@ def test_the_loss_by_hand_and_of_the_truth_table():
     np.testing.assert_allclose(found, np.sum(f * np.log(f / r)))
 
 
+@pytest.mark.slow
 def test_a_list_of_two_is_the_loss_of_a_pair():
     """The chosen one ahead by r in reward: smoothing sigma(-r / reward_beta)."""
     log_probs, ref_log_probs, _ = (a[:, :2] for a in lists(1))
@@ -41,6 +42,7 @@ def test_a_list_of_two_is_the_loss_of_a_pair():
         np.testing.assert_allclose(lists_, pairs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_is_least_at_the_optimal_policy_for_the_product_of_both_betas():
     rng = np.random.default_rng(2)
     reference, rewards = np.log(rng.dirichlet(np.ones(4), 3)), rng.normal(size=(3, 4))
@@ -83,6 +85,7 @@ def test_padding_may_hold_anything_and_has_no_derivative():
         np.testing.assert_allclose(slope.sum(axis=1), 0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16, np.float32])
 def test_losses_of_lists_and_slopes_are_finite_at_any_margin(dtype):
     largest = 6e4 if dtype == np.float16 else 1e6
@@ -97,6 +100,7 @@ def test_losses_of_lists_and_slopes_are_finite_at_any_margin(dtype):
     assert np.isfinite(np.asarray(slopes, np.float32)).all()
 
 
+@pytest.mark.slow
 def test_traced_and_mapped_it_is_the_same_with_parameters_by_list():
     arrays = [jnp.asarray(a, jnp.float32) for a in lists(5)]
     betas, reward_betas = jnp.linspace(0.1, 1, 6), jnp.linspace(2, 1, 6)
