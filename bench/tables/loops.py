@@ -6,13 +6,13 @@ from typing import Any
 
 from bench.tables.markdown import digits, hardware, seconds, table
 
-SPEED, PHASES = "cpu-2-cores-loops", "phase-diagrams"
+SPEED, GPU, PHASES = "cpu-2-cores-loops", "gpu-h200-loops", "phase-diagrams"
 COUNTS = ("certified", "false_certificates", "rho_below_1", "rho_below_1_elsewhere", "rho_above_1_at_rest")
 
 
 def section(results: dict[str, dict[str, Any]]) -> list[str]:
     """Paragraphs and tables; results by file name."""
-    return ["## Rounds over time", *_phases(results[PHASES]), *_speed(results[SPEED])]
+    return ["## Rounds over time", *_phases(results[PHASES]), *_speed(results[SPEED], results[GPU])]
 
 
 def _phases(found: dict[str, Any]) -> list[str]:
@@ -41,12 +41,15 @@ def _phases(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def _speed(found: dict[str, Any]) -> list[str]:
-    rows = [[name, digits(row["first"]), seconds(row)] for name, row in found["loops"].items()]
+def _speed(cores: dict[str, Any], gpu: dict[str, Any]) -> list[str]:
+    rows = []
+    for name, row in cores["loops"].items():
+        other = gpu["loops"][name]
+        rows.append([name, digits(row["first"]), seconds(row), digits(other["first"]), seconds(other)])
     return [
         "### Speed of simulation and of what spares it",
         "`python -m bench loops --json FILE`. Rounds x matrices x answers; `iterate` in float32, `fixed_point` and "
         "`stability` in float64, on the host from end to end.",
-        table(["case", "first call, s", "warm, s"], rows),
-        hardware(found["machine"], SPEED),
+        table(["case", "CPU: first call, s", "warm, s", "GPU: first call, s", "warm, s"], rows),
+        hardware(cores["machine"], SPEED) + " " + hardware(gpu["machine"], GPU),
     ]
