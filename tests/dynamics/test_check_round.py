@@ -136,6 +136,7 @@ def test_the_loop_by_preferences():
     assert circling.stability.rho == stability(cycle(0.4), LoopPlan(0.5, 3.8)).rho
 
 
+@pytest.mark.slow
 def test_the_loop_is_never_called_safe_by_its_local_rate():
     trap = LoopPlan(0.0, 20.0, reference=TRAP_REFERENCE)
     for start in (None, TRAP_REFERENCE):

@@ -32,6 +32,7 @@ def test_weights_of_a_design_have_the_optimum_of_the_target_law():
     np.testing.assert_allclose(found.scores, [0.4544463065, -0.1442575047, -0.2484805921, -0.06170820971], atol=6e-11)
 
 
+@pytest.mark.slow
 def test_effective_share_of_labels():
     mass, design = np.outer(MU, MU), law_of(DESIGN, 4)
     np.fill_diagonal(mass, 0)

@@ -75,6 +75,7 @@ def test_rates_are_those_of_the_matrix_square_root(seed):
     np.testing.assert_allclose(rates(preferences, x + 30), expected, atol=1e-8)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1), temper=st.sampled_from([1.0, 0.5, 2.0]))
 def test_ipo_s_eigenvalues_are_alpha_with_turns_of_the_rates(seed, temper):
     """alpha +- i strength share s omega_k, K - 1 of them; none is the alpha of the direction of ones."""

@@ -30,6 +30,7 @@ def components(counts):
     return names
 
 
+@pytest.mark.slow
 def test_bradley_terry_figures_given():
     found = bradley_terry_misfit(50 * M4 * EVERY, 50 * EVERY)
     expected = [0.2028480633, 0.1013711381, 0.0003920618915, -0.3046112633]
@@ -157,6 +158,7 @@ def test_what_any_scores_explain_is_not_judged(test):
     assert np.isinf(found.least_expected)
 
 
+@pytest.mark.slow
 def test_an_answer_that_won_all_its_labels_has_no_bradley_terry_fit_and_other_prompts_keep_theirs():
     separated, regular = tables([9, 9, 9], [9, 9, 4], 3), tables([9, 9, 9], [8, 7, 4], 3)
     both = bradley_terry_misfit(*(np.stack(pair) for pair in zip(separated, regular, strict=True)))

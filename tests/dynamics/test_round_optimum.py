@@ -27,6 +27,7 @@ def close(found, expected, digits=10):
     np.testing.assert_allclose(found, expected, rtol=0.6 * 10.0**-digits * 10, atol=0.6 * 10.0**-digits)
 
 
+@pytest.mark.slow
 def test_ipo_under_a_product_law():
     found = round_optimum(M4, PRODUCT, REFERENCE, loss="ipo", strength=2.0)
     close(np.exp(found.log_policy), [0.1290815383, 0.1931740247, 0.2756292245, 0.4021152124])
@@ -100,6 +101,7 @@ def test_the_law_does_not_matter_exactly_where_scores_explain_all(seed, size):
                 assert np.abs(first - second).max() > 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["ipo", "dpo"])
 @pytest.mark.parametrize("size", [3, 5])
 def test_against_direct_minimisation_of_the_loss(loss, size):
@@ -218,6 +220,7 @@ def test_refusals(change, message):
         round_optimum(*positional, **given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rare", [1e-15, 1e-17, 1e-20])
 def test_scores_of_chances_below_rounding_are_odd(rare):
     P = np.array([[0.5, rare], [1 - rare, 0.5]])
@@ -235,6 +238,7 @@ def test_a_link_too_weak_for_its_scores_to_be_known(loss):
     assert round_optimum(M4, law, None, loss=loss, strength=1.0).converged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-60, 1e60])
 def test_masses_of_any_scale_in_float32(scale):
     found = round_optimum(M4.astype(np.float32), Q * scale, None, loss="ipo", strength=1.0)

@@ -63,6 +63,7 @@ def checked(found, expected):
 # ---- all pairs by hand
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CRITERIA)
 def test_every_criterion_against_all_pairs(name):
     crit, gradient = CRITERIA[name]
@@ -100,6 +101,7 @@ def test_prompts_without_pairs_in_one_pool_do_not_count_in_the_other():
     checked(found, expected(on, off, [np.eye(DIM)]))
 
 
+@pytest.mark.slow
 def test_pools_longer_than_a_chunk(monkeypatch):
     on, off = random_pool(7), random_pool(8)
     whole = stage_value(on, off, LogDet(), PRIOR)

@@ -42,6 +42,7 @@ def test_acceptance_probabilities_of_the_truth_table():
     np.testing.assert_allclose(acceptance_probabilities(REWARDS, 2.0), np.exp((REWARDS - 2) / 2), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_accepted_sets_have_the_law_of_the_algorithm(number):
     rewards, draws = np.array([1.0, 0.0, 2.0, 1.5]), 40_000
