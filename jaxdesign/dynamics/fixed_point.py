@@ -89,19 +89,47 @@ def _mapped(preferences, plan):
 def solved_for(preferences: Float[Array, "k k"], plan: LoopPlan) -> FixedPoint:
     """`fixed_point` of one matrix and a plan in its dtype."""
     kappa = plan.strength / jnp.where(plan.alpha < 1, 1 - plan.alpha, jnp.nan)
-    size, dtype = len(preferences), preferences.dtype
+    dtype = preferences.dtype
+    x, residual = _searched(*lax.stop_gradient((preferences, plan)))
+    # derivatives are those of one more Newton step, whatever way the search took; its value is rounding
+    step = _newton_step(x, _defect(x, kappa, preferences, plan), kappa, preferences, plan)
+    x = x + (step - lax.stop_gradient(step))
+    sound = (kappa > 0) & jnp.isfinite(kappa)  # traced, it may be neither
+    rounding = 1e3 * jnp.finfo(dtype).eps * (1 + jnp.max(jnp.abs(x)) + kappa)
+    policy = jax.nn.log_softmax(jnp.where(sound, x, jnp.nan))
+    entropy = -jnp.sum(jnp.exp(policy) * policy)
+    least, most = _bounds(preferences, plan, kappa)
+    found = sound & (residual <= rounding)
+    if not is_closed(plan):
+        found &= has_scores(preferences, plan)
+    return FixedPoint(policy, entropy, least, most, residual, found)
 
-    def centred(x):
-        return x - jnp.mean(x)
+
+def _centred(x):
+    return x - jnp.mean(x)
+
+
+def _defect(x, pull, preferences, plan):
+    return _centred(x - plan.reference - pull * taught(x, preferences, plan))
+
+
+def _newton_step(x, missing, pull, preferences, plan):
+    matrix = jnp.eye(len(x), dtype=x.dtype) - pull * plan.share * feedback(x, preferences, plan)
+    return -_centred(jnp.linalg.solve(lax.stop_gradient(matrix), missing))
+
+
+def _searched(preferences, plan):
+    """x, and the largest entry of what it leaves unsolved."""
+    kappa = plan.strength / jnp.where(plan.alpha < 1, 1 - plan.alpha, jnp.nan)
+    dtype = preferences.dtype
 
     def defect(x, pull):
-        return centred(x - plan.reference - pull * taught(x, preferences, plan))
+        return _defect(x, pull, preferences, plan)
 
     def newton(x, pull):
         def step(state):
             x, missing, _, count = state
-            matrix = jnp.eye(size, dtype=dtype) - pull * plan.share * feedback(x, preferences, plan)
-            along = -centred(jnp.linalg.solve(matrix, missing))
+            along = _newton_step(x, missing, pull, preferences, plan)
             lengths = jnp.exp2(-jnp.arange(LENGTHS, dtype=dtype))
             found = jax.vmap(lambda t: defect(x + t * along, pull))(lengths)
             sizes = jnp.sum(found * found, axis=1)  # what Newton's direction lowers
@@ -119,18 +147,11 @@ def solved_for(preferences: Float[Array, "k k"], plan: LoopPlan) -> FixedPoint:
     # from a weak pull to the one asked for: policies that are nearly pure are out of reach of a first step
     sound = (kappa > 0) & jnp.isfinite(kappa)  # traced, it may be neither
     doublings = jnp.where(sound, jnp.ceil(jnp.log2(jnp.maximum(kappa, 1))), -1)
-    begun = (centred(plan.reference), jnp.asarray(jnp.inf, dtype), doublings)
+    begun = (_centred(plan.reference), jnp.asarray(jnp.inf, dtype), doublings)
     x, residual, _ = lax.while_loop(
         lambda state: state[2] >= 0, lambda state: (*newton(state[0], kappa * jnp.exp2(-state[2])), state[2] - 1), begun
     )
-    rounding = 1e3 * jnp.finfo(dtype).eps * (1 + jnp.max(jnp.abs(x)) + kappa)
-    policy = jax.nn.log_softmax(jnp.where(sound, x, jnp.nan))
-    entropy = -jnp.sum(jnp.exp(policy) * policy)
-    least, most = _bounds(preferences, plan, kappa)
-    found = sound & (residual <= rounding)
-    if not is_closed(plan):
-        found &= has_scores(preferences, plan)
-    return FixedPoint(policy, entropy, least, most, residual, found)
+    return x, residual
 
 
 def _bounds(preferences, plan, kappa):
