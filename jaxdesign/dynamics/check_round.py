@@ -14,7 +14,7 @@ from jaxdesign.dynamics.best_temper import Tempering, best_temper
 from jaxdesign.dynamics.boundary_score import BoundaryScore, boundary_score
 from jaxdesign.dynamics.certificates import Evidence
 from jaxdesign.dynamics.fastest_plan import fastest_plan
-from jaxdesign.dynamics.importance_weights import importance_weights, target_masses
+from jaxdesign.dynamics.importance_weights import cost_of_weights, importance_weights, target_masses
 from jaxdesign.dynamics.one_round import is_closed
 from jaxdesign.dynamics.plan import LoopPlan
 from jaxdesign.dynamics.sampler_shift import SamplerShift, sampler_shift
@@ -186,12 +186,8 @@ def _batch_weights(batch, held, law) -> BatchWeights:
         raise ValueError("batch: no pair has labels; pass the batch that is to be labelled")
     pairs, where = np.unique(pairs, axis=0, return_inverse=True)
     labels = np.bincount(where.ravel(), labels)
-    weights = importance_weights(pairs, labels, law)
-    total, mean = labels.sum(), labels @ weights / labels.sum()
-    uncovered = max(0.0, 1 - float(target_masses(law, pairs).sum()))
-    if not mean > 0:
-        return BatchWeights(0.0, uncovered, math.nan)
-    return BatchWeights(float(mean**2 * total / (labels @ weights**2)), uncovered, float(weights.max() / mean))
+    effective, largest = cost_of_weights(labels, importance_weights(pairs, labels, law))
+    return BatchWeights(effective, max(0.0, 1 - float(target_masses(law, pairs).sum())), largest)
 
 
 def _on_weights(weights, shift, tempering) -> Advice:

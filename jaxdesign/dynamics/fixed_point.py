@@ -13,7 +13,7 @@ from jaxdesign import _arrays
 from jaxdesign._arrays import AnyArray, contract
 from jaxdesign.dynamics.one_round import feedback, has_scores, is_closed, taught
 from jaxdesign.dynamics.plan import LoopPlan, in_dtype, refuse_several
-from jaxdesign.dynamics.preferences import advantages, as_preferences, in_its_dtype, on_host, per_draw
+from jaxdesign.dynamics.preferences import advantages, as_preferences, entropy, in_its_dtype, on_host, per_draw
 
 LENGTHS = 12  # halvings of a Newton step that are tried at once
 MAX_STEPS = 200
@@ -89,20 +89,18 @@ def _mapped(preferences, plan):
 def solved_for(preferences: Float[Array, "k k"], plan: LoopPlan) -> FixedPoint:
     """`fixed_point` of one matrix and a plan in its dtype."""
     kappa = plan.strength / jnp.where(plan.alpha < 1, 1 - plan.alpha, jnp.nan)
-    dtype = preferences.dtype
-    x, residual = _searched(*lax.stop_gradient((preferences, plan)))
+    sound = (kappa > 0) & jnp.isfinite(kappa)  # traced, it may be neither
+    x, residual = _searched(*lax.stop_gradient((preferences, plan, kappa)), sound)
     # derivatives are those of one more Newton step, whatever way the search took; its value is rounding
     step = _newton_step(x, _defect(x, kappa, preferences, plan), kappa, preferences, plan)
     x = x + (step - lax.stop_gradient(step))
-    sound = (kappa > 0) & jnp.isfinite(kappa)  # traced, it may be neither
-    rounding = 1e3 * jnp.finfo(dtype).eps * (1 + jnp.max(jnp.abs(x)) + kappa)
+    rounding = 1e3 * jnp.finfo(x.dtype).eps * (1 + jnp.max(jnp.abs(x)) + kappa)
     policy = jax.nn.log_softmax(jnp.where(sound, x, jnp.nan))
-    entropy = -jnp.sum(jnp.exp(policy) * policy)
     least, most = _bounds(preferences, plan, kappa)
     found = sound & (residual <= rounding)
     if not is_closed(plan):
         found &= has_scores(preferences, plan)
-    return FixedPoint(policy, entropy, least, most, residual, found)
+    return FixedPoint(policy, entropy(policy), least, most, residual, found)
 
 
 def _centred(x):
@@ -118,9 +116,8 @@ def _newton_step(x, missing, pull, preferences, plan):
     return -_centred(jnp.linalg.solve(lax.stop_gradient(matrix), missing))
 
 
-def _searched(preferences, plan):
-    """x, and the largest entry of what it leaves unsolved."""
-    kappa = plan.strength / jnp.where(plan.alpha < 1, 1 - plan.alpha, jnp.nan)
+def _searched(preferences, plan, kappa, sound):
+    """x, and the largest entry of what it leaves unsolved; no search where kappa is not sound."""
     dtype = preferences.dtype
 
     def defect(x, pull):
@@ -145,7 +142,6 @@ def _searched(preferences, plan):
         return x, jnp.max(jnp.abs(missing))
 
     # from a weak pull to the one asked for: policies that are nearly pure are out of reach of a first step
-    sound = (kappa > 0) & jnp.isfinite(kappa)  # traced, it may be neither
     doublings = jnp.where(sound, jnp.ceil(jnp.log2(jnp.maximum(kappa, 1))), -1)
     begun = (_centred(plan.reference), jnp.asarray(jnp.inf, dtype), doublings)
     x, residual, _ = lax.while_loop(

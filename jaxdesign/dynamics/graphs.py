@@ -38,6 +38,11 @@ def centred(linked: Bool[Array, "k k"], scores: Float[Array, " k"]) -> Float[Arr
     return scores - jnp.sum(numbers * scores[None, :], axis=1) / jnp.sum(numbers, axis=1)
 
 
+def centred_columns(linked: Bool[Array, "k k"], columns: Float[Array, "k r"]) -> Float[Array, "k r"]:
+    """`centred` of every column."""
+    return jax.vmap(lambda column: centred(linked, column), 1, 1)(columns)
+
+
 def solved(law: Float[Array, "k k"], linked: Bool[Array, "k k"], right: Float[Array, "k r"]) -> Float[Array, "k r"]:
     """h with L_q h = b, L_q = diag(q 1) - q, and h = 0 at one answer of each component: L_q^+ b up to constants.
 

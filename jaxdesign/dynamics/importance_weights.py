@@ -78,6 +78,15 @@ def _drawn(pairs, labels, drawn_law):
     return chances
 
 
+def cost_of_weights(labels: Float[np.ndarray, " s"], weights: Float[np.ndarray, " s"]) -> tuple[float, float]:
+    """n_eff / n = (sum n W)^2 / (n sum n W^2), and the largest weight over the mean; 0 and NaN where all are 0."""
+    total = labels.sum()
+    mean = labels @ weights / total
+    if not mean > 0:
+        return 0.0, float("nan")
+    return float(mean**2 / (labels @ weights**2 / total)), float(weights.max() / mean)
+
+
 def target_masses(target_law: Any, pairs: Int[np.ndarray, "s 3"], name: str = "target_law") -> Float[np.ndarray, " s"]:
     """m_e of listed pairs under a law as `importance_weights` takes it; all pairs together have mass 1.
 

@@ -18,7 +18,7 @@ from jaxdesign.dynamics.link_fit import warm_scores
 from jaxdesign.dynamics.links import LINKS
 from jaxdesign.dynamics.one_round import has_scores, is_closed, next_policy, pair_law
 from jaxdesign.dynamics.plan import LoopPlan, in_dtype
-from jaxdesign.dynamics.preferences import advantages, as_log_policy, as_preferences, in_its_dtype, on_host
+from jaxdesign.dynamics.preferences import advantages, as_log_policy, as_preferences, entropy, in_its_dtype, on_host
 
 BATCH = 64  # draws simulated together on a CPU: their arrays stay in cache for all rounds
 RESTING = 1e-9  # largest move of log pi that counts as none, in float64: of a round with 1 - alpha + strength >= 1
@@ -239,7 +239,6 @@ def _solved_round(preferences, plan):
 
 def _told(first, seen, kept, window, pace):
     policy = jax.nn.log_softmax(seen.log_policy)
-    entropy = -jnp.sum(jnp.exp(policy) * jnp.where(jnp.exp(policy) > 0, policy, 0))
     variance = jnp.mean(jnp.maximum(seen.squares / window - jnp.square(seen.sums / window), 0))
     trend = seen.late / seen.early
     # a closed curve in a plane turns by 2 pi in all, whatever its shape and speed
@@ -257,4 +256,6 @@ def _told(first, seen, kept, window, pace):
     regime = jnp.where(seen.last_move <= resting, Regime.RESTING.value, regime)
     regime = jnp.where(fine, regime, Regime.UNKNOWN.value)
     kept = jax.nn.log_softmax(kept, axis=-1)
-    return Trajectory(policy, entropy, variance, seen.last_move, trend, straight, period, regime, seen.residual, kept)
+    return Trajectory(
+        policy, entropy(policy), variance, seen.last_move, trend, straight, period, regime, seen.residual, kept
+    )

@@ -65,8 +65,7 @@ def zero_divergence_scores(
         return jnp.sum(law * rarer * (link.integral(gaps) - preferences * gaps))
 
     def direction(u):
-        divergence = jnp.sum(law * residual(u), axis=1)
-        return centred(linked, solved(law * link.slope(margins(u)), linked, divergence[:, None])[:, 0])
+        return _newton_direction(preferences, law, linked, link, u)
 
     start = jnp.zeros_like(preferences[0]) if start is None else start
     found, converged = newton(objective, direction, centred(linked, start))
@@ -75,6 +74,18 @@ def zero_divergence_scores(
     lost = jnp.finfo(law.dtype).eps * solved(weights, linked, chances[:, None])  # inverses of M-matrices are positive
     converged &= jnp.max(jnp.abs(lost)) <= SMALL * jnp.sqrt(jnp.finfo(law.dtype).eps) * (1 + jnp.max(jnp.abs(found)))
     return Scores(found, residual(found), converged & scores_exist(preferences, law, linked, link))
+
+
+def _divergence(preferences, law, link, scores):
+    """(q o R) 1."""
+    return jnp.sum(law * residuals(preferences, scores[:, None] - scores[None, :], link), axis=1)
+
+
+def _newton_direction(preferences, law, linked, link, scores):
+    """L_{q slope}^+ (q o R) 1."""
+    weights = law * link.slope(scores[:, None] - scores[None, :])
+    right = _divergence(preferences, law, link, scores)
+    return centred(linked, solved(weights, linked, right[:, None])[:, 0])
 
 
 def residuals(preferences: Float[Array, "k k"], margins: Float[Array, "k k"], link: Link) -> Float[Array, "k k"]:
@@ -110,13 +121,9 @@ def warm_scores(
     degrees = jnp.where(degrees > 0, degrees, 1)
     small = SMALL * jnp.sqrt(jnp.finfo(law.dtype).eps)
 
-    def divergence(u):
-        return jnp.sum(law * residuals(preferences, u[:, None] - u[None, :], link), axis=1)
-
     def step(state):
         point, _, count = state
-        weights = law * link.slope(point[:, None] - point[None, :])
-        along = centred(linked, solved(weights, linked, divergence(point)[:, None])[:, 0])
+        along = _newton_direction(preferences, law, linked, link, point)
         return point + jnp.clip(along, -LONGEST, LONGEST), jnp.max(jnp.abs(along)), count + 1
 
     def going_on(state):
@@ -128,7 +135,7 @@ def warm_scores(
         moved = jnp.zeros((), start.dtype)
     else:
         point, moved, _ = lax.while_loop(going_on, step, (start, jnp.asarray(jnp.inf, start.dtype), 0))
-    unsolved = jnp.max(jnp.abs(divergence(point) / degrees))
+    unsolved = jnp.max(jnp.abs(_divergence(preferences, law, link, point) / degrees))
     return point, jnp.where(moved <= small, unsolved, jnp.inf)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxdesign._arrays import contract
-from jaxdesign.dynamics.graphs import centred, components, off_diagonal, solved
+from jaxdesign.dynamics.graphs import centred_columns, components, off_diagonal, solved
 from jaxdesign.dynamics.link_fit import scores_exist, zero_divergence_scores
 from jaxdesign.dynamics.links import LINKS
 from jaxdesign.dynamics.plan import LoopPlan
@@ -24,6 +24,11 @@ def own_answers(policy: Float[Array, " k"], plan: LoopPlan) -> Float[Array, " k"
     """
     least = 1e3 * jnp.sqrt(jnp.finfo(policy.dtype).tiny)
     return jnp.maximum(jax.nn.softmax(plan.temper * policy), least)
+
+
+def answer_covariance(chances: Float[Array, " k"]) -> Float[Array, "k k"]:
+    """S(pi) = diag(pi) - pi pi^T."""
+    return jnp.diag(chances) - chances[:, None] * chances[None, :]
 
 
 def sampler(policy: Float[Array, " k"], plan: LoopPlan) -> Float[Array, " k"]:
@@ -82,7 +87,7 @@ def feedback(policy: Float[Array, " k"], preferences: Float[Array, "k k"], plan:
     Source: derived; checked by tests/dynamics/test_one_round.py against finite differences.
     """
     own = own_answers(policy, plan)
-    spread = plan.temper * (jnp.diag(own) - own[:, None] * own[None, :])
+    spread = plan.temper * answer_covariance(own)
     if is_closed(plan):
         change = contract("ij,jk->ik", advantages(preferences), spread)
         return change - jnp.mean(change, axis=0)[None, :]
@@ -95,7 +100,7 @@ def feedback(policy: Float[Array, " k"], preferences: Float[Array, "k k"], plan:
     linked = components(law)
     weights = law * link.slope(scores[:, None] - scores[None, :])
     found = solved(weights, linked, contract("ij,jk->ik", right, spread))
-    return jax.vmap(lambda column: centred(linked, column), 1, 1)(found)
+    return centred_columns(linked, found)
 
 
 def jacobian(policy: Float[Array, " k"], preferences: Float[Array, "k k"], plan: LoopPlan) -> Float[Array, "k k"]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdesign import _arrays
+from jaxdesign.dynamics.graphs import off_diagonal
 from jaxdesign.dynamics.links import LINKS
 from jaxdesign.dynamics.preferences import as_log_policy, as_pair_law
 
@@ -127,5 +128,5 @@ def _base(plan, size, dtype):
     base = jax.nn.softmax(base)
     if plan.mix == "answers":
         return base
-    law = jnp.where(jnp.eye(size, dtype=bool), 0, base[:, None] * base[None, :])
+    law = off_diagonal(base[:, None] * base[None, :])
     return law / jnp.sum(law)

@@ -28,8 +28,7 @@ def as_preferences(value: Any, name: str = "preferences") -> Any:
     if _arrays.is_traced(value):
         _square(value, name)
         return jnp.where(jnp.eye(value.shape[-1], dtype=bool), 0.5, value)
-    value = np.asarray(value)
-    value = value if value.dtype == np.float32 else value.astype(np.float64)
+    value = _as_floats(value)
     _square(value, name)
     diagonal = np.eye(value.shape[-1], dtype=bool)
     value = np.where(diagonal, value.dtype.type(0.5), value)
@@ -47,9 +46,7 @@ def as_pair_law(value: Any, size: int, name: str = "pair_law") -> Any:
     Raises:
         ValueError: another shape, values that are negative or not finite, q_ij other than q_ji, no mass at all.
     """
-    if not _arrays.is_traced(value):
-        value = np.asarray(value)
-        value = value if value.dtype == np.float32 else value.astype(np.float64)
+    value = _as_floats(value)
     _checks.same_shape(value.shape[-2:], (size, size), name, "in its last axes, a mass per pair of answers")
     if _arrays.is_traced(value):
         return jnp.where(jnp.eye(size, dtype=bool), 0, value)
@@ -71,9 +68,7 @@ def as_log_policy(value: Any, size: int, name: str) -> Any:
     """
     if value is None:
         return np.zeros(size)
-    if not _arrays.is_traced(value):
-        value = np.asarray(value)
-        value = value if value.dtype == np.float32 else value.astype(np.float64)
+    value = _as_floats(value)
     if value.ndim < 1 or value.shape[-1] != size:
         raise ValueError(f"{name}: shape {value.shape} found; expected {size} log-probabilities, one per answer")
     if not _arrays.is_traced(value):
@@ -84,6 +79,11 @@ def as_log_policy(value: Any, size: int, name: str) -> Any:
 def advantages(preferences: Float[Array, "*n k k"]) -> Float[Array, "*n k k"]:
     """A = P - 1/2, antisymmetric to the last bit."""
     return (preferences - jnp.swapaxes(preferences, -1, -2)) / 2
+
+
+def entropy(log_policy: Float[Array, "*n k"]) -> Float[Array, "*n"]:
+    """Of normalised log-probabilities, nats."""
+    return -jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1)
 
 
 def in_its_dtype(preferences: Any, *others: Any) -> AbstractContextManager:
@@ -109,6 +109,14 @@ def per_draw(function: Callable, preferences: Any, *policies: Any) -> Any:
     own = [jnp.broadcast_to(a, (*lead, a.shape[-1])).reshape(number, a.shape[-1]) for a in policies]
     flat = preferences.reshape(number, *preferences.shape[-2:])
     return jax.tree.map(lambda a: a.reshape(*lead, *a.shape[1:]), jax.vmap(function)(flat, *own))
+
+
+def _as_floats(value):
+    """On the host a NumPy array, float32 where it was and float64 otherwise; what is traced as it is."""
+    if _arrays.is_traced(value):
+        return value
+    value = np.asarray(value)
+    return value if value.dtype == np.float32 else value.astype(np.float64)
 
 
 def _square(value, name):

@@ -11,10 +11,10 @@ from jaxtyping import Array, Float
 from jaxdesign import _arrays, _checks
 from jaxdesign._arrays import AnyArray, contract
 from jaxdesign.dynamics.fixed_point import solved_for
-from jaxdesign.dynamics.graphs import centred, components, solved
+from jaxdesign.dynamics.graphs import centred_columns, components, is_connected, solved
 from jaxdesign.dynamics.link_fit import zero_divergence_scores
 from jaxdesign.dynamics.links import LINKS
-from jaxdesign.dynamics.one_round import jacobian, pair_law
+from jaxdesign.dynamics.one_round import answer_covariance, jacobian, pair_law
 from jaxdesign.dynamics.plan import LoopPlan, in_dtype, refuse_several
 from jaxdesign.dynamics.preferences import as_preferences, in_its_dtype, on_host, per_draw
 
@@ -105,8 +105,7 @@ def _of_one(preferences, plan):
         return contract("ij,jk->ik", change, change), covariance
 
     after, covariance = jax.lax.fori_loop(0, DOUBLINGS, doubled, (change, noise))
-    own = jnp.exp(policy)
-    spread = jnp.diag(own) - own[:, None] * own[None, :]
+    spread = answer_covariance(jnp.exp(policy))
     fades = jnp.all(jnp.abs(after) <= FORGOTTEN)  # False for NaN, to which powers overflow; a maximum may skip it
     kl = jnp.where(fades, jnp.sum(spread * covariance) / 2, jnp.inf)
     covariance = covariance - jnp.mean(covariance, axis=0)[None, :]
@@ -130,5 +129,4 @@ def label_noise(preferences, law, link) -> Float[Array, "k k"]:
 
 def _columns(linked, found):
     """Up to a constant where one component joins all, as its mean would be that of the noisiest."""
-    apart = jax.vmap(lambda column: centred(linked, column), 1, 1)(found)
-    return jnp.where(jnp.all(linked), found, apart)
+    return jnp.where(is_connected(linked), found, centred_columns(linked, found))

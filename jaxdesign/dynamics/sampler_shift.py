@@ -9,7 +9,7 @@ from jaxtyping import Float
 from scipy import special
 
 from jaxdesign import _checks
-from jaxdesign.dynamics.importance_weights import importance_weights, target_masses
+from jaxdesign.dynamics.importance_weights import cost_of_weights, importance_weights, target_masses
 from jaxdesign.dynamics.weighted_fits import (
     RANK,
     TINY,
@@ -118,7 +118,7 @@ def sampler_shift(
     apart = noise(data, (1.0, weighted)) + noise(data, (1.0, plain))
     statistic, degrees, p_value = chi_square(shift, covariance, apart) if converged else (np.nan, 0, np.nan)
     gap, interval = regret(shift, covariance, metric, beta)
-    total, mean = data.counts.sum(), data.counts @ weights / data.counts.sum()
+    effective, largest = cost_of_weights(data.counts, weights)
     return SamplerShift(
         plain=basis @ plain.parameter,
         weighted=basis @ weighted.parameter,
@@ -129,9 +129,9 @@ def sampler_shift(
         p_value=p_value,
         gap=gap,
         gap_interval=interval,
-        effective=float(mean**2 / (data.counts @ weights**2 / total)) if mean > 0 else 0.0,
+        effective=effective,
         uncovered=max(0.0, 1 - float(target_masses(law, data.pairs if drawn is None else _possible(drawn)).sum())),
-        largest_weight=float(weights.max() / mean) if mean > 0 else float("nan"),
+        largest_weight=largest,
         converged=converged,
     )
 

@@ -2,21 +2,17 @@
 
 import numpy as np
 
+from tests.support.tournaments import bradley_terry
+
 
 def softmax(logits):
     weights = np.exp(logits - np.max(logits))
     return weights / weights.sum()
 
 
-def preferences(rewards):
-    """(K, K) Pr(i beats j)."""
-    rewards = np.asarray(rewards, float)
-    return 1 / (1 + np.exp(rewards[None, :] - rewards[:, None]))
-
-
 def share_won(on, off, rewards):
     """pi_on^T P pi_off."""
-    return float(on @ preferences(rewards) @ off)
+    return float(on @ bradley_terry(rewards) @ off)
 
 
 def votes_between(on, off, rewards, prompts, votes, seed, flip=0.0):
@@ -24,7 +20,7 @@ def votes_between(on, off, rewards, prompts, votes, seed, flip=0.0):
     rng = np.random.default_rng(seed)
     shape = prompts, votes
     ours, theirs = (rng.choice(len(policy), shape, p=policy) for policy in (on, off))
-    right = rng.random(shape) < preferences(rewards)[ours, theirs]
+    right = rng.random(shape) < bradley_terry(rewards)[ours, theirs]
     return (right ^ (rng.random(shape) < flip)).sum(axis=1).astype(float)
 
 
