@@ -27,7 +27,8 @@ class FixedPoint(NamedTuple):
         entropy: (...) of pi*, nats.
         least, most: (..., K) bounds on pi* that need no search: for IPO on mixed answers; 0 and 1 otherwise.
         residual: (...) largest entry of x - x_ref - kappa u, less its mean, at what was found: 0 at the fixed point.
-        converged: (...) whether the residual is rounding; False for DPO where an answer never loses.
+        converged: (...) whether the residual is rounding. False for DPO where an answer never loses, and where the
+            search ends early: now and then, where the pull is in the thousands or temper in the tens.
     """
 
     log_policy: Float[Array, "*n k"]
