@@ -109,8 +109,8 @@ def evidence(found: Certificates) -> Array:
 def safe_for_all(plan: LoopPlan) -> bool:
     """Whether rounds end at their fixed point from any start for all preferences: C1r with L = 1/2, its largest value.
 
-    Without feedback (share = 0) for every loss, wherever alpha < 1; for DPO preferences of 0 and 1 aside, which may have
-    no scores to teach. On the host.
+    Without feedback (share = 0) for every loss, wherever alpha < 1; for DPO preferences of 0 and 1 aside, which may
+    have no scores to teach. On the host.
     """
     gain, alpha = float(plan.strength) * float(plan.share), float(plan.alpha)
     if not is_closed(plan):
