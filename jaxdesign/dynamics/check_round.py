@@ -90,7 +90,7 @@ class RoundCheck(NamedTuple):
         if self.stability is not None:
             at = self.stability
             found["stability"] = {
-                "largest_rho": np.max(at.rho),
+                "largest_rho": np.fmax.reduce(np.ravel(at.rho)),  # of the draws whose fixed point was found
                 "probability": at.probability,
                 "proven": at.proven,
                 "evidence": sorted({Evidence(int(code)).name for code in np.ravel(at.evidence)}),
@@ -222,15 +222,24 @@ def _on_loop(plan, loop, anyhow) -> Advice:
     if loop is None:
         why = "it holds for some preferences and not for others; pass preferences, as of estimate_preferences"
         return Advice("loop", "find out", why)
-    rates = f"rho is below 1 in {loop.probability:.0%} of the draws, at most {np.max(loop.rho):.3g}"
+    unknown = np.isnan(loop.rho)
+    if np.all(unknown):
+        why = (
+            "no fixed point was found: with DPO an answer that never loses has none, and pairs of next to no mass none"
+        )
+        return Advice("loop", "look at the preferences", f"{why} that rounding leaves")
+    largest = np.nanmax(loop.rho)
+    rates = f"rho is below 1 in {loop.probability:.0%} of the draws, at most {largest:.3g}"
+    if np.any(unknown):
+        rates += f", unknown in {np.mean(unknown):.0%}, where no fixed point was found"
     if np.all(loop.converges):
         names = ", ".join(sorted({Evidence(int(code)).name for code in np.ravel(loop.evidence)}))
         where = "from any start" if loop.proven == 1 else "from this start"
         return Advice("loop", "go on", f"rounds end at their fixed point {where} ({names}); {rates}")
-    if np.max(loop.rho) >= 1:
+    if largest >= 1:
         what = f"lower the share of the policy's own answers to {np.min(loop.largest_share):.2g}"
         if is_closed(plan):
-            other = fastest_plan(plan, np.max(loop.omega))
+            other = fastest_plan(plan, np.nanmax(loop.omega))
             now = f"alpha {float(other.plan.alpha):.3g}, strength {float(other.plan.strength):.3g}"
             what += f" or take {now}, which has the same limit and rho {other.rho:.3g}"
         return Advice("loop", what, f"the fixed point repels what is close to it; {rates}")

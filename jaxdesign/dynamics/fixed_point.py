@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxdesign import _arrays
 from jaxdesign._arrays import AnyArray, contract
-from jaxdesign.dynamics.one_round import feedback, has_scores, is_closed, taught
+from jaxdesign.dynamics.one_round import feedback, is_closed, knows_scores, taught
 from jaxdesign.dynamics.plan import LoopPlan, in_dtype, refuse_several
 from jaxdesign.dynamics.preferences import advantages, as_preferences, entropy, in_its_dtype, on_host, per_draw
 
@@ -27,8 +27,9 @@ class FixedPoint(NamedTuple):
         entropy: (...) of pi*, nats.
         least, most: (..., K) bounds on pi* that need no search: for IPO on mixed answers; 0 and 1 otherwise.
         residual: (...) largest entry of x - x_ref - kappa u, less its mean, at what was found: 0 at the fixed point.
-        converged: (...) whether the residual is rounding. False for DPO where an answer never loses, and where the
-            search ends early: now and then, where the pull is in the thousands or temper in the tens.
+        converged: (...) whether the residual is rounding. False for DPO where an answer never loses, where pairs of
+            next to no mass alone join answers, and where the search ends early: now and then, where the pull is in the
+            thousands or temper in the tens.
     """
 
     log_policy: Float[Array, "*n k"]
@@ -100,7 +101,7 @@ def solved_for(preferences: Float[Array, "k k"], plan: LoopPlan) -> FixedPoint:
     least, most = _bounds(preferences, plan, kappa)
     found = sound & (residual <= rounding)
     if not is_closed(plan):
-        found &= has_scores(preferences, plan)
+        found &= knows_scores(x, preferences, plan)
     return FixedPoint(policy, entropy(policy), least, most, residual, found)
 
 

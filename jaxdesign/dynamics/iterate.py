@@ -16,7 +16,7 @@ from jaxdesign._arrays import AnyArray
 from jaxdesign.dynamics.graphs import components
 from jaxdesign.dynamics.link_fit import warm_scores
 from jaxdesign.dynamics.links import LINKS
-from jaxdesign.dynamics.one_round import has_scores, is_closed, next_policy, pair_law
+from jaxdesign.dynamics.one_round import has_scores, is_closed, knows_scores, next_policy, pair_law
 from jaxdesign.dynamics.plan import LoopPlan, in_dtype
 from jaxdesign.dynamics.preferences import advantages, as_log_policy, as_preferences, entropy, in_its_dtype, on_host
 
@@ -62,7 +62,8 @@ class Trajectory(NamedTuple):
             where moves keep their direction, nan where there are none above rounding.
         regime: (...) numbers of `Regime`, read off the fields above.
         residual: (...) largest equation that the scores of a round leave unsolved; 0 for IPO on mixed answers, inf
-            where the search for a round's scores did not end, as for DPO where an answer never loses.
+            where the search for a round's scores did not end, as for DPO where an answer never loses, or where rounding
+            leaves those of the last round no digits.
         kept: (..., keep, K) log pi after each of the last rounds, the last one last.
     """
 
@@ -202,6 +203,9 @@ def _of_one(preferences, start, plan, steps, keep):
     ends = window - max(keep, 1)  # lax.map in batches cannot hold arrays without entries
     seen, _ = lax.scan(lambda seen, step: (watched(seen, step), None), seen, jnp.arange(ends))
     seen, kept = lax.scan(shown, seen, jnp.arange(ends, window))
+    if not is_closed(plan):
+        known = knows_scores(seen.log_policy, preferences, plan)
+        seen = seen._replace(residual=jnp.where(known, seen.residual, jnp.inf))
     return _told(first, seen, kept, window, jnp.minimum(1 - plan.alpha + plan.strength, 1))
 
 

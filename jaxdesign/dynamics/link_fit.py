@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jaxdesign._arrays import contract
-from jaxdesign.dynamics.graphs import centred, components, off_diagonal, reached, solved
+from jaxdesign.dynamics.graphs import centred, centred_columns, components, off_diagonal, reached, solved
 from jaxdesign.dynamics.links import LINKS, Link
 
 STEPS = 2.0 ** -np.arange(0, 16)  # step lengths tried along a Newton direction
@@ -46,44 +47,64 @@ def zero_divergence_scores(
         start: scores to start from; None: 0.
 
     With P the frequencies of labels and q their counts, these are the maximum likelihood scores of Bradley and Terry.
-    With the linear link the first step ends the search.
+    With the linear link the first step ends the search. Derivatives, forward and reverse, are those of the equation.
     """
     law = off_diagonal(law)
     law = law / jnp.maximum(jnp.max(law), jnp.finfo(law.dtype).tiny)
     linked = components(law)
 
-    def margins(u):
-        return u[:, None] - u[None, :]
+    def divergence(u):
+        return _divergence(preferences, law, link, u)
 
-    def residual(u):
-        return residuals(preferences, margins(u), link)
+    def search(_, start):
+        found, converged = _searched(preferences, law, linked, link, start)
+        return found, converged.astype(found.dtype)  # what custom_root carries has a derivative
 
+    start = jnp.zeros_like(preferences[0]) if start is None else start
+    found, converged = lax.custom_root(divergence, start, search, partial(_inverse_laplacian, linked), has_aux=True)
+    exist = scores_exist(preferences, law, linked, link)
+    return Scores(found, residuals(preferences, _margins(found), link), (converged > 0) & exist)
+
+
+def _inverse_laplacian(linked, change, right):
+    """x with change(x) = right, -change a Laplacian: how scores follow what their equation is made of."""
+    weights = off_diagonal(jax.jacfwd(change)(jnp.zeros(len(linked), right.dtype)))
+    identity = jnp.eye(len(linked), dtype=right.dtype)
+    inverse = centred_columns(linked, solved(weights, linked, centred_columns(linked, identity)))
+    return -contract("ij,j->i", inverse, right)
+
+
+def _margins(scores):
+    return scores[:, None] - scores[None, :]
+
+
+def _searched(preferences, law, linked, link, start):
+    """u, and whether rounding left it any digits."""
     rarer = jnp.where(preferences < preferences.T, 1, jnp.where(preferences == preferences.T, 0.5, 0))
 
     def objective(u):
-        gaps = margins(u)  # a pair counts by its rarer outcome: of the other one a chance of 1e-17 is rounded off
+        gaps = _margins(u)  # a pair counts by its rarer outcome: of the other one a chance of 1e-17 is rounded off
         return jnp.sum(law * rarer * (link.integral(gaps) - preferences * gaps))
 
     def direction(u):
         return _newton_direction(preferences, law, linked, link, u)
 
-    start = jnp.zeros_like(preferences[0]) if start is None else start
     found, converged = newton(objective, direction, centred(linked, start))
     chances = jnp.sum(law * jnp.minimum(preferences, preferences.T), axis=1)  # of which residuals are differences
-    weights = law * link.slope(margins(found))
+    weights = law * link.slope(_margins(found))
     lost = jnp.finfo(law.dtype).eps * solved(weights, linked, chances[:, None])  # inverses of M-matrices are positive
     converged &= jnp.max(jnp.abs(lost)) <= SMALL * jnp.sqrt(jnp.finfo(law.dtype).eps) * (1 + jnp.max(jnp.abs(found)))
-    return Scores(found, residual(found), converged & scores_exist(preferences, law, linked, link))
+    return found, converged
 
 
 def _divergence(preferences, law, link, scores):
     """(q o R) 1."""
-    return jnp.sum(law * residuals(preferences, scores[:, None] - scores[None, :], link), axis=1)
+    return jnp.sum(law * residuals(preferences, _margins(scores), link), axis=1)
 
 
 def _newton_direction(preferences, law, linked, link, scores):
     """L_{q slope}^+ (q o R) 1."""
-    weights = law * link.slope(scores[:, None] - scores[None, :])
+    weights = law * link.slope(_margins(scores))
     right = _divergence(preferences, law, link, scores)
     return centred(linked, solved(weights, linked, right[:, None])[:, 0])
 
@@ -112,6 +133,8 @@ def warm_scores(
 ) -> tuple[Float[Array, " k"], Float[Array, ""]]:
     """`zero_divergence_scores` from scores that are close already: plain steps, without a search along them.
 
+    Derivatives, forward and reverse, are those of the equation.
+
     Returns:
         Scores, and the largest entry of what they leave unsolved, sum_j q_ij R_ij / sum_j q_ij; inf where steps did not
         become small.
@@ -130,11 +153,16 @@ def warm_scores(
         _, moved, count = state
         return (moved > small) & (count < MAX_STEPS)
 
-    if link is LINKS["ipo"]:
-        point, _, _ = step((start, 0, 0))  # linear: the first step ends the search
-        moved = jnp.zeros((), start.dtype)
-    else:
+    def search(_, start):
+        if link is LINKS["ipo"]:
+            return step((start, 0, 0))[0], jnp.zeros((), start.dtype)  # linear: the first step ends the search
         point, moved, _ = lax.while_loop(going_on, step, (start, jnp.asarray(jnp.inf, start.dtype), 0))
+        return point, moved
+
+    def divergence(u):
+        return _divergence(preferences, law, link, u)
+
+    point, moved = lax.custom_root(divergence, start, search, partial(_inverse_laplacian, linked), has_aux=True)
     unsolved = jnp.max(jnp.abs(_divergence(preferences, law, link, point) / degrees))
     return point, jnp.where(moved <= small, unsolved, jnp.inf)
 
@@ -151,13 +179,35 @@ def fitted_parameter(
         link: how the loss reads a preference.
 
     Directions that no pair differs in are left at 0. The rank of sum m z z^T is judged once, at 1e-9 of its largest
-    eigenvalue (1e-5 in float32): slopes that fall to 0 on the way to infinity are no lack of rank.
+    eigenvalue (1e-5 in float32): slopes that fall to 0 on the way to infinity are no lack of rank. Derivatives, forward
+    and reverse, are those of the equation, in that range.
     """
     masses = masses / jnp.maximum(jnp.max(masses), jnp.finfo(masses.dtype).tiny)
     cut = 1e-9 if differences.dtype == jnp.float64 else 1e-5
-    values, vectors = jnp.linalg.eigh(contract("sd,s,se->de", differences, masses, differences))
+    values, vectors = jnp.linalg.eigh(lax.stop_gradient(contract("sd,s,se->de", differences, masses, differences)))
     kept = values > cut * values[-1]
     basis = vectors * jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, values, 1)), 0)[None]
+    rest = jnp.diag(jnp.where(kept, 0, 1).astype(basis.dtype))
+
+    def gradient(w):
+        gaps = contract("sd,d->s", differences, w)
+        return contract("s,sd->d", masses * (preferences - link.mean(gaps)), differences)
+
+    def search(_, start):
+        found, converged = _parameter_searched(differences, preferences, masses, link, basis, rest)
+        return found, converged.astype(found.dtype)  # what custom_root carries has a derivative
+
+    def inverse(change, right):
+        matrix = jax.jacfwd(change)(jnp.zeros(basis.shape[:1], right.dtype))
+        matrix = contract("ad,ab,be->de", basis, matrix, basis) - rest
+        return contract("de,e->d", basis, jnp.linalg.solve(matrix, contract("de,d->e", basis, right)))
+
+    found, converged = lax.custom_root(gradient, jnp.zeros_like(differences[0]), search, inverse, has_aux=True)
+    return found, converged > 0
+
+
+def _parameter_searched(differences, preferences, masses, link, basis, rest):
+    """w, and whether the search converged."""
     rows = contract("sd,de->se", differences, basis)  # in these units sum m z z^T = 1
 
     def objective(v):
@@ -166,7 +216,7 @@ def fitted_parameter(
 
     def information(v):
         slopes = link.slope(contract("sd,d->s", rows, v))
-        return contract("sd,s,se->de", rows, masses * slopes, rows) + jnp.diag(jnp.where(kept, 0, 1).astype(rows.dtype))
+        return contract("sd,s,se->de", rows, masses * slopes, rows) + rest
 
     def direction(v):
         right = contract("s,sd->d", masses * (preferences - link.mean(contract("sd,d->s", rows, v))), rows)

@@ -68,6 +68,11 @@ def has_scores(preferences: Float[Array, "k k"], plan: LoopPlan) -> Bool[Array, 
     return scores_exist(preferences, law, components(law), LINKS[plan.loss])
 
 
+def knows_scores(policy: Float[Array, " k"], preferences: Float[Array, "k k"], plan: LoopPlan) -> Bool[Array, ""]:
+    """Whether the scores taught at this policy are finite and have digits that rounding left them."""
+    return zero_divergence_scores(preferences, pair_law(policy, plan), LINKS[plan.loss]).converged
+
+
 def next_policy(policy: Float[Array, " k"], scores: Float[Array, " k"], plan: LoopPlan) -> Float[Array, " k"]:
     """alpha x + (1 - alpha) x_ref + strength u, with mean 0."""
     moved = plan.alpha * policy + (1 - plan.alpha) * plan.reference + plan.strength * scores

@@ -137,6 +137,20 @@ def test_the_loop_by_preferences():
 
 
 @pytest.mark.slow
+def test_draws_without_a_fixed_point_hide_none_of_the_others():
+    never = np.full((3, 3), 0.5)
+    never[0, 1:], never[1:, 0] = 1, 0  # DPO teaches an answer that never loses no finite score
+    plan = LoopPlan(0.5, 60.0, loss="dpo")
+    some = loop(plan, preferences=np.stack([never, np.asarray(cycle(0.4))]))
+    rho = some.stability.rho
+    assert np.isnan(rho[0]) and rho[1] > 1 and some.summary()["stability"]["largest_rho"] == rho[1]
+    entry = advice(some, "loop")
+    assert entry.do.startswith("lower the share") and f"at most {rho[1]:.3g}, unknown in 50%" in entry.because
+    entry = advice(loop(plan, preferences=never), "loop")
+    assert entry.do == "look at the preferences" and "no fixed point was found" in entry.because
+
+
+@pytest.mark.slow
 def test_the_loop_is_never_called_safe_by_its_local_rate():
     trap = LoopPlan(0.0, 20.0, reference=TRAP_REFERENCE)
     for start in (None, TRAP_REFERENCE):

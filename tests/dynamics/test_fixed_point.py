@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxdesign.dynamics import LoopPlan, fixed_point
+from jaxdesign.dynamics import LoopPlan, Regime, fixed_point, iterate
 from tests.support.rounds import centred, close, round_by_hand, softmax
 from tests.support.tournaments import (
     CHAIN,
@@ -191,6 +192,38 @@ def test_policies_that_are_nearly_pure_lose_no_scores(kind):
         np.testing.assert_allclose(found.log_policy, [0, -400, -800, -1300], rtol=1e-12)
     else:  # all rivals are the best answer
         np.testing.assert_allclose(found.log_policy, 1000 * (CHAIN[:, 0] - 0.5), rtol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["ipo", "dpo"])
+def test_pairs_of_next_to_no_mass_that_alone_join_answers_are_not_claimed(loss):
+    """What 2 and 3 are to 0 and 1 is a difference of masses that are this much larger than the link's own."""
+    preferences = 0.5 + antisymmetric([0.2, 0, 0, 0.3, 0, 0.1], 4)
+
+    def joined_by(mass):
+        law = np.zeros((4, 4))
+        law[0, 1], law[2, 3], law[1, 2] = 0.25, 0.25 - mass, mass
+        plan = LoopPlan(0.5, 1.0, 1e-3 * mass, loss=loss, mix="pairs", base=law + law.T)
+        ended = iterate(preferences, plan, None, steps=60)
+        return fixed_point(preferences, plan).converged, ended.regime != Regime.UNKNOWN
+
+    assert joined_by(1e-8) == (True, True) and joined_by(1e-13) == (False, False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["ipo", "dpo"])
+def test_a_solver_of_equations_finds_it_for_many_answers(loss):
+    size = 150
+    preferences = random_preferences(np.random.default_rng(3), size)
+    law = (1 - np.eye(size)) / (size * (size - 1))
+    plan = LoopPlan(0.5, 3.0, 0.5, loss=loss, mix="pairs", base=law)
+
+    def moved(policy):
+        return policy - round_by_hand(policy, preferences, plan)
+
+    found = scipy.optimize.root(moved, np.zeros(size), method="krylov", options={"fatol": 1e-11})
+    assert found.success
+    np.testing.assert_allclose(centred(fixed_point(preferences, plan).log_policy), found.x, atol=1e-9)
 
 
 def test_an_answer_that_never_loses_has_no_dpo_limit():
