@@ -117,7 +117,7 @@ def asked(pool: CompletionPool | Source, budget: Budget, annotators: Annotators 
 
 def _surveyed(source: Source) -> Bool[np.ndarray, "p k"]:
     """Which completions there are; ValueError where labels are reversed."""
-    largest, exists = source.fold(Partial(_flips_and_completions), jnp.zeros((), jnp.float32))
+    largest, exists = source.fold(Partial(_flips_and_completions), jnp.zeros((), jnp.float32), merge=jnp.maximum)
     if largest > 0:
         raise ValueError(OWN_NOISE)
     return np.asarray(exists)

@@ -41,7 +41,7 @@ def column_units(pool: CompletionPool) -> Int[np.ndarray, " d"]:
 
 def source_units(source: Source) -> Int[np.ndarray, " d"]:
     """`column_units` of a source, in one pass over it, or two. Its rows must be finite in its working dtype."""
-    farthest = source.fold(Partial(_widen), jnp.zeros(source.dim, source.dtype))[0]
+    farthest = source.fold(Partial(_widen), jnp.zeros(source.dim, source.dtype), merge=jnp.maximum)[0]
     largest = np.asarray(farthest, np.float64)
     if _ordinary(largest, source.prompts * source.completions):
         return np.zeros(source.dim, np.int64)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt32
 
 from jaxdesign import _arrays
 from jaxdesign.pricing.memory import MemorySource
-from jaxdesign.pricing.source import Derived, Kernel, PairRows
+from jaxdesign.pricing.source import Derived, Kernel, Merge, PairRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +28,12 @@ class AdaptedSource(Derived):
     closed: UInt32[np.ndarray, "p k w"] | None = None  # as `Chunk.closed`
     wide: bool = field(default_factory=_arrays.in_float64)  # the caller's default precision is float64
 
-    def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None) -> tuple[Any, Any]:
+    def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None, merge: Merge = jnp.add) -> tuple[Any, Any]:
         """See `Source.fold`."""
         adapted = _adapted_in_float64 if _arrays.in_float64() else _adapted
         kernel, units, carry = jax.tree.map(jnp.asarray, (kernel, self.units, carry))
         with _arrays.scope(self.wide):
-            return self.given.fold(Partial(adapted, kernel, units), carry, (self.closed, per_prompt))
+            return self.given.fold(Partial(adapted, kernel, units), carry, (self.closed, per_prompt), merge)
 
     def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
         """See `Source.rows`."""

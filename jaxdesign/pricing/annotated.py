@@ -24,7 +24,7 @@ from jaxdesign.information import Margins, reversed_information
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.adapted import AdaptedSource
 from jaxdesign.pricing.memory import MemorySource, memory_source
-from jaxdesign.pricing.source import Chunk, Derived, Kernel, PairRows, Source, closed_bits
+from jaxdesign.pricing.source import Chunk, Derived, Kernel, Merge, PairRows, Source, closed_bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +38,11 @@ class AnnotatedSource(Derived):
         """A P."""
         return self.flip.size
 
-    def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None) -> tuple[Any, Any]:
+    def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None, merge: Merge = jnp.add) -> tuple[Any, Any]:
         """See `Source.fold`; the prompts of a chunk are visited once for each annotator before those of the next."""
         annotators, prompts = self.flip.shape
         inputs = jax.tree.map(lambda a: _swapped(a.reshape(annotators, prompts, *a.shape[1:])), per_prompt)
-        carry, outputs = self.given.fold(Partial(_by_annotator, kernel), carry, (self.flip.T, inputs))
+        carry, outputs = self.given.fold(Partial(_by_annotator, kernel), carry, (self.flip.T, inputs), merge)
         return carry, _in_order(outputs)
 
     def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:

@@ -18,7 +18,7 @@ from jaxdesign._centring import less_first, row_means
 from jaxdesign._pairs import first_copies
 from jaxdesign.information import Margins, listed_label_information, margins_of
 from jaxdesign.pool import CompletionPool, bare_pool
-from jaxdesign.pricing.source import Chunk, Kernel, PairRows, closed_bits
+from jaxdesign.pricing.source import Chunk, Kernel, Merge, PairRows, closed_bits
 
 
 class MemorySource(NamedTuple):
@@ -74,7 +74,7 @@ class MemorySource(NamedTuple):
         """Working dtype."""
         return self.means.dtype
 
-    def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None) -> tuple[Any, Any]:
+    def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None, merge: Merge = jnp.add) -> tuple[Any, Any]:
         """See `Source.fold`; traceable."""
         return _fold(self, kernel, carry, per_prompt)
 

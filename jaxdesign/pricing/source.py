@@ -62,6 +62,7 @@ class PairRows(NamedTuple):
 
 # kernel(chunk, carry, inputs) -> (carry, outputs): see `Source.fold`
 Kernel = Callable[[Chunk, Any, Any], tuple[Any, Any]]
+Merge = Callable[[Array, Array], Array]  # of a leaf of the carries of two parts of the prompts: jnp.add, jnp.maximum
 
 
 @runtime_checkable
@@ -100,14 +101,17 @@ class Source(Protocol):
         """Of the rows of chunks: float32, or float64."""
         ...
 
-    def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None) -> tuple[Any, Any]:
+    def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None, merge: Merge = jnp.add) -> tuple[Any, Any]:
         """(carry, outputs) after kernel(chunk, carry, inputs) -> (carry, outputs) on every chunk in order.
 
         Args:
             kernel: a pure, traceable function wrapped as `jax.tree_util.Partial`, so that it is a pytree of its arrays:
                 a source that loops on the host compiles it once for all chunks.
-            carry: a pytree of arrays whose shapes and dtypes the kernel keeps, or None.
+            carry: a pytree of arrays whose shapes and dtypes the kernel keeps, or None. Where prompts are visited at
+                several places at a time, each begins with it: it must be what `merge` changes nothing with.
             per_prompt: a pytree of arrays with a leading axis P, which chunks get their part of as `inputs`, or None.
+            merge: joins the leaves of carries of two parts of the prompts, the earlier part first. A source that visits
+                one chunk after the other has no use for it.
 
         Returns:
             The last carry, and the outputs of all chunks joined along their leading axis, which is P.

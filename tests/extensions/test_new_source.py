@@ -48,7 +48,7 @@ class Generated:
     made: list = field(default_factory=list)  # for the test: features made, by weak references
     held: list = field(default_factory=list)  # prompts of them in memory each time
 
-    def fold(self, kernel, carry, per_prompt=None):
+    def fold(self, kernel, carry, per_prompt=None, merge=None):
         return folded((as_chunk(self.pool(k)) for k in range(-(-self.prompts // LENGTH))), kernel, carry, per_prompt)
 
     def rows(self, pairs):
