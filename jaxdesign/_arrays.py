@@ -103,6 +103,9 @@ def replicated(tree: Any) -> Any:
     the door, eagerly or traced; a copy of the pool must fit on each device. Auto axes and other leaves stay as they
     are: there the compiler places the work.
     """
+    leaves = jax.tree.leaves(tree)
+    if all(_replicated(leaf) is leaf for leaf in leaves):
+        return tree  # itself: what is kept with it stays
     return jax.tree.map(_replicated, tree)
 
 

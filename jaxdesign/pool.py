@@ -8,7 +8,7 @@ prompt, and without centring q_ii + q_jj - 2 q_ij cancels in float32.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +124,9 @@ class CompletionPool:
     def tree_unflatten(cls, _, leaves):
         return _unchecked(*leaves)  # transformations unflatten with placeholders
 
+    def __getstate__(self):
+        return {name: getattr(self, name) for name in (*LEAVES, "ids")}  # what is kept with it can be made again
+
     def __repr__(self) -> str:
         draws = "" if self.num_draws is None else f", draws={self.num_draws}"
         return f"CompletionPool(prompts={self.num_prompts}, completions={self.completions}, dim={self.dim}{draws})"
@@ -186,6 +189,16 @@ def _without_offsets(rows: Float[np.ndarray, "p k d"], there: Bool[np.ndarray, "
     deviations = np.sort(np.where(there, np.abs(rows - offset), np.inf), axis=1)
     typical = np.take_along_axis(deviations, np.minimum(count // 2, rows.shape[1] - 1), axis=1)
     return np.where(there, rows - np.where(np.abs(offset) > FAR * typical, offset, 0), 0)
+
+
+def kept(pool: CompletionPool, name: Any, make: Callable[[], Any]) -> Any:
+    """`make()`, made once and kept with the pool, which never changes; made anew where the pool is traced."""
+    if _arrays.is_traced(pool):
+        return make()
+    cache = pool.__dict__.setdefault("_kept", {})
+    if name not in cache:
+        cache[name] = make()
+    return cache[name]
 
 
 def centred_features(pool: CompletionPool, dtype: Any = None) -> Float[Array, "p k d"]:

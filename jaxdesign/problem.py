@@ -16,7 +16,7 @@ from jaxdesign.budget.required import Decided
 from jaxdesign.criteria.adapted import adapted
 from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike
 from jaxdesign.design import Design
-from jaxdesign.pool import CompletionPool, prompts_of, with_flip
+from jaxdesign.pool import CompletionPool, kept, prompts_of, with_flip
 from jaxdesign.pricing.annotated import pool_source
 from jaxdesign.pricing.passes import pairs_information
 from jaxdesign.pricing.source import Source
@@ -110,9 +110,15 @@ class Problem:
     @cached_property
     def even(self) -> Float[np.ndarray, "r d d"]:
         """Prior plus the information of `total` labels spread evenly over all candidate pairs, caps aside; float64."""
-        with _arrays.float64():
-            info = np.asarray(pairs_information(self.source))
+        if self.whole is None or self.flip is not None or len(self.decided.closed):
+            info = self._pairs_information()
+        else:
+            info = kept(self.whole, "information", self._pairs_information)
         return self.prior + info * (self.limits.total / self.pair_counts.sum())
+
+    def _pairs_information(self):
+        with _arrays.float64():
+            return np.asarray(pairs_information(self.source))
 
     def given_units(self, matrix: Float[np.ndarray, "*r d d"]) -> Float[np.ndarray, "*r d d"]:
         """An information matrix in the units of the features that were given."""

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign._centring import less_first
-from jaxdesign.pool import CompletionPool, bare_pool, centred_features, with_features
+from jaxdesign.pool import CompletionPool, bare_pool, centred_features, kept, with_features
 from jaxdesign.pricing.source import Source
 
 ORDINARY = 12  # exponents of columns up to which a pool is used as it is, without a copy of its features
@@ -29,8 +29,12 @@ def column_units(pool: CompletionPool) -> Int[np.ndarray, " d"]:
     """Exponents e of the units of the columns: features times 2^e have a root mean square within prompts of 1/2 to 1.
 
     All 0 where none is above ORDINARY in size: such a pool needs no other units. 0 for a column that is constant within
-    every prompt.
+    every prompt. Kept with the pool.
     """
+    return kept(pool, "units", lambda: _column_units(pool))
+
+
+def _column_units(pool):
     farthest = np.asarray(farthest_rows(pool.features, pool.mask), np.float64)
     if _ordinary(farthest, pool.features.shape[0] * pool.completions):
         return np.zeros(pool.dim, np.int64)

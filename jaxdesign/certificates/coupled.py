@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -27,16 +26,19 @@ from jaxdesign.budget.linear_program import (
 )
 from jaxdesign.budget.oracle import OracleResult
 from jaxdesign.certificates.separable import (
+    ALONE,
+    Pass,
     Priced,
     certificate,
     certify,
     cold_level,
-    listed_count,
     listing_limit,
     pairs_holding,
-    price_at,
+    swept_at,
 )
-from jaxdesign.pricing.passes import Charges, reaching_pairs
+from jaxdesign.pricing.ceilings import Ceilings
+from jaxdesign.pricing.passes import Charges
+from jaxdesign.pricing.sweep import Wanted
 from jaxdesign.problem import Problem
 
 ROUNDS = 8  # passes over the pool at most
@@ -49,6 +51,7 @@ def certify_coupled(
     matrix: Float[np.ndarray, "r d d"],
     analysis: Analysis,
     allocation: Allocation,
+    asked: Pass = ALONE,
 ) -> Priced:
     """Certify an allowed allocation with information A; its pairs are the first columns of the linear programs.
 
@@ -62,7 +65,8 @@ def certify_coupled(
     program, passes = _program(limits, columns, b, labels), 0
     while True:
         prices, passes = program.prices, passes + 1
-        listed, floor, result = _listed(problem, analysis, prices, current / limits.total)
+        listed, floor, swept = _listed(problem, analysis, prices, current / limits.total, asked.known)
+        asked = asked._replace(known=swept.ceilings)
         columns, first = np.unique(np.concatenate([columns, listed]), axis=0, return_index=True)
         known = first < len(b)
         fresh = np.zeros((2, len(columns)))
@@ -78,7 +82,7 @@ def certify_coupled(
             break
     oracle = OracleResult(program.labels, bound, program.prices.label)
     return Priced(
-        certificate(problem, matrix, analysis, bound), result, columns, b, oracle, float(np.max(floor)), passes
+        certificate(problem, matrix, analysis, bound), swept, columns, b, oracle, float(np.max(floor)), passes
     )
 
 
@@ -88,18 +92,20 @@ def certify_allocation(
     analysis: Analysis,
     allocation: Allocation,
     guess: Callable[[], float] | None = None,
+    asked: Pass = ALONE,
 ) -> Priced:
     """Certify an allocation of any budget.
 
     `guess`: gives the level down to which pairs will be needed; None, or where it turns out too high: it is searched.
     """
     if not problem.limits.laminar:
-        return certify_coupled(problem, matrix, analysis, allocation)
+        return certify_coupled(problem, matrix, analysis, allocation, asked)
     if guess is not None:
-        priced = certify(problem, matrix, analysis, guess())
+        priced = certify(problem, matrix, analysis, guess(), asked)
         if priced.oracle.labels.sum() >= 0.99 * problem.limits.total:
             return priced
-    return certify(problem, matrix, analysis, cold_level(problem, analysis))
+        asked = asked._replace(known=priced.swept.ceilings)
+    return certify(problem, matrix, analysis, cold_level(problem, analysis), asked)
 
 
 def _program(limits, pairs, b, labels):
@@ -114,27 +120,28 @@ def _program(limits, pairs, b, labels):
     return Program(labels, float(b @ labels), free_prices(limits, float(b.min(initial=0.0))))
 
 
-def _listed(problem: Problem, analysis: Analysis, prices: Prices, average: float):
+def _listed(problem: Problem, analysis: Analysis, prices: Prices, average: float, known: Ceilings | None):
     """Pairs whose net at these prices may be above 0 or that a prompt's minimum may need; a bound on the net of all
     others, prompt by prompt; the pass."""
     limits, dtype = problem.limits, problem.source.dtype
     of = np.broadcast_to(completion_charges(limits, prices), problem.exists.shape)
     always = pairs_holding(limits, limits.minima).astype(dtype)
-    charges = Charges(of, jnp.asarray(always))
+    charges = Charges(of, always)
 
     threshold = prices.label - BAND * average
-    result = price_at(problem, analysis, threshold, charges)
-    for _ in range(6):  # prices of a poor program list too much: a higher threshold, and a bound that is loose for now
-        if listed_count(result) <= listing_limit(problem) + always.sum():
+    most = listing_limit(problem) + always.sum()
+    few = int(listing_limit(problem) / 8)
+    found = swept_at(problem, analysis, Wanted(threshold, threshold, most, few), charges, known)
+    for trial in range(6):  # prices of a poor program list too much: a higher threshold, and a bound that is loose
+        if found.complete:
             break
-        best = np.sort(np.asarray(result.best)[..., 0].ravel())[::-1] * result.scale
-        rank = min(int(listing_limit(problem) / 8), len(best) - 1)
-        threshold = max(float(best[rank]), threshold + 0.5 * max(float(best[0]) - threshold, 0))
-        result = price_at(problem, analysis, threshold, charges)
-    pairs = reaching_pairs(result, problem.completions)
+        best = found.values
+        threshold = max(float(best[-1]), threshold + 0.5 * max(float(best[0]) - threshold, 0))
+        wanted = Wanted(threshold, threshold, most if trial < 5 else np.inf, few)
+        found = swept_at(problem, analysis, wanted, charges, found.ceilings)
     # charges are rounded to the working dtype, in which the threshold was compared
     rounding = 2 * float(np.finfo(dtype).eps) * np.abs(of).max(axis=1)
-    return pairs, threshold - prices.label + rounding, result
+    return found.pairs, threshold - prices.label + rounding, found
 
 
 def _with_minima(limits, pairs, nets, floor):

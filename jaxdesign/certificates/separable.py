@@ -21,16 +21,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdesign import _arrays
-from jaxdesign.analysis import Analysis, sensitivity_bounds
+from jaxdesign.analysis import Analysis, exact_sensitivities, sensitivity_bounds
 from jaxdesign.budget.limits import Limits, capacity
 from jaxdesign.budget.oracle import OracleResult, linear_oracle
 from jaxdesign.design import Certificate
-from jaxdesign.pricing.passes import Charges, PassResult, price, reaching_pairs
+from jaxdesign.pricing.ceilings import Ceilings, ceilings_at, no_ceilings
+from jaxdesign.pricing.passes import Charges
+from jaxdesign.pricing.sweep import Factored, Swept, Wanted, bounded, sweep
 from jaxdesign.problem import Problem
 
 
@@ -38,7 +39,7 @@ class Priced(NamedTuple):
     """A pass with its certificate."""
 
     certificate: Certificate[float]
-    result: PassResult
+    swept: Swept
     pairs: Int[np.ndarray, "s 3"]  # the listed pairs
     sensitivities: Float[np.ndarray, " s"]  # theirs, float64
     oracle: OracleResult
@@ -46,34 +47,66 @@ class Priced(NamedTuple):
     passes: int = 1  # over the pool
 
 
-def certify(problem: Problem, matrix: Float[np.ndarray, "r d d"], analysis: Analysis, level: float) -> Priced:
+class Pass(NamedTuple):
+    """What is asked of a pass besides a certificate, and what is known before it.
+
+    Args:
+        entered: level above which the best pairs of completions are entered, net of nothing; inf: none.
+        most_entered: so many of them.
+        known: what earlier passes say of every prompt; None: nothing.
+    """
+
+    entered: float = np.inf
+    most_entered: int = 0
+    known: Ceilings | None = None
+
+
+ALONE = Pass()
+
+
+def certify(
+    problem: Problem, matrix: Float[np.ndarray, "r d d"], analysis: Analysis, level: float, asked: Pass = ALONE
+) -> Priced:
     """Price the pool at A and certify it.
 
     Args:
         matrix: A of an allowed allocation, (R, d, d) float64, with its `analysis`.
         level: pairs are listed down to this sensitivity. A guess is enough: too low lists more pairs, too high loosens
             the certificate, neither makes it false.
+        asked: what else to look for.
     """
-    result = price_at(problem, analysis, level)
-    ceiling = float(np.max(np.asarray(result.highest).astype(np.float64) + np.asarray(result.error)))
-    ceiling = float(np.nextafter(ceiling * result.scale, np.inf))
-    if listed_count(result) > listing_limit(problem):
-        pairs, floor = np.zeros((0, 3), np.int32), ceiling
-    else:
-        pairs, floor = reaching_pairs(result, problem.completions), min(level, ceiling)
+    wanted = Wanted(level, asked.entered, listing_limit(problem), asked.most_entered)
+    swept = swept_at(problem, analysis, wanted, known=asked.known)
+    ceiling = float(np.max(swept.upper))
+    pairs, floor = swept.pairs, min(level, ceiling) if swept.complete else ceiling
     sensitivities, bounds = sensitivity_bounds(problem, pairs, analysis.factors)
     oracle = linear_oracle(problem.limits, pairs, bounds, floor)
-    return Priced(certificate(problem, matrix, analysis, oracle.value), result, pairs, sensitivities, oracle, floor)
+    return Priced(certificate(problem, matrix, analysis, oracle.value), swept, pairs, sensitivities, oracle, floor)
 
 
-def price_at(problem: Problem, analysis: Analysis, level: float, charges: Charges | None = None) -> PassResult:
-    """A pass over the pool at `analysis`; level and charges in units of sensitivities."""
-    unit = analysis.unit
-    if charges is not None:
-        charges = charges._replace(of=jnp.asarray(charges.of / unit, analysis.scaled.dtype))
-    threshold = rounded_down(level / unit, analysis.scaled.dtype)
-    result = price(problem.source, analysis.scaled, threshold, useful_ranks(problem), charges)
-    return result._replace(unit=unit)
+def factored(analysis: Analysis) -> Factored:
+    """The factors of an analysis as passes take them."""
+    return Factored(analysis.factors, analysis.scaled, analysis.unit)
+
+
+def swept_at(
+    problem: Problem, analysis: Analysis, wanted: Wanted, charges: Charges | None = None, known: Ceilings | None = None
+) -> Swept:
+    """A pass over the pool at `analysis`; levels and charges in units of sensitivities."""
+    return sweep(problem.source, factored(analysis), wanted, useful_ranks(problem), charges, known)
+
+
+def best_of_pool(
+    problem: Problem, analysis: Analysis, above: float, number: int, known: Ceilings | None = None
+) -> tuple[Int[np.ndarray, "m 3"], Float[np.ndarray, " m"]]:
+    """At most so many pairs with sensitivity above a level, from the two best partners of every completion."""
+    if known is None:
+        known = bounded(problem.source, factored(analysis), no_ceilings(problem.prompts))[0]
+    upper = ceilings_at(known, analysis.factors)
+    if number < len(upper):  # so many prompts have a pair that is nearly as good as their bound
+        above = max(above, 0.99 * float(np.partition(upper, -number)[-number]))
+    found = swept_at(problem, analysis, Wanted(np.inf, above, 0, number), known=known)
+    return found.entered, found.values
 
 
 def certificate(problem: Problem, matrix, analysis: Analysis, oracle_value: float) -> Certificate[float]:
@@ -136,45 +169,36 @@ def listing_limit(problem: Problem) -> float:
     return 4 * pairs_needed(problem) + 20_000
 
 
-def listed_count(result: PassResult) -> int:
-    """Number of pairs that reach the level."""
-    return int(np.asarray(result.reaching).sum(dtype=np.int64))
-
-
 def cold_level(problem: Problem, analysis: Analysis) -> float:
     """A level at which the listing holds all the oracle's pairs and not many more, found without a guess."""
-    limits = problem.limits
-    result = price_at(problem, analysis, np.inf)
-    best = np.asarray(result.best)[..., 0] - np.asarray(result.error)[:, None]  # in NumPy: nothing to compile
-    best = np.sort(best.ravel())[::-1].astype(np.float64) * result.scale
-    if not limits.has_caps and not limits.has_quotas:
-        return float(best[0])
-    # a pair is the best of at most two completions, so 2 k values above a level mean k pairs or more
-    place = 2 * int(pairs_needed(problem)) - 1
-    low, high = float(max(best[place], 0.0)) if place < len(best) else 0.0, float(best[0])
+    limits, source = problem.limits, problem.source
+    known = bounded(source, factored(analysis), no_ceilings(source.prompts))[0]
+    # twice as many as the oracle uses: what costs and quotas then leave out is still listed
+    needed = 2 * int(pairs_needed(problem)) if limits.has_caps or limits.has_quotas else 1
+    found = best_of_pool(problem, analysis, 0.0, needed, known)[0]
+    b = np.sort(exact_sensitivities(problem, found, analysis.factors))
+    if needed == 1:
+        return float(b.max(initial=0.0))
+    low, high = float(b[0]) if len(b) == needed else 0.0, float(b.max(initial=0.0))
+
+    def listing(level):
+        return swept_at(problem, analysis, Wanted(level, most_listed=-1), known=known)
+
     for _ in range(16):  # `low` lists enough, or is on its way down; `high` lists too few
-        result = price_at(problem, analysis, low)
-        if not _holds_total(problem, result):
-            low, high = (low / 2 if low > 1e-9 * best[0] else 0.0), low
+        found = listing(low)
+        if not _holds_total(problem, found):
+            low, high = (low / 2 if low > 1e-9 * b[-1] else 0.0), low
             continue
-        if listed_count(result) <= 0.5 * listing_limit(problem):
+        if found.counts.sum() <= 0.5 * listing_limit(problem):
             break
         middle = np.sqrt(max(low, 1e-9 * high)) * np.sqrt(high)
-        result = price_at(problem, analysis, middle)
-        low, high = (middle, high) if _holds_total(problem, result) else (low, middle)
+        found = listing(middle)
+        low, high = (middle, high) if _holds_total(problem, found) else (low, middle)
     return low
 
 
-def _holds_total(problem: Problem, result: PassResult) -> bool:
-    counts = np.asarray(result.reaching).astype(np.float64)
-    return bool(capacity(problem.limits, counts) >= problem.limits.total)
-
-
-def rounded_down(level: float, dtype: np.dtype) -> np.ndarray | np.floating:
-    """`level` in a pricing dtype, rounded down, so that the listing reaches it."""
-    with np.errstate(over="ignore"):
-        rounded = np.asarray(level, dtype)
-    return rounded if float(rounded) <= level else np.nextafter(rounded, np.asarray(-np.inf, dtype))
+def _holds_total(problem: Problem, found: Swept) -> bool:
+    return bool(capacity(problem.limits, found.counts.astype(np.float64)) >= problem.limits.total)
 
 
 def useful_ranks(problem: Problem) -> np.ndarray | None:

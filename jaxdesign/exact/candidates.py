@@ -15,13 +15,12 @@ from jaxdesign._pairs import Allocation, not_among
 from jaxdesign.analysis import analyse, exact_sensitivities, information
 from jaxdesign.budget.kinds import EVERY_KIND, LAMINAR, obeying
 from jaxdesign.budget.limits import Limits, capacity
-from jaxdesign.certificates.separable import price_at
+from jaxdesign.certificates.separable import best_of_pool
 from jaxdesign.criteria.log_det import LogDet
 from jaxdesign.criteria.protocol import ConvexCriterion, Gains
 from jaxdesign.design import Design
 from jaxdesign.exact import integer_programs, rounding
 from jaxdesign.exact.greedy.greedy import greedy_allocation, memory, work
-from jaxdesign.pricing.passes import best_pairs
 from jaxdesign.problem import Problem
 
 GREEDY_WORK = 4e11  # see `work`: beyond this, greedy looks only at the prompts that the real-valued design uses most
@@ -162,8 +161,7 @@ def among_more(problem: Problem, relaxed: Design) -> Allocation:
     The program prefers the design's pairs, then those with the largest sensitivities.
     """
     analysis = analyse(problem, information(problem, Allocation(relaxed.pairs, relaxed.labels)))
-    result = price_at(problem, analysis, np.inf)
-    others, _ = best_pairs(result, 0.0, WIDER, result.scale)
+    others, _ = best_of_pool(problem, analysis, 0.0, WIDER)
     pairs = np.concatenate([relaxed.pairs, others[not_among(others, relaxed.pairs, problem.completions)]])
     b = exact_sensitivities(problem, pairs, analysis.factors)
     real_labels = np.concatenate([relaxed.labels, np.zeros(len(pairs) - len(relaxed.labels))])

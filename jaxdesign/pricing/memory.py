@@ -17,7 +17,7 @@ from jaxdesign import _arrays
 from jaxdesign._centring import less_first, row_means
 from jaxdesign._pairs import first_copies
 from jaxdesign.information import Margins, listed_label_information, margins_of
-from jaxdesign.pool import CompletionPool, bare_pool
+from jaxdesign.pool import CompletionPool, bare_pool, kept
 from jaxdesign.pricing.source import Chunk, Kernel, Merge, PairRows, closed_bits
 
 
@@ -106,7 +106,7 @@ class MemorySource(NamedTuple):
 def memory_source(
     pool: CompletionPool, dtype: Any = None, closed: Int[np.ndarray, "s 3"] | None = None
 ) -> MemorySource:
-    """A pool held in memory as a source.
+    """A pool held in memory as a source, kept with the pool: a second call costs nothing.
 
     Args:
         pool: the pool.
@@ -120,7 +120,9 @@ def memory_source(
 
     Source: derived; checked by tests/pricing/test_pricing.py.
     """
-    source = _in_chunks(pool, dtype, _arrays.chunk_length(pool.num_prompts, pool.completions, pool.dim))
+    dtype = np.dtype(dtype or _arrays.compute_dtype(pool.features.dtype))
+    length = _arrays.chunk_length(pool.num_prompts, pool.completions, pool.dim)
+    source = kept(pool, ("source", dtype.name, length), lambda: _in_chunks(pool, dtype, length))
     bits = closed_bits(closed, source.slots, pool.completions)
     if bits is None:
         return source

@@ -134,6 +134,37 @@ def in_pricing_units(factors: Float[np.ndarray, "r d q"], dtype: Any) -> tuple[F
     return np.ldexp(factors, -exponent).astype(dtype), float(np.ldexp(1.0, 2 * exponent))
 
 
+def largest(source: Source, factors: Float[AnyArray, "r d d"]) -> tuple[Float[Array, " p"], Float[Array, " p"]]:
+    """The largest sensitivity of every prompt and a bound on its rounding error, in units of the factors.
+
+    Args:
+        source: the pool.
+        factors: as for `price`.
+
+    Returns:
+        (P,) the largest, -1 where a prompt has no pair; (P,) the error, inf where something is not finite.
+
+    Raises: nothing; traceable.
+
+    Complexity: that of `price` without its search for partners.
+    Source: derived; checked by tests/pricing/test_sweep.py.
+    """
+    return source.fold(Partial(_largest, factors), None)[1]
+
+
+def _largest(factors, chunk, carry, _):
+    b, error = chunk_sensitivities(chunk, factors)
+    upper = open_pairs(chunk)
+    finite = _all_finite(b, error, upper)
+    b = jnp.where(upper & finite[:, None, None], b, -1)
+    return carry, (jnp.max(b, axis=(1, 2)), jnp.where(finite, error, jnp.inf))
+
+
+def _all_finite(b, error, upper):
+    """Not by maxima, which drop NaN on CPUs."""
+    return jnp.isfinite(error) & jnp.all(jnp.isfinite(b) | ~upper, axis=(1, 2))
+
+
 def price(
     source: Source,
     factors: Float[AnyArray, "r d d"],
@@ -169,8 +200,7 @@ def _priced(factors, threshold, chunk, carry, limits):
     none = -1 if charge is None else -jnp.inf
     b, error = chunk_sensitivities(chunk, factors)
     upper = open_pairs(chunk)
-    # not by maxima, which drop NaN on CPUs
-    finite = jnp.isfinite(error) & jnp.all(jnp.isfinite(b) | ~upper, axis=(1, 2))
+    finite = _all_finite(b, error, upper)
     b, error = jnp.where(finite[:, None, None], b, 0), jnp.where(finite, error, jnp.inf)
     if charge is not None:
         error += 2 * float(jnp.finfo(b.dtype).eps) * (jnp.max(b, axis=(1, 2)) + 4 * jnp.max(abs(charge.of), axis=1))
@@ -272,7 +302,8 @@ def _add_information(chunk, total, _):
         # copies have z = 0, so all pairs count: sum_{i<j} z z^T = K sum_i phi phi^T, phi centred
         count = jnp.sum(chunk.copies >= 0, axis=1, dtype=jnp.float64)[:, None, None]
         weight = count * (info if info.ndim == 0 else info[0])
-        return total + _arrays.contract("pkd,pke->de", weight * rows, rows)[None], None
+        rows, weighted = (a.reshape(-1, rows.shape[-1]) for a in (rows, weight * rows))  # one flat product
+        return total + jnp.matmul(weighted.T, rows, precision=_arrays.HIGHEST)[None], None
     return total + labelled_information(chunk._replace(rows=rows), open_pairs(chunk).astype(jnp.float64)), None
 
 

@@ -18,13 +18,14 @@ from jaxdesign._pairs import Allocation, added_up
 from jaxdesign.analysis import Analysis, analyse, exact_sensitivities, information, sound
 from jaxdesign.budget.required import with_required
 from jaxdesign.certificates.coupled import certify_allocation
-from jaxdesign.certificates.separable import blurred, from_bound
+from jaxdesign.certificates.separable import Pass, blurred, from_bound
 from jaxdesign.criteria.log_det import LogDet
 from jaxdesign.design import Design, Status, TraceRow
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.states import Scored, Solver, SolverState, movable, prompt_levels
 
 BLURRED = 1e-10  # relative gap by rounding alone below which no problem is called ill-conditioned
+ENTERED = 64  # best pairs of completions that a pass brings back, for each dimension
 RETREATS = (1e-4, 1e-2, 0.5)  # shares of the best allocation that a singular one is mixed with
 
 
@@ -71,7 +72,7 @@ def run(
         if status is not None:
             pairs, labels = with_required(problem.decided, Allocation(best[0].pairs, best[0].labels))
             return Design(pairs, labels, now, status, state.passes, tuple(trace), problem.skipped_prompts)
-        state = solver.step(problem, state, scored, tol)
+        state = solver.step(problem, state, scored, tol)._replace(known=scored.priced.swept.ceilings)
 
 
 def retreated(
@@ -118,7 +119,9 @@ def score(problem: Problem, state: SolverState, matrix: Float[np.ndarray, "r d d
     """Certify an allocation, with its information and that one's analysis, in one pass."""
     on_support = exact_sensitivities(problem, state.pairs, analysis.factors)
     guess = partial(listing_level, problem, state, on_support)
-    priced = certify_allocation(problem, matrix, analysis, state.allocation, guess)
+    level = float(prompt_levels(problem, state.allocation, on_support).min())
+    asked = Pass(level, ENTERED * problem.dim, state.known)
+    priced = certify_allocation(problem, matrix, analysis, state.allocation, guess, asked)
     return Scored(matrix, analysis, on_support, priced, priced.certificate.relative_gap())
 
 

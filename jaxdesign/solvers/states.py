@@ -17,6 +17,7 @@ from jaxdesign.budget.oracle import exact_total
 from jaxdesign.budget.required import free_part
 from jaxdesign.certificates.separable import Priced, certify, cold_level
 from jaxdesign.design import Design
+from jaxdesign.pricing.ceilings import Ceilings
 from jaxdesign.problem import Problem
 
 
@@ -28,12 +29,14 @@ class SolverState(NamedTuple):
         labels: (S,) float64, positive, summing to the total.
         passes: over the pool so far, those inside of `init` and `step` included.
         memory: the solver's own.
+        known: what passes so far say of every prompt; the loop keeps it up.
     """
 
     pairs: Int[np.ndarray, "s 3"]
     labels: Float[np.ndarray, " s"]
     passes: int
     memory: Any = None
+    known: Ceilings | None = None
 
     @property
     def allocation(self) -> Allocation:

@@ -232,7 +232,7 @@ ROOMS = {
         ["limits", "required"],
         ["oracle"],
     ],
-    "pricing": [["source"], ["memory"], ["adapted", "passes"], ["annotated"]],
+    "pricing": [["ceilings", "source"], ["memory"], ["adapted", "passes"], ["annotated", "sweep"]],
     "certificates": [
         ["allowed", "separable"],
         ["coupled", "label_sums"],

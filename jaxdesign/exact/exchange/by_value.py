@@ -19,10 +19,9 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxdesign import _arrays
 from jaxdesign._pairs import Allocation, pair_keys
 from jaxdesign.analysis import analyse, information, row_sensitivities
-from jaxdesign.certificates.separable import price_at
+from jaxdesign.certificates.separable import best_of_pool
 from jaxdesign.criteria.protocol import ConvexCriterion
 from jaxdesign.exact.exchange.allowed import caps_of, obeyed, slack_of, some_of, uses_of
-from jaxdesign.pricing.passes import best_pairs
 from jaxdesign.pricing.source import listed_rows
 from jaxdesign.problem import Problem
 
@@ -63,8 +62,7 @@ def exchanged_by_value(
         passes += 1
         progress(f"search {passes}, {made} swaps so far")
         analysis = analyse(problem, information(problem, Allocation(pairs, labels)))
-        result = price_at(problem, analysis, np.inf)
-        others, _ = best_pairs(result, 0.0, OTHERS, result.scale)
+        others, _ = best_of_pool(problem, analysis, 0.0, OTHERS)
         pairs, labels, value, swapped = _swapped_among(
             problem, Allocation(pairs, labels), others, value, least, side, max_swaps - made
         )

@@ -18,9 +18,11 @@ from jaxdesign import _arrays
 from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import analyse
 from jaxdesign.budget.limits import capacity
+from jaxdesign.certificates.separable import factored
 from jaxdesign.methods.room import rescale
+from jaxdesign.pricing.ceilings import Ceilings, no_ceilings
 from jaxdesign.pricing.memory import MemorySource
-from jaxdesign.pricing.passes import price
+from jaxdesign.pricing.sweep import bounded
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.dense.problem import DenseProblem, dense_part, even_allocation, information, sensitivities
 
@@ -41,6 +43,7 @@ class HotStart(NamedTuple):
     passes: int
     label_unit: float
     unit: float  # of the criterion
+    known: Ceilings | None  # what a pass said of every prompt
 
     def criterion_slope(self) -> float:
         """sum_e b_e n_e, in the units of the criterion."""
@@ -54,11 +57,11 @@ def hot_start(problem: Problem) -> HotStart:
     allocation, found in one pass; the rest of the pool is left to pricing.
     """
     limits, source, criterion = problem.limits, problem.source, problem.criterion
-    prompts, extra = np.arange(source.prompts), 0
+    prompts, known = np.arange(source.prompts), None
     length = _arrays.chunk_length(source.prompts, source.completions, source.dim)
     count = max(LARGE // source.completions**2 // length, 1) * length  # whole chunks
     if count < source.prompts:
-        prompts, extra = _leading_prompts(problem, count), 1
+        prompts, known = _leading_prompts(problem, count)
     if len(prompts) < source.prompts or not isinstance(source, MemorySource):
         source = source.subset(prompts)
     prompts = np.pad(prompts, (0, source.slots - len(prompts)), mode="edge")
@@ -67,21 +70,20 @@ def hot_start(problem: Problem) -> HotStart:
     with _arrays.float64():
         labels, sensitivities = _steps(dense, powers)
     return HotStart(
-        prompts, np.asarray(labels), np.asarray(sensitivities), len(powers) + 1 + extra,
-        float(dense.labels), float(dense.unit),
+        prompts, np.asarray(labels), np.asarray(sensitivities), len(powers) + 1 + (known is not None),
+        float(dense.labels), float(dense.unit), known,
     )  # fmt: skip
 
 
-def _leading_prompts(problem: Problem, count: int) -> Int[np.ndarray, " q"]:
+def _leading_prompts(problem: Problem, count: int) -> tuple[Int[np.ndarray, " q"], Ceilings]:
     """The prompts with the largest sensitivity at the even allocation, in order; more if they cannot hold the total."""
-    analysis = analyse(problem, problem.even)
-    result = price(problem.source, analysis.scaled, np.asarray(np.inf, analysis.scaled.dtype))
-    order = np.argsort(-np.asarray(result.highest), kind="stable")
+    known, upper = bounded(problem.source, factored(analyse(problem, problem.even)), no_ceilings(problem.prompts))
+    order = np.argsort(-upper, kind="stable")
     while True:
         kept, counts = np.sort(order[:count]), np.zeros(problem.prompts)
         counts[kept] = problem.pair_counts[kept]
         if count >= problem.prompts or capacity(problem.limits, counts) >= 4 * problem.limits.total:
-            return kept
+            return kept, known
         count *= 2
 
 

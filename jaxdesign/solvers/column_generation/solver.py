@@ -17,14 +17,13 @@ from jaxtyping import Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign._pairs import Allocation, not_among
-from jaxdesign.analysis import check_rank
+from jaxdesign.analysis import check_rank, exact_sensitivities
 from jaxdesign.budget.kinds import LAMINAR
 from jaxdesign.budget.limits import capacity
 from jaxdesign.budget.oracle import linear_oracle
 from jaxdesign.design import Design
 from jaxdesign.methods import spectral_gradient
 from jaxdesign.methods.room import project
-from jaxdesign.pricing.passes import best_pairs
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.column_generation import working_set
 from jaxdesign.solvers.column_generation.hot_start import (
@@ -74,7 +73,8 @@ class ColumnGeneration(NamedTuple):
         pairs, labels = holding_total(problem, hot, leading_pairs(hot, cap, level, limit))
         average = hot.criterion_slope() / problem.limits.total
         restricted = Restricted(pairs, labels, min(limit, len(pairs)), average)
-        return solver_state(problem, Allocation(pairs, by_gradients(problem, restricted, 24)), hot.passes)
+        state = solver_state(problem, Allocation(pairs, by_gradients(problem, restricted, 24)), hot.passes)
+        return state._replace(known=hot.known)
 
     def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
         restricted = merge(problem, state, scored)
@@ -105,7 +105,8 @@ def merge(problem: Problem, state: SolverState, scored: Scored) -> Restricted:
     levels = np.maximum(prompt_levels(problem, state.allocation, scored.sensitivities), 1e-300)
     level, gap = float(levels.min()), min(scored.relative_gap, 1.0)
     limit = 3 * problem.dim + 256
-    best, values = best_pairs(priced.result, level * (1 + 0.1 * gap), 4 * limit, priced.result.scale)
+    best = priced.swept.entered[priced.swept.values > level * (1 + 0.1 * gap)][: 4 * limit]
+    values = exact_sensitivities(problem, best, scored.analysis.factors)  # chosen by these, whatever a pass rounds
     new, first = np.unique(np.concatenate([priced.pairs, best]), axis=0, return_index=True)
     values = np.concatenate([priced.sensitivities, values])[first]
     useful = (values > levels[new[:, 0]]) & not_among(new, state.pairs, completions)
