@@ -12,8 +12,8 @@ from jaxdesign._arrays import AnyArray
 
 
 def importance_weights(
-    pairs: Int[AnyArray, "s 3"],
-    labels: Float[AnyArray, " s"],
+    pairs: Any,
+    labels: Any,
     target_law: Float[AnyArray, "p k"] | Float[AnyArray, "p k k"],
     *,
     temper: float = 1.0,

@@ -49,7 +49,7 @@ def ceilings_at(known: Ceilings, factors: Float[np.ndarray, "r d q"]) -> Float[n
 
 
 def with_ceilings(
-    known: Ceilings, prompts: Int[np.ndarray, " q"], upper: Float[np.ndarray, " q"], factors: Float[np.ndarray, "r d q"]
+    known: Ceilings, prompts: Int[np.ndarray, " m"], upper: Float[np.ndarray, " m"], factors: Float[np.ndarray, "r d q"]
 ) -> Ceilings:
     """The same, with what a pass at some factors found for some prompts; factors of no bound are let go."""
     everywhere, found = known.upper.copy(), known.found.copy()
@@ -59,7 +59,7 @@ def with_ceilings(
     return Ceilings(everywhere, found, tuple(every[k] for k in kept), known.mattered)
 
 
-def growth(old: Float[np.ndarray, "r d q"], new: Float[np.ndarray, "r d q"]) -> float:
+def growth(old: Float[np.ndarray, "r d q"], new: Float[np.ndarray, "r d k"]) -> float:
     """lambda with |z new_r|^2 <= lambda |z old_r|^2 for all z and draws; inf where none is found.
 
     With X about old^-1, M = X new and the residual N = new - old M, exactly, z new = (z old) (M + old^-1 N), and

@@ -1,6 +1,5 @@
 """A pass that looks closely only where it matters lists what a pass over all pairs lists."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -66,7 +65,7 @@ def test_what_may_reach_the_level_is_listed_and_bounds_hold(seed, scores, quanti
     assert as_set(case.pairs[b >= level]) <= as_set(found.pairs)
     assert as_set(found.pairs) <= as_set(case.pairs[b >= level - 4 * error[case.pairs[:, 0]]])
     np.testing.assert_array_equal(found.counts, np.bincount(found.pairs[:, 0], minlength=PROMPTS))
-    best = np.zeros(PROMPTS)
+    best = np.full(PROMPTS, -np.inf)
     np.maximum.at(best, case.pairs[:, 0], b)
     assert (found.upper >= best).all() and (ceilings_at(found.ceilings, at.exact) >= best * (1 - 1e-12)).all()
     again, before = ceilings_at(found.ceilings, first.exact), np.zeros(PROMPTS)
@@ -140,6 +139,17 @@ def test_few_prompts_are_looked_at_once_bounds_are_known(monkeypatch):
     assert not folds and again.looked <= 3 and as_set(again.pairs) == as_set(first.pairs)
 
 
+def test_where_most_prompts_mattered_bounds_are_made_anew():
+    case = Case(5)
+    (first, _), (at, b) = case.points
+    known = sweep(case.source, first, Wanted(0.0)).ceilings
+    assert known.mattered > PROMPTS / 2
+    doubled = Factored(2 * at.exact, *in_pricing_units(2 * at.exact, case.source.dtype))
+    found, best = sweep(case.source, doubled, Wanted(0.0), known=known), np.full(PROMPTS, -np.inf)
+    np.maximum.at(best, case.pairs[:, 0], 4 * b)
+    assert found.looked == PROMPTS and (found.upper >= best).all()
+
+
 def test_a_prompt_that_is_not_finite_is_looked_at_and_listed_whole():
     features = np.random.default_rng(0).standard_normal((PROMPTS, COMPLETIONS, DIM)).astype(np.float32)
     features[7] *= 3e19  # squares leave float32
@@ -152,4 +162,4 @@ def test_a_prompt_that_is_not_finite_is_looked_at_and_listed_whole():
 
 def test_levels_are_rounded_down_to_the_working_dtype():
     for level in (0.1, 1 / 3, 1e-50, -0.7, 1e300):
-        assert float(sweeping.rounded_down(level, jnp.float32)) <= level
+        assert float(sweeping.rounded_down(level, np.dtype(np.float32))) <= level
