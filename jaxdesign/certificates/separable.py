@@ -80,6 +80,9 @@ def certify(
     ceiling = float(np.max(swept.upper))
     pairs, floor = swept.pairs, min(level, ceiling) if swept.complete else ceiling
     sensitivities, bounds = sensitivity_bounds(problem, pairs, analysis.factors)
+    # what reached the level by rounding alone is left to the floor: which pairs those are depends on chunks and devices
+    kept = sensitivities >= floor
+    pairs, sensitivities, bounds = pairs[kept], sensitivities[kept], bounds[kept]
     oracle = linear_oracle(problem.limits, pairs, bounds, floor)
     return Priced(certificate(problem, matrix, analysis, oracle.value), swept, pairs, sensitivities, oracle, floor)
 
@@ -101,7 +104,7 @@ def best_of_pool(
 ) -> tuple[Int[np.ndarray, "m 3"], Float[np.ndarray, " m"]]:
     """At most so many pairs with sensitivity above a level, from the two best partners of every completion."""
     if known is None:
-        known = bounded(problem.source, factored(analysis), no_ceilings(problem.prompts))[0]
+        known = bounded(problem.source, factored(analysis), no_ceilings(problem.prompts)).known
     upper = ceilings_at(known, analysis.factors)
     if number < len(upper):  # so many prompts have a pair that is nearly as good as their bound
         above = max(above, 0.99 * float(np.partition(upper, -number)[-number]))
@@ -172,7 +175,7 @@ def listing_limit(problem: Problem) -> float:
 def cold_level(problem: Problem, analysis: Analysis) -> float:
     """A level at which the listing holds all the oracle's pairs and not many more, found without a guess."""
     limits, source = problem.limits, problem.source
-    known = bounded(source, factored(analysis), no_ceilings(source.prompts))[0]
+    known = bounded(source, factored(analysis), no_ceilings(source.prompts)).known
     # twice as many as the oracle uses: what costs and quotas then leave out is still listed
     needed = 2 * int(pairs_needed(problem)) if limits.has_caps or limits.has_quotas else 1
     found = best_of_pool(problem, analysis, 0.0, needed, known)[0]

@@ -108,19 +108,32 @@ def sweep(
         upper = ceilings_at(known, at.exact)
         some = to_look_at(upper, wanted, charges)
         if len(some) > max(MOST * source.prompts, _page(source)):
-            known, upper = bounded(source, at, known)
+            known, upper, _ = bounded(source, at, known)
             some = to_look_at(upper, wanted, charges)
         if len(some) > MOST * source.prompts and len(everything) <= _at_once(source):
             some = everything
     return _looked_at(source, at, wanted, ranks, charges, known, upper, some)
 
 
-def bounded(source: Source, at: Factored, known: Ceilings) -> tuple[Ceilings, Float[np.ndarray, " p"]]:
-    """What is known of every prompt after one fold that bounds them all, and the bounds."""
+class Bounded(NamedTuple):
+    """What one fold over all prompts tells: what is now known, the bounds (P,), and the rounding in them (P,)."""
+
+    known: Ceilings
+    upper: Float[np.ndarray, " p"]
+    error: Float[np.ndarray, " p"]
+
+
+def bounded(source: Source, at: Factored, known: Ceilings) -> Bounded:
+    """Bounds on the sensitivities of every prompt, by one fold."""
     highest, error = (np.asarray(part, np.float64) for part in largest(source, at.scaled))
     upper = np.maximum(np.nextafter((highest + error) * at.unit, np.inf), 0)  # 0 where a prompt has no pair
     upper = np.minimum(ceilings_at(known, at.exact), upper)
-    return with_ceilings(known, np.arange(source.prompts), upper, at.exact), upper
+    return Bounded(with_ceilings(known, np.arange(source.prompts), upper, at.exact), upper, error * at.unit)
+
+
+def look(source: Source, at: Factored, wanted: Wanted, found: Bounded, prompts: Int[np.ndarray, " q"]) -> Swept:
+    """Only some prompts, in order, closely."""
+    return _looked_at(source, at, wanted, None, None, found.known, found.upper, prompts)
 
 
 def to_look_at(upper: Float[np.ndarray, " p"], wanted: Wanted, charges: Charges | None) -> Int[np.ndarray, " q"]:

@@ -57,7 +57,7 @@ def as_set(pairs):
 def test_what_may_reach_the_level_is_listed_and_bounds_hold(seed, scores, quantile, warm):
     case = Case(seed, scores)
     (first, _), (at, b) = case.points
-    known = bounded(case.source, first, no_ceilings(PROMPTS))[0] if warm else None
+    known = bounded(case.source, first, no_ceilings(PROMPTS)).known if warm else None
     level = float(np.quantile(b, quantile))
     found = sweep(case.source, at, Wanted(level), known=known)
     assert found.complete and (np.diff(found.pairs @ [10**4, 100, 1]) > 0).all()
@@ -102,7 +102,7 @@ def test_ranks_and_charges_are_those_of_each_prompt(seed, quantile):
     net = b - of[p, i] - of[p, j]
     level = float(np.quantile(net, quantile))
     listed = rng.integers(0, 3, PROMPTS) * (rng.random(PROMPTS) < 0.2)
-    known = bounded(case.source, first, no_ceilings(PROMPTS))[0]
+    known = bounded(case.source, first, no_ceilings(PROMPTS)).known
     found = sweep(case.source, at, Wanted(level), None, Charges(of, listed.astype(np.float32)), known)
     reached = case.pairs[net >= level + 1e-5 * np.abs(of).max()]
     assert as_set(reached) <= as_set(found.pairs)

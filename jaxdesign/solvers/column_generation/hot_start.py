@@ -16,13 +16,13 @@ from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign._pairs import Allocation
-from jaxdesign.analysis import analyse
+from jaxdesign.analysis import Analysis, analyse, exact_sensitivities
 from jaxdesign.budget.limits import capacity
 from jaxdesign.certificates.separable import factored
 from jaxdesign.methods.room import rescale
 from jaxdesign.pricing.ceilings import Ceilings, no_ceilings
 from jaxdesign.pricing.memory import MemorySource
-from jaxdesign.pricing.sweep import bounded
+from jaxdesign.pricing.sweep import Bounded, Wanted, bounded, look
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.dense.problem import DenseProblem, dense_part, even_allocation, information, sensitivities
 
@@ -31,6 +31,7 @@ EVEN = 0.01  # share kept on the even allocation, so that no direction starves w
 FEW = 40  # less in proportion where there are more than FEW x d: there it would only blur the support
 LEAST_WEIGHT = 1e-18  # smallest weight of a candidate pair
 SMALL = 1e-6  # labels below this share of the largest are not looked at
+MOST_COMPARED = 20_000  # pairs, to tell prompts apart that a pass cannot
 LARGE = 2**21  # pair slots above which only leading prompts take part
 
 
@@ -77,14 +78,36 @@ def hot_start(problem: Problem) -> HotStart:
 
 def _leading_prompts(problem: Problem, count: int) -> tuple[Int[np.ndarray, " q"], Ceilings]:
     """The prompts with the largest sensitivity at the even allocation, in order; more if they cannot hold the total."""
-    known, upper = bounded(problem.source, factored(analyse(problem, problem.even)), no_ceilings(problem.prompts))
-    order = np.argsort(-upper, kind="stable")
+    analysis = analyse(problem, problem.even)
+    found = bounded(problem.source, factored(analysis), no_ceilings(problem.prompts))
     while True:
-        kept, counts = np.sort(order[:count]), np.zeros(problem.prompts)
+        kept, counts = np.sort(_largest(problem, analysis, found, count)), np.zeros(problem.prompts)
         counts[kept] = problem.pair_counts[kept]
         if count >= problem.prompts or capacity(problem.limits, counts) >= 4 * problem.limits.total:
-            return kept, known
+            return kept, found.known
         count *= 2
+
+
+def _largest(problem: Problem, analysis: Analysis, found: Bounded, count: int) -> Int[np.ndarray, " q"]:
+    """The prompts with the largest sensitivities, so many; those next to the last one by their float64 values.
+
+    Rounding of a pass depends on how the pool is cut into chunks; what is chosen must not.
+    """
+    count = min(count, problem.prompts)
+    last = np.partition(found.upper, -count)[-count]
+    band = 4 * float(np.max(found.error[np.isfinite(found.error)], initial=0.0))
+    above, near = found.upper > last + band, np.abs(found.upper - last) <= band
+    if near.sum() + above.sum() <= count:
+        return np.flatnonzero(above | near)
+    some = np.flatnonzero(near)
+    wanted = Wanted(last - 2 * band, most_listed=MOST_COMPARED)
+    listed = look(problem.source, factored(analysis), wanted, found, some)
+    if not listed.complete:  # copies of one prompt, say: their order is all the same
+        return np.argsort(-found.upper, kind="stable")[:count]
+    highest = np.zeros(problem.prompts)
+    np.maximum.at(highest, listed.pairs[:, 0], exact_sensitivities(problem, listed.pairs, analysis.factors))
+    order = some[np.argsort(-highest[some], kind="stable")]
+    return np.concatenate([np.flatnonzero(above), order[: count - above.sum()]])
 
 
 @jax.jit

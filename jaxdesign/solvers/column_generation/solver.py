@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdesign import _arrays
-from jaxdesign._pairs import Allocation, not_among
+from jaxdesign._pairs import Allocation, not_among, pair_keys
 from jaxdesign.analysis import check_rank, exact_sensitivities
 from jaxdesign.budget.kinds import LAMINAR
 from jaxdesign.budget.limits import capacity
@@ -38,6 +38,7 @@ from jaxdesign.solvers.column_generation.newton import newton_step
 from jaxdesign.solvers.states import Scored, SolverState, prompt_levels, solver_state, warm_state
 
 NEWTON_BELOW = 0.02  # relative gap below which the quadratic model is good
+BLUR = 1e-3  # share of a level that a pass may be off by without a pair being missed
 PRODUCTS = 100  # Hessian products of one Newton step
 
 
@@ -105,8 +106,7 @@ def merge(problem: Problem, state: SolverState, scored: Scored) -> Restricted:
     levels = np.maximum(prompt_levels(problem, state.allocation, scored.sensitivities), 1e-300)
     level, gap = float(levels.min()), min(scored.relative_gap, 1.0)
     limit = 3 * problem.dim + 256
-    best = priced.swept.entered[priced.swept.values > level * (1 + 0.1 * gap)][: 4 * limit]
-    values = exact_sensitivities(problem, best, scored.analysis.factors)  # chosen by these, whatever a pass rounds
+    best, values = entered_above(problem, scored, level * (1 + 0.1 * gap), 4 * limit)
     new, first = np.unique(np.concatenate([priced.pairs, best]), axis=0, return_index=True)
     values = np.concatenate([priced.sensitivities, values])[first]
     useful = (values > levels[new[:, 0]]) & not_among(new, state.pairs, completions)
@@ -127,6 +127,18 @@ def merge(problem: Problem, state: SolverState, scored: Scored) -> Restricted:
     labels = np.concatenate([state.labels[~fixed], np.zeros(len(new)), state.labels[fixed]])
     average = float(scored.sensitivities @ state.labels) / problem.limits.total
     return Restricted(pairs, labels, int((~fixed).sum()) + len(new), average)
+
+
+def entered_above(
+    problem: Problem, scored: Scored, level: float, number: int
+) -> tuple[Int[np.ndarray, "m 3"], Float[np.ndarray, " m"]]:
+    """The best pairs that a pass brought back, by their float64 values: what is chosen depends on no rounding of it."""
+    swept = scored.priced.swept
+    pairs = swept.entered[swept.values > level * (1 - BLUR)][: 2 * number]
+    b = exact_sensitivities(problem, pairs, scored.analysis.factors)
+    order = np.lexsort((pair_keys(pairs, problem.completions), -b))[:number]
+    order = order[b[order] > level]
+    return pairs[order], b[order]
 
 
 def by_gradients(problem: Problem, restricted: Restricted, iterations: int) -> Float[np.ndarray, " s"]:

@@ -21,6 +21,7 @@ from jaxdesign._centring import row_means
 from jaxdesign._linalg import cholesky_and_inverse
 from jaxdesign.pricing.memory import MemorySource
 
+COARSE = 2.0**-8
 FLAT = 1e-15  # eigenvalues of E at unit diagonal are not counted as smaller than this share of the largest
 
 
@@ -28,12 +29,14 @@ FLAT = 1e-15  # eigenvalues of E at unit diagonal are not counted as smaller tha
 def whitening(even: Float[Array, "r d d"]) -> Float[Array, "d d"]:
     """W with W^T E W = I, E the mean over draws; traceable, float64.
 
-    L^-T of a Cholesky factorisation at unit diagonal, or where that fails the spectral one with eigenvalues of at least
-    FLAT of the largest: always finite and invertible.
+    L^-T of a Cholesky factorisation at a diagonal of 1 to 4, or where that fails the spectral one with eigenvalues of
+    at least FLAT of the largest: always finite and invertible. Its entries there are rounded to multiples of COARSE / d
+    or so, which moves W^T E W by less than COARSE sqrt(d): sums over the pool in another order, on several devices say,
+    then give the same coordinates to the last bit, and the same steps.
     """
     mean = jnp.mean(even, axis=0)
     diagonal = jnp.diagonal(mean)
-    scale = 1 / jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
+    scale = 1 / _arrays.power_of_two_below(jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1)))
     mean = mean * scale[:, None] * scale[None, :]
     root = cholesky_and_inverse(mean)[1].T
 
@@ -41,7 +44,9 @@ def whitening(even: Float[Array, "r d d"]) -> Float[Array, "d d"]:
         spectrum, vectors = jnp.linalg.eigh(matrix)
         return vectors / jnp.sqrt(jnp.maximum(spectrum, FLAT * jnp.maximum(spectrum[-1], 1)))[None]
 
-    return scale[:, None] * jax.lax.cond(jnp.isfinite(root).all(), lambda _: root, spectral, mean)
+    root = jax.lax.cond(jnp.isfinite(root).all(), lambda _: root, spectral, mean)
+    quantum = COARSE / 2.0 ** (len(root) - 1).bit_length()
+    return scale[:, None] * (jnp.round(root / quantum) * quantum)
 
 
 def criterion_unit(criterion: Any, even: Float[Array, "r d d"]) -> Float[Array, ""]:
