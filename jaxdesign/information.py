@@ -12,7 +12,7 @@ traceable functions; chunking over prompts bounds the scratch memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -115,21 +115,24 @@ def gram_sensitivities(rows: Float[Array, "p k d"], others: Float[Array, "p k d"
 
 
 def prompt_forms(
-    products: Iterable[tuple[Float[Array, "p k d"], Float[Array, "p k d"]]], margins: Margins | None
+    products: Iterable[tuple[Float[Array, "p k d"], Float[Array, "p k d"]]],
+    margins: Margins | None,
+    gram: Callable[..., Float[Array, "p k k"]] | None = None,
 ) -> list[Float[Array, "p k k"]]:
     """c_ij z_ij^T G z_ij of all pairs of each prompt: the one place where sensitivities of dense pairs come from.
 
     `products` are the two factors of Phi G Phi^T, one pair of arrays per draw: (Phi F, Phi F) with F F^T = G, which
     keeps the result >= 0 up to rounding and squares away half of the condition number, or (Phi G, Phi) for a G that has
-    no factor. A list, so that a sum over draws holds one at a time.
+    no factor. A list, so that a sum over draws holds one at a time. `gram`: how forms are read off the factors, in
+    float32; None: `gram_sensitivities`, in their dtype.
     """
     forms = []
     for draw, (left, right) in enumerate(products):
         one = margins
         if margins is not None and margins.scores is not None:
             one = margins._replace(scores=margins.scores[:, draw : draw + 1])
-        info = prompt_label_information(one, left.dtype)
-        forms.append((info if info.ndim == 0 else info[0]) * gram_sensitivities(left, right))
+        info = prompt_label_information(one, left.dtype if gram is None else jnp.float32)
+        forms.append((info if info.ndim == 0 else info[0]) * (gram or gram_sensitivities)(left, right))
     return forms
 
 

@@ -11,7 +11,7 @@ What is counted, and how well it is known:
 - that A^-1 and the factors F are inexact: not at all, bounds hold for F as computed (`criteria.anchors`). Proven.
 - b of listed pairs in float64: `analysis.sensitivity_bounds`. Proven.
 - t = tr(F F^T prior), sums of S and the anchor: units in the last place times sums of absolute values. Proven.
-- b of unlisted pairs in float32: `pricing.passes._rounding_error`, under independent roundings, its constant measured.
+- b of unlisted pairs in float32: `pricing.passes.rounding_error`, under independent roundings, its constant measured.
   A prompt in which something is not finite is listed whole; where nothing can be listed, nothing is proven.
 - the value of the given allocation, whose A is itself a rounded sum: `analysis.value_rounding`. Measured.
 - for a user's own criterion the gradient is taken as exact.

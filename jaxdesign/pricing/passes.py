@@ -25,7 +25,7 @@ from jaxdesign._pairs import candidate_pairs, pair_keys
 from jaxdesign.information import laplacian_information, prompt_forms, prompt_label_information
 from jaxdesign.pricing.source import Chunk, Source, open_pairs
 
-# Rounding error of a priced sensitivity over the bound of `_rounding_error`: measured at most 0.7 / ERROR_MARGIN over
+# Rounding error of a priced sensitivity over the bound of `rounding_error`: measured at most 0.7 / ERROR_MARGIN over
 # random pools of condition number 1 to 1e10, d = 3 to 128; the certificate relies on it being at most 1.
 ERROR_MARGIN = 2.0
 
@@ -88,13 +88,13 @@ def chunk_sensitivities(
     total, error = jnp.zeros((), rows.dtype), jnp.zeros((), rows.dtype)
     for b, y, factor in zip(prompt_forms([(y, y) for y in products], margins), products, factors, strict=True):
         total += b
-        error += _rounding_error(flat, y, factor)
+        error += rounding_error(flat, y, factor)
     if margins is not None:
-        error *= _largest_share(margins.flip, chunk.copies).astype(rows.dtype)
+        error *= largest_share(margins.flip, chunk.copies).astype(rows.dtype)
     return total / len(factors), error / len(factors)
 
 
-def _largest_share(flip, copies) -> Float[Array, " c"]:
+def largest_share(flip, copies) -> Float[Array, " c"]:
     """(1 - 2 eps)^2 of the least noisy pair of each prompt: c is at most a quarter of that, its error too."""
     share = (1 - 2 * flip) ** 2
     if share.shape[-1] == 1:
@@ -102,7 +102,7 @@ def _largest_share(flip, copies) -> Float[Array, " c"]:
     return jnp.max(jnp.where(candidate_pairs(copies), share, 0), axis=(1, 2))
 
 
-def _rounding_error(
+def rounding_error(
     flat: Float[Array, "n d"], y: Float[Array, "c k d"], factor: Float[Array, "d q"]
 ) -> Float[Array, " c"]:
     """Bound on the rounding error of c |y_i - y_j|^2, c <= 1/4, per prompt: the only place that says why it holds.
@@ -134,33 +134,7 @@ def in_pricing_units(factors: Float[np.ndarray, "r d q"], dtype: Any) -> tuple[F
     return np.ldexp(factors, -exponent).astype(dtype), float(np.ldexp(1.0, 2 * exponent))
 
 
-def largest(source: Source, factors: Float[AnyArray, "r d d"]) -> tuple[Float[Array, " p"], Float[Array, " p"]]:
-    """The largest sensitivity of every prompt and a bound on its rounding error, in units of the factors.
-
-    Args:
-        source: the pool.
-        factors: as for `price`.
-
-    Returns:
-        (P,) the largest, -1 where a prompt has no pair; (P,) the error, inf where something is not finite.
-
-    Raises: nothing; traceable.
-
-    Complexity: that of `price` without its search for partners.
-    Source: derived; checked by tests/pricing/test_sweep.py.
-    """
-    return source.fold(Partial(_largest, factors), None)[1]
-
-
-def _largest(factors, chunk, carry, _):
-    b, error = chunk_sensitivities(chunk, factors)
-    upper = open_pairs(chunk)
-    finite = _all_finite(b, error, upper)
-    b = jnp.where(upper & finite[:, None, None], b, -1)
-    return carry, (jnp.max(b, axis=(1, 2)), jnp.where(finite, error, jnp.inf))
-
-
-def _all_finite(b, error, upper):
+def all_finite(b, error, upper):
     """Not by maxima, which drop NaN on CPUs."""
     return jnp.isfinite(error) & jnp.all(jnp.isfinite(b) | ~upper, axis=(1, 2))
 
@@ -200,7 +174,7 @@ def _priced(factors, threshold, chunk, carry, limits):
     none = -1 if charge is None else -jnp.inf
     b, error = chunk_sensitivities(chunk, factors)
     upper = open_pairs(chunk)
-    finite = _all_finite(b, error, upper)
+    finite = all_finite(b, error, upper)
     b, error = jnp.where(finite[:, None, None], b, 0), jnp.where(finite, error, jnp.inf)
     if charge is not None:
         error += 2 * float(jnp.finfo(b.dtype).eps) * (jnp.max(b, axis=(1, 2)) + 4 * jnp.max(abs(charge.of), axis=1))

@@ -17,7 +17,8 @@ from jaxtyping import Float, Int
 from jaxdesign import _arrays
 from jaxdesign._pairs import pair_keys
 from jaxdesign.pricing.ceilings import Ceilings, ceilings_at, no_ceilings, with_ceilings
-from jaxdesign.pricing.passes import Charges, PassResult, best_pairs, largest, price, reaching_pairs
+from jaxdesign.pricing.largest import largest
+from jaxdesign.pricing.passes import Charges, PassResult, best_pairs, price, reaching_pairs
 from jaxdesign.pricing.source import Source
 
 MOST = 0.5  # share of the prompts above which bounds are not worth their while
@@ -107,9 +108,10 @@ def sweep(
     else:
         upper = ceilings_at(known, at.exact)
         some = to_look_at(upper, wanted, charges)
-        if len(some) > max(MOST * source.prompts, _page(source)):
-            known, upper, _ = bounded(source, at, known)
-            some = to_look_at(upper, wanted, charges)
+        for kind in _kinds(source):
+            if len(some) > max(MOST * source.prompts, _page(source)):
+                known, upper, _ = bounded(source, at, known, kind)
+                some = to_look_at(upper, wanted, charges)
         if len(some) > MOST * source.prompts and len(everything) <= _at_once(source):
             some = everything
     return _looked_at(source, at, wanted, ranks, charges, known, upper, some)
@@ -123,9 +125,15 @@ class Bounded(NamedTuple):
     error: Float[np.ndarray, " p"]
 
 
-def bounded(source: Source, at: Factored, known: Ceilings) -> Bounded:
-    """Bounds on the sensitivities of every prompt, by one fold."""
-    highest, error = (np.asarray(part, np.float64) for part in largest(source, at.scaled))
+def _kinds(source: Source) -> tuple[_arrays.Coarse | None, ...]:
+    """Formats to bound prompts in, one after the other while most of them could still matter."""
+    coarse = _arrays.ranked_in()
+    return (None,) if coarse is None or source.dtype == np.float64 else (coarse, None)
+
+
+def bounded(source: Source, at: Factored, known: Ceilings, kind: _arrays.Coarse | None = None) -> Bounded:
+    """Bounds on the sensitivities of every prompt, by one fold, its products in the working dtype or a coarser one."""
+    highest, error = (np.asarray(part, np.float64) for part in largest(source, at.scaled, kind))
     upper = np.maximum(np.nextafter((highest + error) * at.unit, np.inf), 0)  # 0 where a prompt has no pair
     upper = np.minimum(ceilings_at(known, at.exact), upper)
     return Bounded(with_ceilings(known, np.arange(source.prompts), upper, at.exact), upper, error * at.unit)

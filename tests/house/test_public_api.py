@@ -232,7 +232,7 @@ ROOMS = {
         ["limits", "required"],
         ["oracle"],
     ],
-    "pricing": [["ceilings", "source"], ["memory"], ["adapted", "passes"], ["annotated", "sweep"]],
+    "pricing": [["ceilings", "source"], ["memory"], ["adapted", "passes"], ["annotated", "largest"], ["sweep"]],
     "certificates": [
         ["allowed", "separable"],
         ["coupled", "label_sums"],

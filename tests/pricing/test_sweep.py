@@ -9,8 +9,9 @@ from jaxdesign import _arrays
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing import sweep as sweeping
 from jaxdesign.pricing.ceilings import ceilings_at, no_ceilings
+from jaxdesign.pricing.largest import largest
 from jaxdesign.pricing.memory import memory_source
-from jaxdesign.pricing.passes import Charges, in_pricing_units, largest
+from jaxdesign.pricing.passes import Charges, in_pricing_units
 from jaxdesign.pricing.sweep import Factored, Wanted, bounded, sweep
 from tests.support.problems import random_arrays, random_spd, sensitivities_of, written_out
 
