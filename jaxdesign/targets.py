@@ -5,14 +5,19 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from jaxdesign import _arrays, _checks
 from jaxdesign._arrays import AnyArray
 from jaxdesign.pool import CompletionPool, bare_pool, centred_features
+from jaxdesign.pricing.adapted import AdaptedSource
+from jaxdesign.pricing.source import Source
 
 
-def policy_target(pool: CompletionPool, log_weights: Float[AnyArray, "p k"] | None = None) -> Float[Array, "d d"]:
+def policy_target(
+    pool: CompletionPool | Source, log_weights: Float[AnyArray, "p k"] | None = None
+) -> Float[AnyArray, "d d"]:
     """H = mean over prompts of Cov[phi] under softmax(log_weights), the curvature of the policy's loss of quality.
 
     H = (1/P') sum_p sum_k w_pk (phi_pk - mu_p)(phi_pk - mu_p)^T, mu_p = sum_k w_pk phi_pk, w_p = softmax over the
@@ -20,11 +25,11 @@ def policy_target(pool: CompletionPool, log_weights: Float[AnyArray, "p k"] | No
 
     Args:
         pool: completions sampled from the policy whose errors matter (log_weights None: equal weights), or from
-            another one.
+            another one; or a `pricing.Source` of them.
         log_weights: (P, K) log importance weights, for instance log pi - log pi_sampling; constants per prompt cancel.
 
     Returns:
-        (d, d), float32 (float64 for float64 features).
+        (d, d), float32 (float64 for float64 features); of a source float64, NumPy, by one pass over it.
 
     Raises:
         ValueError: log_weights of another shape; outside of jit also NaN or inf in one of an existing completion (-inf,
@@ -34,16 +39,48 @@ def policy_target(pool: CompletionPool, log_weights: Float[AnyArray, "p k"] | No
     dtype: float32 ends at entries of 1.2e-38, below which they are 0, and 3.4e38. `second_moment` has no such end.
     Source: arXiv 2606.19607; the expected policy gap is (beta/2) tr(H F^-1); checked by tests/test_information.py.
     """
+    if not isinstance(pool, CompletionPool):
+        return _policy_target_of_source(pool, log_weights)
     shape = (pool.num_prompts, pool.completions)
     if log_weights is None:
         log_weights = jnp.zeros(shape)
     _checks.same_shape(jnp.shape(log_weights), shape, "log_weights", "(prompts, completions)")
-    pool, log_weights = _arrays.replicated((pool, log_weights))
-    log_weights = jnp.asarray(log_weights, _arrays.compute_dtype(pool.features.dtype))
-    if not _arrays.is_traced(pool, log_weights):
+    whole, log_weights = _arrays.replicated((pool, log_weights))
+    log_weights = jnp.asarray(log_weights, _arrays.compute_dtype(whole.features.dtype))
+    if not _arrays.is_traced(whole, log_weights):
         given = np.asarray(log_weights)
-        _checks.finite(np.where(np.isneginf(given), 0, given), "log_weights", pool.mask, ("prompt", "completion"))
-    return _policy_target(pool, log_weights)
+        _checks.finite(np.where(np.isneginf(given), 0, given), "log_weights", whole.mask, ("prompt", "completion"))
+    return _policy_target(whole, log_weights)
+
+
+def _policy_target_of_source(source, log_weights):
+    shape, source = (source.prompts, source.completions), AdaptedSource(source, np.ones(source.dim))
+    log_weights = np.zeros(shape) if log_weights is None else np.asarray(log_weights, np.float64)
+    _checks.same_shape(log_weights.shape, shape, "log_weights", "(prompts, completions)")
+    with _arrays.float64():
+        start = np.zeros((source.dim, source.dim)), np.zeros(())
+        total, alive = source.fold(Partial(_add_covariance), start, log_weights)[0]
+        total = np.asarray(total) / float(alive)
+    if not np.isfinite(total).all():  # features are: a source's pass has seen them
+        exists = np.asarray(source.fold(Partial(_existing), None)[1])
+        _checks.finite(
+            np.where(np.isneginf(log_weights), 0, log_weights), "log_weights", exists, ("prompt", "completion")
+        )
+    return (total + total.T) / 2
+
+
+def _existing(chunk, carry, _):
+    return carry, chunk.copies >= 0
+
+
+def _add_covariance(chunk, totals, log_weights):
+    total, count = totals
+    exists, rows = chunk.copies >= 0, chunk.rows.astype(total.dtype)
+    share = _shares(exists, log_weights.astype(total.dtype))[..., None]
+    rows = rows - jnp.sum(share * rows, axis=1, keepdims=True)
+    flat, weighted = (a.reshape(-1, rows.shape[-1]) for a in (rows, share * rows))
+    total = total + jnp.matmul(weighted.T, flat, precision=_arrays.HIGHEST)
+    return (total, count + jnp.sum(jnp.any(exists, axis=1), dtype=count.dtype)), None
 
 
 @jax.jit
@@ -84,13 +121,13 @@ def mixed_covariance(
     return (total + total.T) / 2 * unit * unit
 
 
-def second_moment(pool: CompletionPool) -> Float[Array, "d d"]:
+def second_moment(pool: CompletionPool | Source) -> Float[AnyArray, "d d"]:
     """C = mean over existing completions of phi phi^T, phi centred within the prompt.
 
     For pools without masked slots it equals `policy_target(pool)`. Accumulated in float64 whatever the stored dtype.
 
     Args:
-        pool: the pool.
+        pool: the pool, or a `pricing.Source`.
 
     Returns:
         (d, d) float64 NumPy; for a traced pool a JAX array in its default precision.
@@ -99,9 +136,22 @@ def second_moment(pool: CompletionPool) -> Float[Array, "d d"]:
 
     Source: derived; checked by tests/test_information.py.
     """
+    if not isinstance(pool, CompletionPool):
+        source = AdaptedSource(pool, np.ones(pool.dim))
+        with _arrays.float64():
+            start = np.zeros((pool.dim, pool.dim)), np.zeros(())
+            total, count = source.fold(Partial(_add_products), start)[0]
+            return np.asarray(total) / float(count)
     arrays, default = _arrays.replicated((pool.features, pool.mask)), jnp.result_type(float)
     with _arrays.float64():
         return _arrays.told(_second_moment(*arrays), default)
+
+
+def _add_products(chunk, totals, _):
+    total, count = totals
+    rows = chunk.rows.astype(total.dtype).reshape(-1, total.shape[0])  # centred, and 0 where there is no completion
+    total = total + jnp.matmul(rows.T, rows, precision=_arrays.HIGHEST)
+    return (total, count + jnp.sum(chunk.copies >= 0, dtype=count.dtype)), None
 
 
 @jax.jit

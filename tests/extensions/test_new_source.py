@@ -136,6 +136,20 @@ def test_scores_flips_and_extreme_units_reach_the_passes(draws):
     agree(*(jd.optimize(one, jd.LogDet(), jd.Budget(50, per_pair=1)) for one in (source, in_memory(source))))
 
 
+def test_targets_are_those_of_the_pool_in_memory(plain):
+    source, pool = plain
+    np.testing.assert_allclose(jd.second_moment(source), jd.second_moment(pool), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jd.policy_target(source), jd.policy_target(pool), rtol=1e-4, atol=1e-5)
+    weights = np.random.default_rng(0).standard_normal((1130, COMPLETIONS))
+    weights[3, :2] = -np.inf
+    np.testing.assert_allclose(jd.policy_target(source, weights), jd.policy_target(pool, weights), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="log_weights"):
+        jd.policy_target(source, weights[:5])
+    weights[5, 0] = np.nan
+    with pytest.raises(ValueError, match=r"log_weights.*prompt 5"):
+        jd.policy_target(source, weights)
+
+
 @pytest.mark.thorough
 def test_budgets_that_couple_prompts():
     source = Generated(2, 130)
