@@ -232,7 +232,13 @@ ROOMS = {
         ["limits", "required"],
         ["oracle"],
     ],
-    "pricing": [["ceilings", "source"], ["memory"], ["adapted", "passes"], ["annotated", "largest"], ["sweep"]],
+    "pricing": [
+        ["ceilings", "source", "stored"],
+        ["memory"],
+        ["adapted", "passes", "streamed"],
+        ["annotated", "largest", "streamed_source"],
+        ["sweep"],
+    ],
     "certificates": [
         ["allowed", "separable"],
         ["coupled", "label_sums"],
