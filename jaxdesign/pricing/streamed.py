@@ -24,14 +24,15 @@ from jaxdesign import _arrays, _checks
 from jaxdesign._centring import less_first, row_means
 from jaxdesign._pairs import first_copies
 from jaxdesign.information import Margins, margins_of
-from jaxdesign.pool import bare_pool, rounded_late
+from jaxdesign.pool import bare_pool, rounded_late, with_features
 from jaxdesign.pricing.memory import MemorySource, memory_source
 from jaxdesign.pricing.source import Kernel, Merge, PairRows, Part, pair_rows, visited
 from jaxdesign.pricing.stored.protocol import Stored
 
-# A chunk that is read has so many of the chunks that kernels work on (`_arrays.CHUNK_ENTRIES`), because between two of
-# them the host works for about a millisecond.
-CHUNKS = {"cpu": 16, "gpu": 4, "tpu": 4}
+# A chunk that is read has so many of the chunks that kernels work on (`_arrays.CHUNK_ENTRIES`): on a CPU one, which is
+# then still in the cache when the kernel comes to it; elsewhere more, as between two of them the host works for about a
+# millisecond.
+CHUNKS = {"cpu": 1, "gpu": 4, "tpu": 4}
 
 
 class Copies(NamedTuple):
@@ -145,9 +146,10 @@ class StreamedSource:
             self.copies[number] = copies_among(np.asarray(_first_copies(pool)))
         copies[self.copies[number].prompts] = self.copies[number].first
         copies = np.pad(copies, ((0, -len(copies) % length), (0, 0)), constant_values=-1)
-        last, means, margins = _prepared(pool, dtype=self.dtype, length=length)
+        features = _cast(pool.features, dtype=self.dtype)
+        last, means, margins = _prepared(with_features(pool, features), length=length)
         chunked = jnp.asarray(copies.reshape(-1, length, self.completions))
-        return MemorySource(pool.features, last, means, chunked, margins, None)
+        return MemorySource(features, last, means, chunked, margins, None)
 
     def _exists(self, prompts: Any) -> Bool[np.ndarray, "m k"]:
         if self.mask is not None:
@@ -252,22 +254,24 @@ def _filled_up(pool, missing):
 
 def _on_device(pool):
     # a copy: what may later be another page of a file, or a caller's array, is no part of what is computed with
-    return jax.tree.map(lambda array: jax.device_put(np.asarray(array), may_alias=False), pool)
+    return jax.tree.map(lambda array: jnp.array(array, copy=True), pool)
 
 
 _first_copies = jax.jit(first_copies)
 
 
-@jax.jit(static_argnames=("dtype", "length"))
-def _prepared(pool, *, dtype, length) -> tuple[Array, Array, Margins]:
+@jax.jit(static_argnames="dtype")
+def _cast(features, *, dtype):
+    """Apart: on CPUs a cast of float16 inside of a sum over rows takes as long as pricing them."""
+    return features.astype(dtype)
+
+
+@jax.jit(static_argnames="length")
+def _prepared(pool, *, length) -> tuple[Array, Array, Margins]:
     """The last chunk of the features, means and margins as `MemorySource` has them, in a program before the kernel's:
     means that a program works out where it uses them, compilers may round differently."""
-
-    def means(part):
-        rows, exists = part
-        return row_means(less_first(rows.astype(dtype), exists), exists)
-
     missing = -len(pool.mask) % length
     last = _arrays.filled_up(pool.features[len(pool.mask) - length + missing :], missing)
     margins = _arrays.map_padded(lambda part: part, margins_of(pool), length)
-    return last, _arrays.map_padded(means, (pool.features, pool.mask), length), margins
+    means = _arrays.map_padded(lambda part: row_means(less_first(*part), part[1]), (pool.features, pool.mask), length)
+    return last, means, margins
