@@ -56,7 +56,9 @@ def finite(value: Any, name: str, where: Any = None, axes: tuple[str, ...] = (),
     value, where = _arrays.replicated((value, where))
     if bool(_all_finite(value, where)):
         return
-    bad = ~jnp.isfinite(value) if where is None else where & ~jnp.isfinite(value)
+    bad = ~jnp.isfinite(value)
+    if where is not None:
+        bad &= _arrays.aligned(bad, where)[1]
     index = tuple(int(k) for k in np.argwhere(np.asarray(bad))[0])
     named = (f"{axis} {k + first if axis == 'prompt' else k}" for axis, k in zip(axes, index, strict=False))
     place = ", ".join(named) or str(index)

@@ -43,7 +43,7 @@ def streamed_source(
         name: of the tensor or column; None: the only one there is.
         prompts: P, for a function.
         completions: K, for a column of one flat list a prompt.
-        chunk: prompts that are read at a time; None: by backend, about 16 MB of float16 on a CPU.
+        chunk: prompts that are read at a time; None: by backend, as many as kernels work on or a few times that.
 
     Returns:
         StreamedSource. Files are opened and shapes checked; values are checked in the first pass over them, which
@@ -59,6 +59,7 @@ def streamed_source(
 
     Source: derived; checked by tests/pricing/test_streamed.py.
     """
+    chunk = None if chunk is None else _checks.whole_number(chunk, "chunk", 1)
     stored = opened(features, name, prompts, completions, lambda shape: chunk_length(shape, chunk))
     shape = stored.shape[:2]
     if mask is not None:
