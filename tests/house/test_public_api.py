@@ -245,7 +245,17 @@ ROOMS = {
         ["worst_case", "lifted_prior"],
         ["whole", "evaluate"],
     ],
-    "solvers": [["states"], ["driver"], ["dense"], ["column_generation"], ["atoms"], ["worst_case"], ["optimize"]],
+    "solvers": [
+        ["states"],
+        ["fingerprint"],
+        ["checkpoint"],
+        ["driver"],
+        ["dense"],
+        ["column_generation"],
+        ["atoms"],
+        ["worst_case"],
+        ["optimize"],
+    ],
     "exact": [
         ["integer_programs", "rounding", "greedy"],
         ["by_score", "exchange"],
