@@ -22,6 +22,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxdesign import _arrays
+from jaxdesign._arrays import AnyArray
 from jaxdesign._pairs import candidate_pairs
 from jaxdesign.information import Margins, draw_label_information, pair_differences
 from jaxdesign.pool import CompletionPool
@@ -327,9 +328,18 @@ class Survey(NamedTuple):
 
 def survey(source: Source) -> Survey:
     """Which completions there are and how many pairs may be used, in one pass."""
-    exists, counts = source.fold(Partial(_surveyed), None)[1]
-    return Survey(np.asarray(exists), np.asarray(counts, np.float64))
+    return as_survey(*source.fold(Partial(_surveyed), None)[1])
 
 
 def _surveyed(chunk, carry, _):
-    return carry, (chunk.copies >= 0, jnp.sum(open_pairs(chunk), axis=(1, 2)))
+    return carry, surveyed(chunk)
+
+
+def surveyed(chunk: Chunk) -> tuple[Bool[Array, "c k"], Int[Array, " c"]]:
+    """`Survey` of a chunk; traceable."""
+    return chunk.copies >= 0, jnp.sum(open_pairs(chunk), axis=(1, 2))
+
+
+def as_survey(exists: AnyArray, counts: AnyArray) -> Survey:
+    """What a fold joined of `surveyed`."""
+    return Survey(np.asarray(exists), np.asarray(counts, np.float64))
