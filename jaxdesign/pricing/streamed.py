@@ -55,6 +55,8 @@ class StreamedSource:
         wide: whether JAX computed in float64 when it was made: float64 features, scores and flips are then kept as such
             and else rounded to float32, as those of a pool in memory are.
         copies: what the first pass found, by the number of the chunk.
+
+    Source: derived; checked by tests/pricing/test_streamed.py.
     """
 
     features: Stored
