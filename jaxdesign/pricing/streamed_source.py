@@ -33,8 +33,8 @@ def streamed_source(
             - a .npy file (`np.save`; raw entries of two bytes are bfloat16), mapped to memory;
             - a .safetensors file with a tensor `name`, mapped to memory;
             - a .arrow, .feather or .parquet file with a column `name` of one row a prompt: a list of fixed size K of
-              lists of fixed size d, or with `completions` = K one list of K d numbers; needs
-              `pip install 'jaxdesign[data]'`;
+              lists of fixed size d, or with `completions` = K one list of K d numbers; these need pyarrow, the extra
+              `data`;
 
             or as a NumPy array, mapped to memory or not; or as a function chunk(start, stop) that gives the features of
             those prompts, always the same ones, and is asked for whole chunks only, every time they are needed.
