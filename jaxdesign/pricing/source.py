@@ -243,18 +243,18 @@ def visited(parts: Iterable[Part], visit: Callable[..., tuple[Any, Any]], carry:
     Outputs go to the host, where they wait for each other.
     """
     carry, per_prompt = jax.tree.map(jnp.asarray, carry), jax.tree.map(np.asarray, per_prompt)
-    start, outputs, last = 0, [], None
+    start, outputs, at_work = 0, [], []
     for held, slots, size in parts:
         inputs = jax.tree.map(lambda a, first=start, stop=start + size: a[first:stop], per_prompt)
         if size < slots:
             inputs = jax.tree.map(lambda a, missing=slots - size: _filled_on_host(a, missing), inputs)
         carry, found = visit(held, carry, inputs)
         del held
-        if last is not None:
-            outputs.append(_on_host(*last))
-        last, start = (found, size), start + size
+        outputs += [_on_host(*part) for part in at_work]
+        at_work, start = [(found, size)], start + size
         del found
-    outputs.append(_on_host(*last))
+    outputs += [_on_host(*part) for part in at_work]
+    at_work.clear()
     return carry, _joined(outputs)
 
 

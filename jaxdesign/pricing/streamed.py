@@ -143,7 +143,7 @@ class StreamedSource:
         length = _arrays.chunk_length(self.length, self.completions, self.dim)
         if len(mask) < self.length:
             pool = _filled_up(pool, self.length - len(mask))
-        copies, pool = default_copies(pool.mask), _on_device(pool)
+        copies, pool = default_copies(np.asarray(pool.mask)), _on_device(pool)
         if new:
             self.copies[number] = copies_among(np.asarray(_first_copies(pool)))
         copies[self.copies[number].prompts] = self.copies[number].first

@@ -39,7 +39,8 @@ def streamed_source(
             or as a NumPy array, mapped to memory or not; or as a function chunk(start, stop) that gives the features of
             those prompts, always the same ones, and is asked for whole chunks only, every time they are needed.
         scores: (P, K), or (R, P, K), as of a `CompletionPool`; NumPy arrays, mapped to memory or not.
-        mask: (P, K) bool. flip: a number, (P,) or (P, K, K).
+        mask: (P, K) bool.
+        flip: a number, (P,) or (P, K, K).
         name: of the tensor or column; None: the only one there is.
         prompts: P, for a function.
         completions: K, for a column of one flat list a prompt.

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -44,6 +44,15 @@ class Progress(NamedTuple):
     bound: float = -np.inf
     trace: tuple[TraceRow, ...] = ()
     improved_at: int = 0
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A solver whose memory can be written down; see `Solver`."""
+
+    def memory_arrays(self, memory: Any) -> dict[str, np.ndarray]: ...
+
+    def memory_from(self, problem: Problem, arrays: Arrays) -> Any: ...
 
 
 class Checkpoint:
@@ -93,9 +102,9 @@ class Checkpoint:
         arrays = {
             **named("state.", self._arrays(progress.state)),
             **named("known.", _known_arrays(progress.state.known)),
-            "bound": np.float64(progress.bound),
+            "bound": np.array(progress.bound),
             "trace": np.array(progress.trace, np.float64).reshape(-1, len(TraceRow._fields)),
-            "improved_at": np.int64(progress.improved_at),
+            "improved_at": np.array(progress.improved_at),
         }
         if progress.best is not None:
             arrays |= named("best.", self._arrays(progress.best))
@@ -107,20 +116,20 @@ class Checkpoint:
         self._write({})
 
     def _write(self, progress: Arrays) -> None:
-        arrays: dict[str, np.ndarray] = {"stages": np.int64(len(self.finished)), **progress}
+        arrays: dict[str, Any] = {"stages": np.array(len(self.finished)), **progress}
         for number, design in enumerate(self.finished):
             arrays |= named(f"stage{number}.", _design_arrays(design))
-        about = np.array(json.dumps({"format": FORMAT, "of": self.of}))
+        arrays["about"] = np.array(json.dumps({"format": FORMAT, "of": self.of}))
         buffer = io.BytesIO()
-        np.savez(buffer, about=about, **arrays)
+        np.savez(buffer, **arrays)
         # one name, so that what a killed run leaves is written over
         write_whole(self.path, buffer.getvalue(), self.path.with_name(f".{self.path.name}.part"))
 
     def _arrays(self, state: SolverState) -> dict[str, np.ndarray]:
-        arrays = {"pairs": state.pairs, "labels": state.labels, "passes": np.int64(state.passes)}
+        arrays = {"pairs": state.pairs, "labels": state.labels, "passes": np.array(state.passes)}
         if state.memory is None:
             return arrays
-        if not hasattr(self.solver, "memory_arrays"):
+        if not isinstance(self.solver, Remembering):
             raise ValueError(
                 f"checkpoint: {type(self.solver).__name__} has a memory, and no memory_arrays and memory_from to write "
                 "it down and read it; see jaxdesign.solvers.Solver, or pass checkpoint=None"
@@ -129,7 +138,7 @@ class Checkpoint:
 
     def _state(self, problem: Problem, arrays: Arrays) -> SolverState:
         memory = part(arrays, "memory.")
-        restored = self.solver.memory_from(problem, memory) if memory else None
+        restored = self.solver.memory_from(problem, memory) if isinstance(self.solver, Remembering) and memory else None
         return SolverState(arrays["pairs"], arrays["labels"], int(arrays["passes"]), restored)
 
 
@@ -175,7 +184,7 @@ def _known_arrays(known: Ceilings | None) -> dict[str, np.ndarray]:
     if known is None:
         return {}
     factors = {f"factors{number}": factors for number, factors in enumerate(known.factors)}
-    return {"upper": known.upper, "found": known.found, "mattered": np.int64(known.mattered), **factors}
+    return {"upper": known.upper, "found": known.found, "mattered": np.array(known.mattered), **factors}
 
 
 def _known(arrays: Arrays) -> Ceilings | None:
@@ -195,9 +204,9 @@ def _design_arrays(design: Design) -> dict[str, np.ndarray]:
         "labels": design.labels,
         "certificate": np.array(design.certificate),
         "status": np.array(design.status.name),
-        "passes": np.int64(design.passes),
+        "passes": np.array(design.passes),
         "trace": np.array(design.trace, np.float64).reshape(-1, len(TraceRow._fields)),
-        "skipped_prompts": np.int64(design.skipped_prompts),
+        "skipped_prompts": np.array(design.skipped_prompts),
     }
 
 

@@ -62,7 +62,7 @@ def only_name(path: Path, name: str | None, names: list[Any], what: str) -> str:
     """`name`, or for None the only one there is; ValueError otherwise."""
     if name is None and len(names) == 1:
         return names[0]
-    if name not in names:
+    if name is None or name not in names:
         found = "none given" if name is None else f"no {name!r}"
         raise ValueError(f"{path}: name: {found}; the {what}s of this file are {', '.join(map(repr, names))}")
     return name

@@ -83,11 +83,11 @@ class CoupledAtoms(NamedTuple):
         return _state(problem, pruned(mixed(problem, mixture, target)), state.passes)
 
     def memory_arrays(self, memory: Mixture) -> dict[str, np.ndarray]:
-        """See `Solver`."""
+        """What a checkpoint keeps of a memory; see `Solver`."""
         return mixture_arrays(memory)
 
     def memory_from(self, problem: Problem, arrays: Mapping[str, np.ndarray]) -> Mixture:
-        """See `Solver`."""
+        """The memory of a `problem` from such `arrays`; see `Solver`."""
         return mixture_from(arrays)
 
 

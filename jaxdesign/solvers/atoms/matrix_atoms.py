@@ -99,11 +99,11 @@ class MatrixAtoms(NamedTuple):
         return mixture_state(problem, pruned(mixed(problem, with_atom(mixture, new), target)), passes, tol)
 
     def memory_arrays(self, memory: Mixture) -> dict[str, np.ndarray]:
-        """See `Solver`."""
+        """What a checkpoint keeps of a memory; see `Solver`."""
         return mixture_arrays(memory)
 
     def memory_from(self, problem: Problem, arrays: Mapping[str, np.ndarray]) -> Mixture:
-        """See `Solver`."""
+        """The memory of a `problem` from such `arrays`; see `Solver`."""
         return mixture_from(arrays)._replace(dense=dense_of(problem))
 
 

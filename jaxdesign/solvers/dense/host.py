@@ -53,11 +53,11 @@ class FrankWolfe(NamedTuple):
         return self._advance(problem, state.memory, state.passes, steps_after(state.passes), tol)
 
     def memory_arrays(self, memory: DenseMemory) -> dict[str, np.ndarray]:
-        """See `Solver`."""
+        """What a checkpoint keeps of a memory; see `Solver`."""
         return {"labels": np.asarray(memory.labels)}
 
     def memory_from(self, problem: Problem, arrays: Mapping[str, np.ndarray]) -> DenseMemory:
-        """See `Solver`."""
+        """The memory of a `problem` from such `arrays`; see `Solver`."""
         return memory_from(problem, arrays)
 
     def _advance(self, problem, memory, passes, steps, tol):
@@ -87,11 +87,11 @@ class Multiplicative(NamedTuple):
         return self._advance(problem, state.memory, state.passes, steps_after(state.passes), tol)
 
     def memory_arrays(self, memory: DenseMemory) -> dict[str, np.ndarray]:
-        """See `Solver`."""
+        """What a checkpoint keeps of a memory; see `Solver`."""
         return {"labels": np.asarray(memory.labels)}
 
     def memory_from(self, problem: Problem, arrays: Mapping[str, np.ndarray]) -> DenseMemory:
-        """See `Solver`."""
+        """The memory of a `problem` from such `arrays`; see `Solver`."""
         return memory_from(problem, arrays)
 
     def _advance(self, problem, memory, passes, steps, tol):
