@@ -14,6 +14,7 @@ def ragged(dtype=np.float32, prompts=PROMPTS, *, seed=0, draws=None, noise=False
     alike = rng.random(prompts) < 0.1
     features[alike, 5] = features[alike, 3]
     count = np.where(np.arange(prompts) % 3 == 0, 1 + np.arange(prompts) % COMPLETIONS, COMPLETIONS)
+    count[0] = 0  # a page of listed pairs is filled up by the pair (0, 0, 0)
     mask = np.arange(COMPLETIONS)[None] < count[:, None]
     features[~mask] = np.nan
     scores = None if draws is None else rng.standard_normal((draws, *shape[:2]) if draws > 1 else shape[:2])
