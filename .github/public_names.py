@@ -36,7 +36,12 @@ PACKAGES = (
     "jaxdesign.preference.small_model",
     "jaxdesign.dynamics",
 )
-EXTRAS = {"reference": ("cvxpy",), "preference": ("flax", "optax", "orbax", "tqdm"), "plots": ("matplotlib",)}
+EXTRAS = {
+    "reference": ("cvxpy",),
+    "preference": ("flax", "optax", "orbax", "tqdm"),
+    "plots": ("matplotlib",),
+    "data": ("pyarrow",),
+}
 
 # names of a package whose import fails without a library of the extra: "package name" a line
 WITHOUT = """

@@ -7,8 +7,10 @@ import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -70,3 +72,30 @@ def in_child(code: str, *arguments: str) -> str:
     if done.returncode:
         raise RuntimeError(f"child process failed:\n{done.stderr[-2000:]}")
     return done.stdout.strip()
+
+
+STATUS = Path("/proc/self/status")
+
+
+def anonymous_bytes() -> int:
+    """Resident memory of this process that is no page of a file. Linux only."""
+    lines = STATUS.read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+
+def anonymous_peak(function: Callable[[], Any], every: float = 0.002) -> tuple[Any, int]:
+    """What a function returns, and the largest `anonymous_bytes` that a thread saw meanwhile, at such intervals."""
+    found, over = [anonymous_bytes()], threading.Event()
+
+    def watch():
+        while not over.wait(every):
+            found.append(max(found.pop(), anonymous_bytes()))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        result = function()
+    finally:
+        over.set()
+        watcher.join()
+    return result, max(found[0], anonymous_bytes())

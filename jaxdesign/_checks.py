@@ -48,14 +48,20 @@ def same_shape(found: tuple, expected: tuple, name: str, meaning: str) -> None:
         raise ValueError(f"{name}: shape {tuple(found)} found; expected {tuple(expected)} {meaning}")
 
 
-def finite(value: Any, name: str, where: Any = None, axes: tuple[str, ...] = ()) -> None:
-    """ValueError that names the first NaN or inf of a concrete array (entries with `where` False do not count)."""
+def finite(value: Any, name: str, where: Any = None, axes: tuple[str, ...] = (), first: int = 0) -> None:
+    """ValueError that names the first NaN or inf of a concrete array (entries with `where` False do not count).
+
+    `first` is the number of the first prompt, where the array is a part of a pool.
+    """
     value, where = _arrays.replicated((value, where))
     if bool(_all_finite(value, where)):
         return
-    bad = ~jnp.isfinite(value) if where is None else where & ~jnp.isfinite(value)
+    bad = ~jnp.isfinite(value)
+    if where is not None:
+        bad &= _arrays.aligned(bad, where)[1]
     index = tuple(int(k) for k in np.argwhere(np.asarray(bad))[0])
-    place = ", ".join(f"{axis} {k}" for axis, k in zip(axes, index, strict=False)) or str(index)
+    named = (f"{axis} {k + first if axis == 'prompt' else k}" for axis, k in zip(axes, index, strict=False))
+    place = ", ".join(named) or str(index)
     count = int(jnp.sum(bad))
     raise ValueError(
         f"{name}: {np.asarray(value[index])!s} at {place} ({count} such value(s) in all); every existing completion "
@@ -88,27 +94,30 @@ def _all_finite(value, where):
     return jax.lax.fori_loop(0, -(-rows // length), check, jnp.ones((), bool))
 
 
-def flips(value: Any, where: Any) -> None:
+def flips(value: Any, where: Any, first: int = 0) -> None:
     """ValueError that names the first entry of a concrete array outside of [0, 1/2), or that is not symmetric.
 
-    Entries with `where` False do not count. Differences to the transpose up to 1e-5 are rounding and accepted.
+    Entries with `where` False do not count; `first` is the number of the first prompt. Differences to the transpose up
+    to 1e-5 are rounding and accepted.
     """
     value, where = np.asarray(value), np.asarray(where)
     bad = where & ~((value >= 0) & (value < 0.5))
     if bad.any():
         raise ValueError(
-            f"flip: {_first(value, bad)}; the probability that a label is reversed must be at least 0 and below 1/2. "
-            "At 1/2 a label carries no information: set mask False for what only such labels could compare"
+            f"flip: {_first(value, bad, first)}; the probability that a label is reversed must be at least 0 and below "
+            "1/2. At 1/2 a label carries no information: set mask False for what only such labels could compare"
         )
     if value.ndim == 3:
         bad = where & (np.abs(value - value.swapaxes(1, 2)) > 1e-5)
         if bad.any():
-            raise ValueError(f"flip: {_first(value, bad)} differs from its mirror image; flip[p, i, j] = flip[p, j, i]")
+            raise ValueError(
+                f"flip: {_first(value, bad, first)} differs from its mirror image; flip[p, i, j] = flip[p, j, i]"
+            )
 
 
-def _first(value: np.ndarray, bad: np.ndarray) -> str:
+def _first(value: np.ndarray, bad: np.ndarray, first: int) -> str:
     index = tuple(int(k) for k in np.argwhere(bad)[0])
-    place = f"prompt {index[0]}" + (f", completions {index[1]} and {index[2]}" if len(index) > 1 else "")
+    place = f"prompt {index[0] + first}" + (f", completions {index[1]} and {index[2]}" if len(index) > 1 else "")
     return f"{value[index]:g} at {place} ({int(bad.sum())} such value(s) in all)"
 
 

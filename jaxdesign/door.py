@@ -19,7 +19,7 @@ from jaxdesign.pricing.annotated import AnnotatedSource, pool_source
 from jaxdesign.pricing.memory import MemorySource
 from jaxdesign.pricing.source import Source, closed_bits, survey
 from jaxdesign.problem import NEEDS_ALL, Problem, checked_criterion, criterion_for, prior_matrix
-from jaxdesign.units import column_units, in_units, rescaled, source_units
+from jaxdesign.units import column_units, first_look, in_units, rescaled, source_units
 
 INDEFINITE = 1e-6  # share of the largest eigenvalue of G that one below zero may have by rounding
 
@@ -83,13 +83,13 @@ def _of_source(source: Source, criterion, budget, prior, flip) -> Problem:
     criterion = criterion_for(criterion, source.dim, source.draws if source.draws > 1 else None)
     given = source if flip is None else AnnotatedSource(source, flip)
     source = AdaptedSource(given, np.ones(source.dim))
-    exists, exponents = survey(source).exists, source_units(source)
+    look = first_look(source)
+    exists, exponents = look.survey.exists, source_units(source, look.farthest)
     decided = _decided(exists, budget)
     units, closed = np.ldexp(np.ones(source.dim), exponents), closed_bits(decided.closed, *exists.shape)
     source = AdaptedSource(given, units, closed)
-    return _problem(
-        source, exists, survey(source).pair_counts, exponents, criterion, budget, decided, prior, None, flip
-    )
+    counts = (survey(source) if closed is not None else look.survey).pair_counts
+    return _problem(source, exists, counts, exponents, criterion, budget, decided, prior, None, flip)
 
 
 def _decided(exists, budget) -> Decided:

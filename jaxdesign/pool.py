@@ -103,7 +103,7 @@ class CompletionPool:
                 "mask: no prompt has two completions, so there is no pair to compare; sample at least two per prompt"
             )
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which is refused below
-            features = _on_device(_rounded_late(features, mask))
+            features = _on_device(rounded_late(features, mask))
             scores = None if scores is None else _on_device(scores)
         if not traced:
             axes = ("prompt", "completion", "dimension")
@@ -157,7 +157,7 @@ def _on_device(array: Any) -> Array:
     return array if isinstance(array, jax.Array) else jax.device_put(array, may_alias=False)
 
 
-def _rounded_late(features: Any, mask: Any) -> Any:
+def rounded_late(features: Any, mask: Any) -> Any:
     """Float64 NumPy features that will become float32: less a common offset of each prompt, where float32 lacks digits.
 
     The offset of a column is the (lower) median over existing completions, so that one far completion does not cost the
@@ -209,9 +209,9 @@ def centred_features(pool: CompletionPool, dtype: Any = None) -> Float[Array, "p
     return centred(pool.features.astype(dtype or _arrays.compute_dtype(pool.features.dtype)), pool.mask)
 
 
-def bare_pool(features: Any, mask: Any) -> CompletionPool:
-    """Completions alone, unchecked."""
-    return _unchecked(features, None, mask, None)
+def bare_pool(features: Any, mask: Any, scores: Any = None, flip: Any = None) -> CompletionPool:
+    """Completions without names, unchecked."""
+    return _unchecked(features, scores, mask, flip)
 
 
 def with_features(pool: CompletionPool, features: Any) -> CompletionPool:

@@ -9,6 +9,7 @@ column has a spread of about 1 within prompts.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from jaxtyping import Float, Int
 from jaxdesign import _arrays
 from jaxdesign._centring import less_first
 from jaxdesign.pool import CompletionPool, bare_pool, centred_features, kept, with_features
-from jaxdesign.pricing.source import Source
+from jaxdesign.pricing.source import Source, Survey, as_survey, surveyed
 
 ORDINARY = 12  # exponents of columns up to which a pool is used as it is, without a copy of its features
 EXTREME = {4: 126, 8: 1000}  # largest exponent a factor can have, by size of the dtype
@@ -43,21 +44,41 @@ def _column_units(pool):
     return _exponents(largest, squares, _arrays.compute_dtype(pool.features.dtype))
 
 
-def source_units(source: Source) -> Int[np.ndarray, " d"]:
-    """`column_units` of a source, in one pass over it, or two. Its rows must be finite in its working dtype."""
-    farthest = source.fold(Partial(_widen), jnp.zeros(source.dim, source.dtype), merge=jnp.maximum)[0]
-    largest = np.asarray(farthest, np.float64)
-    if _ordinary(largest, source.prompts * source.completions):
+class Look(NamedTuple):
+    """What one pass over a source tells of it.
+
+    Args:
+        survey: what is there.
+        farthest: (d,) the largest size of each column.
+    """
+
+    survey: Survey
+    farthest: Float[np.ndarray, " d"]
+
+
+def first_look(source: Source) -> Look:
+    """Both in one pass: a source may have to be read from a disk."""
+    start = jnp.zeros(source.dim, source.dtype)
+    farthest, found = source.fold(Partial(_looked), start, merge=jnp.maximum)
+    return Look(as_survey(*found), np.asarray(farthest, np.float64))
+
+
+def _looked(chunk, farthest, _):
+    return jnp.maximum(farthest, jnp.max(jnp.abs(chunk.rows), axis=(0, 1))), surveyed(chunk)
+
+
+def source_units(source: Source, farthest: Float[np.ndarray, " d"]) -> Int[np.ndarray, " d"]:
+    """`column_units` of a source from its `Look`, after another pass where a column may be of unusual size.
+
+    Its rows must be finite in its working dtype.
+    """
+    if _ordinary(farthest, source.prompts * source.completions):
         return np.zeros(source.dim, np.int64)
     with _arrays.float64():
         start = jnp.zeros(source.dim), jnp.zeros(())
-        safe = np.where(largest > 0, largest, 1)
+        safe = np.where(farthest > 0, farthest, 1)
         squares, count = (np.asarray(part) for part in source.fold(Partial(_add_squares, safe), start)[0])
-    return _exponents(largest, squares / count, source.dtype)
-
-
-def _widen(chunk, largest, _):
-    return jnp.maximum(largest, jnp.max(jnp.abs(chunk.rows), axis=(0, 1))), None
+    return _exponents(farthest, squares / count, source.dtype)
 
 
 def _add_squares(unit, chunk, totals, _):

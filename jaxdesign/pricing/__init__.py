@@ -1,4 +1,4 @@
-"""Passes over a pool, and what a pool is to them: a `Source`, in memory or of one's own."""
+"""Passes over a pool, and what a pool is to them: a `Source`, in memory, in a file, or of one's own."""
 
 from jaxdesign.pricing.memory import MemorySource as MemorySource
 from jaxdesign.pricing.memory import as_chunk as as_chunk
@@ -11,3 +11,5 @@ from jaxdesign.pricing.source import PairRows as PairRows
 from jaxdesign.pricing.source import Source as Source
 from jaxdesign.pricing.source import folded as folded
 from jaxdesign.pricing.source import pair_rows as pair_rows
+from jaxdesign.pricing.streamed import StreamedSource as StreamedSource
+from jaxdesign.pricing.streamed_source import streamed_source as streamed_source

@@ -22,6 +22,7 @@ from jaxdesign.certificates.separable import Pass, blurred, from_bound
 from jaxdesign.criteria.log_det import LogDet
 from jaxdesign.design import Design, Status, TraceRow
 from jaxdesign.problem import Problem
+from jaxdesign.solvers.checkpoint import Checkpoint, Progress
 from jaxdesign.solvers.states import Scored, Solver, SolverState, movable, prompt_levels
 
 BLURRED = 1e-10  # relative gap by rounding alone below which no problem is called ill-conditioned
@@ -37,14 +38,21 @@ def run(
     max_passes: int | None,
     start: Design | None,
     callback: Callable[[TraceRow], bool | None] | None,
+    checkpoint: Checkpoint | None = None,
 ) -> Design:
     """Drive a solver until its relative gap is at most tol; see `optimize` for the arguments."""
     began = time.perf_counter()
     limit = solver.max_passes if max_passes is None else max_passes
-    state = solver.init(problem, start)
-    bound, trace = -np.inf, []
+    progress = None if checkpoint is None else checkpoint.progress(problem)
+    if progress is None:
+        progress = Progress(solver.init(problem, start))
+        if checkpoint is not None:
+            checkpoint.keep(progress)
+    state, found, bound, trace, improved_at = progress
     best: tuple[SolverState, Analysis] | None = None
-    improved_at = 0
+    if found is not None:
+        best = found, analyse(problem, information(problem, found.allocation))
+        began -= trace[-1].seconds
     while True:
         state, matrix, analysis = retreated(problem, state, solver if best is None else best[0])
         scored = score(problem, state, matrix, analysis)
@@ -55,7 +63,8 @@ def run(
         now = from_bound(problem, best[1], bound)
         if not trace or now.gap < 0.98 * trace[improved_at].gap:
             improved_at = len(trace)
-        trace.append(TraceRow(state.passes, now.value, now.lower_bound, now.gap, time.perf_counter() - began))
+        seconds = time.perf_counter() - began
+        trace = (*trace, TraceRow(state.passes, now.value, now.lower_bound, now.gap, seconds))
         status = None
         if now.relative_gap() <= tol:
             status = Status.CERTIFIED
@@ -71,8 +80,10 @@ def run(
                 status = Status.ILL_CONDITIONED
         if status is not None:
             pairs, labels = with_required(problem.decided, Allocation(best[0].pairs, best[0].labels))
-            return Design(pairs, labels, now, status, state.passes, tuple(trace), problem.skipped_prompts)
+            return Design(pairs, labels, now, status, state.passes, trace, problem.skipped_prompts)
         state = solver.step(problem, state, scored, tol)._replace(known=scored.priced.swept.ceilings)
+        if checkpoint is not None:
+            checkpoint.keep(Progress(state, best[0], bound, trace, improved_at))
 
 
 def retreated(
@@ -99,7 +110,7 @@ def retreated(
         tried = analysed(mixed_with(state, other, share))
         if sound(problem, *tried[1:]):
             return tried
-    tried = analysed(other._replace(passes=state.passes))
+    tried = analysed(other._replace(passes=state.passes, known=state.known))
     if not sound(problem, *tried[1:]):
         raise ValueError(
             "prior: the information is singular to working precision at a solver's iterate; pass a prior (a ridge), "

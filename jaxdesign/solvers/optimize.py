@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxdesign import _checks
@@ -18,6 +19,7 @@ from jaxdesign.pricing.source import Source
 from jaxdesign.problem import Certified, Problem
 from jaxdesign.solvers.atoms.coupled_atoms import CoupledAtoms
 from jaxdesign.solvers.atoms.matrix_atoms import MatrixAtoms
+from jaxdesign.solvers.checkpoint import Checkpoint
 from jaxdesign.solvers.column_generation.interior_point import InteriorPoint
 from jaxdesign.solvers.column_generation.solver import ColumnGeneration
 from jaxdesign.solvers.dense.host import FrankWolfe, Multiplicative
@@ -47,6 +49,7 @@ def optimize(
     start: Design | None = None,
     callback: Callable[[TraceRow], bool | None] | None = None,
     annotators: Annotators | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Design:
     """Minimise a criterion of A(n) = prior + sum_e n_e c_e z_e z_e^T over the allocations n a budget allows.
 
@@ -63,6 +66,9 @@ def optimize(
         start: an earlier design to start from, for instance of the same pool with another budget or prior.
         callback: called after every pass with (passes, value, lower_bound, gap, seconds); True stops the solver.
         annotators: who can label; the design then says who labels which pair. None: labels are all alike.
+        checkpoint: a file that the run is written to after every pass, and from which a run that is started again with
+            the same arguments (but for max_passes and callback) goes on, to the same design to the last bit; None for
+            no file. It stays when the run is over.
 
     Returns:
         Design: pairs (S, 3), labels (S,) that sum to the total, certificate, status, passes, trace. `status` says
@@ -70,9 +76,10 @@ def optimize(
 
     Raises:
         TypeError: arguments of another kind.
-        ValueError: an infeasible budget, singular information without a prior, a prior or target of the wrong shape or
-            indefinite, an unknown solver name, a solver that does not obey such a budget, tol or max_passes out of
-            range.
+        FileNotFoundError: checkpoint is in a folder that does not exist.
+        ValueError: a checkpoint that is damaged or of another problem, an infeasible budget, singular information
+            without a prior, a prior or target of the wrong shape or indefinite, an unknown solver name, a solver that
+            does not obey such a budget, tol or max_passes out of range.
 
     Numerics: pools are priced in float32 (float64 for float64 features); everything a certificate rests on is float64.
 
@@ -88,7 +95,7 @@ def optimize(
         raise ValueError("start: a design that says who labels what cannot be continued; pass start=None")
     joint = asked(pool, budget, annotators)
     problem = make_problem(joint.pool, crit, joint.budget, prior, flip=joint.flip)
-    return joint.answer(solve(problem, solver, options, start).design)
+    return joint.answer(solve(problem, solver, options, start, checkpoint).design)
 
 
 class Options(NamedTuple):
@@ -111,12 +118,19 @@ def checked_options(tol: Any, max_passes: Any, callback: Callable[[TraceRow], bo
     return Options(tol, max_passes, callback)
 
 
-def solve(problem: Problem, solver: str | Solver | None, options: Options, start: Design | None = None) -> Certified:
+def solve(
+    problem: Problem,
+    solver: str | Solver | None,
+    options: Options,
+    start: Design | None = None,
+    checkpoint: str | Path | None = None,
+) -> Certified:
     """The best real-valued design of a problem; see `optimize`."""
     chosen, stopping = solver_for(problem.limits, solver), options._asdict()
+    file = None if checkpoint is None else Checkpoint(checkpoint, problem, chosen, options.tol, start)
     if problem.criterion.family:
-        return worst_case_design(problem, chosen, start=start, **stopping)
-    return Certified(run(problem, chosen, start=start, **stopping), problem)
+        return worst_case_design(problem, chosen, start=start, checkpoint=file, **stopping)
+    return Certified(run(problem, chosen, start=start, checkpoint=file, **stopping), problem)
 
 
 def solver_for(limits: Limits, solver: str | Solver | None) -> Solver:

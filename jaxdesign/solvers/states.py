@@ -70,6 +70,9 @@ class Solver(Protocol):
     allocations of the solver obey (`budget.kinds`), so that it is refused where a budget sets others; without it the
     solver is taken to obey them all.
 
+    A solver whose states have a memory may have `memory_arrays(memory)`, a dict of NumPy arrays that holds it, and
+    `memory_from(problem, arrays)`, the same memory again: runs of its own can then be written to a checkpoint.
+
     Source: derived; checked by tests/extensions/test_new_solver.py, which adds one.
     """
 

@@ -23,6 +23,7 @@ from jaxdesign.certificates.separable import from_bound
 from jaxdesign.criteria.worst_case import family_of, target_report
 from jaxdesign.design import Design, Status, TraceRow
 from jaxdesign.problem import Certified, Problem
+from jaxdesign.solvers.checkpoint import Checkpoint
 from jaxdesign.solvers.driver import run
 from jaxdesign.solvers.states import Solver
 
@@ -43,6 +44,7 @@ def worst_case_design(
     max_passes: int | None,
     start: Design | None,
     callback: Callable[[TraceRow], bool | None] | None,
+    checkpoint: Checkpoint | None = None,
 ) -> Certified:
     """Solve a problem whose criterion is a `WorstCase`; see `optimize` for the arguments.
 
@@ -59,7 +61,15 @@ def worst_case_design(
         aim = tol if len(weights) == 1 else max(tol / 5, min(0.02, gap / 5))
         remaining = None if max_passes is None else max_passes - passes
         smooth = replace(problem, criterion=mean)
-        design = run(smooth, solver, tol=aim, max_passes=remaining, start=start, callback=None)
+        done = checkpoint is not None and stage < len(checkpoint.finished)
+        if checkpoint is not None and done:
+            design = checkpoint.finished[stage]
+        else:
+            design = run(
+                smooth, solver, tol=aim, max_passes=remaining, start=start, callback=None, checkpoint=checkpoint
+            )
+            if checkpoint is not None and (remaining is None or design.passes < remaining):
+                checkpoint.finish(design)
         start, passes = design, passes + design.passes
         matrix = information(problem, without(problem.decided, Allocation(design.pairs, design.labels)))
         analysis = analyse(problem, matrix)
@@ -77,7 +87,7 @@ def worst_case_design(
             power = POWERS[stage + 1]
         elif gap > SLOW * before:
             power = min(STEEPER * power, STEEPEST)
-        status = _status(gap <= tol, callback is not None and callback(trace[-1]), passes, max_passes)
+        status = _status(gap <= tol, not done and callback is not None and callback(trace[-1]), passes, max_passes)
         if status is not None or stage - improved_at >= PATIENCE:
             break
     assert best is not None and now is not None  # there are stages

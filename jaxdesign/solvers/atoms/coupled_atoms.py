@@ -6,6 +6,7 @@ so that every mixture of them is allowed, whatever the constraints are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -21,7 +22,18 @@ from jaxdesign.criteria.log_det import LogDet
 from jaxdesign.design import Design
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.atoms.allowed_start import allowed_start
-from jaxdesign.solvers.atoms.matrix_atoms import Atom, Mixture, allocation_of, atom, matrix_of, mixed, pruned, with_atom
+from jaxdesign.solvers.atoms.matrix_atoms import (
+    Atom,
+    Mixture,
+    allocation_of,
+    atom,
+    matrix_of,
+    mixed,
+    mixture_arrays,
+    mixture_from,
+    pruned,
+    with_atom,
+)
 from jaxdesign.solvers.states import Scored, SolverState
 
 DROPPED = 1e-12  # labels below this share of the mean are dropped
@@ -69,6 +81,14 @@ class CoupledAtoms(NamedTuple):
         target = max(0.05 * min(scored.relative_gap, 1.0), 0.1 * tol)
         mixture = with_atom(state.memory, _oracle_atom(problem, scored.priced))
         return _state(problem, pruned(mixed(problem, mixture, target)), state.passes)
+
+    def memory_arrays(self, memory: Mixture) -> dict[str, np.ndarray]:
+        """What a checkpoint keeps of a memory; see `Solver`."""
+        return mixture_arrays(memory)
+
+    def memory_from(self, problem: Problem, arrays: Mapping[str, np.ndarray]) -> Mixture:
+        """The memory of a `problem` from such `arrays`; see `Solver`."""
+        return mixture_from(arrays)
 
 
 def _spans(problem: Problem, matrix) -> bool:

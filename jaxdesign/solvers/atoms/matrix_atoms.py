@@ -14,6 +14,7 @@ tests/solvers/test_protocol.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -97,6 +98,14 @@ class MatrixAtoms(NamedTuple):
         target = max(0.05 * min(scored.relative_gap, 1.0), 0.1 * tol)
         return mixture_state(problem, pruned(mixed(problem, with_atom(mixture, new), target)), passes, tol)
 
+    def memory_arrays(self, memory: Mixture) -> dict[str, np.ndarray]:
+        """What a checkpoint keeps of a memory; see `Solver`."""
+        return mixture_arrays(memory)
+
+    def memory_from(self, problem: Problem, arrays: Mapping[str, np.ndarray]) -> Mixture:
+        """The memory of a `problem` from such `arrays`; see `Solver`."""
+        return mixture_from(arrays)._replace(dense=dense_of(problem))
+
 
 def atom(problem: Problem, allocation: Allocation) -> Atom:
     """An atom of an allowed allocation."""
@@ -153,6 +162,25 @@ def without_first(problem: Problem, mixture: Mixture) -> Mixture:
     rest = mixed(problem, rest, 1e-3)
     even = analyse(problem, problem.prior + mixture.atoms[0].matrix)
     return rest if analyse(problem, matrix_of(problem, rest)).value < even.value else mixture
+
+
+def mixture_arrays(mixture: Mixture) -> dict[str, np.ndarray]:
+    """All that a mixture holds, but for its dense problem."""
+    atoms = mixture.atoms
+    return {
+        "weights": mixture.weights,
+        "sizes": np.array([len(a.labels) for a in atoms]),
+        "pairs": np.concatenate([a.pairs for a in atoms]),
+        "labels": np.concatenate([a.labels for a in atoms]),
+        "matrices": np.stack([a.matrix for a in atoms]),
+    }
+
+
+def mixture_from(arrays: Mapping[str, np.ndarray]) -> Mixture:
+    """The mixture of `mixture_arrays`."""
+    ends = np.cumsum(arrays["sizes"])[:-1]
+    parts = np.split(arrays["pairs"], ends), np.split(arrays["labels"], ends), arrays["matrices"]
+    return Mixture([Atom(*one) for one in zip(*parts, strict=True)], arrays["weights"], None)
 
 
 def with_first(mixture: Mixture, share: float) -> Mixture:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -51,6 +52,14 @@ class FrankWolfe(NamedTuple):
     def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
         return self._advance(problem, state.memory, state.passes, steps_after(state.passes), tol)
 
+    def memory_arrays(self, memory: DenseMemory) -> dict[str, np.ndarray]:
+        """What a checkpoint keeps of a memory; see `Solver`."""
+        return {"labels": np.asarray(memory.labels)}
+
+    def memory_from(self, problem: Problem, arrays: Mapping[str, np.ndarray]) -> DenseMemory:
+        """The memory of a `problem` from such `arrays`; see `Solver`."""
+        return memory_from(problem, arrays)
+
     def _advance(self, problem, memory, passes, steps, tol):
         with _arrays.float64():
             labels = _frank_wolfe_steps(memory.problem, memory.labels, steps)
@@ -76,6 +85,14 @@ class Multiplicative(NamedTuple):
 
     def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
         return self._advance(problem, state.memory, state.passes, steps_after(state.passes), tol)
+
+    def memory_arrays(self, memory: DenseMemory) -> dict[str, np.ndarray]:
+        """What a checkpoint keeps of a memory; see `Solver`."""
+        return {"labels": np.asarray(memory.labels)}
+
+    def memory_from(self, problem: Problem, arrays: Mapping[str, np.ndarray]) -> DenseMemory:
+        """The memory of a `problem` from such `arrays`; see `Solver`."""
+        return memory_from(problem, arrays)
 
     def _advance(self, problem, memory, passes, steps, tol):
         power = self.power
@@ -109,6 +126,12 @@ def begin(problem: Problem, start: Design | None, kept: float) -> DenseMemory:
     dense = dense_of(problem)
     with _arrays.float64():
         return DenseMemory(dense, _start(dense, None if start is None else _as_dense(problem, dense, start) * kept))
+
+
+def memory_from(problem: Problem, arrays: Mapping[str, np.ndarray]) -> DenseMemory:
+    """The problem with labels that were written down."""
+    with _arrays.float64():
+        return DenseMemory(dense_of(problem), jnp.asarray(arrays["labels"]))
 
 
 def _as_dense(problem: Problem, dense: DenseProblem, start: Design) -> Float[np.ndarray, "p k k"]:
