@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 HIGHEST = lax.Precision.HIGHEST
 
@@ -153,6 +153,32 @@ def _replicated(leaf):
     if sharding is None or all(axis is None for axis in sharding.spec):  # names Explicit axes only
         return leaf
     return jax.sharding.reshard(leaf, NamedSharding(sharding.mesh, PartitionSpec()))
+
+
+def over_prompts(array: Any) -> tuple[Mesh, tuple[str, ...]] | None:
+    """The mesh, and those of its axes, along which the leading axis of an array is divided; None where it is whole."""
+    sharding = None if is_traced(array) else getattr(array, "sharding", None)
+    if not isinstance(sharding, NamedSharding) or not sharding.spec or sharding.spec[0] is None:
+        return None
+    axes = sharding.spec[0]
+    axes = (axes,) if isinstance(axes, str) else tuple(axes)
+    parted = any(sharding.mesh.shape[axis] > 1 for axis in axes)
+    return (sharding.mesh, axes) if parted else None
+
+
+def in_one_place(tree: Any) -> Any:
+    """The tree with every array that lies on several devices as a copy on one of them, the first of this process."""
+    return jax.tree.map(_in_one_place, tree)
+
+
+def _in_one_place(leaf):
+    if not isinstance(leaf, jax.Array) or len(leaf.devices()) == 1:
+        return leaf
+    if leaf.is_fully_replicated:
+        return leaf.addressable_data(0)
+    if leaf.is_fully_addressable:
+        return jax.device_put(leaf, min(leaf.devices(), key=lambda device: device.id))
+    return jax.device_put(leaf, NamedSharding(leaf.sharding.mesh, PartitionSpec())).addressable_data(0)
 
 
 def chunk_entries() -> int:

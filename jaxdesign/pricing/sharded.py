@@ -1,0 +1,280 @@
+"""A pool whose prompts are spread over the devices of a mesh, as a source: features stay where they are.
+
+Each device holds a `MemorySource` of its own prompts and scans its chunks; what it carries is then joined with what the
+others carry, in the order of the devices. Between devices there travel, over D of them:
+
+- of a fold, at most twice the bytes of its carry, 16 d^2 bytes for a d x d matrix in float64: the carries are joined
+  piece by piece, each piece on one device, and then shared. Outputs stay where their prompts are;
+- of listed pairs, their rows, and of a subset, its features: sums over devices of which all but one are zero.
+
+The mesh is the user's, of one process or of several; its axes other than those of the prompts hold copies. Passes run
+on the same devices with Auto axes, whatever the types of the user's: outputs can then be computed with anywhere.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int
+
+from jaxdesign import _arrays
+from jaxdesign.pool import CompletionPool, unchecked_pool
+from jaxdesign.pricing.memory import MemorySource, chunked, prepared, taken
+from jaxdesign.pricing.source import Kernel, Merge, PairRows
+
+
+class Layout(NamedTuple):
+    """Where prompts lie: P of them in equal runs over the devices along some axes of a mesh, empty ones at the end."""
+
+    mesh: Mesh  # Auto axes
+    axes: tuple[str, ...]
+    prompts: int
+
+    @property
+    def parts(self) -> int:
+        """Runs of prompts."""
+        return int(np.prod([self.mesh.shape[axis] for axis in self.axes]))
+
+    @property
+    def slots(self) -> int:
+        """Prompts with the empty ones: each device has as many."""
+        return _arrays.round_up(self.prompts, self.parts)
+
+    @property
+    def by_prompt(self) -> PartitionSpec:
+        """Of arrays with a leading axis of prompts, or of what each device has of something."""
+        return PartitionSpec(self.axes)
+
+    def sharding(self, before: int = 0) -> NamedSharding:
+        """Of arrays whose prompts are the axis after `before` others."""
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * before, self.axes))
+
+    def divided(self, array: Any, before: int = 0) -> Array:
+        """An array with an axis of prompts, filled up with zeros, each part on its device and no part elsewhere."""
+        sharding, missing = self.sharding(before), self.slots - array.shape[before]
+        if isinstance(array, jax.Array) and array.sharding.device_set == sharding.device_set and not missing:
+            return jax.device_put(array, sharding)  # no copy where it lies so already
+        shape = *array.shape[:before], self.slots, *array.shape[before + 1 :]
+
+        def part(index):
+            some = np.asarray(array[index])
+            return np.pad(some, [(0, _length(i, n) - m) for i, n, m in zip(index, shape, some.shape, strict=True)])
+
+        return _made(array, shape, sharding, part)
+
+    def shared(self, leaf: Any) -> Any:
+        """An array as a copy on every device; NumPy arrays are sent there by whatever takes them."""
+        whole = NamedSharding(self.mesh, PartitionSpec())
+        if not isinstance(leaf, jax.Array) or leaf.sharding.device_set == whole.device_set:
+            return leaf
+        return _made(leaf, leaf.shape, whole, lambda _: np.asarray(leaf))
+
+
+def _made(array: Any, shape: tuple[int, ...], sharding: NamedSharding, part: Any) -> Array:
+    """An array of parts, of the dtype that JAX has for this one here."""
+    dtype = array.dtype if isinstance(array, jax.Array) else jax.dtypes.canonicalize_dtype(array.dtype)
+    with _arrays.float64():
+        return jax.make_array_from_callback(shape, sharding, lambda index: part(index).astype(dtype), dtype=dtype)
+
+
+def _length(index: slice, size: int) -> int:
+    start, stop, _ = index.indices(size)
+    return stop - start
+
+
+@dataclass(frozen=True, eq=False)
+class ShardedSource:
+    """A pool spread over the devices of a mesh: a `Source`, for the host. `sharded_source` makes one.
+
+    Args:
+        parts: the sources of all devices, each leaf joined along its leading axis.
+        layout: where prompts lie.
+    """
+
+    parts: MemorySource
+    layout: Layout
+
+    @property
+    def prompts(self) -> int:
+        """P, without the empty prompts that make it divide."""
+        return self.layout.prompts
+
+    @property
+    def completions(self) -> int:
+        """K."""
+        return self.parts.completions
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return self.parts.dim
+
+    @property
+    def draws(self) -> int:
+        """R; 1 without draws."""
+        return self.parts.draws
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Working dtype."""
+        return self.parts.dtype
+
+    def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None, merge: Merge = jnp.add) -> tuple[Any, Any]:
+        """See `Source.fold`. Outputs stay on the devices of their prompts.
+
+        Where P does not divide, or there are other processes that could not read them, every device has all outputs.
+        """
+        kernel, carry = jax.tree.map(self.layout.shared, (kernel, carry))
+        inputs = jax.tree.map(self.layout.divided, per_prompt)
+        carry, outputs = self._run(_fold, self.parts, kernel, carry, inputs, merge=merge)
+        return _here(carry), outputs
+
+    def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
+        """See `Source.rows`; on one device."""
+        with _arrays.float64():
+            return _here(self._run(_rows, self.parts, pairs))
+
+    def subset(self, prompts: Int[np.ndarray, " m"]) -> MemorySource:
+        """See `Source.subset`; on one device."""
+        with _arrays.float64():
+            some = _here(self._run(_taken, self.parts, prompts))
+            return chunked(some, _arrays.chunk_length(self.prompts, self.completions, self.dim))
+
+    def _run(self, function, *args, **static):
+        with jax.set_mesh(self.layout.mesh):  # another one of the caller's may be set
+            return function(self.layout, *args, **static)
+
+
+def sharded_source(
+    pool: CompletionPool, mesh: Mesh | None = None, axis: str | Sequence[str] | None = None, dtype: Any = None
+) -> ShardedSource:
+    """A pool whose prompts are spread over the devices of a mesh.
+
+    Args:
+        pool: the pool. Arrays that lie over these axes already stay where they are, others are put there.
+        mesh: the devices, of this process or of several; None: those of the features.
+        axis: the axis, or axes, of the mesh along which prompts are divided; None: that of the features.
+        dtype: working dtype; None: float32, or float64 for float64 features.
+
+    Returns:
+        ShardedSource. Where P does not divide, the last devices have empty prompts; P stays what it is.
+
+    Raises:
+        ValueError: an axis that the mesh does not have; no mesh, and features that are not spread over prompts.
+
+    Source: derived; checked by tests/pricing/test_sharded.py.
+    """
+    if mesh is None or axis is None:
+        lying = _arrays.over_prompts(pool.features)
+        if lying is None:
+            raise ValueError("pool: its features are not divided over prompts; pass the mesh and its axis")
+        mesh, axis = lying
+    axes = (axis,) if isinstance(axis, str) else tuple(axis)
+    unknown = [name for name in axes if name not in mesh.axis_names]
+    if unknown or not axes:
+        raise ValueError(f"axis={axis!r}: expected axes of the mesh, which has {', '.join(mesh.axis_names)}")
+    layout = Layout(Mesh(mesh.devices, mesh.axis_names), axes, pool.num_prompts)
+    pool = _divided_pool(layout, pool)
+    length = _arrays.chunk_length(layout.slots // layout.parts, pool.completions, pool.dim)
+    with jax.set_mesh(layout.mesh):
+        made = _prepared(layout, pool, dtype=dtype, length=length)
+    return ShardedSource(MemorySource(pool.features, *made, None), layout)
+
+
+def _divided_pool(layout: Layout, pool: CompletionPool) -> CompletionPool:
+    """The pool over the devices; prompts that were added have no completions."""
+    draws = 0 if pool.num_draws is None else 1
+    scores = None if pool.scores is None else layout.divided(pool.scores, draws)
+    flip = None if pool.flip is None else layout.divided(pool.flip)
+    return unchecked_pool(layout.divided(pool.features), scores, layout.divided(pool.mask), flip)
+
+
+@jax.jit(static_argnames=("layout", "dtype", "length"))
+def _prepared(layout, pool, *, dtype, length):
+    by_prompt = layout.by_prompt
+    scores = None if pool.scores is None else layout.sharding(pool.scores.ndim - 2).spec
+    spread = unchecked_pool(by_prompt, scores, by_prompt, None if pool.flip is None else by_prompt)
+    return _on_devices(lambda part: prepared(part, dtype, length), (spread,), by_prompt)(pool)
+
+
+@jax.jit(static_argnames=("layout", "merge"))
+def _fold(layout, parts, kernel, carry, inputs, *, merge):
+    def visit(part, kernel, carry, inputs):
+        carry, outputs = part.fold(kernel, carry, inputs)
+        return jax.tree.map(lambda leaf: _joined(leaf, layout, merge), carry), outputs
+
+    by_prompt, everywhere = layout.by_prompt, PartitionSpec()
+    specs = (by_prompt, everywhere, everywhere, by_prompt), (everywhere, by_prompt)
+    carry, outputs = _on_devices(visit, *specs)(parts, kernel, carry, inputs)
+    if layout.slots == layout.prompts and not _several_processes(layout.mesh):
+        return carry, outputs
+    whole = NamedSharding(layout.mesh, everywhere)
+    return carry, jax.tree.map(lambda a: lax.with_sharding_constraint(a[: layout.prompts], whole), outputs)
+
+
+def _joined(leaf: Array, layout: Layout, merge: Merge) -> Array:
+    """The carries of all devices merged in their order, the same to the last bit on every device and every time.
+
+    Each device merges its piece of all carries and sends it to the others: 2 (D - 1) / D of the leaf's bytes.
+    """
+    count = layout.parts
+    if count == 1:
+        return leaf
+    flat = _arrays.filled_up(leaf.reshape(-1), -leaf.size % count)
+    pieces = lax.all_to_all(flat.reshape(count, -1), layout.axes, 0, 0)
+    with _arrays.float64():  # numbers keep their dtype whatever the caller's default
+        piece = functools.reduce(merge, list(pieces))
+    return lax.all_gather(piece, layout.axes, tiled=True)[: leaf.size].reshape(leaf.shape)
+
+
+@jax.jit(static_argnames="layout")
+def _rows(layout, parts, pairs):
+    def look(part, pairs):
+        own, place = _own(layout, part, pairs[:, 0])
+        found = part.rows(jnp.concatenate([place[:, None], pairs[:, 1:]], axis=1))
+        own = PairRows(own[:, None], own[None])
+        return jax.tree.map(lambda mask, a: lax.psum(jnp.where(mask, a, 0), layout.axes), own, found)
+
+    return _on_devices(look, (layout.by_prompt, PartitionSpec()), PartitionSpec())(parts, pairs)
+
+
+@jax.jit(static_argnames="layout")
+def _taken(layout, parts, prompts):
+    def look(part, prompts):
+        own, place = _own(layout, part, prompts)
+
+        def shared(array):
+            mask = own.reshape(-1, *[1] * (array.ndim - 1))
+            return lax.psum(jnp.where(mask, array, 0), layout.axes)
+
+        return jax.tree.map(shared, taken(part, place))
+
+    return _on_devices(look, (layout.by_prompt, PartitionSpec()), PartitionSpec())(parts, prompts)
+
+
+def _own(layout, part, prompts):
+    """Which of the prompts this device has, and where among its own; 0 for those of others."""
+    place = prompts.astype(jnp.int32) - lax.axis_index(layout.axes) * part.prompts
+    own = (place >= 0) & (place < part.prompts)
+    return own, jnp.where(own, place, 0)
+
+
+def _on_devices(function, ins, outs):
+    return jax.shard_map(function, in_specs=ins, out_specs=outs, check_vma=False)
+
+
+def _several_processes(mesh: Mesh) -> bool:
+    return len({device.process_index for device in mesh.devices.flat}) > 1
+
+
+def _here(tree):
+    """What all devices have a copy of, on the first one of this process."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
