@@ -166,19 +166,37 @@ def over_prompts(array: Any) -> tuple[Mesh, tuple[str, ...]] | None:
     return (sharding.mesh, axes) if parted else None
 
 
+def divided(array: Any) -> bool:
+    """Whether devices hold different parts of a concrete array."""
+    return isinstance(array, jax.Array) and not is_traced(array) and not array.is_fully_replicated
+
+
+def on_host(array: AnyArray) -> np.ndarray:
+    """An array in host memory; one of several processes, which cannot read each other's devices, in each of them."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        array = in_one_place(array)
+    return np.asarray(array)
+
+
 def in_one_place(tree: Any) -> Any:
-    """The tree with every array that lies on several devices as a copy on one of them, the first of this process."""
+    """The tree with every array that lies on several devices as a whole on one of them, the first of this process.
+
+    Where the caller has set a mesh, JAX computes on all of its devices: there a copy lies on each.
+    """
     return jax.tree.map(_in_one_place, tree)
 
 
 def _in_one_place(leaf):
     if not isinstance(leaf, jax.Array) or len(leaf.devices()) == 1:
         return leaf
+    mesh = jax.sharding.get_mesh()
+    if not mesh.empty:
+        return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec()))
+    if not leaf.is_fully_addressable and not leaf.is_fully_replicated:
+        leaf = jax.device_put(leaf, NamedSharding(leaf.sharding.mesh, PartitionSpec()))
     if leaf.is_fully_replicated:
         return leaf.addressable_data(0)
-    if leaf.is_fully_addressable:
-        return jax.device_put(leaf, min(leaf.devices(), key=lambda device: device.id))
-    return jax.device_put(leaf, NamedSharding(leaf.sharding.mesh, PartitionSpec())).addressable_data(0)
+    return jax.device_put(leaf, min(leaf.devices(), key=lambda device: device.id))
 
 
 def chunk_entries() -> int:

@@ -270,7 +270,7 @@ def as_flips(flip: Any, exists: Bool[Array, "p k"]) -> Float[Array, " p"] | Floa
     if flip.ndim < 3:
         paired = jnp.any(paired, axis=(1, 2))
     if not _arrays.is_traced(flip, paired):
-        _checks.flips(np.broadcast_to(np.asarray(flip), paired.shape), paired)
+        _checks.flips(np.broadcast_to(_arrays.on_host(flip), paired.shape), paired)
     # cleared before anything is computed: what is no pair may hold NaN, which `jax_debug_nans` would stop at
     flip = jnp.where(paired, flip, 0).astype(_arrays.compute_dtype(flip.dtype))
     return (flip + jnp.swapaxes(flip, 1, 2)) / 2 if flip.ndim == 3 else flip  # the check lets rounding pass

@@ -130,22 +130,24 @@ class ShardedSource:
     def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None, merge: Merge = jnp.add) -> tuple[Any, Any]:
         """See `Source.fold`. Outputs stay on the devices of their prompts.
 
-        Where P does not divide, or there are other processes that could not read them, every device has all outputs.
+        Every device has all outputs where P does not divide, where there are other processes, which could not read them,
+        and where the caller has set a mesh, which may not let them be computed with.
         """
         kernel, carry = jax.tree.map(self.layout.shared, (kernel, carry))
         inputs = jax.tree.map(self.layout.divided, per_prompt)
-        carry, outputs = self._run(_fold, self.parts, kernel, carry, inputs, merge=merge)
-        return _here(carry), outputs
+        own = self.layout.slots == self.prompts and jax.sharding.get_mesh().empty and _one_process(self.layout.mesh)
+        carry, outputs = self._run(_fold, self.parts, kernel, carry, inputs, merge=merge, own=own)
+        return _arrays.in_one_place(carry), outputs if own else _arrays.in_one_place(outputs)
 
     def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
         """See `Source.rows`; on one device."""
         with _arrays.float64():
-            return _here(self._run(_rows, self.parts, pairs))
+            return _arrays.in_one_place(self._run(_rows, self.parts, pairs))
 
     def subset(self, prompts: Int[np.ndarray, " m"]) -> MemorySource:
         """See `Source.subset`; on one device."""
         with _arrays.float64():
-            some = _here(self._run(_taken, self.parts, prompts))
+            some = _arrays.in_one_place(self._run(_taken, self.parts, prompts))
             return chunked(some, _arrays.chunk_length(self.prompts, self.completions, self.dim))
 
     def _run(self, function, *args, **static):
@@ -205,8 +207,8 @@ def _prepared(layout, pool, *, dtype, length):
     return _on_devices(lambda part: prepared(part, dtype, length), (spread,), by_prompt)(pool)
 
 
-@jax.jit(static_argnames=("layout", "merge"))
-def _fold(layout, parts, kernel, carry, inputs, *, merge):
+@jax.jit(static_argnames=("layout", "merge", "own"))
+def _fold(layout, parts, kernel, carry, inputs, *, merge, own):
     def visit(part, kernel, carry, inputs):
         carry, outputs = part.fold(kernel, carry, inputs)
         return jax.tree.map(lambda leaf: _joined(leaf, layout, merge), carry), outputs
@@ -214,7 +216,7 @@ def _fold(layout, parts, kernel, carry, inputs, *, merge):
     by_prompt, everywhere = layout.by_prompt, PartitionSpec()
     specs = (by_prompt, everywhere, everywhere, by_prompt), (everywhere, by_prompt)
     carry, outputs = _on_devices(visit, *specs)(parts, kernel, carry, inputs)
-    if layout.slots == layout.prompts and not _several_processes(layout.mesh):
+    if own:
         return carry, outputs
     whole = NamedSharding(layout.mesh, everywhere)
     return carry, jax.tree.map(lambda a: lax.with_sharding_constraint(a[: layout.prompts], whole), outputs)
@@ -271,10 +273,5 @@ def _on_devices(function, ins, outs):
     return jax.shard_map(function, in_specs=ins, out_specs=outs, check_vma=False)
 
 
-def _several_processes(mesh: Mesh) -> bool:
-    return len({device.process_index for device in mesh.devices.flat}) > 1
-
-
-def _here(tree):
-    """What all devices have a copy of, on the first one of this process."""
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+def _one_process(mesh: Mesh) -> bool:
+    return len({device.process_index for device in mesh.devices.flat}) == 1
