@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 HIGHEST = lax.Precision.HIGHEST
 
@@ -196,7 +196,7 @@ def _in_one_place(leaf):
         leaf = jax.device_put(leaf, NamedSharding(leaf.sharding.mesh, PartitionSpec()))
     if leaf.is_fully_replicated:
         return leaf.addressable_data(0)
-    return jax.device_put(leaf, min(leaf.devices(), key=lambda device: device.id))
+    return jax.device_put(leaf, SingleDeviceSharding(min(leaf.devices(), key=lambda device: device.id)))
 
 
 def chunk_entries() -> int:

@@ -130,8 +130,8 @@ class ShardedSource:
     def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None, merge: Merge = jnp.add) -> tuple[Any, Any]:
         """See `Source.fold`. Outputs stay on the devices of their prompts.
 
-        Every device has all outputs where P does not divide, where there are other processes, which could not read them,
-        and where the caller has set a mesh, which may not let them be computed with.
+        Every device has all outputs where P does not divide, where other processes could not read them, and where the
+        caller has set a mesh, which may not let them be computed with.
         """
         kernel, carry = jax.tree.map(self.layout.shared, (kernel, carry))
         inputs = jax.tree.map(self.layout.divided, per_prompt)
