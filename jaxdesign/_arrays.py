@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 HIGHEST = lax.Precision.HIGHEST
 
@@ -160,10 +160,37 @@ def over_prompts(array: Any) -> tuple[Mesh, tuple[str, ...]] | None:
     sharding = None if is_traced(array) else getattr(array, "sharding", None)
     if not isinstance(sharding, NamedSharding) or not sharding.spec or sharding.spec[0] is None:
         return None
-    axes = sharding.spec[0]
-    axes = (axes,) if isinstance(axes, str) else tuple(axes)
+    axes = _names(sharding.spec[0])
     parted = any(sharding.mesh.shape[axis] > 1 for axis in axes)
     return (sharding.mesh, axes) if parted else None
+
+
+def prompt_axes(array: Any) -> tuple[AbstractMesh, tuple[str, ...]] | None:
+    """`over_prompts` of an array that may be traced: then only Explicit axes are known."""
+    if not is_traced(array):
+        lying = over_prompts(array)
+        return None if lying is None else (lying[0].abstract_mesh, lying[1])
+    sharding = jax.typeof(array).sharding
+    if not sharding.spec or sharding.spec[0] is None:
+        return None
+    return sharding.mesh, _names(sharding.spec[0])
+
+
+def laid_out(tree: Any, specs: Any, mesh: AbstractMesh) -> Any:
+    """Arrays as the specs of a `jax.shard_map` over a mesh say, which wants them so where axes are Explicit; traced."""
+    explicit = [name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit]
+    if not explicit:
+        return tree
+
+    def place(spec, part):
+        names = [None if axes is None else tuple(a for a in _names(axes) if a in explicit) or None for axes in spec]
+        return jax.tree.map(lambda a: jax.sharding.reshard(a, NamedSharding(mesh, PartitionSpec(*names))), part)
+
+    return jax.tree.map(place, specs, tree, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
+
+
+def _names(axes: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (axes,) if isinstance(axes, str) else tuple(axes)
 
 
 def divided(array: Any) -> bool:
