@@ -58,17 +58,23 @@ def programs_recorded() -> Iterator[list[Program]]:
 
 
 def _program(name: str, compiled: Any, devices: int) -> Program:
-    collectives, once, entry = [], True, False
-    for line in compiled.as_text().splitlines():
-        entry = line.startswith("ENTRY") or (entry and not line.startswith("}"))
-        if match := COLLECTIVE.search(line):
-            collectives.append((match.group(2), _bytes(match.group(1))))
-            once &= entry
+    found = collectives(compiled.as_text())
     share = (devices - 1) / devices
-    exchanged = sum((2 if kind == "all-reduce" else 1) * share * size for kind, size in collectives)
+    exchanged = sum((2 if kind == "all-reduce" else 1) * share * size for kind, size, _ in found)
     stats = compiled.memory_analysis()
     memory = stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes
-    return Program(name, tuple(collectives), once, exchanged, memory - stats.alias_size_in_bytes)
+    kinds = tuple((kind, size) for kind, size, _ in found)
+    return Program(name, kinds, all(once for *_, once in found), exchanged, memory - stats.alias_size_in_bytes)
+
+
+def collectives(text: str) -> list[tuple[str, int, bool]]:
+    """Kind, bytes of the result on one device, and whether it stands outside of loops, of all collectives in HLO."""
+    found, entry = [], False
+    for line in text.splitlines():
+        entry = line.startswith("ENTRY") or (entry and not line.startswith("}"))
+        if match := COLLECTIVE.search(line):
+            found.append((match.group(2), _bytes(match.group(1)), entry))
+    return found
 
 
 def _bytes(types: str) -> int:
