@@ -28,7 +28,7 @@ from jaxtyping import Array, Int
 from jaxdesign import _arrays
 from jaxdesign.pool import CompletionPool, unchecked_pool
 from jaxdesign.pricing.memory import MemorySource, chunked, prepared, taken
-from jaxdesign.pricing.source import Kernel, Merge, PairRows
+from jaxdesign.pricing.source import Derived, Kernel, Merge, PairRows, ranks_among
 
 
 class Layout(NamedTuple):
@@ -150,9 +150,58 @@ class ShardedSource:
             some = _arrays.in_one_place(self._run(_taken, self.parts, prompts))
             return chunked(some, _arrays.chunk_length(self.prompts, self.completions, self.dim))
 
+    @property
+    def devices(self) -> int:
+        """Devices that have prompts of their own."""
+        return self.layout.parts
+
+    def home(self, prompts: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+        """Which of them have these prompts."""
+        return prompts // (self.layout.slots // self.layout.parts)
+
+    def some(self, prompts: Int[np.ndarray, " m"]) -> PickedSource:
+        """Some prompts, in any order and any number of times, to fold over: each stays on its device."""
+        home = self.home(prompts)
+        rank = ranks_among(home)
+        length = _arrays.power_of_two(int(rank.max(initial=0)) + 1)
+        place, own = home * length + rank, np.full(self.devices * length, -1, np.int32)
+        own[place] = prompts % (self.layout.slots // self.layout.parts)
+        with _arrays.float64():
+            parts = self._run(_picked, self.parts, self.layout._replace(prompts=len(own)).divided(own))
+        return PickedSource(ShardedSource(parts, self.layout._replace(prompts=len(own))), place)
+
     def _run(self, function, *args, **static):
         with jax.set_mesh(self.layout.mesh):  # another one of the caller's may be set
             return function(self.layout, *args, **static)
+
+
+@dataclass(frozen=True, eq=False)
+class PickedSource(Derived):
+    """Some prompts of a divided pool as a source to fold over.
+
+    Args:
+        given: what the devices have of them, as many slots each, some empty.
+        place: (m,) the slots of the prompts.
+    """
+
+    given: ShardedSource
+    place: Int[np.ndarray, " m"]
+
+    @property
+    def prompts(self) -> int:
+        """m."""
+        return len(self.place)
+
+    def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None, merge: Merge = jnp.add) -> tuple[Any, Any]:
+        """See `Source.fold`; outputs are on the host."""
+        carry, outputs = self.given.fold(kernel, carry, jax.tree.map(self._in_slots, per_prompt), merge)
+        return carry, jax.tree.map(lambda a: _arrays.on_host(a)[self.place], outputs)
+
+    def _in_slots(self, array):
+        array = np.asarray(array)
+        slots = np.zeros((self.given.prompts, *array.shape[1:]), array.dtype)
+        slots[self.place] = array
+        return slots
 
 
 def sharded_source(
@@ -260,6 +309,16 @@ def _taken(layout, parts, prompts):
         return jax.tree.map(shared, taken(part, place))
 
     return _on_devices(look, (layout.by_prompt, PartitionSpec()), PartitionSpec())(parts, prompts)
+
+
+@jax.jit(static_argnames="layout")
+def _picked(layout, parts, own):
+    def look(part, own):
+        features, means, copies, *rest = taken(part, jnp.maximum(own, 0))
+        copies = jnp.where((own >= 0)[:, None], copies, -1)
+        return chunked((features, means, copies, *rest), part.copies.shape[1])
+
+    return _on_devices(look, (layout.by_prompt, layout.by_prompt), layout.by_prompt)(parts, own)
 
 
 def _own(layout, part, prompts):
