@@ -138,14 +138,18 @@ def replicated(tree: Any) -> Any:
     """The tree with every array that is sharded over Explicit mesh axes copied to all devices of its mesh.
 
     The passes cut pools into chunks and contract over prompts, which JAX refuses on Explicit axes (the default of
-    `jax.make_mesh`) unless every operation says how its result is sharded. Public functions bring their arrays here at
-    the door, eagerly or traced; a copy of the pool must fit on each device. Auto axes and other leaves stay as they
-    are: there the compiler places the work.
+    `jax.make_mesh`) unless every operation says how its result is sharded. Traceable functions bring their arrays here
+    at the door; a copy of the pool must fit on each device. Auto axes and other leaves stay as they are: there the
+    compiler places the work. `greedy` and passes (`pricing.sharded`) work where prompts lie, and copy nothing.
     """
-    leaves = jax.tree.leaves(tree)
-    if all(_replicated(leaf) is leaf for leaf in leaves):
-        return tree  # itself: what is kept with it stays
-    return jax.tree.map(_replicated, tree)
+    return _mapped(_replicated, tree)
+
+
+def _mapped(function, tree):
+    """`jax.tree.map`, or the tree itself, with all that is kept with it, where no leaf changes."""
+    if all(function(leaf) is leaf for leaf in jax.tree.leaves(tree)):
+        return tree
+    return jax.tree.map(function, tree)
 
 
 def _replicated(leaf):
@@ -210,7 +214,7 @@ def in_one_place(tree: Any) -> Any:
 
     Where the caller has set a mesh, JAX computes on all of its devices: there a copy lies on each.
     """
-    return jax.tree.map(_in_one_place, tree)
+    return _mapped(_in_one_place, tree)
 
 
 def _in_one_place(leaf):

@@ -13,7 +13,7 @@ from jaxdesign.analysis import analyse, information
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import resolve
 from jaxdesign.budget.required import Decided, decided_pairs
-from jaxdesign.pool import CompletionPool
+from jaxdesign.pool import CompletionPool, kept
 from jaxdesign.pricing.adapted import AdaptedSource
 from jaxdesign.pricing.annotated import AnnotatedSource, pool_source
 from jaxdesign.pricing.memory import MemorySource
@@ -63,7 +63,8 @@ def make_problem(
 
 
 def _of_divided_pool(pool: CompletionPool, criterion, budget, prior, flip) -> Problem:
-    problem = _of_source(sharded_source(pool), checked_criterion(pool, criterion), budget, prior, flip)
+    source = kept(pool, ("divided", _arrays.chunk_entries()), lambda: sharded_source(pool))
+    problem = _of_source(source, checked_criterion(pool, criterion), budget, prior, flip)
     return replace(problem, whole=in_units(pool, problem.exponents))
 
 

@@ -13,81 +13,22 @@ on the same devices with Auto axes, whatever the types of the user's: outputs ca
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int
+from jaxtyping import Int
 
 from jaxdesign import _arrays
 from jaxdesign.pool import CompletionPool, unchecked_pool
+from jaxdesign.pricing.layout import Layout, joined, on_devices, one_process, own_prompts
 from jaxdesign.pricing.memory import MemorySource, chunked, prepared, taken
 from jaxdesign.pricing.source import Derived, Kernel, Merge, PairRows, ranks_among
-
-
-class Layout(NamedTuple):
-    """Where prompts lie: P of them in equal runs over the devices along some axes of a mesh, empty ones at the end."""
-
-    mesh: Mesh  # Auto axes
-    axes: tuple[str, ...]
-    prompts: int
-
-    @property
-    def parts(self) -> int:
-        """Runs of prompts."""
-        return int(np.prod([self.mesh.shape[axis] for axis in self.axes]))
-
-    @property
-    def slots(self) -> int:
-        """Prompts with the empty ones: each device has as many."""
-        return _arrays.round_up(self.prompts, self.parts)
-
-    @property
-    def by_prompt(self) -> PartitionSpec:
-        """Of arrays with a leading axis of prompts, or of what each device has of something."""
-        return PartitionSpec(self.axes)
-
-    def sharding(self, before: int = 0) -> NamedSharding:
-        """Of arrays whose prompts are the axis after `before` others."""
-        return NamedSharding(self.mesh, PartitionSpec(*[None] * before, self.axes))
-
-    def divided(self, array: Any, before: int = 0) -> Array:
-        """An array with an axis of prompts, filled up with zeros, each part on its device and no part elsewhere."""
-        sharding, missing = self.sharding(before), self.slots - array.shape[before]
-        if isinstance(array, jax.Array) and array.sharding.device_set == sharding.device_set and not missing:
-            return jax.device_put(array, sharding)  # no copy where it lies so already
-        shape = *array.shape[:before], self.slots, *array.shape[before + 1 :]
-
-        def part(index):
-            some = np.asarray(array[index])
-            return np.pad(some, [(0, _length(i, n) - m) for i, n, m in zip(index, shape, some.shape, strict=True)])
-
-        return _made(array, shape, sharding, part)
-
-    def shared(self, leaf: Any) -> Any:
-        """An array as a copy on every device; NumPy arrays are sent there by whatever takes them."""
-        whole = NamedSharding(self.mesh, PartitionSpec())
-        if not isinstance(leaf, jax.Array) or leaf.sharding.device_set == whole.device_set:
-            return leaf
-        return _made(leaf, leaf.shape, whole, lambda _: np.asarray(leaf))
-
-
-def _made(array: Any, shape: tuple[int, ...], sharding: NamedSharding, part: Any) -> Array:
-    """An array of parts, of the dtype that JAX has for this one here."""
-    dtype = array.dtype if isinstance(array, jax.Array) else jax.dtypes.canonicalize_dtype(array.dtype)
-    with _arrays.float64():
-        return jax.make_array_from_callback(shape, sharding, lambda index: part(index).astype(dtype), dtype=dtype)
-
-
-def _length(index: slice, size: int) -> int:
-    start, stop, _ = index.indices(size)
-    return stop - start
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +38,8 @@ class ShardedSource:
     Args:
         parts: the sources of all devices, each leaf joined along its leading axis.
         layout: where prompts lie.
+
+    Source: derived; checked by tests/pricing/test_sharded.py against the same pool in memory.
     """
 
     parts: MemorySource
@@ -135,7 +78,7 @@ class ShardedSource:
         """
         kernel, carry = jax.tree.map(self.layout.shared, (kernel, carry))
         inputs = jax.tree.map(self.layout.divided, per_prompt)
-        own = self.layout.slots == self.prompts and jax.sharding.get_mesh().empty and _one_process(self.layout.mesh)
+        own = self.layout.slots == self.prompts and jax.sharding.get_mesh().empty and one_process(self.layout.mesh)
         carry, outputs = self._run(_fold, self.parts, kernel, carry, inputs, merge=merge, own=own)
         return _arrays.in_one_place(carry), outputs if own else _arrays.in_one_place(outputs)
 
@@ -157,7 +100,7 @@ class ShardedSource:
 
     def home(self, prompts: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
         """Which of them have these prompts."""
-        return prompts // (self.layout.slots // self.layout.parts)
+        return prompts // self.layout.run
 
     def some(self, prompts: Int[np.ndarray, " m"]) -> PickedSource:
         """Some prompts, in any order and any number of times, to fold over: each stays on its device."""
@@ -165,7 +108,7 @@ class ShardedSource:
         rank = ranks_among(home)
         length = _arrays.power_of_two(int(rank.max(initial=0)) + 1)
         place, own = home * length + rank, np.full(self.devices * length, -1, np.int32)
-        own[place] = prompts % (self.layout.slots // self.layout.parts)
+        own[place] = prompts % self.layout.run
         with _arrays.float64():
             parts = self._run(_picked, self.parts, self.layout._replace(prompts=len(own)).divided(own))
         return PickedSource(ShardedSource(parts, self.layout._replace(prompts=len(own))), place)
@@ -234,7 +177,7 @@ def sharded_source(
         raise ValueError(f"axis={axis!r}: expected axes of the mesh, which has {', '.join(mesh.axis_names)}")
     layout = Layout(Mesh(mesh.devices, mesh.axis_names), axes, pool.num_prompts)
     pool = _divided_pool(layout, pool)
-    length = _arrays.chunk_length(layout.slots // layout.parts, pool.completions, pool.dim)
+    length = _arrays.chunk_length(layout.run, pool.completions, pool.dim)
     with jax.set_mesh(layout.mesh):
         made = _prepared(layout, pool, dtype=dtype, length=length)
     return ShardedSource(MemorySource(pool.features, *made, None), layout)
@@ -253,54 +196,39 @@ def _prepared(layout, pool, *, dtype, length):
     by_prompt = layout.by_prompt
     scores = None if pool.scores is None else layout.sharding(pool.scores.ndim - 2).spec
     spread = unchecked_pool(by_prompt, scores, by_prompt, None if pool.flip is None else by_prompt)
-    return _on_devices(lambda part: prepared(part, dtype, length), (spread,), by_prompt)(pool)
+    return on_devices(lambda part: prepared(part, dtype, length), (spread,), by_prompt)(pool)
 
 
 @jax.jit(static_argnames=("layout", "merge", "own"))
 def _fold(layout, parts, kernel, carry, inputs, *, merge, own):
     def visit(part, kernel, carry, inputs):
         carry, outputs = part.fold(kernel, carry, inputs)
-        return jax.tree.map(lambda leaf: _joined(leaf, layout, merge), carry), outputs
+        return jax.tree.map(lambda leaf: joined(leaf, layout, merge), carry), outputs
 
     by_prompt, everywhere = layout.by_prompt, PartitionSpec()
     specs = (by_prompt, everywhere, everywhere, by_prompt), (everywhere, by_prompt)
-    carry, outputs = _on_devices(visit, *specs)(parts, kernel, carry, inputs)
+    carry, outputs = on_devices(visit, *specs)(parts, kernel, carry, inputs)
     if own:
         return carry, outputs
     whole = NamedSharding(layout.mesh, everywhere)
     return carry, jax.tree.map(lambda a: lax.with_sharding_constraint(a[: layout.prompts], whole), outputs)
 
 
-def _joined(leaf: Array, layout: Layout, merge: Merge) -> Array:
-    """The carries of all devices merged in their order, the same to the last bit on every device and every time.
-
-    Each device merges its piece of all carries and sends it to the others: 2 (D - 1) / D of the leaf's bytes.
-    """
-    count = layout.parts
-    if count == 1:
-        return leaf
-    flat = _arrays.filled_up(leaf.reshape(-1), -leaf.size % count)
-    pieces = lax.all_to_all(flat.reshape(count, -1), layout.axes, 0, 0)
-    with _arrays.float64():  # numbers keep their dtype whatever the caller's default
-        piece = functools.reduce(merge, list(pieces))
-    return lax.all_gather(piece, layout.axes, tiled=True)[: leaf.size].reshape(leaf.shape)
-
-
 @jax.jit(static_argnames="layout")
 def _rows(layout, parts, pairs):
     def look(part, pairs):
-        own, place = _own(layout, part, pairs[:, 0])
+        own, place = own_prompts(layout, pairs[:, 0])
         found = part.rows(jnp.concatenate([place[:, None], pairs[:, 1:]], axis=1))
         own = PairRows(own[:, None], own[None])
         return jax.tree.map(lambda mask, a: lax.psum(jnp.where(mask, a, 0), layout.axes), own, found)
 
-    return _on_devices(look, (layout.by_prompt, PartitionSpec()), PartitionSpec())(parts, pairs)
+    return on_devices(look, (layout.by_prompt, PartitionSpec()), PartitionSpec())(parts, pairs)
 
 
 @jax.jit(static_argnames="layout")
 def _taken(layout, parts, prompts):
     def look(part, prompts):
-        own, place = _own(layout, part, prompts)
+        own, place = own_prompts(layout, prompts)
 
         def shared(array):
             mask = own.reshape(-1, *[1] * (array.ndim - 1))
@@ -308,7 +236,7 @@ def _taken(layout, parts, prompts):
 
         return jax.tree.map(shared, taken(part, place))
 
-    return _on_devices(look, (layout.by_prompt, PartitionSpec()), PartitionSpec())(parts, prompts)
+    return on_devices(look, (layout.by_prompt, PartitionSpec()), PartitionSpec())(parts, prompts)
 
 
 @jax.jit(static_argnames="layout")
@@ -318,19 +246,4 @@ def _picked(layout, parts, own):
         copies = jnp.where((own >= 0)[:, None], copies, -1)
         return chunked((features, means, copies, *rest), part.copies.shape[1])
 
-    return _on_devices(look, (layout.by_prompt, layout.by_prompt), layout.by_prompt)(parts, own)
-
-
-def _own(layout, part, prompts):
-    """Which of the prompts this device has, and where among its own; 0 for those of others."""
-    place = prompts.astype(jnp.int32) - lax.axis_index(layout.axes) * part.prompts
-    own = (place >= 0) & (place < part.prompts)
-    return own, jnp.where(own, place, 0)
-
-
-def _on_devices(function, ins, outs):
-    return jax.shard_map(function, in_specs=ins, out_specs=outs, check_vma=False)
-
-
-def _one_process(mesh: Mesh) -> bool:
-    return len({device.process_index for device in mesh.devices.flat}) == 1
+    return on_devices(look, (layout.by_prompt, layout.by_prompt), layout.by_prompt)(parts, own)

@@ -232,7 +232,13 @@ ROOMS = {
         ["limits", "required"],
         ["oracle"],
     ],
-    "pricing": [["ceilings", "source"], ["memory"], ["adapted", "passes"], ["annotated", "largest"], ["sweep"]],
+    "pricing": [
+        ["ceilings", "source"],
+        ["layout", "memory"],
+        ["adapted", "passes", "sharded"],
+        ["annotated", "largest"],
+        ["sweep"],
+    ],
     "certificates": [
         ["allowed", "separable"],
         ["coupled", "label_sums"],

@@ -22,8 +22,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign.criteria.protocol import ConvexCriterion, Gains
 from jaxdesign.exact.greedy import trace_forms
-from jaxdesign.exact.greedy.lazy import Rules, listed_rows, times_picked
-from jaxdesign.exact.greedy.peers import ALONE, Peers
+from jaxdesign.exact.greedy.lazy import Rules, times_picked
+from jaxdesign.exact.greedy.peers import ALONE, Peers, listed_rows
 from jaxdesign.exact.greedy.ties import CLOSED, enough, first
 from jaxdesign.pool import CompletionPool
 

@@ -56,7 +56,8 @@ def greedy(
     the caller's jit and vmap.
 
     Args:
-        pool: the pool.
+        pool: the pool. Prompts may be divided over the devices of a mesh, on Explicit axes inside of jit: each device
+            then compares its own, and no features are gathered (Auto axes inside of jit: as the compiler decides).
         crit: the criterion.
         size: labels to choose, a Python int (it is a shape).
         per_pair: at most this many labels on one pair, a number or one per prompt (P,); None for no limit.

@@ -22,12 +22,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign._linalg import cholesky_and_inverse
-from jaxdesign.exact.greedy.peers import ALONE, Peers
+from jaxdesign.exact.greedy.peers import ALONE, Peers, listed_rows
 from jaxdesign.exact.greedy.ties import CLOSED, enough, largest
 from jaxdesign.information import (
-    draw_label_information,
     margins_of,
-    pair_differences,
     prompt_forms,
     sparse_information,
 )
@@ -241,17 +239,6 @@ def _evaluated(pool, state, peers):
 
     known = state.bounds, _best(state.bounds, state.quota, peers)
     return lax.while_loop(lambda known: known[1].rival, evaluate, known)
-
-
-def listed_rows(
-    pool: CompletionPool, pairs: Int[Array, "s 3"], peers: Peers
-) -> tuple[Float[Array, "s d"], Float[Array, "r s"]]:
-    """z and c of pairs of the whole pool, of which this device has a part."""
-    there, place = peers.own(pairs[:, 0], pool.num_prompts)
-    pairs = jnp.concatenate([place[:, None], pairs[:, 1:]], axis=1)
-    rows = pair_differences(pool, pairs).T, draw_label_information(pool, pairs)
-    z, c = peers.of_owner(there, rows)
-    return z.T, c
 
 
 def _pick(pool, cap, inverse, state, peers):

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxdesign.information import draw_label_information, pair_differences
+from jaxdesign.pool import CompletionPool
 
 
 @dataclass(frozen=True)
@@ -70,3 +73,14 @@ class Peers:
 
 
 ALONE = Peers()
+
+
+def listed_rows(
+    pool: CompletionPool, pairs: Int[Array, "s 3"], peers: Peers
+) -> tuple[Float[Array, "s d"], Float[Array, "r s"]]:
+    """z and c of pairs of the whole pool, of which this device has a part."""
+    there, place = peers.own(pairs[:, 0], pool.num_prompts)
+    pairs = jnp.concatenate([place[:, None], pairs[:, 1:]], axis=1)
+    rows = pair_differences(pool, pairs).T, draw_label_information(pool, pairs)
+    z, c = peers.of_owner(there, rows)
+    return z.T, c
