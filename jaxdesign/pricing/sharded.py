@@ -219,8 +219,11 @@ def _rows(layout, parts, pairs):
     def look(part, pairs):
         own, place = own_prompts(layout, pairs[:, 0])
         found = part.rows(jnp.concatenate([place[:, None], pairs[:, 1:]], axis=1))
-        own = PairRows(own[:, None], own[None])
-        return jax.tree.map(lambda mask, a: lax.psum(jnp.where(mask, a, 0), layout.axes), own, found)
+
+        def shared(mask, array):
+            return lax.psum(jnp.where(mask, array, 0), layout.axes)
+
+        return PairRows(shared(own[:, None], found.differences), shared(own[None], found.label_info))
 
     return on_devices(look, (layout.by_prompt, PartitionSpec()), PartitionSpec())(parts, pairs)
 
