@@ -82,7 +82,7 @@ class MemorySource(NamedTuple):
         """`fold` (see there for kernel and carry) where inputs `per_slot` and outputs have a leading axis of slots."""
         return _fold_slots(self, kernel, carry, per_slot)
 
-    def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
+    def rows(self, pairs: Int[_arrays.AnyArray, "s 3"]) -> PairRows:
         """See `Source.rows`."""
         with _arrays.float64():
             return _rows(self, pairs)
