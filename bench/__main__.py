@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from bench import batches, designs, features, kernels, loops, selection
+from bench import batches, designs, features, kernels, loops, selection, sharded
 from bench.measure import machine
 
 CASES = {
@@ -20,6 +20,7 @@ CASES = {
     "reference": designs.exact_reference,
     "features": features.features,
     "loops": loops.loops,
+    "sharded": sharded.sharded,
     "import": designs.import_time,
 }
 

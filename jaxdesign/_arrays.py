@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 HIGHEST = lax.Precision.HIGHEST
 
@@ -138,14 +138,18 @@ def replicated(tree: Any) -> Any:
     """The tree with every array that is sharded over Explicit mesh axes copied to all devices of its mesh.
 
     The passes cut pools into chunks and contract over prompts, which JAX refuses on Explicit axes (the default of
-    `jax.make_mesh`) unless every operation says how its result is sharded. Public functions bring their arrays here at
-    the door, eagerly or traced; a copy of the pool must fit on each device. Auto axes and other leaves stay as they
-    are: there the compiler places the work.
+    `jax.make_mesh`) unless every operation says how its result is sharded. Traceable functions bring their arrays here
+    at the door; a copy of the pool must fit on each device. Auto axes and other leaves stay as they are: there the
+    compiler places the work. `greedy` and passes (`pricing.sharded`) work where prompts lie, and copy nothing.
     """
-    leaves = jax.tree.leaves(tree)
-    if all(_replicated(leaf) is leaf for leaf in leaves):
-        return tree  # itself: what is kept with it stays
-    return jax.tree.map(_replicated, tree)
+    return _mapped(_replicated, tree)
+
+
+def _mapped(function, tree):
+    """`jax.tree.map`, or the tree itself, with all that is kept with it, where no leaf changes."""
+    if all(function(leaf) is leaf for leaf in jax.tree.leaves(tree)):
+        return tree
+    return jax.tree.map(function, tree)
 
 
 def _replicated(leaf):
@@ -153,6 +157,79 @@ def _replicated(leaf):
     if sharding is None or all(axis is None for axis in sharding.spec):  # names Explicit axes only
         return leaf
     return jax.sharding.reshard(leaf, NamedSharding(sharding.mesh, PartitionSpec()))
+
+
+def over_prompts(array: Any) -> tuple[Mesh, tuple[str, ...]] | None:
+    """The mesh, and those of its axes, along which the leading axis of an array is divided; None where it is whole."""
+    sharding = None if is_traced(array) else getattr(array, "sharding", None)
+    if not isinstance(sharding, NamedSharding) or not sharding.spec or sharding.spec[0] is None:
+        return None
+    mesh, axes = sharding.mesh, _names(sharding.spec[0])
+    if not isinstance(mesh, Mesh) or all(mesh.shape[axis] == 1 for axis in axes):
+        return None
+    return mesh, axes
+
+
+def prompt_axes(array: Any) -> tuple[AbstractMesh, tuple[str, ...]] | None:
+    """`over_prompts` of an array that may be traced: then only Explicit axes are known."""
+    if not is_traced(array):
+        lying = over_prompts(array)
+        return None if lying is None else (lying[0].abstract_mesh, lying[1])
+    sharding = jax.typeof(array).sharding
+    if not sharding.spec or sharding.spec[0] is None:
+        return None
+    return sharding.mesh, _names(sharding.spec[0])
+
+
+def laid_out(tree: Any, specs: Any, mesh: AbstractMesh) -> Any:
+    """Arrays as the specs of a `jax.shard_map` over a mesh say, which wants them so where axes are Explicit; traced."""
+    explicit = [name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit]
+    if not explicit:
+        return tree
+
+    def place(spec, part):
+        names = [None if axes is None else tuple(a for a in _names(axes) if a in explicit) or None for axes in spec]
+        return jax.tree.map(lambda a: jax.sharding.reshard(a, NamedSharding(mesh, PartitionSpec(*names))), part)
+
+    return jax.tree.map(place, specs, tree, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
+
+
+def _names(axes: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (axes,) if isinstance(axes, str) else tuple(axes)
+
+
+def divided(array: Any) -> bool:
+    """Whether devices hold different parts of a concrete array."""
+    return isinstance(array, jax.Array) and not is_traced(array) and not array.is_fully_replicated
+
+
+def on_host(array: AnyArray) -> np.ndarray:
+    """An array in host memory; one of several processes, which cannot read each other's devices, in each of them."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        array = in_one_place(array)
+    return np.asarray(array)
+
+
+def in_one_place(tree: Any) -> Any:
+    """The tree with every array that lies on several devices as a whole on one of them, the first of this process.
+
+    Where the caller has set a mesh, JAX computes on all of its devices: there a copy lies on each.
+    """
+    return _mapped(_in_one_place, tree)
+
+
+def _in_one_place(leaf):
+    if not isinstance(leaf, jax.Array) or len(leaf.devices()) == 1:
+        return leaf
+    mesh = jax.sharding.get_mesh()
+    if not mesh.empty:
+        return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec()))
+    sharding = leaf.sharding
+    if not leaf.is_fully_addressable and not leaf.is_fully_replicated and isinstance(sharding, NamedSharding):
+        leaf = jax.device_put(leaf, NamedSharding(sharding.mesh, PartitionSpec()))
+    if leaf.is_fully_replicated:
+        return leaf.addressable_data(0)
+    return jax.device_put(leaf, SingleDeviceSharding(min(leaf.devices(), key=lambda device: device.id)))
 
 
 def chunk_entries() -> int:

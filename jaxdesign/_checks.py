@@ -53,9 +53,14 @@ def finite(value: Any, name: str, where: Any = None, axes: tuple[str, ...] = (),
 
     `first` is the number of the first prompt, where the array is a part of a pool.
     """
-    value, where = _arrays.replicated((value, where))
-    if bool(_all_finite(value, where)):
+    if _arrays.divided(value):
+        fine = _all_finite_on_devices(value, where)
+    else:
+        value, where = _arrays.replicated((value, where))
+        fine = _all_finite(value, where)
+    if bool(fine):
         return
+    value, where = _arrays.in_one_place((value, where))
     bad = ~jnp.isfinite(value)
     if where is not None:
         bad &= _arrays.aligned(bad, where)[1]
@@ -94,13 +99,23 @@ def _all_finite(value, where):
     return jax.lax.fori_loop(0, -(-rows // length), check, jnp.ones((), bool))
 
 
+@jax.jit
+def _all_finite_on_devices(value, where):
+    """The same of an array divided over devices, each of which looks at its own part."""
+    finite = jnp.isfinite(value)
+    if where is not None:
+        finite, where = _arrays.aligned(finite, where)
+        finite |= ~where
+    return jnp.all(finite)
+
+
 def flips(value: Any, where: Any, first: int = 0) -> None:
     """ValueError that names the first entry of a concrete array outside of [0, 1/2), or that is not symmetric.
 
     Entries with `where` False do not count; `first` is the number of the first prompt. Differences to the transpose up
     to 1e-5 are rounding and accepted.
     """
-    value, where = np.asarray(value), np.asarray(where)
+    value, where = _arrays.on_host(value), _arrays.on_host(where)
     bad = where & ~((value >= 0) & (value < 0.5))
     if bad.any():
         raise ValueError(

@@ -42,7 +42,7 @@ def information(problem: Problem, allocation: Allocation) -> Float[np.ndarray, "
     pairs, labels = allocation
     total = problem.prior.copy()
     with _arrays.float64():
-        if problem.whole is not None and len(pairs) > 2 * problem.prompts * problem.completions:
+        if problem.whole is not None and not problem.divided and len(pairs) > 2 * problem.prompts * problem.completions:
             dense = np.zeros((problem.prompts, problem.completions, problem.completions))
             np.add.at(dense, tuple(np.asarray(pairs).T), labels)
             pools = problem.pools

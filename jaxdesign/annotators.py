@@ -16,7 +16,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Bool, Float
 
-from jaxdesign import _checks
+from jaxdesign import _arrays, _checks
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.constraint import repeated
 from jaxdesign.budget.quota import Quota
@@ -110,7 +110,7 @@ def asked(pool: CompletionPool | Source, budget: Budget, annotators: Annotators 
         return Asked(pool, budget, None, annotators, 0)  # for `make_problem` to name
     if isinstance(pool, CompletionPool) and pool.flip is not None:
         raise ValueError(OWN_NOISE)
-    exists = np.asarray(pool.mask) if isinstance(pool, CompletionPool) else _surveyed(pool)
+    exists = _arrays.on_host(pool.mask) if isinstance(pool, CompletionPool) else _surveyed(pool)
     flip = _flips(annotators, exists)
     return Asked(pool, repeated_budget(budget, exists, annotators), flip, annotators, len(exists))
 

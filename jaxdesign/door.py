@@ -13,10 +13,11 @@ from jaxdesign.analysis import analyse, information
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import resolve
 from jaxdesign.budget.required import Decided, decided_pairs
-from jaxdesign.pool import CompletionPool
+from jaxdesign.pool import CompletionPool, kept
 from jaxdesign.pricing.adapted import AdaptedSource
 from jaxdesign.pricing.annotated import AnnotatedSource, pool_source
 from jaxdesign.pricing.memory import MemorySource
+from jaxdesign.pricing.sharded import sharded_source
 from jaxdesign.pricing.source import Source, closed_bits, survey
 from jaxdesign.problem import NEEDS_ALL, Problem, checked_criterion, criterion_for, prior_matrix
 from jaxdesign.units import column_units, first_look, in_units, rescaled, source_units
@@ -39,7 +40,8 @@ def make_problem(
         pool: what was given; the other arguments are checked here.
         criterion, budget, prior: as they were given, the budget for all annotators' prompts where there are any.
         flip: of every annotator (`annotators.Asked`); None: no annotators.
-        whole: the whole pool is needed in memory.
+        whole: the whole pool is needed in memory. Without it a pool whose features are divided over the prompts of a
+            mesh stays so (`pricing.sharded`); what then asks for `Problem.pool` has all of it brought to one device.
 
     Raises:
         TypeError: pool, criterion or budget of another kind; a source that is no pool, with `whole`.
@@ -48,12 +50,22 @@ def make_problem(
     if whole and isinstance(pool, Source):
         raise TypeError(NEEDS_ALL)
     given = criterion, budget, prior, flip
-    problem = _of_pool(pool, *given) if isinstance(pool, CompletionPool) else _of_source(pool, *given)
+    if isinstance(pool, CompletionPool):
+        divided = not whole and _arrays.over_prompts(pool.features) is not None
+        problem = _of_divided_pool(pool, *given) if divided else _of_pool(pool, *given)
+    else:
+        problem = _of_source(pool, *given)
     check_decreasing(problem)
     decided = problem.decided
     if not len(decided.required.pairs):
         return problem
     return replace(problem, prior=information(problem, decided.required))
+
+
+def _of_divided_pool(pool: CompletionPool, criterion, budget, prior, flip) -> Problem:
+    source = kept(pool, ("divided", _arrays.chunk_entries()), lambda: sharded_source(pool))
+    problem = _of_source(source, checked_criterion(pool, criterion), budget, prior, flip)
+    return replace(problem, whole=in_units(pool, problem.exponents))
 
 
 def _of_pool(pool: CompletionPool, criterion, budget, prior, flip) -> Problem:
@@ -63,7 +75,8 @@ def _of_pool(pool: CompletionPool, criterion, budget, prior, flip) -> Problem:
             "pool: is traced; this function runs its loop on the host. Inside jit or vmap use jaxdesign.greedy, "
             "jaxdesign.solvers.frank_wolfe or jaxdesign.solvers.multiplicative"
         )
-    pool, exists = _arrays.replicated(pool), np.asarray(pool.mask)
+    pool = _arrays.in_one_place(pool)
+    exists = np.asarray(pool.mask)
     exists = exists if flip is None else np.tile(exists, (len(flip), 1))
     decided = _decided(exists, budget)
     exponents = column_units(pool)
@@ -101,7 +114,8 @@ def _decided(exists, budget) -> Decided:
 def _problem(source, exists, counts, exponents, criterion, budget, decided, prior, whole, flip) -> Problem:
     return Problem(
         source=source,
-        criterion=criterion.in_units(exponents),
+        # a target may lie on all devices, as what is computed from a divided pool does
+        criterion=_arrays.in_one_place(criterion).in_units(exponents),
         limits=resolve(budget, counts, exists, decided.required),
         prior=rescaled(prior_matrix(prior, source.dim, source.draws), exponents),
         exists=exists,

@@ -122,7 +122,7 @@ class CompletionPool:
 
     @classmethod
     def tree_unflatten(cls, _, leaves):
-        return _unchecked(*leaves)  # transformations unflatten with placeholders
+        return unchecked_pool(*leaves)  # transformations unflatten with placeholders
 
     def __getstate__(self):
         return {name: getattr(self, name) for name in (*LEAVES, "ids")}  # what is kept with it can be made again
@@ -211,12 +211,12 @@ def centred_features(pool: CompletionPool, dtype: Any = None) -> Float[Array, "p
 
 def bare_pool(features: Any, mask: Any, scores: Any = None, flip: Any = None) -> CompletionPool:
     """Completions without names, unchecked."""
-    return _unchecked(features, scores, mask, flip)
+    return unchecked_pool(features, scores, mask, flip)
 
 
 def with_features(pool: CompletionPool, features: Any) -> CompletionPool:
     """The same completions with other features, unchecked: scores, mask, flips and names stay."""
-    return _unchecked(features, pool.scores, pool.mask, pool.flip, pool.ids)
+    return unchecked_pool(features, pool.scores, pool.mask, pool.flip, pool.ids)
 
 
 def flips_of(pool: CompletionPool) -> Float[Array, " p"] | Float[Array, "p k k"]:
@@ -226,23 +226,24 @@ def flips_of(pool: CompletionPool) -> Float[Array, " p"] | Float[Array, "p k k"]
 
 def with_flip(pool: CompletionPool, flip: Any) -> CompletionPool:
     """The same completions with other flips, unchecked."""
-    return _unchecked(pool.features, pool.scores, pool.mask, flip, pool.ids)
+    return unchecked_pool(pool.features, pool.scores, pool.mask, flip, pool.ids)
 
 
 def prompts_of(pool: CompletionPool, index: Any) -> CompletionPool:
     """Some prompts of a pool, without names; traceable."""
     scores = None if pool.scores is None else pool.scores[..., index, :]
     flip = None if pool.flip is None else pool.flip[index]
-    return _unchecked(pool.features[index], scores, pool.mask[index], flip)
+    return unchecked_pool(pool.features[index], scores, pool.mask[index], flip)
 
 
 def replicated_pool(pool: CompletionPool) -> CompletionPool:
     """`_arrays.replicated`, names kept."""
     features, scores, mask, flip = _arrays.replicated((pool.features, pool.scores, pool.mask, pool.flip))
-    return _unchecked(features, scores, mask, flip, pool.ids)
+    return unchecked_pool(features, scores, mask, flip, pool.ids)
 
 
-def _unchecked(features, scores, mask, flip, ids=None):
+def unchecked_pool(features: Any, scores: Any, mask: Any, flip: Any, ids: tuple | None = None) -> CompletionPool:
+    """A pool of these leaves, whatever they are."""
     pool = object.__new__(CompletionPool)
     for name, value in zip((*LEAVES, "ids"), (features, scores, mask, flip, ids), strict=True):
         object.__setattr__(pool, name, value)
@@ -269,7 +270,7 @@ def as_flips(flip: Any, exists: Bool[Array, "p k"]) -> Float[Array, " p"] | Floa
     if flip.ndim < 3:
         paired = jnp.any(paired, axis=(1, 2))
     if not _arrays.is_traced(flip, paired):
-        _checks.flips(np.broadcast_to(np.asarray(flip), paired.shape), paired)
+        _checks.flips(np.broadcast_to(_arrays.on_host(flip), paired.shape), paired)
     # cleared before anything is computed: what is no pair may hold NaN, which `jax_debug_nans` would stop at
     flip = jnp.where(paired, flip, 0).astype(_arrays.compute_dtype(flip.dtype))
     return (flip + jnp.swapaxes(flip, 1, 2)) / 2 if flip.ndim == 3 else flip  # the check lets rounding pass

@@ -43,7 +43,7 @@ class Problem:
     pair_counts: Float[np.ndarray, " p"]  # that may be used
     decided: Decided
     exponents: Int[np.ndarray, " d"]  # features here are the given ones times 2^e (`units.column_units`)
-    whole: CompletionPool | None = None  # the pool in memory, if that is what was given, without annotators
+    whole: CompletionPool | None = None  # the pool, if that is what was given, without annotators
     flip: Float[np.ndarray, "a q"] | None = None  # of every annotator; P is then A times the number of given prompts
 
     @property
@@ -58,17 +58,25 @@ class Problem:
     @property
     def pools(self) -> list[CompletionPool]:
         """The given pool as each annotator sees it, features shared; alone where there are none. Raises like `pool`."""
+        if self.flip is None:
+            return [self.gathered]
+        return [with_flip(self.gathered, jnp.asarray(flip)) for flip in self.flip]
+
+    @cached_property
+    def gathered(self) -> CompletionPool:
+        """`whole`, on one device where it was divided over several. Raises like `pool`."""
         if self.whole is None:
             raise TypeError(NEEDS_ALL)
-        if self.flip is None:
-            return [self.whole]
-        return [with_flip(self.whole, jnp.asarray(flip)) for flip in self.flip]
+        return _arrays.in_one_place(self.whole) if self.divided else self.whole
+
+    @property
+    def divided(self) -> bool:
+        """Whether the pool is divided over devices, so that passes should go through the source."""
+        return self.whole is not None and _arrays.over_prompts(self.whole.features) is not None
 
     def part(self, prompts: Int[np.ndarray, " m"]) -> CompletionPool:
         """Some prompts as a pool, in order; raises like `pool`."""
-        whole = self.whole
-        if whole is None:
-            raise TypeError(NEEDS_ALL)
+        whole = self.gathered
         if self.flip is None and len(prompts) == whole.num_prompts:
             return whole
         who, given = np.divmod(prompts, whole.num_prompts)
@@ -77,9 +85,7 @@ class Problem:
 
     def in_dtype(self, dtype: Any) -> Source:
         """The source with another working dtype; raises like `pool`."""
-        if self.whole is None:
-            raise TypeError(NEEDS_ALL)
-        return pool_source(self.whole, self.flip, dtype, self.decided.closed)
+        return pool_source(self.gathered, self.flip, dtype, self.decided.closed)
 
     @property
     def dim(self) -> int:

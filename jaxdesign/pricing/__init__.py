@@ -5,6 +5,8 @@ from jaxdesign.pricing.memory import as_chunk as as_chunk
 from jaxdesign.pricing.memory import memory_source as memory_source
 from jaxdesign.pricing.passes import PassResult as PassResult
 from jaxdesign.pricing.passes import price as price
+from jaxdesign.pricing.sharded import ShardedSource as ShardedSource
+from jaxdesign.pricing.sharded import sharded_source as sharded_source
 from jaxdesign.pricing.source import Chunk as Chunk
 from jaxdesign.pricing.source import Kernel as Kernel
 from jaxdesign.pricing.source import PairRows as PairRows

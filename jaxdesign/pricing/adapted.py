@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt32
 
 from jaxdesign import _arrays
 from jaxdesign.pricing.memory import MemorySource
-from jaxdesign.pricing.source import Derived, Kernel, Merge, PairRows
+from jaxdesign.pricing.source import Derived, Divided, Kernel, Merge, PairRows, some_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +47,16 @@ class AdaptedSource(Derived):
         with _arrays.scope(self.wide):
             found = self.given.subset(prompts)
         return found.adapted(self.units, None if self.closed is None else self.closed[prompts])
+
+    def home(self, prompts: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+        """Which of the devices have them."""
+        return cast(Divided, self.given).home(prompts)
+
+    def some(self, prompts: Int[np.ndarray, " m"]) -> AdaptedSource:
+        """Some prompts to fold over, on their devices."""
+        return replace(
+            self, given=some_of(self.given, prompts), closed=None if self.closed is None else self.closed[prompts]
+        )
 
 
 def _adapted(kernel, units, chunk, carry, inputs):

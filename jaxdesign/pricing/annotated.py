@@ -10,7 +10,7 @@ the annotator: of the 2 P K d^2 + 2 P K^2 d operations of a pass none is done tw
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from jaxdesign.information import Margins, reversed_information
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.adapted import AdaptedSource
 from jaxdesign.pricing.memory import MemorySource, memory_source
-from jaxdesign.pricing.source import Chunk, Derived, Kernel, Merge, PairRows, Source, closed_bits
+from jaxdesign.pricing.source import Chunk, Derived, Divided, Kernel, Merge, PairRows, Source, closed_bits, some_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,26 @@ class AnnotatedSource(Derived):
         once, place = np.unique(given, return_inverse=True)
         return self.given.subset(once).subset(place).reversed(self.flip[who, given])
 
+    def home(self, prompts: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+        """Which of the devices have them."""
+        return cast(Divided, self.given).home(prompts % self.flip.shape[1])
+
+    def some(self, prompts: Int[np.ndarray, " m"]) -> ReversedSource:
+        """Some prompts to fold over, on their devices; one that several annotators see is there several times."""
+        who, given = np.divmod(prompts, self.flip.shape[1])
+        return ReversedSource(some_of(self.given, given), self.flip[who, given])
+
+
+@dataclass(frozen=True, eq=False)
+class ReversedSource(Derived):
+    """Another source, whose labels are not reversed, to fold over where they are: by prompt."""
+
+    flip: Float[np.ndarray, " p"]
+
+    def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None, merge: Merge = jnp.add) -> tuple[Any, Any]:
+        """See `Source.fold`."""
+        return self.given.fold(Partial(_reversed_by_prompt, kernel), carry, (self.flip, per_prompt), merge)
+
 
 def pool_source(
     pool: CompletionPool,
@@ -92,6 +112,12 @@ def _by_annotator(kernel, chunk: Chunk, carry, inputs):
 
     carry, outputs = lax.scan(visit, carry, jax.tree.map(_swapped, (flips, inputs)))
     return carry, jax.tree.map(_swapped, outputs)
+
+
+def _reversed_by_prompt(kernel, chunk: Chunk, carry, inputs):
+    flip, inputs = inputs
+    scores = None if chunk.margins is None else chunk.margins.scores
+    return kernel(chunk._replace(margins=Margins(scores, flip[:, None, None])), carry, inputs)
 
 
 def _swapped(array):

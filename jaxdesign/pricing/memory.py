@@ -82,7 +82,7 @@ class MemorySource(NamedTuple):
         """`fold` (see there for kernel and carry) where inputs `per_slot` and outputs have a leading axis of slots."""
         return _fold_slots(self, kernel, carry, per_slot)
 
-    def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
+    def rows(self, pairs: Int[_arrays.AnyArray, "s 3"]) -> PairRows:
         """See `Source.rows`."""
         with _arrays.float64():
             return _rows(self, pairs)
@@ -155,10 +155,14 @@ def _one_chunk(source):
 
 
 def _in_chunks(pool, dtype, length) -> MemorySource:
+    return MemorySource(pool.features, *prepared(pool, dtype, length), None)
+
+
+def prepared(pool: CompletionPool, dtype: Any, length: int) -> tuple[Array, Array, Array, Margins]:
+    """`last`, `means`, `copies` and `margins` of a `MemorySource` in chunks of `length` prompts; traceable."""
     dtype = np.dtype(dtype or _arrays.compute_dtype(pool.features.dtype))
     margins = _chunked_margins(pool, length=length)
-    last, means, copies = _parts(pool.features, pool.mask, dtype=dtype, length=length)
-    return MemorySource(pool.features, last, means, copies, margins, None)
+    return *_parts(pool.features, pool.mask, dtype=dtype, length=length), margins
 
 
 @jax.jit(static_argnames=("dtype", "length"))
@@ -227,15 +231,25 @@ def _rows(source, pairs):
 
 @jax.jit
 def _subset(source, prompts):
-    length, features = min(source.copies.shape[1], len(prompts)), source.features[prompts]
-    missing = -len(prompts) % length
+    return chunked(taken(source, prompts), source.copies.shape[1])
 
-    def chunked(array):
-        some = _arrays.filled_up(_flat(array)[prompts], missing)
-        return some.reshape(-1, length, *some.shape[1:])
 
-    means, copies, margins, closed = jax.tree.map(chunked, source[2:])
-    there = jnp.arange(copies.size // copies.shape[-1]).reshape(copies.shape[:2]) < len(prompts)
+def taken(source: MemorySource, prompts: Int[Array, " m"]) -> tuple[Array, Array, Array, Margins | None, Array | None]:
+    """Features, means, copies, margins and closed pairs of some prompts, one row each; traceable."""
+    return source.features[prompts], *jax.tree.map(lambda a: _flat(a)[prompts], source[2:])
+
+
+@jax.jit(static_argnames="length")
+def chunked(rows: tuple[Array, Array, Array, Margins | None, Array | None], length: int) -> MemorySource:
+    """What was `taken` of some prompts as a source, in chunks of `length` prompts if there are as many."""
+    features, length = rows[0], min(length, len(rows[0]))
+    missing = -len(features) % length
+
+    def in_chunks(array):
+        return _arrays.filled_up(array, missing).reshape(-1, length, *array.shape[1:])
+
+    means, copies, margins, closed = jax.tree.map(in_chunks, rows[1:])
+    there = jnp.arange(copies.size // copies.shape[-1]).reshape(copies.shape[:2]) < len(features)
     copies = jnp.where(there[..., None], copies, -1)
     return MemorySource(features, _last_chunk(features, length), means, copies, margins, closed)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -129,6 +129,23 @@ class Source(Protocol):
         ...
 
 
+class Divided(Source, Protocol):
+    """A source of which each device has some prompts, so that passes over a few of them can be made where they lie."""
+
+    @property
+    def devices(self) -> int:
+        """How many devices have prompts of their own; what follows is not asked of a source on one device."""
+        ...
+
+    def home(self, prompts: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+        """Which of the devices have these prompts."""
+        ...
+
+    def some(self, prompts: Int[np.ndarray, " m"]) -> Source:
+        """These prompts, in any order and any number of times, as what can be folded over."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Derived:
     """What a source that shows another one otherwise has in common with it."""
@@ -159,6 +176,37 @@ class Derived:
     def dtype(self) -> np.dtype:
         """Working dtype."""
         return np.dtype(self.given.dtype)
+
+    @property
+    def devices(self) -> int:
+        """Devices that have prompts of their own."""
+        return devices_of(self.given)
+
+
+def devices_of(source: Source) -> int:
+    """How many devices have prompts of their own; 1 for a source that does not say."""
+    return getattr(source, "devices", 1)
+
+
+def in_turn(source: Source, prompts: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+    """The prompts in an order in which every few of them are on as many devices as can be; on one device as given."""
+    if devices_of(source) == 1:
+        return prompts
+    home = cast(Divided, source).home(prompts)
+    return prompts[np.lexsort((home, ranks_among(home)))]
+
+
+def ranks_among(groups: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+    """How many entries before each are of its own group."""
+    order = np.argsort(groups, kind="stable")
+    ordered, ranks = groups[order], np.empty(len(groups), np.int64)
+    ranks[order] = np.arange(len(groups)) - np.searchsorted(ordered, ordered, side="left")
+    return ranks
+
+
+def some_of(source: Source, prompts: Int[np.ndarray, " m"]) -> Source:
+    """Some prompts to fold over, where they lie: on their devices, or in memory."""
+    return source.subset(prompts) if devices_of(source) == 1 else cast(Divided, source).some(prompts)
 
 
 def pair_rows(pool: CompletionPool, pairs: Int[np.ndarray, "s 3"]) -> PairRows:

@@ -19,7 +19,7 @@ from jaxdesign._pairs import pair_keys
 from jaxdesign.pricing.ceilings import Ceilings, ceilings_at, no_ceilings, with_ceilings
 from jaxdesign.pricing.largest import largest
 from jaxdesign.pricing.passes import Charges, PassResult, best_pairs, price, reaching_pairs
-from jaxdesign.pricing.source import Source
+from jaxdesign.pricing.source import Source, devices_of, in_turn, some_of
 
 MOST = 0.5  # share of the prompts above which bounds are not worth their while
 LARGE = 2**21  # pair slots up to which a pool is looked at as a whole where most of it matters
@@ -154,8 +154,8 @@ def to_look_at(upper: Float[np.ndarray, " p"], wanted: Wanted, charges: Charges 
 
 
 def _page(source: Source) -> int:
-    """Prompts that are looked at together: those of a chunk."""
-    return _arrays.chunk_length(source.prompts, source.completions, source.dim)
+    """Prompts that are looked at together: those of a chunk on every device."""
+    return devices_of(source) * _arrays.chunk_length(source.prompts, source.completions, source.dim)
 
 
 def _at_once(source: Source) -> int:
@@ -170,8 +170,9 @@ def _looked_at(source, at, wanted, ranks, charges, known, upper, some) -> Swept:
     net, raw, counts = net.copy(), raw.copy(), np.zeros(source.prompts, np.int64)
     listed, entered, total = [], [], 0
     length = len(some) if len(some) == source.prompts <= _at_once(source) else _page(source)
+    some = in_turn(source, some) if len(some) > length else some
     for start in range(0, len(some), max(length, 1)):
-        prompts = some[start : start + length]
+        prompts = np.sort(some[start : start + length])
         result = _page_result(source, at, threshold, ranks, charges, prompts, length)
         highest = np.nextafter((_numbers(result.highest) + _numbers(result.error)) * at.unit, np.inf)
         most = 0.0 if charges is None else 2 * np.asarray(charges.of)[prompts].max(axis=1)
@@ -185,6 +186,7 @@ def _looked_at(source, at, wanted, ranks, charges, known, upper, some) -> Swept:
             entered = _best(entered, result, prompts, at, wanted, source.completions)
     complete = total <= wanted.most_listed
     pairs = np.concatenate([np.zeros((0, 3), np.int32), *(listed if complete else [])])
+    pairs = pairs[np.argsort(pair_keys(pairs, source.completions), kind="stable")]
     best, values = _best_of(entered, source.completions, wanted.most_entered)
     known = with_ceilings(known, some, raw[some], at.exact)
     mattered = len(to_look_at(raw, wanted, charges))
@@ -193,13 +195,14 @@ def _looked_at(source, at, wanted, ranks, charges, known, upper, some) -> Swept:
 
 def _page_result(source, at, threshold, ranks, charges, prompts, length) -> PassResult:
     """Some prompts priced pair by pair; the page is filled up with the last of them again, and the results are not."""
-    page = np.concatenate([prompts, np.full(length - len(prompts), prompts[-1])]).astype(np.int64)
+    missing = length - len(prompts) if devices_of(source) == 1 else 0  # devices fill up their own
+    page = np.concatenate([prompts, np.full(missing, prompts[-1])]).astype(np.int64)
     whole = len(prompts) == source.prompts
     ranks = None if ranks is None else ranks[page]
     if charges is not None:
         of = np.asarray(charges.of)[page] / at.unit
         charges = Charges(jnp.asarray(of, at.scaled.dtype), np.asarray(charges.listed)[page])
-    result = price(source if whole else source.subset(page), at.scaled, threshold, ranks, charges)
+    result = price(source if whole else some_of(source, page), at.scaled, threshold, ranks, charges)
     # of these three numbers a prompt only those are kept: what is filled up is looked at no further
     kept = (np.asarray(a)[: len(prompts)] for a in (result.highest, result.error, result.reaching))
     return result._replace(**dict(zip(("highest", "error", "reaching"), kept, strict=True)))

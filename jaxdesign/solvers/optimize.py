@@ -54,7 +54,8 @@ def optimize(
     """Minimise a criterion of A(n) = prior + sum_e n_e c_e z_e z_e^T over the allocations n a budget allows.
 
     Args:
-        pool: the completions, or a `pricing.Source` of them; candidate pairs are never materialised.
+        pool: the completions, or a `pricing.Source` of them; candidate pairs are never materialised. Features that
+            are divided over prompts on the devices of a mesh stay there, but for a solver that needs them all.
         crit: `LogDet()`, `Trace(H)`, `WorstCase(targets)` or `Criterion(function)`.
         budget: total labels, caps per pair, quotas per prompt and per group, costs, excluded and required pairs.
         prior: information already held, (d, d) (or one per draw), or a scalar ridge for ridge x I.

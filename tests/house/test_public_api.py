@@ -235,8 +235,8 @@ ROOMS = {
     ],
     "pricing": [
         ["ceilings", "source", "stored"],
-        ["memory"],
-        ["adapted", "passes", "streamed"],
+        ["layout", "memory"],
+        ["adapted", "passes", "sharded", "streamed"],
         ["annotated", "largest", "streamed_source"],
         ["sweep"],
     ],

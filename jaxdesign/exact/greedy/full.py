@@ -23,8 +23,8 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxdesign.criteria.protocol import ConvexCriterion, Gains
 from jaxdesign.exact.greedy import trace_forms
 from jaxdesign.exact.greedy.lazy import Rules, times_picked
+from jaxdesign.exact.greedy.peers import ALONE, Peers, listed_rows
 from jaxdesign.exact.greedy.ties import CLOSED, enough, first
-from jaxdesign.information import draw_label_information, pair_differences
 from jaxdesign.pool import CompletionPool
 
 REFRESH = 64  # picks between computations from scratch
@@ -60,8 +60,9 @@ def full_greedy(
     rules: Rules,
     *,
     rows: int,
+    peers: Peers = ALONE,
 ) -> tuple[Int[Array, "n 3"], Int[Array, ""]]:
-    """Pairs (rows, 3) in the order of picking and how many of them count; A starts at `matrix`.
+    """Pairs (rows, 3) in the order of picking and how many of them count, of all `peers`; A starts at `matrix`.
 
     `to_come`: what each label still to be picked is expected to add to A; zeros for gains at A_t itself. Call inside
     `_arrays.float64()`.
@@ -74,12 +75,13 @@ def full_greedy(
         return picks.left & (picks.picked < rules.size)
 
     def block(picks):
-        open_still = fixed.candidates & (_counts(picks, fixed).astype(rules.cap.dtype) + 1 <= rules.cap[:, None, None])
+        counts = _counts(picks, fixed, peers).astype(rules.cap.dtype)
+        open_still = fixed.candidates & (counts + 1 <= rules.cap[:, None, None])
         anticipated = picks.matrix + (rules.size - picks.picked - 1).astype(to_come.dtype) * to_come
         forms = trace_forms.from_scratch(fixed, crit, root, anticipated, open_still)
         return lax.while_loop(
             lambda b: unfinished(b.picks) & ~b.stale & (b.since < every),
-            lambda b: _pick(pool, fixed, rules.cap, b),
+            lambda b: _pick(pool, fixed, rules.cap, b, peers),
             Block(picks, forms, zero, ~left),
         ).picks
 
@@ -88,41 +90,47 @@ def full_greedy(
     return picks.pairs, picks.picked
 
 
-def _counts(picks, fixed):
+def _counts(picks, fixed, peers):
     """Labels on every pair so far."""
     p, i, j = picks.pairs.T
-    counted = (jnp.arange(len(p), dtype=jnp.int32) < picks.picked).astype(fixed.rows.dtype)
-    return jnp.zeros(fixed.candidates.shape, fixed.rows.dtype).at[p, i, j].add(counted)
+    there, place = peers.own(p, len(fixed.rows))
+    counted = (there & (jnp.arange(len(p), dtype=jnp.int32) < picks.picked)).astype(fixed.rows.dtype)
+    return jnp.zeros(fixed.candidates.shape, fixed.rows.dtype).at[place, i, j].add(counted)
 
 
-def _pick(pool, fixed, cap, block):
+def _pick(pool, fixed, cap, block, peers):
     """Label the best pair, unless its stored form turns out to be inexact."""
     picks = block.picks
-    slot, found = _best(trace_forms.gains(block.forms), picks.quota)
-    pair = jnp.stack(slot).astype(jnp.int32)
-    z, c = pair_differences(pool, pair[None])[0], draw_label_information(pool, pair[None])[:, 0]
-    exact = trace_forms.of_pair(block.forms, z, c)
-    stale = (block.since > 0) & (trace_forms.errors(block.forms, slot, exact) > STALE)  # fresh is as good as it gets
+    pair, found = _best(trace_forms.gains(block.forms), picks.quota, peers)
+    there, place = peers.own(pair[0], pool.num_prompts)
+    slot = place, pair[1], pair[2]
+    z, c = listed_rows(pool, pair[None], peers)
+    exact = trace_forms.of_pair(block.forms, z[0], c[:, 0])
+    error, most = peers.of_owner(there, (trace_forms.errors(block.forms, slot, exact), cap[place]))
+    stale = (block.since > 0) & (error > STALE)  # fresh is as good as it gets
     taken = found & ~stale
 
     amount = taken.astype(jnp.float64)
     forms = trace_forms.add_label(fixed, block.forms, exact, amount)
     held = times_picked(picks.pairs, picks.picked, pair)
-    forms = trace_forms.close(forms, slot, taken & (held + 2 > cap[slot[0]]))
+    forms = trace_forms.close(forms, slot, taken & there & (held + 2 > most))
     picks = Picks(
-        picks.matrix + (amount * c)[:, None, None] * jnp.outer(z, z)[None],
+        picks.matrix + (amount * c[:, 0])[:, None, None] * jnp.outer(z[0], z[0])[None],
         picks.pairs.at[jnp.where(taken, picks.picked, len(picks.pairs))].set(pair),
         picks.picked + taken.astype(jnp.int32),
-        picks.quota.at[slot[0]].add(-amount.astype(picks.quota.dtype)),
+        picks.quota.at[place].add(-(taken & there).astype(picks.quota.dtype)),
         found,
     )
     return Block(picks, forms, block.since + 1, stale)
 
 
-def _best(gains, quota):
-    """Slot (p, i, j) of the largest gain, ties to the first, and whether there is any."""
+def _best(gains, quota, peers):
+    """Pair (p, i, j) of the largest gain, ties to the first, and whether there is any."""
+    prompts, completions = gains.shape[:2]
     by_row = jnp.where(quota[:, None] >= 1, jnp.max(gains, axis=-1), CLOSED)
-    best = jnp.max(by_row)
-    row = first(by_row.reshape(-1) >= enough(best))
-    p, i = row // by_row.shape[1], row % by_row.shape[1]
-    return (p, i, first(gains[p, i] >= enough(best))), best > CLOSED
+    best = peers.largest(jnp.max(by_row))
+    row = peers.first(by_row.reshape(-1) >= enough(best))
+    p, i = row // completions, row % completions
+    there, place = peers.own(p, prompts)
+    j = peers.of_owner(there, first(gains[place, i] >= enough(best)))
+    return jnp.stack([p, i, j]).astype(jnp.int32), best > CLOSED

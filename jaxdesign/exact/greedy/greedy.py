@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign import _arrays, _checks
@@ -19,8 +20,17 @@ from jaxdesign.budget.limits import Limits
 from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike, Gains
 from jaxdesign.exact.greedy.full import REFRESH, full_greedy
 from jaxdesign.exact.greedy.lazy import Rules, Start, lazy_greedy
+from jaxdesign.exact.greedy.peers import ALONE, Peers
 from jaxdesign.information import laplacian_information, margins_of, prompt_forms, prompt_label_information
-from jaxdesign.pool import CompletionPool, bare_pool, centred_features, flips_of, with_features, with_flip
+from jaxdesign.pool import (
+    CompletionPool,
+    bare_pool,
+    centred_features,
+    flips_of,
+    unchecked_pool,
+    with_features,
+    with_flip,
+)
 from jaxdesign.problem import Problem, checked_criterion, traceable_prior
 from jaxdesign.units import EXTREME, ORDINARY, farthest_rows
 
@@ -46,7 +56,8 @@ def greedy(
     the caller's jit and vmap.
 
     Args:
-        pool: the pool.
+        pool: the pool. Prompts may be divided over the devices of a mesh, on Explicit axes inside of jit: each device
+            then compares its own, and no features are gathered (Auto axes inside of jit: as the compiler decides).
         crit: the criterion.
         size: labels to choose, a Python int (it is a shape).
         per_pair: at most this many labels on one pair, a number or one per prompt (P,); None for no limit.
@@ -92,13 +103,41 @@ def greedy(
         check_pairs(pool, exclude)
         rows = jnp.asarray(exclude, jnp.int32)
         shut = jnp.concatenate([rows[:, :1], jnp.sort(rows[:, 1:], axis=1)], axis=1)
-    bare, crit, prior, shut = _arrays.replicated((pool, crit, prior, shut))
+    crit, prior, shut = _arrays.replicated((crit, prior, shut))
     with _arrays.float64():
         held = traceable_prior(prior, pool)
         held = held[0, 0, 0] if prior is None or jnp.ndim(prior) == 0 else held  # a ridge needs no factorisation
-        bare = with_flip(bare, flips_of(bare))
-        pairs, picked = _greedy(*_in_units(bare, crit, held), int(size), cap, quota, shut, rows=int(size))
+        choose = _where_prompts_lie if _arrays.prompt_axes(pool.features) else _on_one_device
+        pairs, picked = choose(pool, crit, held, int(size), cap, quota, shut)
         return pairs, (jnp.arange(int(size), dtype=jnp.int32) < picked).astype(jnp.float32)
+
+
+def _on_one_device(pool, crit, prior, size, cap, quota, shut):
+    bare = _arrays.replicated(pool)
+    bare = with_flip(bare, flips_of(bare))
+    return _greedy(*_in_units(bare, crit, prior), size, cap, quota, shut, rows=size)
+
+
+def _where_prompts_lie(pool, crit, prior, size, cap, quota, shut):
+    return _on_devices(pool, crit, prior, cap, quota, shut, lying=_arrays.prompt_axes(pool.features), size=size)
+
+
+@jax.jit(static_argnames=("lying", "size"))
+def _on_devices(pool, crit, prior, cap, quota, shut, *, lying, size):
+    """Each device compares the pairs of its own prompts; no features are gathered."""
+    mesh, axes = lying
+    by_prompt, whole = PartitionSpec(axes), PartitionSpec()
+    scores = None if pool.scores is None else PartitionSpec(*[None] * (pool.scores.ndim - 2), axes)
+    specs = unchecked_pool(by_prompt, scores, by_prompt, by_prompt), whole, whole, by_prompt, by_prompt, whole
+    given = with_flip(pool, flips_of(pool)), crit, prior, cap, quota, shut
+
+    def choose(part, crit, prior, cap, quota, shut):
+        peers = Peers(axes)
+        part, crit, prior = _in_units(part, crit, prior, peers)
+        return _greedy(part, crit, prior, size, cap, quota, shut, rows=size, peers=peers)
+
+    run = jax.shard_map(choose, mesh=mesh, in_specs=specs, out_specs=whole, check_vma=False)
+    return run(*_arrays.laid_out(given, specs, mesh))
 
 
 def greedy_allocation(
@@ -167,7 +206,7 @@ def memory(problem: Problem, crit: ConvexCriterion) -> float:
 
 
 def mean_information(
-    pool: CompletionPool, candidates: Bool[Array, "p k k"]
+    pool: CompletionPool, candidates: Bool[Array, "p k k"], peers: Peers = ALONE
 ) -> tuple[Float[Array, "r d d"], Float[Array, " r"]]:
     """Information of a label, averaged over candidate pairs, and its trace; float64 from float32 chunks.
 
@@ -187,24 +226,25 @@ def mean_information(
 
     arrays = (pool.features, pool.mask, margins_of(pool), candidates)
     length = _arrays.chunk_length(pool.num_prompts, pool.completions, pool.dim)
-    count = jnp.maximum(jnp.sum(candidates, dtype=jnp.float64), 1)
-    return jax.tree.map(lambda total: total / count, _arrays.sum_chunks(chunk, arrays, length))
+    sums = _arrays.sum_chunks(chunk, arrays, length), jnp.sum(candidates, dtype=jnp.float64)
+    totals, count = peers.total(sums)
+    return jax.tree.map(lambda total: total / jnp.maximum(count, 1), totals)
 
 
-def _in_units(pool, crit, prior):
+def _in_units(pool, crit, prior, peers=ALONE):
     """Pool, criterion and prior with features divided by a power of two near the largest; as they are if ordinary."""
     if pool.features.dtype == np.float16:  # cannot hold what is not ordinary
         return pool, crit, prior
-    unit = _unit(pool.features, pool.mask)
+    unit = _unit(pool.features, pool.mask, peers)
     if not _arrays.is_traced(unit) and unit == 1:  # no copy of the features
         return pool, crit, prior
     features = pool.features * (1 / unit).astype(pool.features.dtype)
     return with_features(pool, features), crit.in_basis(jnp.eye(pool.dim) / unit), prior / unit**2
 
 
-@jax.jit
-def _unit(features, mask):
-    largest = jnp.max(farthest_rows(features, mask)).astype(jnp.float64)
+@jax.jit(static_argnames="peers")
+def _unit(features, mask, peers):
+    largest = peers.largest(jnp.max(farthest_rows(features, mask)).astype(jnp.float64))
     unit = jnp.clip(_arrays.power_of_two_below(largest), 2.0 ** -EXTREME[4], 2.0 ** EXTREME[4])
     return jnp.where((unit < 2.0**-ORDINARY) | (unit > 2.0**ORDINARY), unit, 1)
 
@@ -217,15 +257,15 @@ def _cap(limit, name, prompts):
     return np.broadcast_to(cap, (prompts,))
 
 
-@jax.jit(static_argnames="rows")
-def _greedy(pool, crit, prior, size, cap, quota, closed=None, *, rows):
+@jax.jit(static_argnames=("rows", "peers"))
+def _greedy(pool, crit, prior, size, cap, quota, closed=None, *, rows, peers=ALONE):
     """Pairs (rows, 3) and how many of them count, at most `size`. Call inside `_arrays.float64()`."""
-    is_open, mean, start = _start(pool, prior, size, closed)
+    is_open, mean, start = _start(pool, prior, size, closed, peers)
     rules = Rules(size, jnp.asarray(cap), jnp.asarray(quota))
     if crit.gains is Gains.LOG_DET:
-        return lazy_greedy(pool, start, is_open, rules, rows=rows)
+        return lazy_greedy(pool, start, is_open, rules, rows=rows, peers=peers)
     to_come = mean if crit.gains is Gains.TRACE else jnp.zeros_like(mean)
-    return full_greedy(pool, crit, start.matrix, to_come, is_open, rules, rows=rows)
+    return full_greedy(pool, crit, start.matrix, to_come, is_open, rules, rows=rows, peers=peers)
 
 
 @jax.jit(static_argnames="rows")
@@ -235,12 +275,13 @@ def _myopic(pool, crit, prior, size, cap, quota, closed=None, *, rows):
     return full_greedy(pool, crit, start.matrix, jnp.zeros_like(mean), is_open, rules, rows=rows)
 
 
-def _start(pool, prior, size, closed):
+def _start(pool, prior, size, closed, peers=ALONE):
     """Pairs that may be picked, the mean information of a label, and A before the first pick."""
     is_open = candidate_pairs(first_copies(pool))
     if closed is not None:
-        is_open = is_open.at[tuple(closed.T)].set(False)
-    mean, trace = mean_information(pool, is_open)
+        there, place = peers.own(closed[:, 0], pool.num_prompts)
+        is_open = is_open.at[place, closed[:, 1], closed[:, 2]].min(~there)
+    mean, trace = mean_information(pool, is_open, peers)
     return is_open, mean, _lifted(prior, LIFT * size * trace / pool.dim, pool.dim)
 
 

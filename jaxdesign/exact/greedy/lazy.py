@@ -22,11 +22,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign._linalg import cholesky_and_inverse
-from jaxdesign.exact.greedy.ties import CLOSED, enough, first, largest
+from jaxdesign.exact.greedy.peers import ALONE, Peers, listed_rows
+from jaxdesign.exact.greedy.ties import CLOSED, enough, largest
 from jaxdesign.information import (
-    draw_label_information,
     margins_of,
-    pair_differences,
     prompt_forms,
     sparse_information,
 )
@@ -44,6 +43,14 @@ class Bounds(NamedTuple):
     gains: Float[Array, " p"]  # an upper bound, CLOSED where nothing may be picked
     slots: Int[Array, " p"]  # i K + j of the pair that had it
     fresh: Bool[Array, " p"]  # evaluated since the last pick: the bound is attained
+
+
+class Best(NamedTuple):
+    """The best among the prompts evaluated, of all devices."""
+
+    prompt: Int[Array, ""]  # in the whole pool; ties go to the first
+    gain: Float[Array, ""]
+    rival: Bool[Array, ""]  # whether another prompt may hold better
 
 
 class Stored(NamedTuple):
@@ -92,8 +99,9 @@ def lazy_greedy(
     rules: Rules,
     *,
     rows: int,
+    peers: Peers = ALONE,
 ) -> tuple[Int[Array, "n 3"], Int[Array, ""]]:
-    """Pairs (rows, 3) in the order of picking and how many of them count.
+    """Pairs (rows, 3) in the order of picking and how many of them count; of all `peers`, who have a part of it each.
 
     Call inside `_arrays.float64()`.
     """
@@ -118,24 +126,24 @@ def lazy_greedy(
         # A and its inverse stay as they are and outside of the loop: under vmap all that is carried is copied each turn
         matrix, inverse = state.matrix, state.inverse
         carried = state._replace(matrix=None, inverse=None)
-        end = lax.while_loop(goes_on, lambda s: _pick(pool, rules.cap, inverse, s), carried)
+        end = lax.while_loop(goes_on, lambda s: _pick(pool, rules.cap, inverse, s, peers), carried)
         return end._replace(matrix=matrix, inverse=inverse)
 
     def brought_up_to_date(state):
         scratch = state.stale | (state.picked - state.from_scratch >= BLOCKS * block)
-        return lax.cond(scratch, lambda s: _from_scratch(pool, s), lambda s: _update(pool, s), state)
+        return lax.cond(scratch, lambda s: _from_scratch(pool, s, peers), lambda s: _update(pool, s), state)
 
     first_block = one_block(_started(pool, state, start))  # a small choice never enters the loop below
     end = lax.while_loop(unfinished, lambda s: one_block(brought_up_to_date(s)), first_block)
     return end.pairs, end.picked
 
 
-def _from_scratch(pool, state):
+def _from_scratch(pool, state, peers):
     """Everything computed afresh from A."""
     length = min(BLOCKS * state.stored.recent.shape[1], len(state.pairs))
     index = state.from_scratch + jnp.arange(length, dtype=jnp.int32)
     listed = state.pairs[jnp.minimum(index, len(state.pairs) - 1)]
-    z, c = pair_differences(pool, listed), draw_label_information(pool, listed)
+    z, c = listed_rows(pool, listed, peers)
     c = jnp.where(index < state.picked, c, 0)
     matrix = state.matrix + sparse_information(z, c)
     root = cholesky_and_inverse(matrix)[1]
@@ -199,14 +207,13 @@ def _gains(leverage):
     return leverage[0] if len(leverage) == 1 else jnp.mean(jnp.log1p(jnp.maximum(leverage, -1)), axis=0)
 
 
-def _best(bounds, quota):
-    """Best prompt among those evaluated, ties to the first, its gain, and whether another prompt may hold better."""
+def _best(bounds, quota, peers) -> Best:
     gains = jnp.where(quota >= 1, bounds.gains, CLOSED)
-    best = jnp.max(jnp.where(bounds.fresh, gains, CLOSED))
-    p = first(bounds.fresh & (gains >= enough(best)))
-    before = jnp.arange(len(gains), dtype=jnp.int32) < p
+    best = peers.largest(jnp.max(jnp.where(bounds.fresh, gains, CLOSED)))
+    p = peers.first(bounds.fresh & (gains >= enough(best)))
+    before = peers.places(len(gains)) < p
     rival = ~bounds.fresh & ((gains > best) | ((gains >= enough(best)) & before)) & (gains > CLOSED)
-    return p, best, jnp.any(rival)
+    return Best(p, best, peers.any(jnp.any(rival)))
 
 
 def _few(pool):
@@ -214,29 +221,35 @@ def _few(pool):
     return pool.num_prompts <= AT_ONCE
 
 
-def _evaluated(pool, state):
-    """Bounds after looking at as many prompts as it takes to be sure of the best."""
+def _evaluated(pool, state, peers):
+    """Bounds after looking at as many prompts as it takes to be sure of the best, and the best."""
     if _few(pool):
-        return Bounds(*largest(_gains(state.stored.leverage)), jnp.ones_like(state.bounds.fresh))
+        bounds = Bounds(*largest(_gains(state.stored.leverage)), jnp.ones_like(state.bounds.fresh))
+        return bounds, _best(bounds, state.quota, peers)
     recent = jnp.swapaxes(state.stored.recent, 1, 2)
 
-    def evaluate(bounds):
+    def evaluate(known):
+        bounds = known[0]
         rank = jnp.where(bounds.fresh | (state.quota < 1), CLOSED, bounds.gains)
         _, index = lax.top_k(rank, AT_ONCE)
         gains, slots = largest(_gains(state.stored.leverage[:, index] - _squares(prompts_of(pool, index), recent)))
         gains, slots = bounds.gains.at[index].set(gains), bounds.slots.at[index].set(slots)
-        return Bounds(gains, slots, bounds.fresh.at[index].set(True))
+        bounds = Bounds(gains, slots, bounds.fresh.at[index].set(True))
+        return bounds, _best(bounds, state.quota, peers)
 
-    return lax.while_loop(lambda bounds: _best(bounds, state.quota)[2], evaluate, state.bounds)
+    known = state.bounds, _best(state.bounds, state.quota, peers)
+    return lax.while_loop(lambda known: known[1].rival, evaluate, known)
 
 
-def _pick(pool, cap, inverse, state):
+def _pick(pool, cap, inverse, state, peers):
     """Label the best pair, unless its stored gain turns out to be inexact."""
-    quota, bounds = state.quota, _evaluated(pool, state)
-    p, best, _ = _best(bounds, quota)
-    i, j = bounds.slots[p] // pool.completions, bounds.slots[p] % pool.completions
+    quota, (bounds, (p, best, _)) = state.quota, _evaluated(pool, state, peers)
+    there, place = peers.own(p, pool.num_prompts)
+    slot, most = peers.of_owner(there, (bounds.slots[place], cap[place]))
+    i, j = slot // pool.completions, slot % pool.completions
     pair = jnp.stack([p, i, j])
-    z, c = pair_differences(pool, pair[None])[0], draw_label_information(pool, pair[None])[:, 0]
+    z, c = listed_rows(pool, pair[None], peers)
+    z, c = z[0], c[:, 0]
     recent = state.stored.recent
     products = jnp.matmul(recent, z, precision=_arrays.HIGHEST)
     v = jnp.matmul(inverse, z, precision=_arrays.HIGHEST) - _arrays.contract("rb,rbd->rd", products, recent)
@@ -249,16 +262,16 @@ def _pick(pool, cap, inverse, state):
     scaled = jnp.sqrt(jnp.where(taken, c / (1 + squares), 0))[:, None] * v
     held = times_picked(state.pairs, state.picked, pair)
     leverage = state.stored.leverage
-    shut = jnp.where(taken & (held + 2 > cap[p]), CLOSED, 0).astype(leverage.dtype)
+    shut = jnp.where(taken & there & (held + 2 > most), CLOSED, 0).astype(leverage.dtype)
     if _few(pool):
         leverage = leverage - _squares(pool, scaled[..., None])
     return state._replace(
         stored=Stored(
-            leverage.at[:, p, i, j].add(shut),
+            leverage.at[:, place, i, j].add(shut),
             state.stored.recent.at[:, state.picked - state.updated].set(scaled),
         ),
         bounds=bounds._replace(fresh=bounds.fresh & ~taken),
-        quota=quota.at[p].add(-taken.astype(quota.dtype)),
+        quota=quota.at[place].add(-(taken & there).astype(quota.dtype)),
         pairs=state.pairs.at[jnp.where(taken, state.picked, len(state.pairs))].set(pair),
         picked=state.picked + taken.astype(jnp.int32),
         stale=found & stale,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from jaxdesign import _arrays, _checks
 from jaxdesign._arrays import AnyArray
@@ -122,7 +122,7 @@ def mapped(pool: CompletionPool, fit: ReferenceFit) -> CompletionPool:
     return in_basis(pool, fit.basis)
 
 
-def reference_target(pool: CompletionPool, fit: ReferenceFit) -> Float[Array, "k k"]:
+def reference_target(pool: CompletionPool, fit: ReferenceFit) -> Float[AnyArray, "k k"]:
     """H = mean over prompts of Cov[phi] under softmax(phi . theta_0) over the completions of the pool.
 
     This takes each prompt's completions for the whole set of answers, as the paper does. Where they were sampled from

@@ -1,0 +1,126 @@
+"""Designs of pools divided over devices are those of one device; four virtual CPU devices (see conftest)."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jaxdesign as jd
+from bench.exchanged import programs_recorded
+from jaxdesign import _arrays
+from jaxdesign.door import make_problem
+from jaxdesign.pricing import ShardedSource, sharded_source
+from tests.support.divided import DIM, divided, pool_of
+
+EXPLICIT, AUTO = AxisType.Explicit, AxisType.Auto
+PROMPTS = 64
+COST = np.random.default_rng(0).uniform(1, 2, (PROMPTS, 6))
+BUDGETS = {
+    "repeats": jd.Budget(60),
+    "caps": jd.Budget(60, per_pair=1),
+    "quotas": jd.Budget(60, per_pair=1, per_prompt=2),
+    "decided": jd.Budget(60, per_pair=1, exclude=[[1, 0, 1]], required=[[2, 0, 1], [50, 2, 4]]),
+    "coupled": jd.Budget(
+        60, quotas=jd.Quota(np.arange(PROMPTS) % 2, at_least=20, at_most=35), cost=COST, cost_total=170
+    ),
+}
+CRITERIA = {"LogDet": jd.LogDet(), "Trace": jd.Trace(np.diag(np.arange(1.0, DIM + 1)))}
+CASES = [
+    ("LogDet", "caps", {"scored": True}),
+    ("Trace", "quotas", {}),
+    ("LogDet", "decided", {"scored": True, "draws": 3}),
+    ("Trace", "repeats", {"scored": True}),
+    ("LogDet", "coupled", {}),
+]
+
+
+@pytest.fixture(autouse=True)
+def short_chunks(monkeypatch):
+    monkeypatch.setitem(_arrays.CHUNK_ENTRIES, "cpu", 2**9)  # a few prompts: every device has several chunks
+
+
+def agree(found, expected, labels=1e-10):
+    np.testing.assert_array_equal(found.pairs, expected.pairs)
+    np.testing.assert_allclose(found.labels, expected.labels, rtol=labels)
+    np.testing.assert_allclose(found.certificate, expected.certificate, rtol=1e-10, atol=1e-12)
+    assert found.status == expected.status and found.passes == expected.passes
+
+
+def same_bits(found, again):
+    assert found.labels.tobytes() == again.labels.tobytes() and found.certificate == again.certificate
+
+
+@pytest.mark.thorough(cases=2)
+@pytest.mark.parametrize("kind", [AUTO, EXPLICIT])
+@pytest.mark.parametrize("criterion, budget, scores", CASES)
+def test_the_same_design_and_certificate(criterion, budget, scores, kind):
+    pool, crit, limits = pool_of(PROMPTS, **scores), CRITERIA[criterion], BUDGETS[budget]
+    spread = divided(pool, "two axes" if kind == AUTO else "one axis", kind)
+    expected = jd.optimize(pool, crit, limits, prior=0.1)
+    found, again = (jd.optimize(spread, crit, limits, prior=0.1) for _ in range(2))
+    agree(found, expected)
+    same_bits(found, again)
+    given = expected.pairs, expected.labels
+    agree(*(jd.evaluate(one, crit, limits, *given, prior=0.1) for one in (spread, pool)))
+
+
+@pytest.mark.thorough(cases=1)
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_any_number_of_prompts_over_any_number_of_devices(count):
+    pool, mesh = pool_of(PROMPTS - 3, scored=True), jax.make_mesh((count,), ("data",), devices=jax.devices()[:count])
+    budget = jd.Budget(40, per_pair=1)
+    agree(*(jd.optimize(p, jd.LogDet(), budget, prior=0.1) for p in (sharded_source(pool, mesh, "data"), pool)))
+
+
+@pytest.mark.thorough
+def test_annotators_and_a_mesh_that_the_caller_set():
+    pool = pool_of(PROMPTS)
+    people = jd.Annotators(flip=np.random.default_rng(0).uniform(0, 0.3, (2, PROMPTS)))
+    expected = jd.optimize(pool, jd.LogDet(), BUDGETS["caps"], prior=0.1, annotators=people)
+    for kind in (AUTO, EXPLICIT):
+        spread = divided(pool, "one axis", kind)
+        found = jd.optimize(spread, jd.LogDet(), BUDGETS["caps"], prior=0.1, annotators=people)
+        agree(found, expected)
+        np.testing.assert_array_equal(found.annotators, expected.annotators)
+        with jax.set_mesh(spread.features.sharding.mesh):
+            agree(jd.optimize(spread, jd.LogDet(), BUDGETS["caps"], prior=0.1, annotators=people), expected)
+
+
+@pytest.mark.thorough
+def test_features_are_never_gathered():
+    """Devices exchange a few d x d matrices, rows of listed pairs, and the prompts a working set begins with."""
+    pool = pool_of(1024)
+    spread = divided(pool, "one axis", EXPLICIT)
+    with programs_recorded() as programs:
+        jd.optimize(jd.CompletionPool(spread.features, mask=spread.mask), jd.LogDet(), BUDGETS["caps"], prior=0.1)
+    assert {program.name for program in programs} == {"fold", "rows", "taken"}
+    assert all(program.once for program in programs)
+    assert max(p.exchanged for p in programs if p.name == "fold") <= 16 * (DIM + 1) ** 2
+
+
+def test_only_a_pool_divided_over_prompts_goes_there():
+    """Extreme units, a target computed from the divided pool, and solvers that need the whole pool, which get it."""
+    pool = pool_of(16)
+    spread = divided(pool, "one axis", EXPLICIT)
+    budget = jd.Budget(20, per_pair=1)
+    problem = make_problem(spread, jd.Trace(jd.policy_target(spread)), budget, 0.1)
+    assert isinstance(problem.source.given, ShardedSource)
+    assert len(problem.pool.features.devices()) == 1
+    np.testing.assert_array_equal(problem.pool.features, pool.features)
+    over_rows = NamedSharding(jax.make_mesh((2,), ("data",), devices=jax.devices()[:2]), PartitionSpec(None, "data"))
+    other = jd.CompletionPool(jax.device_put(pool.features, over_rows), mask=pool.mask)
+    assert len(make_problem(other, jd.LogDet(), budget, 0.1).pool.features.devices()) == 1
+    whole = make_problem(spread, jd.LogDet(), budget, 0.1, whole=True)
+    assert len(whole.source.features.devices()) == 1
+
+
+@pytest.mark.slow
+def test_extreme_units_and_dense_solvers():
+    pool = pool_of(16, scored=True)
+    scale = np.array([1e8, 1e-9, 1, 1, 1e3], np.float32)
+    big = jd.CompletionPool(pool.features * scale[None, None], pool.scores, pool.mask, flip=pool.flip)
+    budget = jd.Budget(20, per_pair=1)
+    agree(*(jd.optimize(p, jd.LogDet(), budget) for p in (divided(big, "one axis", EXPLICIT), big)))
+    for solver in ("frank_wolfe", "interior_point"):
+        options = {"prior": 0.1, "solver": solver, "tol": 1e-2}
+        agree(*(jd.optimize(p, jd.LogDet(), budget, **options) for p in (divided(pool, "one axis", AUTO), pool)))
