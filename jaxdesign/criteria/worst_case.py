@@ -24,9 +24,9 @@ from jaxtyping import Array, Float
 
 from jaxdesign import _checks
 from jaxdesign._arrays import HIGHEST, AnyArray, contract
-from jaxdesign._linalg import gradient_factors, inverse
+from jaxdesign._linalg import cholesky_and_inverse, gradient_factors, inverse, inverse_from
 from jaxdesign.criteria.protocol import ConvexCriterion, library_of
-from jaxdesign.criteria.trace import Trace, trace_anchor, trace_factors
+from jaxdesign.criteria.trace import Trace, trace_anchor, trace_value_and_factors
 
 POWER = 64.0  # of the power mean where none is given
 BINDING = 1e-3  # weight in the mixture above which a target is said to bind
@@ -152,16 +152,21 @@ class WorstCase(ConvexCriterion):
         weights = (f / jnp.maximum(jnp.max(f), jnp.finfo(f.dtype).tiny)) ** (POWER - 1)
         return weights / jnp.maximum(jnp.sum(weights), 1)
 
-    def _root(self, information):
-        inv = inverse(jnp.asarray(information))
+    def _root(self, inv):
         return gradient_factors(_mixed(self.H, self._weights(inv), inv.dtype) * BELOW)
 
     def factors(self, information):
-        return trace_factors(information, self._root(information))
+        return self.value_and_factors(information)[1]
+
+    def value_and_factors(self, information):
+        _, inverse_factor = cholesky_and_inverse(jnp.asarray(information))
+        inv = inverse_from(inverse_factor)
+        _, factors = trace_value_and_factors(inverse_factor, self._root(inv))
+        return jnp.max(_traces(self.H, inv)), factors
 
     def anchor(self, information, factors):
         """That of the mixture's Trace criterion."""
-        return trace_anchor(information, factors, self._root(information))
+        return trace_anchor(information, factors, self._root(inverse(jnp.asarray(information))))
 
     def in_basis(self, basis, unit=1.0):
         """Every H_t becomes B^T H_t B / unit."""
@@ -215,15 +220,22 @@ class PowerMean(ConvexCriterion):
         return _sandwich(inv, _mixed(self.H, self._at(inv)[2], inv.dtype))
 
     def factors(self, information):
-        return trace_factors(information, self._root(information))
+        return self.value_and_factors(information)[1]
 
-    def _root(self, information):
-        inv = inverse(jnp.asarray(information))
-        return gradient_factors(_mixed(self.H, self._at(inv)[2], inv.dtype))
+    def value_and_factors(self, information):
+        _, inverse_factor = cholesky_and_inverse(jnp.asarray(information))
+        inv = inverse_from(inverse_factor)
+        _, mean, weights = self._at(inv)
+        _, factors = trace_value_and_factors(inverse_factor, self._root(weights, inv.dtype))
+        return mean, factors
+
+    def _root(self, weights, dtype):
+        return gradient_factors(_mixed(self.H, weights, dtype))
 
     def anchor(self, information, factors):
         """That of the Trace criterion with H = sum_t u_t H_t, less the rounding of u."""
-        return trace_anchor(information, factors, self._root(information)) * BELOW
+        inv = inverse(jnp.asarray(information))
+        return trace_anchor(information, factors, self._root(self._at(inv)[2], inv.dtype)) * BELOW
 
     def in_basis(self, basis, unit=1.0):
         return PowerMean(_congruent(basis, self.H, unit), self.weights, self.power)

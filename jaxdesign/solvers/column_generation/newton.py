@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from jaxdesign import _arrays
 from jaxdesign.methods import spectral_gradient
-from jaxdesign.methods.room import project
+from jaxdesign.methods.projection import project
 from jaxdesign.solvers.column_generation import working_set
 from jaxdesign.solvers.column_generation.working_set import WorkingSet
 
@@ -33,7 +33,8 @@ def newton_step(ws: WorkingSet, criterion, u: Float[Array, " n"], products: Arra
     next pass brings let it matter (on real pools the gap falls 5 to 25 times a pass either way).
     """
     matrix = working_set.information(ws, u, jnp.float64)
-    b = working_set.sensitivities(ws, criterion.factors(matrix))
+    value, factors = criterion.value_and_factors(matrix)
+    b = working_set.sensitivities(ws, factors)
     curvature = criterion.curvature(matrix)
 
     def model(v):
@@ -41,7 +42,7 @@ def newton_step(ws: WorkingSet, criterion, u: Float[Array, " n"], products: Arra
         return jnp.sum((v - u) * (curved / 2 - b)), curved - b
 
     direction = spectral_gradient.minimise(model, lambda v: project(v, ws.room), u, 1.0, products, TOLERANCE).x - u
-    value, slope = criterion.value(matrix), -jnp.sum(b * direction)
+    slope = -jnp.sum(b * direction)
 
     def too_long(trial):
         length, reached = trial

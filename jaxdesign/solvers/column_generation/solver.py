@@ -23,7 +23,7 @@ from jaxdesign.budget.limits import capacity
 from jaxdesign.budget.oracle import linear_oracle
 from jaxdesign.design import Design
 from jaxdesign.methods import spectral_gradient
-from jaxdesign.methods.room import project
+from jaxdesign.methods.projection import project
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.column_generation import working_set
 from jaxdesign.solvers.column_generation.hot_start import (
