@@ -59,7 +59,7 @@ def problems(draw):
 
 @given(problems())
 def test_projections_satisfy_the_conditions_of_optimality(problem):
-    point, cap, total, quota, prompt = problem
+    point, cap, total, _, prompt = problem
     obeys_optimality(*problem, projected(*problem))
     free = np.full(PROMPTS, np.inf)
     obeys_optimality(point, cap, total, free, prompt, projected(point, cap, total))

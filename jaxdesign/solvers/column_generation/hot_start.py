@@ -3,7 +3,7 @@
 n_e <- rescale(n_e (b_e / max b)^p): after six passes nearly all of an optimal design's mass lies on a few times its
 support. A power that is too large leaves next to nothing on pairs that the support needs. Supports of many dimensions
 have about 15 d pairs, so each power is the largest, up to (5, 4, 3.5, 3, 3, 2.5), that keeps the labels spread over
-(30, 30, 25, 20, 15, 12) d pairs, and at least 1, with which the criterion falls at every step. All are halved for
+(25, 25, 25, 20, 15, 12) d pairs, and at least 1, with which the criterion falls at every step. All are halved for
 criteria such as Trace, whose sensitivities are of second order in A^-1.
 """
 
@@ -29,7 +29,7 @@ from jaxdesign.problem import Problem
 from jaxdesign.solvers.dense.problem import DenseProblem, dense_part, even_allocation, information, sensitivities
 
 POWERS = (5.0, 4.0, 3.5, 3.0, 3.0, 2.5)  # at most
-SPREAD = (30.0, 30.0, 25.0, 20.0, 15.0, 12.0)  # times d: pairs that the labels stay spread over, at least
+SPREAD = (25.0, 25.0, 25.0, 20.0, 15.0, 12.0)  # times d: pairs that the labels stay spread over, at least
 EVEN = 0.01  # share kept on the even allocation, so that no direction starves where there are few pairs;
 FEW = 40  # less in proportion where there are more than FEW x d: there it would only blur the support
 LEAST_WEIGHT = 1e-18  # smallest weight of a candidate pair
@@ -140,8 +140,8 @@ def _steps(dense: DenseProblem):
 
 
 def largest_power(
-    weights: Float[Array, "*s"],
-    growth: Float[Array, "*s"],
+    weights: Float[Array, "q k k"],
+    growth: Float[Array, "q k k"],
     bounds: tuple[Float[Array, ""], Float[Array, ""]],
     least: Float[Array, ""],
 ) -> Float[Array, ""]:
@@ -150,14 +150,17 @@ def largest_power(
     Over so many as (sum w)^2 / sum w^2 says, which falls as p grows. The logarithm is interpolated between a power that
     will do and one that is too large (Illinois), up to 10% of the pairs. The lower bound where no power will do.
     """
+    low, high = bounds
+    ones = jnp.ones(weights.shape[-1], weights.dtype)
 
     def excess(power):
         w = weights * jnp.exp(power * growth)
-        return 2 * jnp.log(jnp.sum(w)) - jnp.log(jnp.sum(w * w)) - jnp.log(least)
+        once, twice = jnp.sum(_arrays.contract("pij,j->pi", w, ones)), _arrays.contract("pij,pij->", w, w)
+        return 2 * jnp.log(once) - jnp.log(twice) - jnp.log(least)  # products run five times as fast as two sums
 
     def unfinished(state):
-        _, above, _, below, steps = state
-        return (below < 0) & (above > 0.1) & (steps < 8)
+        _, above, _, _, steps = state
+        return (above > 0.1) & (steps < 8)
 
     def refine(state):
         low, above, high, below, steps = state
@@ -166,10 +169,12 @@ def largest_power(
         raised, lowered = (power, found, high, below / 2), (low, above / 2, power, found)
         return *(jnp.where(found >= 0, *sides) for sides in zip(raised, lowered, strict=True)), steps + 1
 
-    low, high = bounds
-    state = low, excess(low), high, excess(high), jnp.zeros((), jnp.int32)
-    low, _, high, below, _ = jax.lax.while_loop(unfinished, refine, state)
-    return jnp.where(below >= 0, high, low)
+    def search(below):
+        state = low, excess(low), high, below, jnp.zeros((), jnp.int32)
+        return jax.lax.while_loop(unfinished, refine, state)[0]
+
+    at_most = excess(high)
+    return jax.lax.cond(at_most >= 0, lambda _: high, search, at_most)
 
 
 def leading_pairs(start: HotStart, cap: Float[np.ndarray, " p"], level: float, limit: int) -> Allocation:
