@@ -41,8 +41,6 @@ NEWTON_BELOW = 0.08  # relative gap below which the quadratic model is good
 BLUR = 1e-3  # share of a level that a pass may be off by without a pair being missed
 PRODUCTS = 100  # Hessian products of one Newton step
 TOLERANCES = 1e-3, 1e-2  # of its quadratic model
-PRODUCTS = 100  # Hessian products of one Newton step
-TOLERANCES = 1e-3, 1e-2  # of its quadratic model
 
 
 class Restricted(NamedTuple):
