@@ -2,8 +2,8 @@
 
 The mean M = (sum_t v_t f_t^p)^(1/p), sum v = 1, is below the maximum. It is a norm of nonnegative convex functions,
 hence convex; decreasing in A; of degree -1; and the largest of the tr(H_u A^-1) over the u >= 0 of the dual unit ball,
-so that 1/M, as the least of concave functions, is concave. That is all the bound of Trace rests on: M^2 / (t + S) is below the best M, hence below the best worst case. G = A^-1 (sum_t u_t H_t) A^-1 with
-u_t = v_t (f_t / M)^(p-1).
+so that 1/M, as the least of concave functions, is concave. That is all the bound of Trace rests on: M^2 / (t + S) is
+below the best M, hence below the best worst case. G = A^-1 (sum_t u_t H_t) A^-1 with u_t = v_t (f_t / M)^(p-1).
 """
 
 from __future__ import annotations
