@@ -107,3 +107,12 @@ def test_few_sums_suffice(monkeypatch):
         monkeypatch.setattr(projection, "STEPS", 24)
         np.testing.assert_allclose(projected(point, cap, 100.0), exact, atol=1e-13 * scale)
         monkeypatch.setattr(projection, "STEPS", STEPS)
+
+
+def test_levels_do_not_go_to_and_fro_between_two_pieces():
+    """Here Newton's steps on a prompt's level cycle between the ends of its bracket where they may land on them."""
+    point = np.array([0.04833109, 0.17890934, 0.21139623, -0.0359619, 0.2932339, -0.22177849])
+    cap, quota, prompt = np.full(6, 8 / 45), np.array([2 / 9, 10.0]), np.array([0, 0, 0, 0, 1, 1], np.int32)
+    found = projected(point, cap, 0.4, quota, prompt)
+    obeys_optimality(point, cap, 0.4, quota, prompt, found)
+    np.testing.assert_allclose(found[:4].sum(), 2 / 9, rtol=1e-12)
