@@ -109,10 +109,15 @@ def test_few_sums_suffice(monkeypatch):
         monkeypatch.setattr(projection, "STEPS", STEPS)
 
 
-def test_levels_do_not_go_to_and_fro_between_two_pieces():
-    """Here Newton's steps on a prompt's level cycle between the ends of its bracket where they may land on them."""
-    point = np.array([0.04833109, 0.17890934, 0.21139623, -0.0359619, 0.2932339, -0.22177849])
-    cap, quota, prompt = np.full(6, 8 / 45), np.array([2 / 9, 10.0]), np.array([0, 0, 0, 0, 1, 1], np.int32)
-    found = projected(point, cap, 0.4, quota, prompt)
-    obeys_optimality(point, cap, 0.4, quota, prompt, found)
-    np.testing.assert_allclose(found[:4].sum(), 2 / 9, rtol=1e-12)
+@pytest.mark.parametrize(
+    ("point", "total"),
+    [
+        ([-0.1, -0.5, -0.4, -0.2, 0.7, -0.7], 4.8),
+        ([0.6, -1.0, 1.0, -2.3, 0.8, 0.3], 2.1),
+        ([6.9, 1.9, 7.8, 0.9, -2.3, -1.7], 1.0),
+    ],
+)
+def test_levels_do_not_go_to_and_fro_between_two_pieces(point, total):
+    """Here Newton's steps cycle between the ends of the bracket where they may land on them."""
+    found = projected(np.array(point), np.ones(6), total)
+    obeys_optimality(np.array(point), np.ones(6), total, np.array([np.inf]), np.zeros(6, np.int32), found)
