@@ -21,7 +21,7 @@ from jax import lax
 from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
 
-from jaxdesign._arrays import HIGHEST, AnyArray, contract
+from jaxdesign._arrays import HIGHEST, AnyArray, contract, round_up
 
 LEAF = 48  # OpenBLAS factorises 96 x 96, what a leaf needs, on one thread; 128 x 128 no longer
 LEAVES = 16  # at most: the program grows with their number
@@ -103,10 +103,45 @@ def sandwich(left, middle, right):
     return jnp.matmul(jnp.matmul(left, middle, precision=HIGHEST), right, precision=HIGHEST)
 
 
+PANELS = 4  # of columns of a symmetric product
+WIDE = 192  # columns from which panels are faster
+
+
+def symmetric_product(left: Float[AnyArray, "*r n d"], right: Float[AnyArray, "n d"]) -> Float[Array, "*r d d"]:
+    """left^T right where that is symmetric, as X^T (D X) is for a symmetric D: symmetric to the last bit.
+
+    XLA has no product that makes use of it. On a CPU only panels of columns on and right of the diagonal are computed,
+    (PANELS + 1) / (2 PANELS) of the operations; elsewhere one large product is faster than several small ones.
+    """
+    if left.shape[-1] < WIDE:
+        return _whole_product(left, right)
+    return lax.platform_dependent(left, right, cpu=_product_by_panels, default=_whole_product)
+
+
+def _whole_product(left, right):
+    product = contract("...nd,ne->...de", left, right)
+    return (product + jnp.swapaxes(product, -1, -2)) / 2
+
+
+def _product_by_panels(left, right):
+    size = left.shape[-1]
+    width = round_up(-(-size // PANELS), 16)
+    panels = []
+    for start in range(0, size, width):
+        panel = contract("...nd,ne->...de", left[..., start : start + width], right[:, start:])
+        panels.append(jnp.pad(panel, [(0, 0)] * (panel.ndim - 1) + [(start, 0)]))
+    upper = jnp.triu(jnp.concatenate(panels, axis=-2))
+    return upper + jnp.swapaxes(jnp.triu(upper, 1), -1, -2)
+
+
 def inverse(information: Float[AnyArray, "*r d d"]) -> Float[Array, "*r d d"]:
     """A^-1 by Cholesky, symmetric to the last bit; NaN where A is not positive definite."""
-    _, root = cholesky_and_inverse(information)
-    inv = contract("...ki,...kj->...ij", root, root)
+    return inverse_from(cholesky_and_inverse(information)[1])
+
+
+def inverse_from(inverse_factor: Float[Array, "*r d d"]) -> Float[Array, "*r d d"]:
+    """A^-1 = L^-T L^-1, symmetric to the last bit."""
+    inv = contract("...ki,...kj->...ij", inverse_factor, inverse_factor)
     return (inv + jnp.swapaxes(inv, -1, -2)) / 2
 
 

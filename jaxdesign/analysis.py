@@ -119,7 +119,7 @@ def analysed(criterion: ConvexCriterion, matrix: Float[Array, "r d d"]):
     Bounds start from F, so G is F F^T and not the gradient, which differs by the rounding of A^-1. A criterion without
     an anchor has its value and its gradient.
     """
-    value, factors = criterion.value(matrix), criterion.factors(matrix)
+    value, factors = criterion.value_and_factors(matrix)
     anchor = criterion.anchor(matrix, factors)
     if anchor is None:
         return value, value, criterion.gradient(matrix), factors
@@ -161,9 +161,10 @@ def sound(problem: Problem, matrix: Float[np.ndarray, "r d d"], analysis: Analys
 @jax.jit
 def row_sensitivities(criterion: ConvexCriterion, matrix, rows: Float[Array, "r n d"]) -> Float[Array, " n"]:
     """b of pairs given as rows sqrt(c) z; NaN where the criterion is not finite. Inside `_arrays.float64()`."""
-    moved = jnp.matmul(rows, criterion.factors(matrix), precision=_arrays.HIGHEST)
+    value, factors = criterion.value_and_factors(matrix)
+    moved = jnp.matmul(rows, factors, precision=_arrays.HIGHEST)
     b = jnp.mean(jnp.sum(moved**2, axis=-1), axis=0)
-    return jnp.where(jnp.isfinite(criterion.value(matrix)), b, jnp.nan)
+    return jnp.where(jnp.isfinite(value), b, jnp.nan)
 
 
 def flat(matrix: Float[np.ndarray, "r d d"]) -> bool:

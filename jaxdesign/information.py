@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 from jaxdesign import _arrays, _checks
 from jaxdesign._arrays import AnyArray
 from jaxdesign._centring import centred
+from jaxdesign._linalg import symmetric_product
 from jaxdesign._pairs import check_pairs
 from jaxdesign.pool import CompletionPool, centred_features, flips_of
 
@@ -153,8 +154,7 @@ def laplacian_information(
     degrees, spread = _arrays.aligned(jnp.sum(weights, axis=-1)[..., None], features)
     laplacian_rows = degrees * spread - _arrays.contract("...pij,pjd->...pid", weights, features)
     rows = features.reshape(-1, features.shape[-1])
-    info = _arrays.contract("nd,...ne->...de", rows, laplacian_rows.reshape(*weights.shape[:-3], *rows.shape))
-    return (info + jnp.swapaxes(info, -1, -2)) / 2
+    return symmetric_product(laplacian_rows.reshape(*weights.shape[:-3], *rows.shape), rows)
 
 
 def pair_information(pool: CompletionPool, weights: Float[AnyArray, "p k k"]) -> Float[Array, "*r d d"]:
@@ -300,7 +300,7 @@ def row_forms(rows: Float[Array, "s d"], factors: Float[Array, "r d q"]) -> Floa
 def sparse_information(differences: Float[Array, "s d"], weights: Float[Array, "*r s"]) -> Float[Array, "*r d d"]:
     """sum_s w_s z_s z_s^T of a sparse list of pairs; weights = labels times label information, one row per draw."""
     weights, rows = _arrays.aligned(weights[..., None], differences)
-    return _arrays.contract("...sd,se->...de", weights * rows, differences)
+    return symmetric_product(weights * rows, differences)
 
 
 def held_information(pool: CompletionPool, pairs: Any, labels: Any = None) -> Float[Array, "*r d d"]:

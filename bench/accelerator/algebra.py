@@ -17,7 +17,8 @@ from jaxdesign import _arrays
 from jaxdesign._linalg import cholesky_and_inverse
 from jaxdesign._pairs import Allocation
 from jaxdesign.door import make_problem
-from jaxdesign.methods.room import Room, project
+from jaxdesign.methods.projection import project
+from jaxdesign.methods.room import Room
 from jaxdesign.solvers.column_generation import working_set
 from jaxdesign.solvers.column_generation.newton import hessian_product
 
@@ -108,7 +109,7 @@ def _objective(ws, criterion, u):
 
 @jax.jit
 def _value_and_factors(criterion, matrix):
-    return criterion.value(matrix), criterion.factors(matrix)
+    return criterion.value_and_factors(matrix)
 
 
 @jax.jit

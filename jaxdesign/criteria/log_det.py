@@ -32,14 +32,18 @@ class LogDet(ConvexCriterion):
     decreasing: ClassVar = True
 
     def value(self, information):
-        factor, _ = cholesky_and_inverse(jnp.asarray(information))
-        return -2 * jnp.mean(jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1))
+        return self.value_and_factors(information)[0]
 
     def gradient(self, information):
         return inverse(jnp.asarray(information))
 
     def factors(self, information):
-        return jnp.swapaxes(cholesky_and_inverse(jnp.asarray(information))[1], -1, -2)
+        return self.value_and_factors(information)[1]
+
+    def value_and_factors(self, information):
+        factor, inverse_factor = cholesky_and_inverse(jnp.asarray(information))
+        logs = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1))
+        return -2 * jnp.mean(jnp.sum(logs, axis=-1)), jnp.swapaxes(inverse_factor, -1, -2)
 
     def anchor(self, information, factors):
         """log det F F^T, averaged over draws, less a bound on its rounding; F is triangular."""
@@ -73,8 +77,9 @@ class LogDetInUnits(LogDet):
 
     __hash__ = object.__hash__
 
-    def value(self, information):
-        return super().value(information) + self.offset
+    def value_and_factors(self, information):
+        value, factors = super().value_and_factors(information)
+        return value + self.offset, factors
 
     def anchor(self, information, factors):
         return super().anchor(information, factors) + self.offset - sum_rounding(self.offset, 1)

@@ -154,6 +154,10 @@ class ConvexCriterion:
         """F with F F^T = G, so that b = c |z F|^2 cannot cancel."""
         return gradient_factors(self.gradient(information))
 
+    def value_and_factors(self, information: Float[Array, "*r d d"]) -> tuple[Float[Array, ""], Float[Array, "*r d q"]]:
+        """`value` and `factors` at the same A, as most evaluations need them; override to factorise A once for both."""
+        return self.value(information), self.factors(information)
+
     def curvature(self, information: Float[Array, "*r d d"]) -> Callable:
         """Linear map from a change of A to -dG at each draw: the Hessian in the labels is z^T curvature z."""
         slope = jax.linearize(self.gradient, information)[1]
@@ -290,6 +294,10 @@ class InBasis(ConvexCriterion):
     def factors(self, information):
         factors = self.criterion.factors(self._given(information))
         return jnp.matmul(self.back.T, factors, precision=HIGHEST) / self.unit**0.5
+
+    def value_and_factors(self, information):
+        value, factors = self.criterion.value_and_factors(self._given(information))
+        return value / self.unit, jnp.matmul(self.back.T, factors, precision=HIGHEST) / self.unit**0.5
 
     def curvature(self, information):
         given = self.criterion.curvature(self._given(information))

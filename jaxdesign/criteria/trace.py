@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxdesign import _checks
 from jaxdesign._arrays import HIGHEST, aligned, contract
-from jaxdesign._linalg import cholesky_and_inverse, gradient_factors, inverse, sandwich, unit_diagonal
+from jaxdesign._linalg import cholesky_and_inverse, gradient_factors, inverse_from, sandwich, unit_diagonal
 from jaxdesign.criteria.anchors import sum_rounding
 from jaxdesign.criteria.protocol import ConvexCriterion, Gains
 
@@ -90,14 +90,18 @@ class Trace(ConvexCriterion):
         return jnp.asarray(self.root, dtype)
 
     def value(self, information):
-        return trace_value(information, self._root(jnp.asarray(information).dtype))
+        return self.value_and_factors(information)[0]
 
     def gradient(self, information):
         factors = self.factors(information)
         return contract("...ik,...jk->...ij", factors, factors)
 
     def factors(self, information):
-        return trace_factors(information, self._root(jnp.asarray(information).dtype))
+        return self.value_and_factors(information)[1]
+
+    def value_and_factors(self, information):
+        _, inverse_factor = cholesky_and_inverse(jnp.asarray(information))
+        return trace_value_and_factors(inverse_factor, self._root(inverse_factor.dtype))
 
     def anchor(self, information, factors):
         """tr(F^T K), averaged over draws, less bounds on its rounding."""
@@ -109,7 +113,10 @@ class Trace(ConvexCriterion):
         return Trace.tree_unflatten(None, (contract("...ik,...jk->...ij", root, root), root))
 
     def curvature(self, information):
-        inv, G = inverse(information), self.gradient(information)
+        _, inverse_factor = cholesky_and_inverse(jnp.asarray(information))
+        inv = inverse_from(inverse_factor)
+        _, factors = trace_value_and_factors(inverse_factor, self._root(inv.dtype))
+        G = contract("...ik,...jk->...ij", factors, factors)
 
         def apply(change):
             half = sandwich(inv, change, G)
@@ -139,18 +146,16 @@ def semidefinite(H: Float[np.ndarray, "*r d d"]) -> tuple[Float[np.ndarray, "*r 
     return H, root
 
 
-def trace_value(information: Float[Array, "*r d d"], root: Float[Array, "*#r d q"]) -> Float[Array, ""]:
-    """tr(K K^T A^-1) = |L^-1 K|^2, averaged over draws: a sum of squares, which cannot cancel."""
-    _, inverse_factor = cholesky_and_inverse(jnp.asarray(information))
-    half = jnp.matmul(inverse_factor, root, precision=HIGHEST)
-    return jnp.mean(jnp.sum(half * half, axis=(-2, -1)))
+def trace_value_and_factors(
+    inverse_factor: Float[Array, "*r d d"], root: Float[Array, "*#r d q"]
+) -> tuple[Float[Array, ""], Float[Array, "*r d q"]]:
+    """tr(K K^T A^-1) = |L^-1 K|^2, averaged over draws, and F = A^-1 K with F F^T = A^-1 K K^T A^-1, from L^-1.
 
-
-def trace_factors(information: Float[Array, "*r d d"], root: Float[Array, "*#r d q"]) -> Float[Array, "*r d q"]:
-    """F = A^-1 K, so that F F^T = A^-1 K K^T A^-1."""
-    _, inverse_factor = cholesky_and_inverse(jnp.asarray(information))
+    The value is a sum of squares, which cannot cancel.
+    """
     half = jnp.matmul(inverse_factor, root, precision=HIGHEST)
-    return jnp.matmul(jnp.swapaxes(inverse_factor, -1, -2), half, precision=HIGHEST)
+    value = jnp.mean(jnp.sum(half * half, axis=(-2, -1)))
+    return value, jnp.matmul(jnp.swapaxes(inverse_factor, -1, -2), half, precision=HIGHEST)
 
 
 def trace_anchor(information, factors: Float[Array, "*r d q"], root: Float[Array, "*#r d q"]) -> Float[Array, ""]:

@@ -4,11 +4,7 @@ Bound. For any mixture w (w_t >= 0, sum w = 1) of the targets, max_t f_t >= f_w 
 a Trace criterion: so f_w^2 / (t + S), with t and S taken at G_w = A^-1 H_w A^-1, is below the best worst case, whatever
 w. Its anchor and factors are those of Trace (see `criteria.anchors`).
 
-Smooth criterion. The weighted power mean M = (sum_t v_t f_t^p)^(1/p), sum v = 1, is below the maximum. It is a norm of
-nonnegative convex functions, hence convex; decreasing in A; of degree -1; and the largest of the tr(H_u A^-1) over the
-u >= 0 of the dual unit ball, so that 1/M, as the least of concave functions, is concave. That is all the bound of Trace
-rests on: M^2 / (t + S) is below the best M, hence below the best worst case. G = A^-1 (sum_t u_t H_t) A^-1 with
-u_t = v_t (f_t / M)^(p-1).
+The smooth criterion below it is the weighted power mean of the targets (`power_mean`).
 """
 
 from __future__ import annotations
@@ -23,14 +19,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdesign import _checks
-from jaxdesign._arrays import HIGHEST, AnyArray, contract
-from jaxdesign._linalg import gradient_factors, inverse
+from jaxdesign._arrays import AnyArray
+from jaxdesign._linalg import cholesky_and_inverse, gradient_factors, inverse, inverse_from, sandwich
+from jaxdesign.criteria.power_mean import BELOW, POWER, PowerMean, congruent, mixed, traces
 from jaxdesign.criteria.protocol import ConvexCriterion, library_of
-from jaxdesign.criteria.trace import Trace, trace_anchor, trace_factors
+from jaxdesign.criteria.trace import Trace, trace_anchor, trace_value_and_factors
 
-POWER = 64.0  # of the power mean where none is given
 BINDING = 1e-3  # weight in the mixture above which a target is said to bind
-BELOW = 1 - 1e-12  # what a weight in a bound is lowered by, so that its rounding does no harm
 
 
 @jax.tree_util.register_pytree_node_class
@@ -124,7 +119,7 @@ class WorstCase(ConvexCriterion):
 
     def values(self, information: Float[AnyArray, "*r d d"]) -> Float[Array, " t"]:
         """f_t: tr(H_t A^-1) / scale_t of each target, averaged over draws."""
-        return _traces(self.H, inverse(jnp.asarray(information)))
+        return traces(self.H, inverse(jnp.asarray(information)))
 
     def mixed(self, mixture: Any) -> WorstCase:
         """The same criterion with another mixture for its lower bound."""
@@ -142,30 +137,35 @@ class WorstCase(ConvexCriterion):
 
     def gradient(self, information):
         inv = inverse(jnp.asarray(information))
-        return _sandwich(inv, _mixed(self.H, self._weights(inv), inv.dtype))
+        return sandwich(inv, mixed(self.H, self._weights(inv), inv.dtype), inv)
 
     def _weights(self, inv):
         """Of the targets in the bound; they sum to at most 1."""
         if self.mixture is not None:
             return self.mixture
-        f = _traces(self.H, inv)
+        f = traces(self.H, inv)
         weights = (f / jnp.maximum(jnp.max(f), jnp.finfo(f.dtype).tiny)) ** (POWER - 1)
         return weights / jnp.maximum(jnp.sum(weights), 1)
 
-    def _root(self, information):
-        inv = inverse(jnp.asarray(information))
-        return gradient_factors(_mixed(self.H, self._weights(inv), inv.dtype) * BELOW)
+    def _root(self, inv):
+        return gradient_factors(mixed(self.H, self._weights(inv), inv.dtype) * BELOW)
 
     def factors(self, information):
-        return trace_factors(information, self._root(information))
+        return self.value_and_factors(information)[1]
+
+    def value_and_factors(self, information):
+        _, inverse_factor = cholesky_and_inverse(jnp.asarray(information))
+        inv = inverse_from(inverse_factor)
+        _, factors = trace_value_and_factors(inverse_factor, self._root(inv))
+        return jnp.max(traces(self.H, inv)), factors
 
     def anchor(self, information, factors):
         """That of the mixture's Trace criterion."""
-        return trace_anchor(information, factors, self._root(information))
+        return trace_anchor(information, factors, self._root(inverse(jnp.asarray(information))))
 
     def in_basis(self, basis, unit=1.0):
         """Every H_t becomes B^T H_t B / unit."""
-        return WorstCase.tree_unflatten(self.names, (_congruent(basis, self.H, unit), self.mixture))
+        return WorstCase.tree_unflatten(self.names, (congruent(basis, self.H, unit), self.mixture))
 
     def curvature(self, information):
         return self.smooth().curvature(information)
@@ -173,74 +173,6 @@ class WorstCase(ConvexCriterion):
     def lower_bound(self, value, linear, current, dim):
         """That of the mixture, whose value is tr(G A) or the anchor, whichever is given."""
         return super().lower_bound(library_of(value, current).minimum(value, current), linear, current, dim)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)
-class PowerMean(ConvexCriterion):
-    """M = (sum_t v_t f_t^p)^(1/p) with f_t = tr(H_t A^-1) averaged over draws; see the module's text."""
-
-    degree: ClassVar = -1
-    infinite_where_singular: ClassVar = True
-    decreasing: ClassVar = True
-
-    H: Float[AnyArray, "t d d"]
-    weights: Float[AnyArray, " t"]  # v, summing to 1
-    power: Float[AnyArray, ""] | np.floating  # p, at least 1
-
-    @property
-    def multiplicative_power(self):
-        """None, as for the worst case."""
-        return None
-
-    def _at(self, inv):
-        """f_t, M and the weights u_t of the targets in G."""
-        f = _traces(self.H, inv)
-        largest = jnp.maximum(jnp.max(f), jnp.finfo(f.dtype).tiny)
-        share = f / largest
-        mean = jnp.sum(self.weights * share**self.power) ** (1 / self.power)
-        mean = jnp.maximum(mean, jnp.finfo(f.dtype).tiny)
-        return f, largest * mean, (share / mean) ** (self.power - 1) * self.weights
-
-    def value(self, information):
-        return self._at(inverse(jnp.asarray(information)))[1]
-
-    def mixture(self, information: Float[AnyArray, "*r d d"]) -> Float[Array, " t"]:
-        """Weights of the targets in G, scaled to sum to 1."""
-        weights = self._at(inverse(jnp.asarray(information)))[2]
-        return weights / jnp.sum(weights)
-
-    def gradient(self, information):
-        inv = inverse(jnp.asarray(information))
-        return _sandwich(inv, _mixed(self.H, self._at(inv)[2], inv.dtype))
-
-    def factors(self, information):
-        return trace_factors(information, self._root(information))
-
-    def _root(self, information):
-        inv = inverse(jnp.asarray(information))
-        return gradient_factors(_mixed(self.H, self._at(inv)[2], inv.dtype))
-
-    def anchor(self, information, factors):
-        """That of the Trace criterion with H = sum_t u_t H_t, less the rounding of u."""
-        return trace_anchor(information, factors, self._root(information)) * BELOW
-
-    def in_basis(self, basis, unit=1.0):
-        return PowerMean(_congruent(basis, self.H, unit), self.weights, self.power)
-
-    def curvature(self, information):
-        inv = inverse(jnp.asarray(information))
-        f, mean, weights = self._at(inv)
-        target = _mixed(self.H, weights, inv.dtype)
-
-        def apply(change):
-            moved = _sandwich(inv, change)
-            fall = _traces(self.H, moved)  # -df
-            tilt = weights * (self.power - 1) * (fall / jnp.where(f > 0, f, 1) - jnp.sum(weights * fall) / mean)
-            half = jnp.matmul(jnp.matmul(moved, target, precision=HIGHEST), inv, precision=HIGHEST)
-            return half + jnp.swapaxes(half, -1, -2) + _sandwich(inv, _mixed(self.H, tilt, inv.dtype))
-
-        return apply
 
 
 def family_of(criterion: ConvexCriterion) -> WorstCase:
@@ -281,23 +213,3 @@ def _target(matrix: Any, name: str) -> np.ndarray:
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"{label}: shape {matrix.shape} found; expected a square matrix (d, d)")
     return _checks.symmetric_psd(matrix, matrix.shape[0], label)
-
-
-def _traces(H, inv) -> Float[Array, " t"]:
-    """tr(H_t X), averaged over draws; X is symmetric."""
-    traces = contract("tij,...ij->t...", jnp.asarray(H, inv.dtype), inv)
-    return traces if traces.ndim == 1 else jnp.mean(traces, axis=1)
-
-
-def _mixed(H, weights, dtype) -> Float[Array, "d d"]:
-    return contract("t,tij->ij", jnp.asarray(weights, dtype), jnp.asarray(H, dtype))
-
-
-def _congruent(basis, H, unit) -> Float[Array, "t d d"]:
-    """B^T H_t B / unit, symmetric to the last bit."""
-    H = contract("ij,tik,kl->tjl", basis, jnp.asarray(H, basis.dtype), basis) / unit
-    return (H + jnp.swapaxes(H, -1, -2)) / 2
-
-
-def _sandwich(inv, middle):
-    return jnp.matmul(jnp.matmul(inv, middle, precision=HIGHEST), inv, precision=HIGHEST)

@@ -1,4 +1,4 @@
-"""Traceable maps onto the allowed allocations: Euclidean projection, scaling, and the linear oracle with its bound.
+"""Traceable maps onto the allowed allocations: scaling, and the linear oracle with its bound.
 
 All of them fill pairs down to a level. `amount(level)` gives every pair's labels, non-increasing in the level; a quota
 that binds raises the level of its prompt alone, and the total then fixes one level for all: two bisections, because
@@ -77,12 +77,6 @@ def _bisect(too_much: Callable, low: Float[Array, "*g"], high: Float[Array, "*g"
         return jnp.where(raise_low, middle, low), jnp.where(raise_low, high, middle)
 
     return lax.fori_loop(0, STEPS, halve, (low, high))
-
-
-def project(point: Float[Array, "*s"], room: Room) -> Float[Array, "*s"]:
-    """Nearest allowed allocation: clip(point - level, 0, cap)."""
-    low = jnp.min(jnp.where(room.cap > 0, point - room.cap, jnp.inf))
-    return fill(lambda level: jnp.clip(point - level, 0, room.cap), room, low, jnp.max(point))
 
 
 def rescale(weights: Float[Array, "*s"], room: Room) -> Float[Array, "*s"]:

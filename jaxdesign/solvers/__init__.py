@@ -11,6 +11,7 @@ from jaxdesign.solvers.dense.frank_wolfe import frank_wolfe as frank_wolfe
 from jaxdesign.solvers.dense.host import FrankWolfe as FrankWolfe
 from jaxdesign.solvers.dense.host import Multiplicative as Multiplicative
 from jaxdesign.solvers.dense.multiplicative import multiplicative as multiplicative
+from jaxdesign.solvers.low_rank import low_rank_design as low_rank_design
 from jaxdesign.solvers.optimize import optimize as optimize
 from jaxdesign.solvers.states import Scored as Scored
 from jaxdesign.solvers.states import Solver as Solver

@@ -64,6 +64,26 @@ def test_values_and_gradients_are_those_of_the_formula(criterion, H, seed):
 
 @every_criterion
 @given(seed=seeds)
+def test_values_and_factors_together_are_those_apart(criterion, H, seed):
+    with jax.enable_x64(True):
+        stack = matrices(seed, (DRAWS,))
+        basis, unit = random_spd(3), 2.5
+        for one in (criterion, criterion.in_basis(jnp.asarray(basis), unit), criterion.in_units(np.arange(DIM))):
+            value, factors = one.value_and_factors(jnp.asarray(stack))
+            assert float(value) == pytest.approx(float(one.value(stack)), rel=1e-12, abs=1e-14)
+            G = np.asarray(one.gradient(jnp.asarray(stack)))
+            found = np.asarray(factors) @ np.swapaxes(factors, -1, -2)
+            np.testing.assert_allclose(found, G, rtol=1e-8, atol=1e-10 * np.abs(G).max())
+
+
+@pytest.mark.parametrize("criterion", [LogDet(), Trace(TARGET)], ids=["LogDet", "Trace"])
+def test_one_factorisation_gives_value_and_factors(criterion):
+    program = str(jax.make_jaxpr(criterion.value_and_factors)(np.eye(DIM, dtype=np.float32)))
+    assert program.count("name=cholesky_and_inverse") == 1
+
+
+@every_criterion
+@given(seed=seeds)
 def test_gradient_and_curvature_are_the_derivatives(criterion, H, seed):
     with jax.enable_x64(True):
         A, change = matrices(seed), matrices(seed + 1) - matrices(seed + 2)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxdesign import Budget, WorstCase, optimize
+from jaxdesign.criteria.power_mean import PowerMean
 from jaxdesign.criteria.protocol import CriterionLike
-from jaxdesign.criteria.worst_case import PowerMean
 from tests.support.problems import COMPLETIONS, DIM, PROMPTS, criterion_of, random_pool, random_spd
 from tests.support.several_targets import THREE
 

@@ -224,7 +224,12 @@ LAYERS = [
 ]
 # the same inside of rooms that have an order of their own
 ROOMS = {
-    "criteria": [["protocol", "anchors"], ["log_det", "trace", "of_function", "adapted"], ["worst_case"]],
+    "criteria": [
+        ["protocol", "anchors"],
+        ["log_det", "trace", "of_function", "adapted"],
+        ["power_mean"],
+        ["worst_case"],
+    ],
     "budget": [
         ["family", "kinds"],
         ["quota"],
@@ -256,6 +261,7 @@ ROOMS = {
         ["atoms"],
         ["worst_case"],
         ["optimize"],
+        ["low_rank"],
     ],
     "exact": [
         ["integer_programs", "rounding", "greedy"],

@@ -1,8 +1,10 @@
 """Hot start: a few multiplicative steps with large powers over all pairs, to find where the support is.
 
 n_e <- rescale(n_e (b_e / max b)^p): after six passes nearly all of an optimal design's mass lies on a few times its
-support. Powers (5, 4, 3.5, 3, 3, 2.5) for criteria of degree 0 such as LogDet, halved for Trace, whose sensitivities
-are of second order in A^-1; found on one real pool and used on all.
+support. A power that is too large leaves next to nothing on pairs that the support needs. Supports of many dimensions
+have about 15 d pairs, so each power is the largest, up to (5, 4, 3.5, 3, 3, 2.5), that keeps the labels spread over
+(25, 25, 25, 20, 15, 12) d pairs, and at least 1, with which the criterion falls at every step. All are halved for
+criteria such as Trace, whose sensitivities are of second order in A^-1.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from jaxdesign.pricing.sweep import Bounded, Wanted, bounded, look
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.dense.problem import DenseProblem, dense_part, even_allocation, information, sensitivities
 
-POWERS = (5.0, 4.0, 3.5, 3.0, 3.0, 2.5)
+POWERS = (5.0, 4.0, 3.5, 3.0, 3.0, 2.5)  # at most
+SPREAD = (25.0, 25.0, 25.0, 20.0, 15.0, 12.0)  # times d: pairs that the labels stay spread over, at least
 EVEN = 0.01  # share kept on the even allocation, so that no direction starves where there are few pairs;
 FEW = 40  # less in proportion where there are more than FEW x d: there it would only blur the support
 LEAST_WEIGHT = 1e-18  # smallest weight of a candidate pair
@@ -57,7 +60,7 @@ def hot_start(problem: Problem) -> HotStart:
     Pools of more than LARGE pair slots are first cut to the prompts with the most sensitive pairs at the even
     allocation, found in one pass; the rest of the pool is left to pricing.
     """
-    limits, source, criterion = problem.limits, problem.source, problem.criterion
+    limits, source = problem.limits, problem.source
     prompts, known = np.arange(source.prompts), None
     length = _arrays.chunk_length(source.prompts, source.completions, source.dim)
     count = max(LARGE // source.completions**2 // length, 1) * length  # whole chunks
@@ -66,12 +69,11 @@ def hot_start(problem: Problem) -> HotStart:
     if len(prompts) < source.prompts or not isinstance(source, MemorySource):
         source = source.subset(prompts)
     prompts = np.pad(prompts, (0, source.slots - len(prompts)), mode="edge")
-    powers = np.array(POWERS if criterion.degree == 0 else [p / 2 for p in POWERS])
     dense = dense_part(problem, source, limits.per_pair[prompts], limits.per_prompt[prompts])
     with _arrays.float64():
-        labels, sensitivities = _steps(dense, powers)
+        labels, sensitivities = _steps(dense)
     return HotStart(
-        prompts, np.asarray(labels), np.asarray(sensitivities), len(powers) + 1 + (known is not None),
+        prompts, np.asarray(labels), np.asarray(sensitivities), len(POWERS) + 1 + (known is not None),
         float(dense.labels), float(dense.unit), known,
     )  # fmt: skip
 
@@ -111,23 +113,68 @@ def _largest(problem: Problem, analysis: Analysis, found: Bounded, count: int) -
 
 
 @jax.jit
-def _steps(dense: DenseProblem, powers: Float[Array, " n"]):
-    def step(carry, power):
+def _steps(dense: DenseProblem):
+    candidates, even = dense.room.cap > 0, even_allocation(dense)
+    tiny = jnp.finfo(even.dtype).tiny
+
+    def step(carry, limits):
         labels, b = carry
-        growth = (b / jnp.maximum(jnp.max(b), jnp.finfo(b.dtype).tiny)) ** power.astype(b.dtype)
+        safe, most, least = limits
+        start = jnp.where(candidates, jnp.maximum(labels / jnp.max(labels), LEAST_WEIGHT), 0)
+        growth = jnp.log(jnp.maximum(b / jnp.maximum(jnp.max(b), tiny), LEAST_WEIGHT))
+        weights = start * jnp.exp(largest_power(start, growth, (safe, most), least) * growth)
         # never to zero: where quotas spread the labels, weak prompts must be able to take theirs back
-        weights = jnp.maximum(labels / jnp.max(labels) * growth, LEAST_WEIGHT)
-        moved = rescale(jnp.where(dense.room.cap > 0, weights, 0), dense.room)
+        moved = rescale(jnp.where(candidates, jnp.maximum(weights, LEAST_WEIGHT), 0), dense.room)
         labels = (1 - share) * moved + share * even
         return (labels, sensitivities(dense, information(dense, labels))), None
 
-    even = even_allocation(dense)
-    pairs = jnp.sum(dense.room.cap > 0, dtype=even.dtype)
-    share = EVEN * jnp.minimum(1, FEW * dense.prior.shape[-1] / pairs)
-    powers = jnp.concatenate([jnp.zeros(1), powers])  # the first step only scores the even allocation
-    labels, b = jax.lax.scan(step, (even, jnp.ones_like(even)), powers)[0]
+    dim, pairs = dense.prior.shape[-1], jnp.sum(candidates, dtype=even.dtype)
+    share = EVEN * jnp.minimum(1, FEW * dim / pairs)
+    half = 1.0 if dense.criterion.degree == 0 else 0.5
+    most = half * jnp.asarray((0.0, *POWERS), even.dtype)  # the first step only scores the even allocation
+    least = jnp.minimum(dim * jnp.asarray((0.0, *SPREAD), even.dtype), pairs / 2)
+    limits = jnp.minimum(most, half), most, least
+    labels, b = jax.lax.scan(step, (even, jnp.ones_like(even)), limits)[0]
     known = jnp.isfinite(labels).all() & jnp.isfinite(b).all()  # or label information is below what float32 holds
     return jnp.where(known, labels, even), jnp.where(known, b, 1)
+
+
+def largest_power(
+    weights: Float[Array, "q k k"],
+    growth: Float[Array, "q k k"],
+    bounds: tuple[Float[Array, ""], Float[Array, ""]],
+    least: Float[Array, ""],
+) -> Float[Array, ""]:
+    """About the largest power p within bounds at which weights w e^(p growth) are spread over `least` pairs or more.
+
+    Over so many as (sum w)^2 / sum w^2 says, which falls as p grows. The logarithm is interpolated between a power that
+    will do and one that is too large (Illinois), up to 10% of the pairs. The lower bound where no power will do.
+    """
+    low, high = bounds
+    ones = jnp.ones(weights.shape[-1], weights.dtype)
+
+    def excess(power):
+        w = weights * jnp.exp(power * growth)
+        once, twice = jnp.sum(_arrays.contract("pij,j->pi", w, ones)), _arrays.contract("pij,pij->", w, w)
+        return 2 * jnp.log(once) - jnp.log(twice) - jnp.log(least)  # products run five times as fast as two sums
+
+    def unfinished(state):
+        _, above, _, _, steps = state
+        return (above > 0.1) & (steps < 8)
+
+    def refine(state):
+        low, above, high, below, steps = state
+        power = low + (high - low) * jnp.clip(above / (above - below), 0.05, 0.95)
+        found = excess(power)
+        raised, lowered = (power, found, high, below / 2), (low, above / 2, power, found)
+        return *(jnp.where(found >= 0, *sides) for sides in zip(raised, lowered, strict=True)), steps + 1
+
+    def search(below):
+        state = low, excess(low), high, below, jnp.zeros((), jnp.int32)
+        return jax.lax.while_loop(unfinished, refine, state)[0]
+
+    at_most = excess(high)
+    return jax.lax.cond(at_most >= 0, lambda _: high, search, at_most)
 
 
 def leading_pairs(start: HotStart, cap: Float[np.ndarray, " p"], level: float, limit: int) -> Allocation:

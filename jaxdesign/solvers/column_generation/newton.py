@@ -19,29 +19,33 @@ from jaxtyping import Array, Float
 
 from jaxdesign import _arrays
 from jaxdesign.methods import spectral_gradient
-from jaxdesign.methods.room import project
+from jaxdesign.methods.projection import project
 from jaxdesign.solvers.column_generation import working_set
 from jaxdesign.solvers.column_generation.working_set import WorkingSet
 
-TOLERANCE = 1e-3  # of the quadratic programme: first-order gain against its first value
 
+def newton_step(
+    ws: WorkingSet, criterion, u: Float[Array, " n"], products: Array | int, tolerance: Array | float
+) -> Float[Array, " n"]:
+    """u after one Newton step, no worse than the u given.
 
-def newton_step(ws: WorkingSet, criterion, u: Float[Array, " n"], products: Array) -> Float[Array, " n"]:
-    """u after one Newton step of at most `products` Hessian products (may be traced), no worse than the u given.
+    The quadratic programme is solved until its first-order gain has fallen to `tolerance` times its first value, by at
+    most `products` Hessian products.
 
     One step between two passes over the pool: more would solve the restricted problem further than the pairs that the
     next pass brings let it matter (on real pools the gap falls 5 to 25 times a pass either way).
     """
     matrix = working_set.information(ws, u, jnp.float64)
-    b = working_set.sensitivities(ws, criterion.factors(matrix))
+    value, factors = criterion.value_and_factors(matrix)
+    b = working_set.sensitivities(ws, factors)
     curvature = criterion.curvature(matrix)
 
     def model(v):
         curved = hessian_product(ws, curvature, v - u)
         return jnp.sum((v - u) * (curved / 2 - b)), curved - b
 
-    direction = spectral_gradient.minimise(model, lambda v: project(v, ws.room), u, 1.0, products, TOLERANCE).x - u
-    value, slope = criterion.value(matrix), -jnp.sum(b * direction)
+    direction = spectral_gradient.minimise(model, lambda v: project(v, ws.room), u, 1.0, products, tolerance).x - u
+    slope = -jnp.sum(b * direction)
 
     def too_long(trial):
         length, reached = trial

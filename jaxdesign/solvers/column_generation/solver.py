@@ -23,7 +23,7 @@ from jaxdesign.budget.limits import capacity
 from jaxdesign.budget.oracle import linear_oracle
 from jaxdesign.design import Design
 from jaxdesign.methods import spectral_gradient
-from jaxdesign.methods.room import project
+from jaxdesign.methods.projection import project
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.column_generation import working_set
 from jaxdesign.solvers.column_generation.hot_start import (
@@ -37,9 +37,10 @@ from jaxdesign.solvers.column_generation.hot_start import (
 from jaxdesign.solvers.column_generation.newton import newton_step
 from jaxdesign.solvers.states import Scored, SolverState, prompt_levels, solver_state, warm_state
 
-NEWTON_BELOW = 0.02  # relative gap below which the quadratic model is good
+NEWTON_BELOW = 0.08  # relative gap below which the quadratic model is good
 BLUR = 1e-3  # share of a level that a pass may be off by without a pair being missed
 PRODUCTS = 100  # Hessian products of one Newton step
+TOLERANCES = 1e-3, 1e-2  # of its quadratic model
 
 
 class Restricted(NamedTuple):
@@ -80,7 +81,7 @@ class ColumnGeneration(NamedTuple):
     def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
         restricted = merge(problem, state, scored)
         if scored.relative_gap < NEWTON_BELOW:
-            labels = by_newton(problem, restricted)
+            labels = by_newton(problem, restricted, newton_tolerance(scored.relative_gap, tol))
         else:
             labels = by_gradients(problem, restricted, 40)
         return solver_state(problem, Allocation(restricted.pairs, labels), state.passes)
@@ -154,11 +155,19 @@ def _gradients(ws, criterion, u, iterations):
     return spectral_gradient.minimise(objective, lambda v: project(v, ws.room), u, 0.05, iterations, 5e-5).x
 
 
-def by_newton(problem: Problem, restricted: Restricted) -> Float[np.ndarray, " s"]:
-    """Labels after a Newton step on the restricted problem."""
+def newton_tolerance(gap: float, tol: float) -> float:
+    """Of a Newton step's quadratic model: what is left to gain falls as the square of the gap, which is to reach tol.
+
+    A third of tol is aimed at, because pairs that enter the next pass have their share.
+    """
+    return float(np.clip((tol / (3 * max(gap, 1e-300))) ** 2, *TOLERANCES))
+
+
+def by_newton(problem: Problem, restricted: Restricted, tolerance: float) -> Float[np.ndarray, " s"]:
+    """Labels after a Newton step on the restricted problem; for `tolerance` see `newton_step`."""
     with _arrays.float64():
         ws, criterion, u = _gather(problem, restricted)
-        return _labels(restricted, ws, _newton(ws, criterion, u, PRODUCTS))
+        return _labels(restricted, ws, _newton(ws, criterion, u, PRODUCTS, tolerance))
 
 
 _newton = jax.jit(newton_step)

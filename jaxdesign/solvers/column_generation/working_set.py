@@ -144,8 +144,7 @@ def objective(ws: WorkingSet, criterion) -> Callable:
     """u -> (criterion, gradient); vectors in float64, products over pairs in float32."""
 
     def value_and_gradient(u):
-        matrix = information(ws, u)
-        factors = criterion.factors(matrix).astype(jnp.float32)
-        return criterion.value(matrix), -sensitivities(ws, factors)
+        value, factors = criterion.value_and_factors(information(ws, u))
+        return value, -sensitivities(ws, factors.astype(jnp.float32))
 
     return value_and_gradient
