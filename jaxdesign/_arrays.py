@@ -5,8 +5,7 @@ and in TF32 on recent NVIDIA GPUs, which is too coarse for a certificate.
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,44 +23,6 @@ AnyArray = jax.Array | np.ndarray  # what public functions take: in annotations,
 # float32 was best of 512 ... 16,384 measured. A GPU has to be kept busy: on an H200, 2^24 entries price a pool 2.6 to
 # 3.9 times as fast as the CPU's 2^19 and within 10% of 2^26 (bench/results/gpu-h200.json). Not measured on a TPU.
 CHUNK_ENTRIES = {"cpu": 2_048 * 256, "gpu": 2**24, "tpu": 2**24}
-
-
-class Coarse(NamedTuple):
-    """A floating-point format that matrix units are fast in: its significant bits, and the dtype that operands have."""
-
-    bits: int
-    dtype: Any
-
-
-TF32, BFLOAT16 = Coarse(11, jnp.float32), Coarse(8, jnp.bfloat16)
-# Formats in which prompts are ranked, by backend; not on a CPU, where casts cost what the products save.
-RANKED_IN = {"gpu": TF32, "tpu": BFLOAT16}
-
-
-def ranked_in() -> Coarse | None:
-    """The format that a pass may rank in on the default backend; None: the working dtype."""
-    return RANKED_IN.get(jax.default_backend())
-
-
-def coarsely(array: jax.Array, kind: Coarse) -> jax.Array:
-    """float32 numbers rounded to nearest in a format, in the dtype of its operands."""
-    return lax.reduce_precision(array, exponent_bits=8, mantissa_bits=kind.bits - 1).astype(kind.dtype)
-
-
-def coarse_contract(subscripts: str, left: jax.Array, right: jax.Array, kind: Coarse) -> jax.Array:
-    """`jnp.einsum` of operands in a format, their products exact, summed in float32.
-
-    Operands are rounded already: where there are no units for the format, full precision gives the same.
-    """
-
-    def product(left, right, precision):
-        return jnp.einsum(subscripts, left, right, precision=precision, preferred_element_type=jnp.float32)
-
-    full = partial(product, precision=HIGHEST)
-    if kind is not TF32:
-        return full(left, right)
-    fast = partial(product, precision=lax.DotAlgorithmPreset.TF32_TF32_F32)
-    return lax.platform_dependent(left, right, cuda=fast, default=full)
 
 
 def float64():

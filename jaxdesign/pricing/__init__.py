@@ -1,5 +1,6 @@
 """Passes over a pool, and what a pool is to them: a `Source`, in memory, in a file, or of one's own."""
 
+from jaxdesign.pricing.host_fold import folded as folded
 from jaxdesign.pricing.memory import MemorySource as MemorySource
 from jaxdesign.pricing.memory import as_chunk as as_chunk
 from jaxdesign.pricing.memory import memory_source as memory_source
@@ -11,7 +12,6 @@ from jaxdesign.pricing.source import Chunk as Chunk
 from jaxdesign.pricing.source import Kernel as Kernel
 from jaxdesign.pricing.source import PairRows as PairRows
 from jaxdesign.pricing.source import Source as Source
-from jaxdesign.pricing.source import folded as folded
 from jaxdesign.pricing.source import pair_rows as pair_rows
 from jaxdesign.pricing.streamed import StreamedSource as StreamedSource
 from jaxdesign.pricing.streamed_source import streamed_source as streamed_source

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from jaxdesign import _arrays
+from jaxdesign import _coarse
 from jaxdesign._arrays import AnyArray
 from jaxdesign.information import prompt_forms
 from jaxdesign.pricing.passes import all_finite, chunk_sensitivities, largest_share, rounding_error
@@ -20,7 +20,7 @@ from jaxdesign.pricing.source import Chunk, Source, open_pairs
 
 
 def largest(
-    source: Source, factors: Float[AnyArray, "r d q"], kind: _arrays.Coarse | None = None
+    source: Source, factors: Float[AnyArray, "r d q"], kind: _coarse.Coarse | None = None
 ) -> tuple[Float[Array, " p"], Float[Array, " p"]]:
     """The largest sensitivity of every prompt and a bound on its rounding error, in units of the factors.
 
@@ -52,7 +52,7 @@ def _kernel(sensitivities):
 
 
 def coarse_sensitivities(
-    kind: _arrays.Coarse, chunk: Chunk, factors: Float[Array, "r d q"]
+    kind: _coarse.Coarse, chunk: Chunk, factors: Float[Array, "r d q"]
 ) -> tuple[Float[Array, "c k k"], Float[Array, " c"]]:
     """`passes.chunk_sensitivities` from operands rounded to a coarse format, u = 2^-bits.
 
@@ -63,16 +63,16 @@ def coarse_sensitivities(
     """
     rows, margins, unit = chunk.rows, chunk.margins, 2.0**-kind.bits
     flat = rows.reshape(-1, rows.shape[-1])
-    rounded, products, errors = _arrays.coarsely(flat, kind), [], jnp.zeros((), rows.dtype)
+    rounded, products, errors = _coarse.coarsely(flat, kind), [], jnp.zeros((), rows.dtype)
     for factor in factors:
-        y = _arrays.coarse_contract("nd,dq->nq", rounded, _arrays.coarsely(factor, kind), kind)
+        y = _coarse.coarse_contract("nd,dq->nq", rounded, _coarse.coarsely(factor, kind), kind)
         y = y.reshape(*rows.shape[:2], -1)
         length = jnp.sqrt(jnp.sum(y * y, axis=-1))
         sides = jnp.sqrt(jnp.sum(factor * factor, axis=-1))
         moved = (2 + unit) * unit * jnp.sum(jnp.abs(flat) * sides[None], axis=-1).reshape(length.shape)
         moved = (1 + 2.0**-10) * jnp.max(moved + unit * length, axis=-1)  # sums are in float32 here too
         errors += 2 * (1 + unit) * jnp.max(length, axis=-1) * moved + moved**2 + rounding_error(flat, y, factor)
-        products.append(_arrays.coarsely(y, kind))
+        products.append(_coarse.coarsely(y, kind))
     forms = prompt_forms([(y, y) for y in products], margins, partial(_gram_forms, kind))
     total = sum(forms, jnp.zeros((), rows.dtype))
     if margins is not None:
@@ -82,11 +82,11 @@ def coarse_sensitivities(
 
 def _gram_forms(kind, rows, others):
     """`information.gram_sensitivities` of rows in a coarse format."""
-    gram = _arrays.coarse_contract("pid,pjd->pij", rows, others, kind)
+    gram = _coarse.coarse_contract("pid,pjd->pij", rows, others, kind)
     diagonal = jnp.sum(rows.astype(jnp.float32) * others.astype(jnp.float32), axis=-1)
     return diagonal[:, :, None] + diagonal[:, None, :] - 2 * gram
 
 
 _KERNELS = {None: _kernel(chunk_sensitivities)} | {  # one program each
-    kind: _kernel(partial(coarse_sensitivities, kind)) for kind in (_arrays.TF32, _arrays.BFLOAT16)
+    kind: _kernel(partial(coarse_sensitivities, kind)) for kind in (_coarse.TF32, _coarse.BFLOAT16)
 }

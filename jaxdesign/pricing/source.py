@@ -4,14 +4,14 @@ A source gives its prompts chunk by chunk and keeps to itself where features lie
 on several devices, or nowhere, made anew for every pass. Passes are kernels, functions of a chunk that know no source.
 
 A source of one's own has the five numbers and the three methods of `Source`. `as_chunk` makes a chunk of a small
-`CompletionPool`; `folded` is a `fold` that loops over chunks on the host; `pair_rows` answers `rows` from a pool that
-holds the prompts asked about; `memory_source` is what `subset` returns. tests/extensions/test_new_source.py is an
-example: features made from a seed, chunk by chunk, and never stored.
+`CompletionPool`; `host_fold.folded` is a `fold` that loops over chunks on the host; `pair_rows` answers `rows` from a
+pool that holds the prompts asked about; `memory_source` is what `subset` returns. tests/extensions/test_new_source.py
+is an example: features made from a seed, chunk by chunk, and never stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -230,98 +230,6 @@ def pair_rows(pool: CompletionPool, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
 @jax.jit
 def _pair_rows(pool, pairs):
     return PairRows(pair_differences(pool, pairs), draw_label_information(pool, pairs))
-
-
-def folded(chunks: Iterable[Chunk], kernel: Kernel, carry: Any, per_prompt: Any = None) -> tuple[Any, Any]:
-    """`Source.fold` over chunks that come one after the other, by a loop on the host.
-
-    Chunks may be generated: each is asked for while the one before it is at work, and when all earlier ones are let go.
-    All but the last must have the same number of prompts; the last one is filled up to it, so that a kernel is compiled
-    once.
-
-    Args:
-        chunks: of all prompts in order.
-        kernel, carry, per_prompt: as for `Source.fold`.
-
-    Returns:
-        As `Source.fold`; the outputs on the host.
-
-    Raises: nothing of its own.
-
-    Source: derived; checked by tests/extensions/test_new_source.py.
-    """
-    return visited(_filled_up(chunks), Partial(_step, jax.tree.map(jnp.asarray, kernel)), carry, per_prompt)
-
-
-def _filled_up(chunks):
-    length = None
-    for chunk in chunks:
-        size = len(chunk.copies)
-        length = length or size
-        if size < length:
-            chunk = jax.tree.map(lambda a, missing=length - size: _arrays.filled_up(a, missing), chunk)
-            chunk = chunk._replace(copies=chunk.copies.at[size:].set(-1))
-        yield Part(chunk, length, size)
-        del chunk
-
-
-@jax.jit
-def _step(kernel, chunk, carry, inputs):
-    return kernel(chunk, carry, inputs)
-
-
-class Part(NamedTuple):
-    """Some consecutive prompts in a form that a visit takes.
-
-    Args:
-        held: what it takes.
-        slots: how many prompts that has, empty ones at its end included.
-        prompts: how many there are.
-    """
-
-    held: Any
-    slots: int
-    prompts: int
-
-
-def visited(parts: Iterable[Part], visit: Callable[..., tuple[Any, Any]], carry: Any, per_prompt: Any) -> tuple:
-    """(carry, outputs) after visit(held, carry, inputs) -> (carry, outputs) on all parts in order; see `Source.fold`.
-
-    Devices work on a part while the host makes the next one: of parts and of outputs there are never more than two.
-    Outputs go to the host, where they wait for each other.
-    """
-    carry, per_prompt = jax.tree.map(jnp.asarray, carry), jax.tree.map(np.asarray, per_prompt)
-    start, outputs, at_work = 0, [], []
-    for held, slots, size in parts:
-        inputs = jax.tree.map(lambda a, first=start, stop=start + size: a[first:stop], per_prompt)
-        if size < slots:
-            inputs = jax.tree.map(lambda a, missing=slots - size: _filled_on_host(a, missing), inputs)
-        carry, found = visit(held, carry, inputs)
-        del held
-        outputs += [_on_host(*part) for part in at_work]
-        at_work, start = [(found, size)], start + size
-        del found
-    outputs += [_on_host(*part) for part in at_work]
-    at_work.clear()
-    return carry, _joined(outputs)
-
-
-def _filled_on_host(array, missing):
-    return np.pad(array, ((0, missing), *[(0, 0)] * (array.ndim - 1)))
-
-
-def _on_host(outputs, size):
-    return jax.tree.map(lambda a: np.asarray(a)[:size], outputs)
-
-
-def _joined(outputs: list) -> Any:
-    """Outputs joined leaf by leaf; the parts of a leaf are let go before the next leaf is joined."""
-    if len(outputs) == 1:
-        return outputs[0]
-    structure = jax.tree.structure(outputs[0])
-    leaves = [jax.tree.leaves(part) for part in outputs]
-    outputs.clear()
-    return structure.unflatten([np.concatenate([part.pop(0) for part in leaves]) for _ in range(len(leaves[0]))])
 
 
 def open_pairs(chunk: Chunk) -> Bool[Array, "c k k"]:

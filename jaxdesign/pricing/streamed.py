@@ -1,12 +1,8 @@
 """A pool larger than memory as a source: its features are read anew, a chunk at a time, for every pass.
 
-A pass asks for the next chunk while devices work on the one before (`source.visited`), so that reading costs time only
-where it takes longer than the work. A chunk becomes a small `MemorySource`: kernels see the rows, to the last bit, that
-they see of the same pool in memory, and compile once for all chunks.
-
-Kept between passes is what is small: the given scores, mask and flips, and which completions are copies, found and
-checked in the first pass together with the features. Means, d numbers a prompt, are taken anew each time: one look at
-rows that are at hand, where copies cost the hash of every row.
+A pass asks for the next chunk while devices work on the one before (`host_fold.visited`), so that reading costs time
+only where it takes longer than the work. A chunk becomes a small `MemorySource`: kernels see the rows, to the last bit,
+that they see of the same pool in memory, and compile once for all chunks.
 """
 
 from __future__ import annotations
@@ -25,8 +21,9 @@ from jaxdesign._centring import less_first, row_means
 from jaxdesign._pairs import first_copies
 from jaxdesign.information import Margins, margins_of
 from jaxdesign.pool import bare_pool, rounded_late, with_features
+from jaxdesign.pricing.host_fold import Part, visited
 from jaxdesign.pricing.memory import MemorySource, memory_source
-from jaxdesign.pricing.source import Kernel, Merge, PairRows, Part, pair_rows, visited
+from jaxdesign.pricing.source import Kernel, Merge, PairRows, pair_rows
 from jaxdesign.pricing.stored.protocol import Stored
 
 # A chunk that is read has so many of the chunks that kernels work on (`_arrays.CHUNK_ENTRIES`): on a CPU one, which is

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdesign import _arrays
+from jaxdesign import _arrays, _coarse
 from jaxdesign._pairs import pair_keys
 from jaxdesign.pricing.ceilings import Ceilings, ceilings_at, no_ceilings, with_ceilings
 from jaxdesign.pricing.largest import largest
@@ -125,13 +125,13 @@ class Bounded(NamedTuple):
     error: Float[np.ndarray, " p"]
 
 
-def _kinds(source: Source) -> tuple[_arrays.Coarse | None, ...]:
+def _kinds(source: Source) -> tuple[_coarse.Coarse | None, ...]:
     """Formats to bound prompts in, one after the other while most of them could still matter."""
-    coarse = _arrays.ranked_in()
+    coarse = _coarse.ranked_in()
     return (None,) if coarse is None or source.dtype == np.float64 else (coarse, None)
 
 
-def bounded(source: Source, at: Factored, known: Ceilings, kind: _arrays.Coarse | None = None) -> Bounded:
+def bounded(source: Source, at: Factored, known: Ceilings, kind: _coarse.Coarse | None = None) -> Bounded:
     """Bounds on the sensitivities of every prompt, by one fold, its products in the working dtype or a coarser one."""
     highest, error = (np.asarray(part, np.float64) for part in largest(source, at.scaled, kind))
     upper = np.maximum(np.nextafter((highest + error) * at.unit, np.inf), 0)  # 0 where a prompt has no pair

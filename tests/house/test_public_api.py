@@ -201,7 +201,7 @@ def test_importing_starts_no_computation_and_sets_no_flag():
 # a file imports from lines above its own and from its own room; those on one line know nothing of each other
 LAYERS = [
     ["_arrays", "_files", "_lazy", "_centring", "design"],
-    ["_checks", "_linalg"],
+    ["_checks", "_coarse", "_linalg"],
     ["pool"],
     ["_pairs"],
     ["information", "criteria"],
@@ -240,7 +240,7 @@ ROOMS = {
     ],
     "pricing": [
         ["ceilings", "source", "stored"],
-        ["layout", "memory"],
+        ["host_fold", "layout", "memory"],
         ["adapted", "passes", "sharded", "streamed"],
         ["annotated", "largest", "streamed_source"],
         ["sweep"],

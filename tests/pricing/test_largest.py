@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdesign as jd
-from jaxdesign import _arrays
+from jaxdesign import _arrays, _coarse
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing import sweep as sweeping
 from jaxdesign.pricing.largest import largest
@@ -16,7 +16,7 @@ from jaxdesign.pricing.memory import memory_source
 from tests.support.problems import random_arrays, random_spd, sensitivities_of, written_out
 
 PROMPTS, COMPLETIONS = 12, 6
-KINDS = {"working": None, "tf32": _arrays.TF32, "bfloat16": _arrays.BFLOAT16}
+KINDS = {"working": None, "tf32": _coarse.TF32, "bfloat16": _coarse.BFLOAT16}
 every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 seeds = st.integers(0, 2**32 - 1)
 
@@ -61,12 +61,12 @@ def test_operands_are_rounded_to_the_format(kind):
     form = KINDS[kind]
     rng = np.random.default_rng(0)
     numbers = rng.standard_normal((5, 7)).astype(np.float32)
-    rounded = np.asarray(_arrays.coarsely(jnp.asarray(numbers), form).astype(jnp.float32), np.float64)
+    rounded = np.asarray(_coarse.coarsely(jnp.asarray(numbers), form).astype(jnp.float32), np.float64)
     mantissa, exponent = np.frexp(rounded)
     assert (mantissa * 2**form.bits == np.rint(mantissa * 2**form.bits)).all()
     assert (np.abs(rounded - numbers) <= 2.0 ** (exponent - form.bits - 1)).all()
-    left, right = (_arrays.coarsely(jnp.asarray(a), form) for a in (numbers, numbers.T))
-    found = _arrays.coarse_contract("ij,jk->ik", left, right, form)
+    left, right = (_coarse.coarsely(jnp.asarray(a), form) for a in (numbers, numbers.T))
+    found = _coarse.coarse_contract("ij,jk->ik", left, right, form)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, rounded @ rounded.T, rtol=1e-6, atol=1e-6)
 
@@ -81,7 +81,7 @@ def test_ranking_in_any_format_gives_the_same_design(monkeypatch, kind, criterio
     monkeypatch.setattr(_arrays, "chunk_entries", lambda: 2**14)
     usual = jd.optimize(pool, criterion, jd.Budget(200, per_pair=1), prior=0.01, tol=1e-6)
     kinds = []
-    monkeypatch.setattr(_arrays, "ranked_in", lambda: KINDS[kind])
+    monkeypatch.setattr(_coarse, "ranked_in", lambda: KINDS[kind])
     monkeypatch.setattr(sweeping, "largest", lambda *args: kinds.append(args[2]) or largest(*args))
     found = jd.optimize(pool, criterion, jd.Budget(200, per_pair=1), prior=0.01, tol=1e-6)
     assert KINDS[kind] in kinds
@@ -94,11 +94,11 @@ def test_a_gpu_multiplies_in_the_format_and_a_cpu_at_full_precision():
     source, F, _ = case(0, 5, 1.0, False)
     lowered = {
         platform: str(
-            jax.export.export(jax.jit(lambda F: largest(source, F, _arrays.TF32)), platforms=[platform])(
+            jax.export.export(jax.jit(lambda F: largest(source, F, _coarse.TF32)), platforms=[platform])(
                 F
             ).mlir_module()
         )
         for platform in ("cpu", "cuda", "tpu")
     }
     assert "tf32" in lowered["cuda"] and "tf32" not in lowered["cpu"] + lowered["tpu"]
-    assert _arrays.RANKED_IN == {"gpu": _arrays.TF32, "tpu": _arrays.BFLOAT16} and _arrays.ranked_in() is None
+    assert _coarse.RANKED_IN == {"gpu": _coarse.TF32, "tpu": _coarse.BFLOAT16} and _coarse.ranked_in() is None
