@@ -241,3 +241,13 @@ def test_a_criterion_of_the_user_equals_the_one_built_in():
     assert own.certificate.value == pytest.approx(built_in.certificate.value, rel=3 * TOL)
     assert own.certificate.lower_bound <= built_in.certificate.value
     check(pool, Trace(H), {"total": 100, "per_pair": 1}, None, own, TOL / min(1, own.certificate.value))
+
+
+def test_prompts_that_are_full_leave_room_for_pairs_that_help():
+    """One label a prompt: pairs of full prompts that are no better than the one labelled there are no use."""
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((4000, 8, 16)) * np.exp(rng.standard_normal((4000, 8, 1)) / 2)
+    budget = Budget(1500, per_pair=1, per_prompt=1)
+    pool = CompletionPool(features.astype(np.float32))
+    design = jaxdesign.optimize(pool, Trace(np.eye(16)), budget, prior=0.01, tol=1e-5)
+    assert design.status is Status.CERTIFIED

@@ -36,6 +36,7 @@ LEAST_WEIGHT = 1e-18  # smallest weight of a candidate pair
 SMALL = 1e-6  # labels below this share of the largest are not looked at
 MOST_COMPARED = 20_000  # pairs, to tell prompts apart that a pass cannot
 LARGE = 2**21  # pair slots above which only leading prompts take part
+START = 256  # times d: completions above which the same; supports have about 15 d pairs, of the best of them
 
 
 class HotStart(NamedTuple):
@@ -57,13 +58,14 @@ class HotStart(NamedTuple):
 def hot_start(problem: Problem) -> HotStart:
     """Run the multiplicative steps on the device; the result comes to the host once.
 
-    Pools of more than LARGE pair slots are first cut to the prompts with the most sensitive pairs at the even
-    allocation, found in one pass; the rest of the pool is left to pricing.
+    Pools of more than LARGE pair slots, or START d completions, are first cut to the prompts with the most sensitive
+    pairs at the even allocation, found in one pass; the rest of the pool is left to pricing.
     """
     limits, source = problem.limits, problem.source
     prompts, known = np.arange(source.prompts), None
     length = _arrays.chunk_length(source.prompts, source.completions, source.dim)
-    count = max(LARGE // source.completions**2 // length, 1) * length  # whole chunks
+    most = min(LARGE // source.completions**2, START * source.dim // source.completions)
+    count = max(-(-most // length), 1) * length  # whole chunks
     if count < source.prompts:
         prompts, known = _leading_prompts(problem, count)
     if len(prompts) < source.prompts or not isinstance(source, MemorySource):

@@ -110,9 +110,10 @@ def merge(problem: Problem, state: SolverState, scored: Scored) -> Restricted:
     best, values = entered_above(problem, scored, level * (1 + 0.1 * gap), 4 * limit)
     new, first = np.unique(np.concatenate([priced.pairs, best]), axis=0, return_index=True)
     values = np.concatenate([priced.sensitivities, values])[first]
-    useful = (values > levels[new[:, 0]]) & not_among(new, state.pairs, completions)
+    entry = entry_levels(problem, state, scored.sensitivities, levels)
+    useful = (values > entry[new[:, 0]]) & not_among(new, state.pairs, completions)
     new, values = new[useful], values[useful]
-    chosen = diverse(new, values / levels[new[:, 0]], completions, 2, limit)
+    chosen = diverse(new, values / entry[new[:, 0]], completions, 2, limit)
     new, values = new[chosen], values[chosen]
 
     rivals = levels.copy()  # a pair at its cap is safe there only if no pair left out of its prompt is better
@@ -128,6 +129,20 @@ def merge(problem: Problem, state: SolverState, scored: Scored) -> Restricted:
     labels = np.concatenate([state.labels[~fixed], np.zeros(len(new)), state.labels[fixed]])
     average = float(scored.sensitivities @ state.labels) / problem.limits.total
     return Restricted(pairs, labels, int((~fixed).sum()) + len(new), average)
+
+
+def entry_levels(
+    problem: Problem, state: SolverState, b: Float[np.ndarray, " s"], levels: Float[np.ndarray, " p"]
+) -> Float[np.ndarray, " p"]:
+    """Sensitivity that a new pair of each prompt has to exceed to be of use.
+
+    A prompt at its quota takes labels for a new pair from its own pairs alone: the worst of them has to be worse. Pairs
+    that only exceed the level of the other prompts would take the places of pairs that help.
+    """
+    prompts, most = state.pairs[:, 0], problem.limits.per_prompt
+    worst, spent = np.full(len(most), np.inf), np.bincount(prompts, weights=state.labels, minlength=len(most))
+    np.minimum.at(worst, prompts, b)
+    return np.where(spent >= most * (1 - 1e-6), np.maximum(levels, worst), levels)
 
 
 def entered_above(
