@@ -129,6 +129,7 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
 class Divided(Source, Protocol):
     """A source of which each device has some prompts, so that passes over a few of them can be made where they lie."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from jaxdesign import _checks
 
 
+@runtime_checkable
 class Stored(Protocol):
     """Features (P, K, d) of a floating dtype, in native byte order once they are read."""
 
