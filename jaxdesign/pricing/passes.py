@@ -23,7 +23,7 @@ from jaxdesign import _arrays
 from jaxdesign._arrays import AnyArray
 from jaxdesign._pairs import candidate_pairs, pair_keys
 from jaxdesign.information import laplacian_information, prompt_forms, prompt_label_information
-from jaxdesign.pricing.source import Chunk, Source, open_pairs
+from jaxdesign.pricing.source import Chunk, Foldable, Source, open_pairs
 
 # Rounding error of a priced sensitivity over the bound of `rounding_error`: measured at most 0.7 / ERROR_MARGIN over
 # random pools of condition number 1 to 1e10, d = 3 to 128; the certificate relies on it being at most 1.
@@ -140,7 +140,7 @@ def all_finite(b, error, upper):
 
 
 def price(
-    source: Source,
+    source: Foldable,
     factors: Float[AnyArray, "r d d"],
     threshold: Float[AnyArray, ""] | np.floating,
     ranks: Float[AnyArray, " p"] | None = None,

@@ -68,15 +68,8 @@ Merge = Callable[[Array, Array], Array]  # of a leaf of the carries of two parts
 
 
 @runtime_checkable
-class Source(Protocol):
-    """A pool as passes see it. Anything with these attributes can be priced, optimised and evaluated on.
-
-    Every fold must visit all prompts once, in order, and the same numbers every time: certificates say of all pairs
-    that were not listed that a pass has seen them.
-
-    Source: derived; checked by tests/extensions/test_new_source.py, where a source of generated features gives the
-    designs and certificates of the same pool in memory.
-    """
+class Foldable(Protocol):
+    """What a pass needs of a pool, or of some prompts of one."""
 
     @property
     def prompts(self) -> int:
@@ -112,13 +105,25 @@ class Source(Protocol):
             carry: a pytree of arrays whose shapes and dtypes the kernel keeps, or None. Where prompts are visited at
                 several places at a time, each begins with it: it must be what `merge` changes nothing with.
             per_prompt: a pytree of arrays with a leading axis P, which chunks get their part of as `inputs`, or None.
-            merge: joins the leaves of carries of two parts of the prompts, the earlier part first. A source that visits
-                one chunk after the other has no use for it.
+            merge: joins the leaves of carries of two parts of the prompts, entry by entry, the earlier part first. A
+                source that visits one chunk after the other has no use for it.
 
         Returns:
             The last carry, and the outputs of all chunks joined along their leading axis, which is P.
         """
         ...
+
+
+@runtime_checkable
+class Source(Foldable, Protocol):
+    """A pool as passes see it. Anything with these attributes can be priced, optimised and evaluated on.
+
+    Every fold must visit all prompts once, in order, and the same numbers every time: certificates say of all pairs
+    that were not listed that a pass has seen them.
+
+    Source: derived; checked by tests/extensions/test_new_source.py, where a source of generated features gives the
+    designs and certificates of the same pool in memory.
+    """
 
     def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
         """Listed pairs from the features as stored, nothing rounded before the difference. S is PAGE."""
@@ -142,7 +147,7 @@ class Divided(Source, Protocol):
         """Which of the devices have these prompts."""
         ...
 
-    def some(self, prompts: Int[np.ndarray, " m"]) -> Source:
+    def some(self, prompts: Int[np.ndarray, " m"]) -> Foldable:
         """These prompts, in any order and any number of times, as what can be folded over."""
         ...
 
@@ -151,7 +156,7 @@ class Divided(Source, Protocol):
 class Derived:
     """What a source that shows another one otherwise has in common with it."""
 
-    given: Source
+    given: Any  # a source, or some prompts of one, which can be folded over and no more
 
     @property
     def prompts(self) -> int:
@@ -205,7 +210,7 @@ def ranks_among(groups: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
     return ranks
 
 
-def some_of(source: Source, prompts: Int[np.ndarray, " m"]) -> Source:
+def some_of(source: Source, prompts: Int[np.ndarray, " m"]) -> Foldable:
     """Some prompts to fold over, where they lie: on their devices, or in memory."""
     return source.subset(prompts) if devices_of(source) == 1 else cast(Divided, source).some(prompts)
 

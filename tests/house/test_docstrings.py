@@ -98,7 +98,7 @@ def methods(cls):
         home = next((base for base in cls.__mro__ if name in vars(base)), None)
         if home is None or not home.__module__.startswith("jaxdesign") or name.startswith(("_", "tree_")):
             continue
-        if any(name in vars(protocol) and cls is not protocol for protocol in (CriterionLike, Solver, Source)):
+        if any(hasattr(protocol, name) and cls is not protocol for protocol in (CriterionLike, Solver, Source)):
             continue
         if inspect.isfunction(value) or isinstance(value, property):
             yield name, value
