@@ -32,7 +32,7 @@ def same(found, expected):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
-@pytest.mark.thorough(cases=3)
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("name", CASES)
 def test_the_picks_of_one_device(name):
     pool, choose = case(name)
@@ -43,7 +43,7 @@ def test_the_picks_of_one_device(name):
     same(choose(divided(pool, "two axes", AUTO)), expected)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_features_in_extreme_units_over_both_axes_of_a_mesh():
     pool, choose = case("LogDet")
     pool = jd.CompletionPool(pool.features * 1e12, mask=pool.mask)
@@ -54,7 +54,7 @@ def test_features_in_extreme_units_over_both_axes_of_a_mesh():
     same(jax.jit(choose)(jd.CompletionPool(spread, mask=mask)), choose(pool))
 
 
-@pytest.mark.thorough(cases=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("crit", [jd.LogDet(), jd.Trace(np.eye(16))])
 def test_inside_a_training_step_no_features_are_gathered(crit):
     """Features come from parameters that lie on the same mesh, and never leave the device that they were made on."""

@@ -51,7 +51,7 @@ def pool_of(scored):
     return jd.CompletionPool(features, rng.standard_normal(shape[:2]).astype(np.float32) if scored else None, mask)
 
 
-@pytest.mark.thorough(cases=2)
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("scored", [False, True], ids=["", "scores"])
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("criterion", CRITERIA)

@@ -30,7 +30,7 @@ def source_on(pool, count, kind=AxisType.Auto):
     return sharded_source(pool, mesh, "data")
 
 
-@pytest.mark.thorough(cases=2)
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [4, 2, 1])
 def test_it_says_what_the_pool_in_memory_says(count, kind):

@@ -15,7 +15,7 @@ from tests.support.streamed_peak import BUDGETS, LARGE, SMALL
 A_PROMPT = 200  # bytes: existence of K = 32 completions, about twenty numbers of eight bytes
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no anonymous memory to read here")
 def test_memory_is_two_chunks_and_a_few_numbers_a_prompt(tmp_path):
     """Beyond what a pool of a sixteenth of the size takes: the floor, d x d matrices, the working set, the hot start.

@@ -43,7 +43,7 @@ def same(found, expected):
     assert [row[:4] for row in found.trace] == [row[:4] for row in expected.trace]  # all but the seconds
 
 
-@pytest.mark.thorough(cases=3)
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_that_is_stopped_after_every_pass_ends_in_the_same_design(name, tmp_path):
     crit, budget, options = RUNS[name]
@@ -177,9 +177,7 @@ def lives(lines):
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize(
-    "kills", [pytest.param(4, marks=pytest.mark.thorough), pytest.param(20, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("kills", [pytest.param(4, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_ends_in_the_same_design(kills, tmp_path):
     """At moments all over the run, each one going on from the file of the one before every other time."""
     for number in range(kills + 1):

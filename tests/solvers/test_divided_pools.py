@@ -50,7 +50,7 @@ def same_bits(found, again):
     assert found.labels.tobytes() == again.labels.tobytes() and found.certificate == again.certificate
 
 
-@pytest.mark.thorough(cases=2)
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("kind", [AUTO, EXPLICIT])
 @pytest.mark.parametrize("criterion, budget, scores", CASES)
 def test_the_same_design_and_certificate(criterion, budget, scores, kind):
@@ -64,7 +64,7 @@ def test_the_same_design_and_certificate(criterion, budget, scores, kind):
     agree(*(jd.evaluate(one, crit, limits, *given, prior=0.1) for one in (spread, pool)))
 
 
-@pytest.mark.thorough(cases=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_any_number_of_prompts_over_any_number_of_devices(count):
     pool, mesh = pool_of(PROMPTS - 3, scored=True), jax.make_mesh((count,), ("data",), devices=jax.devices()[:count])
@@ -72,7 +72,7 @@ def test_any_number_of_prompts_over_any_number_of_devices(count):
     agree(*(jd.optimize(p, jd.LogDet(), budget, prior=0.1) for p in (sharded_source(pool, mesh, "data"), pool)))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_annotators_and_a_mesh_that_the_caller_set():
     pool = pool_of(PROMPTS)
     people = jd.Annotators(flip=np.random.default_rng(0).uniform(0, 0.3, (2, PROMPTS)))
