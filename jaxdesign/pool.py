@@ -153,8 +153,11 @@ class CompletionPool:
 
 
 def _on_device(array: Any) -> Array:
-    """The array on the device. A NumPy array is copied once, so that later changes to it do not reach the pool."""
-    return array if isinstance(array, jax.Array) else jnp.array(array, copy=True)
+    """The array on the device; of a NumPy array a copy, which later changes to it do not reach.
+
+    `device_put` may share memory with what it is given, whatever `may_alias` says.
+    """
+    return array if isinstance(array, jax.Array) else jax.device_put(np.array(array))
 
 
 def rounded_late(features: Any, mask: Any) -> Any:
@@ -265,7 +268,7 @@ def as_flips(flip: Any, exists: Bool[Array, "p k"]) -> Float[Array, " p"] | Floa
     shape = {0: (), 1: (prompts,), 3: (prompts, completions, completions)}[flip.ndim]
     _checks.same_shape(flip.shape, shape, "flip", "(prompts,), or (prompts, completions, completions), as in features")
     if not isinstance(flip, jax.Array):  # a copy, so that later changes to a NumPy array do not reach the pool
-        flip = jnp.array(flip, copy=True)
+        flip = jax.device_put(np.array(flip))
     paired = exists[:, :, None] & exists[:, None, :] & ~jnp.eye(completions, dtype=bool)[None]
     if flip.ndim < 3:
         paired = jnp.any(paired, axis=(1, 2))
