@@ -103,8 +103,8 @@ class CompletionPool:
                 "mask: no prompt has two completions, so there is no pair to compare; sample at least two per prompt"
             )
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which is refused below
-            features = _on_device(rounded_late(features, mask))
-            scores = None if scores is None else _on_device(scores)
+            features = on_device(rounded_late(features, mask))
+            scores = None if scores is None else on_device(scores)
         if not traced:
             axes = ("prompt", "completion", "dimension")
             _checks.finite(features, "features", exists[..., None] if partial else None, axes)
@@ -152,7 +152,7 @@ class CompletionPool:
         return self.scores.shape[0] if self.scores is not None and self.scores.ndim == 3 else None
 
 
-def _on_device(array: Any) -> Array:
+def on_device(array: Any) -> Array:
     """The array on the device; of a NumPy array a copy, which later changes to it do not reach.
 
     `device_put` may share memory with what it is given, whatever `may_alias` says.
@@ -267,8 +267,7 @@ def as_flips(flip: Any, exists: Bool[Array, "p k"]) -> Float[Array, " p"] | Floa
     _checks.rank(flip, (0, 1, 3), "flip", "(), (P,) or (P, K, K)")
     shape = {0: (), 1: (prompts,), 3: (prompts, completions, completions)}[flip.ndim]
     _checks.same_shape(flip.shape, shape, "flip", "(prompts,), or (prompts, completions, completions), as in features")
-    if not isinstance(flip, jax.Array):  # a copy, so that later changes to a NumPy array do not reach the pool
-        flip = jax.device_put(np.array(flip))
+    flip = on_device(flip)
     paired = exists[:, :, None] & exists[:, None, :] & ~jnp.eye(completions, dtype=bool)[None]
     if flip.ndim < 3:
         paired = jnp.any(paired, axis=(1, 2))

@@ -12,7 +12,7 @@ from jaxdesign import _arrays, _checks
 from jaxdesign._arrays import AnyArray
 from jaxdesign.pool import CompletionPool, bare_pool, centred_features
 from jaxdesign.pricing.adapted import AdaptedSource
-from jaxdesign.pricing.source import Source
+from jaxdesign.pricing.source import Source, survey
 
 
 def policy_target(
@@ -62,15 +62,9 @@ def _policy_target_of_source(source, log_weights):
         total, alive = source.fold(Partial(_add_covariance), start, log_weights)[0]
         total = np.asarray(total) / float(alive)
     if not np.isfinite(total).all():  # features are: a source's pass has seen them
-        exists = np.asarray(source.fold(Partial(_existing), None)[1])
-        _checks.finite(
-            np.where(np.isneginf(log_weights), 0, log_weights), "log_weights", exists, ("prompt", "completion")
-        )
+        given, exists = np.where(np.isneginf(log_weights), 0, log_weights), survey(source).exists
+        _checks.finite(given, "log_weights", exists, ("prompt", "completion"))
     return (total + total.T) / 2
-
-
-def _existing(chunk, carry, _):
-    return carry, chunk.copies >= 0
 
 
 def _add_covariance(chunk, totals, log_weights):

@@ -56,14 +56,32 @@ def zero_divergence_scores(
     def divergence(u):
         return _divergence(preferences, law, link, u)
 
-    def search(_, start):
-        found, converged = _searched(preferences, law, linked, link, start)
-        return found, converged.astype(found.dtype)  # what custom_root carries has a derivative
+    def search(start):
+        return _searched(preferences, law, linked, link, start)
 
     start = jnp.zeros_like(preferences[0]) if start is None else start
-    found, converged = lax.custom_root(divergence, start, search, partial(_inverse_laplacian, linked), has_aux=True)
+    found, converged = root(divergence, start, search, partial(_inverse_laplacian, linked))
     exist = scores_exist(preferences, law, linked, link)
     return Scores(found, residuals(preferences, _margins(found), link), (converged > 0) & exist)
+
+
+def root(
+    equation: Callable[[Array], Array],
+    start: Float[Array, " n"],
+    search: Callable[[Array], tuple[Array, Array]],
+    inverse: Callable[[Callable, Array], Array],
+) -> tuple[Float[Array, " n"], Array]:
+    """What `search` finds from a start with the derivatives, forward and reverse, of equation(x) = 0.
+
+    Beside it what the search says of it, as a floating number: all that `custom_root` carries has a derivative.
+    `inverse(change, right)` is x with change(x) = right, for the derivative of the equation.
+    """
+
+    def searched(_, start):
+        found, told = search(start)
+        return found, told.astype(found.dtype)
+
+    return lax.custom_root(equation, start, searched, inverse, has_aux=True)
 
 
 def _inverse_laplacian(linked, change, right):
@@ -153,7 +171,7 @@ def warm_scores(
         _, moved, count = state
         return (moved > small) & (count < MAX_STEPS)
 
-    def search(_, start):
+    def search(start):
         if link is LINKS["ipo"]:
             return step((start, 0, 0))[0], jnp.zeros((), start.dtype)  # linear: the first step ends the search
         point, moved, _ = lax.while_loop(going_on, step, (start, jnp.asarray(jnp.inf, start.dtype), 0))
@@ -162,7 +180,7 @@ def warm_scores(
     def divergence(u):
         return _divergence(preferences, law, link, u)
 
-    point, moved = lax.custom_root(divergence, start, search, partial(_inverse_laplacian, linked), has_aux=True)
+    point, moved = root(divergence, start, search, partial(_inverse_laplacian, linked))
     unsolved = jnp.max(jnp.abs(_divergence(preferences, law, link, point) / degrees))
     return point, jnp.where(moved <= small, unsolved, jnp.inf)
 
@@ -193,16 +211,15 @@ def fitted_parameter(
         gaps = contract("sd,d->s", differences, w)
         return contract("s,sd->d", masses * (preferences - link.mean(gaps)), differences)
 
-    def search(_, start):
-        found, converged = _parameter_searched(differences, preferences, masses, link, basis, rest)
-        return found, converged.astype(found.dtype)  # what custom_root carries has a derivative
+    def search(_):
+        return _parameter_searched(differences, preferences, masses, link, basis, rest)
 
     def inverse(change, right):
         matrix = jax.jacfwd(change)(jnp.zeros(basis.shape[:1], right.dtype))
         matrix = contract("ad,ab,be->de", basis, matrix, basis) - rest
         return contract("de,e->d", basis, jnp.linalg.solve(matrix, contract("de,d->e", basis, right)))
 
-    found, converged = lax.custom_root(gradient, jnp.zeros_like(differences[0]), search, inverse, has_aux=True)
+    found, converged = root(gradient, jnp.zeros_like(differences[0]), search, inverse)
     return found, converged > 0
 
 

@@ -111,3 +111,8 @@ def on_devices(function: Callable, ins: Any, outs: Any) -> Callable:
 def one_process(mesh: Mesh) -> bool:
     """Whether this process can read all devices of the mesh."""
     return len({device.process_index for device in mesh.devices.flat}) == 1
+
+
+def of_owner(layout: Layout, own: Bool[Array, ...], array: Array) -> Array:
+    """Entries of the device that has them, on all devices: a sum of which all other terms are 0, so that bits stay."""
+    return lax.psum(jnp.where(own, array, 0), layout.axes)

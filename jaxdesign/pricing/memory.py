@@ -171,7 +171,7 @@ def _parts(features, mask, *, dtype, length):
         rows, exists = part
         return row_means(less_first(rows.astype(dtype), exists), exists), first_copies(bare_pool(rows, exists))
 
-    return _last_chunk(features, length), *_arrays.map_padded(prepare, (features, mask), length)
+    return last_chunk(features, length), *_arrays.map_padded(prepare, (features, mask), length)
 
 
 @jax.jit(static_argnames="length")  # apart: what has other margins has the same rows
@@ -179,7 +179,7 @@ def _chunked_margins(pool, *, length):
     return _arrays.map_padded(lambda margins: margins, margins_of(pool), length)
 
 
-def _last_chunk(array, length):
+def last_chunk(array, length):
     """The last chunk of an array, filled up with zeros."""
     missing = -len(array) % length
     return _arrays.filled_up(array[len(array) - length + missing :], missing)
@@ -251,7 +251,7 @@ def chunked(rows: tuple[Array, Array, Array, Margins | None, Array | None], leng
     means, copies, margins, closed = jax.tree.map(in_chunks, rows[1:])
     there = jnp.arange(copies.size // copies.shape[-1]).reshape(copies.shape[:2]) < len(features)
     copies = jnp.where(there[..., None], copies, -1)
-    return MemorySource(features, _last_chunk(features, length), means, copies, margins, closed)
+    return MemorySource(features, last_chunk(features, length), means, copies, margins, closed)
 
 
 @jax.jit

@@ -26,7 +26,7 @@ from jaxtyping import Int
 
 from jaxdesign import _arrays
 from jaxdesign.pool import CompletionPool, unchecked_pool
-from jaxdesign.pricing.layout import Layout, joined, on_devices, one_process, own_prompts
+from jaxdesign.pricing.layout import Layout, joined, of_owner, on_devices, one_process, own_prompts
 from jaxdesign.pricing.memory import MemorySource, chunked, prepared, taken
 from jaxdesign.pricing.source import Derived, Kernel, Merge, PairRows, ranks_among
 
@@ -219,11 +219,9 @@ def _rows(layout, parts, pairs):
     def look(part, pairs):
         own, place = own_prompts(layout, pairs[:, 0])
         found = part.rows(jnp.concatenate([place[:, None], pairs[:, 1:]], axis=1))
-
-        def shared(mask, array):
-            return lax.psum(jnp.where(mask, array, 0), layout.axes)
-
-        return PairRows(shared(own[:, None], found.differences), shared(own[None], found.label_info))
+        return PairRows(
+            of_owner(layout, own[:, None], found.differences), of_owner(layout, own[None], found.label_info)
+        )
 
     return on_devices(look, (layout.by_prompt, PartitionSpec()), PartitionSpec())(parts, pairs)
 
@@ -234,8 +232,7 @@ def _taken(layout, parts, prompts):
         own, place = own_prompts(layout, prompts)
 
         def shared(array):
-            mask = own.reshape(-1, *[1] * (array.ndim - 1))
-            return lax.psum(jnp.where(mask, array, 0), layout.axes)
+            return of_owner(layout, own.reshape(-1, *[1] * (array.ndim - 1)), array)
 
         return jax.tree.map(shared, taken(part, place))
 

@@ -20,9 +20,9 @@ from jaxdesign import _arrays, _checks
 from jaxdesign._centring import less_first, row_means
 from jaxdesign._pairs import first_copies
 from jaxdesign.information import Margins, margins_of
-from jaxdesign.pool import bare_pool, rounded_late, with_features
+from jaxdesign.pool import bare_pool, on_device, rounded_late, with_features
 from jaxdesign.pricing.host_fold import Part, visited
-from jaxdesign.pricing.memory import MemorySource, memory_source
+from jaxdesign.pricing.memory import MemorySource, last_chunk, memory_source
 from jaxdesign.pricing.source import Kernel, Merge, PairRows, pair_rows
 from jaxdesign.pricing.stored.protocol import Stored
 
@@ -119,7 +119,7 @@ class StreamedSource:
         features = self._rounded(self.features.take(prompts), mask)
         scores = None if self.scores is None else self._narrow(self.scores[..., prompts, :])
         with _arrays.scope(self.wide):
-            return memory_source(_on_device(_zeroed(features, mask, scores, self._flip(prompts, mask))))
+            return memory_source(jax.tree.map(on_device, _zeroed(features, mask, scores, self._flip(prompts, mask))))
 
     def _chunks(self) -> Iterator[Part]:
         for number, start in enumerate(range(0, self.prompts, self.length)):
@@ -140,7 +140,7 @@ class StreamedSource:
         length = _arrays.chunk_length(self.length, self.completions, self.dim)
         if len(mask) < self.length:
             pool = _filled_up(pool, self.length - len(mask))
-        copies, pool = default_copies(np.asarray(pool.mask)), _on_device(pool)
+        copies, pool = default_copies(np.asarray(pool.mask)), jax.tree.map(on_device, pool)
         if new:
             self.copies[number] = copies_among(np.asarray(_first_copies(pool)))
         copies[self.copies[number].prompts] = self.copies[number].first
@@ -251,11 +251,6 @@ def _filled_up(pool, missing):
     return bare_pool(filled(pool.features), filled(pool.mask), scores, None if pool.flip is None else filled(pool.flip))
 
 
-def _on_device(pool):
-    # a copy: what may later be another page of a file, or a caller's array, is no part of what is computed with
-    return jax.tree.map(lambda array: jnp.array(array, copy=True), pool)
-
-
 _first_copies = jax.jit(first_copies)
 
 
@@ -269,8 +264,6 @@ def _cast(features, *, dtype):
 def _prepared(pool, *, length) -> tuple[Array, Array, Margins]:
     """The last chunk of the features, means and margins as `MemorySource` has them, in a program before the kernel's:
     means that a program works out where it uses them, compilers may round differently."""
-    missing = -len(pool.mask) % length
-    last = _arrays.filled_up(pool.features[len(pool.mask) - length + missing :], missing)
     margins = _arrays.map_padded(lambda part: part, margins_of(pool), length)
     means = _arrays.map_padded(lambda part: row_means(less_first(*part), part[1]), (pool.features, pool.mask), length)
-    return last, means, margins
+    return last_chunk(pool.features, length), means, margins

@@ -129,19 +129,20 @@ def mixed_with(state: SolverState, best: SolverState, share: float) -> SolverSta
 def score(problem: Problem, state: SolverState, matrix: Float[np.ndarray, "r d d"], analysis: Analysis) -> Scored:
     """Certify an allocation, with its information and that one's analysis, in one pass."""
     on_support = exact_sensitivities(problem, state.pairs, analysis.factors)
-    guess = partial(listing_level, problem, state, on_support)
-    level = float(prompt_levels(problem, state.allocation, on_support).min())
-    asked = Pass(level, ENTERED * problem.dim, state.known)
+    levels = prompt_levels(problem, state.allocation, on_support)
+    guess = partial(listing_level, problem, state, on_support, levels)
+    asked = Pass(float(levels.min()), ENTERED * problem.dim, state.known)
     priced = certify_allocation(problem, matrix, analysis, state.allocation, guess, asked)
     return Scored(matrix, analysis, on_support, priced, priced.certificate.relative_gap())
 
 
-def listing_level(problem: Problem, state: SolverState, b: Float[np.ndarray, " s"]) -> float:
+def listing_level(
+    problem: Problem, state: SolverState, b: Float[np.ndarray, " s"], levels: Float[np.ndarray, " p"]
+) -> float:
     """Sensitivity down to which pairs are listed: what the oracle will need, judged from the allocation's own pairs."""
     limits = problem.limits
     if not limits.has_caps and not limits.has_quotas:
         return float(b.max())
-    levels = prompt_levels(problem, state.allocation, b)
     off = np.abs(b / np.maximum(levels[state.pairs[:, 0]], 1e-300) - 1)
     spread = np.average(off, weights=movable(problem, state.allocation) + 1e-12)
     return float(levels.min() * (1 - min(0.5, 2e-6 + 2 * spread)))

@@ -13,6 +13,7 @@ import pytest
 
 import jaxdesign as jd
 from jaxdesign.pricing import Source, as_chunk, folded, memory_source, pair_rows
+from tests.support.designs import agree
 
 LENGTH, COMPLETIONS, DIM = 100, 64, 6  # prompts of a chunk; more than 512 prompts of 64 are never looked at together
 
@@ -97,13 +98,6 @@ BUDGETS = {
     "decided": jd.Budget(300, per_pair=1, exclude=[[7, 0, 1], [40, 2, 9]], required=[[3, 0, 1], [701, 2, 7]]),
 }
 CRITERIA = {"LogDet": jd.LogDet(), "Trace": jd.Trace(np.diag(np.arange(1.0, DIM + 1)))}
-
-
-def agree(found, expected):
-    np.testing.assert_array_equal(found.pairs, expected.pairs)
-    np.testing.assert_allclose(found.labels, expected.labels, rtol=1e-10)
-    np.testing.assert_allclose(found.certificate, expected.certificate, rtol=1e-10, atol=1e-12)
-    assert found.status == expected.status and found.skipped_prompts == expected.skipped_prompts
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import jaxdesign as jd
 from jaxdesign.pricing import Source, memory_source, streamed_source
 from jaxdesign.pricing.stored.protocol import Mapped
 from jaxdesign.pricing.streamed import StreamedSource
+from tests.support.designs import agree
 from tests.support.stored import COMPLETIONS, DIM, PROMPTS, ragged
 
 CHUNKS = [None, 100, 333]
@@ -21,13 +22,6 @@ BUDGETS = {
     "coupled": jd.Budget(60, per_pair=1, quotas=jd.Quota(np.arange(PROMPTS) % 2, at_least=20, at_most=40)),
 }
 CRITERIA = {"LogDet": jd.LogDet(), "Trace": jd.Trace(np.diag(np.arange(1.0, DIM + 1)))}
-
-
-def agree(found, expected):
-    np.testing.assert_array_equal(found.pairs, expected.pairs)
-    np.testing.assert_allclose(found.labels, expected.labels, rtol=1e-10)
-    np.testing.assert_allclose(found.certificate, expected.certificate, rtol=1e-10, atol=1e-12)
-    assert found.status == expected.status and found.skipped_prompts == expected.skipped_prompts
 
 
 def both(chunk=None, **given):
