@@ -66,7 +66,7 @@ def estimate_preferences(wins: Any, counts: Any, *, draws: int = 0, seed: int = 
     Raises:
         TypeError: traced or non-numeric input, draws that is no number.
         ValueError: shapes other than those, NaN or inf, numbers below 0, counts that are not wins + wins^T (more than
-            1e-6 of 1 + counts away), draws below 0.
+            1e-6 of 1 + counts away) or 0 for every pair of every prompt, draws below 0.
 
     Complexity: O(P K^3) a Newton step of the fits, and O(D P K^2) for the draws.
 
@@ -162,6 +162,8 @@ def _checked(wins, counts):
             f"counts: {_first(counts, bad)}, where wins + wins^T is {total[place]:g}; a pair's labels are the wins of "
             "one or the other, a tie half each: count ties in, and leave skipped labels out of both"
         )
+    if total.size and not total.any():
+        raise ValueError("counts: 0 for every pair; give at least one pair of different answers a label")
     return wins, total
 
 

@@ -18,7 +18,15 @@ from jaxdesign.dynamics.link_fit import warm_scores
 from jaxdesign.dynamics.links import LINKS
 from jaxdesign.dynamics.one_round import has_scores, is_closed, knows_scores, next_policy, pair_law
 from jaxdesign.dynamics.plan import LoopPlan, in_dtype
-from jaxdesign.dynamics.preferences import advantages, as_log_policy, as_preferences, entropy, in_its_dtype, on_host
+from jaxdesign.dynamics.preferences import (
+    advantages,
+    as_log_policy,
+    as_preferences,
+    entropy,
+    in_its_dtype,
+    on_host,
+    refuse_other_draws,
+)
 
 BATCH = 64  # draws simulated together on a CPU: their arrays stay in cache for all rounds
 RESTING = 1e-9  # largest move of log pi that counts as none, in float64: of a round with 1 - alpha + strength >= 1
@@ -114,12 +122,13 @@ def iterate(
         raise ValueError(f"keep={keep}: expected a whole number from 0 to a third of the steps, {steps // 3}")
     preferences = as_preferences(preferences)
     size = preferences.shape[-1]
-    start, name = (plan.reference, "reference") if start is None else (start, "start")
-    start = as_log_policy(start, size, name)
+    if start is not None:
+        start = as_log_policy(start, size, "start")
+        refuse_other_draws(start, 1, preferences, "start")
     with in_its_dtype(preferences, plan, start):
         preferences = jnp.asarray(preferences)
         plan = in_dtype(plan, size, preferences.dtype)
-        start = jnp.asarray(start, preferences.dtype)
+        start = plan.reference if start is None else jnp.asarray(start, preferences.dtype)
         return on_host(_simulated(preferences, plan, start, steps=int(steps), keep=int(keep)))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxdesign import _arrays
 from jaxdesign.dynamics.graphs import off_diagonal
 from jaxdesign.dynamics.links import LINKS
-from jaxdesign.dynamics.preferences import as_log_policy, as_pair_law
+from jaxdesign.dynamics.preferences import as_log_policy, as_pair_law, refuse_apart
 
 MIXES = ("answers", "pairs")
 NUMBERS = ("alpha", "strength", "share", "temper")
@@ -35,7 +35,7 @@ class LoopPlan:
         share: lambda in [0, 1], how many of the answers are the policy's own; 0: all are the base policy's.
         loss: "ipo" or "dpo".
         base: pi_0, (K,) log-probabilities up to a constant; None: uniform. With mix="pairs" it may be a symmetric pair
-            law (K, K) of any scale, such as the labels of a design.
+            law (K, K) of any scale, such as the labels of a design; with share 0 it must join all answers.
         reference: pi_ref, (K,) log-probabilities up to a constant; None: uniform.
         mix: "answers": both answers of a pair are drawn from mu. "pairs": a pair is drawn from pi pi^T with probability
             `share`, and from pairs of different answers of the base policy otherwise, as in a batch that is part one,
@@ -106,7 +106,8 @@ def in_dtype(plan: LoopPlan, size: int, dtype: Any) -> LoopPlan:
     The base becomes what a round needs of it: pi_0 (K,) for mixed answers, q_0 (K, K) with sum 1 for mixed pairs.
 
     Raises:
-        ValueError: numbers that are arrays (use vmap), shapes of policies that do not fit K.
+        ValueError: numbers that are arrays (use vmap), shapes of policies that do not fit K, a pair law that alone says
+            who is compared (share 0) and leaves answers apart.
     """
     refuse_several(plan)
     numbers = {name: jnp.asarray(getattr(plan, name), dtype) for name in NUMBERS}
@@ -120,7 +121,10 @@ def _base(plan, size, dtype):
     if np.ndim(plan.base) == 2:
         if plan.mix == "answers":
             raise ValueError(f"base: a pair law {np.shape(plan.base)} found with mix='answers'; pass mix='pairs'")
-        law = jnp.asarray(as_pair_law(plan.base, size, "base"), dtype)
+        law = as_pair_law(plan.base, size, "base")
+        if not _arrays.is_traced(law, plan.share) and plan.share == 0:  # else the policy's own pairs join all answers
+            refuse_apart(law, "base")
+        law = jnp.asarray(law, dtype)
         return law / jnp.sum(law)
     base = jnp.asarray(as_log_policy(plan.base, size, "base"), dtype)
     if base.ndim > 1:

@@ -12,8 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdesign import _arrays, _checks
+from jaxdesign.dynamics.comparison_graph import reachable
 
 SUM_TOLERANCE = 1e-6  # of P_ij + P_ji = 1: float32 rounding
+SHOWN = 8  # groups, and answers of a group, that a message lists
 
 
 def as_preferences(value: Any, name: str = "preferences") -> Any:
@@ -76,6 +78,32 @@ def as_log_policy(value: Any, size: int, name: str) -> Any:
     return value
 
 
+def refuse_other_draws(value: Any, axes: int, preferences: Any, name: str) -> None:
+    """ValueError unless what stands in front of the last `axes` of a value broadcasts to the axes of draws of P."""
+    own, lead = tuple(value.shape[: value.ndim - axes]), tuple(preferences.shape[:-2])
+    if len(own) > len(lead) or any(a not in (1, b) for a, b in zip(own[::-1], lead[::-1], strict=False)):
+        raise ValueError(
+            f"{name}: leading axes {own} of shape {tuple(value.shape)} found; expected those of the draws of "
+            f"preferences, {lead}, or none, for all draws alike"
+        )
+
+
+def refuse_apart(law: Float[np.ndarray, "*n k k"], name: str) -> None:
+    """ValueError that names the answers of a law, on the host, which no chain of pairs joins to the others."""
+    linked = reachable(law > 0)
+    apart = ~linked.all((-1, -2))
+    if not apart.any():
+        return
+    first = tuple(int(k) for k in np.argwhere(apart)[0])
+    groups = sorted({tuple(np.flatnonzero(row).tolist()) for row in linked[first]})
+    named = " | ".join(map(_listed, groups[:SHOWN])) + (f" | ... {len(groups)} groups" if len(groups) > SHOWN else "")
+    where = f" at {first} ({int(apart.sum())} such law(s) in all)" if first else ""
+    raise ValueError(
+        f"{name}: no chain of pairs with mass joins the answers {named}{where}; scores of "
+        "answers that are not joined cannot be compared: give a pair across the bars mass, or ask for each group alone"
+    )
+
+
 def advantages(preferences: Float[Array, "*n k k"]) -> Float[Array, "*n k k"]:
     """A = P - 1/2, antisymmetric to the last bit."""
     return (preferences - jnp.swapaxes(preferences, -1, -2)) / 2
@@ -122,6 +150,12 @@ def _as_floats(value):
 def _square(value, name):
     if value.ndim < 2 or value.shape[-1] != value.shape[-2] or value.shape[-1] < 2:
         raise ValueError(f"{name}: shape {value.shape} found; expected (..., K, K) with at least two answers")
+
+
+def _listed(answers):
+    """The first few, in brackets."""
+    more = f", ... {len(answers)} in all" if len(answers) > SHOWN else ""
+    return f"({', '.join(map(str, answers[:SHOWN]))}{more})"
 
 
 def _refuse(bad, value, name, allowed):

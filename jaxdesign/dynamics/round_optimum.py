@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxdesign import _arrays, _checks
@@ -14,7 +15,15 @@ from jaxdesign._arrays import AnyArray, contract
 from jaxdesign.dynamics.graphs import components, is_connected, off_diagonal
 from jaxdesign.dynamics.link_fit import fitted_parameter, zero_divergence_scores
 from jaxdesign.dynamics.links import LINKS
-from jaxdesign.dynamics.preferences import as_log_policy, as_pair_law, as_preferences, in_its_dtype, on_host
+from jaxdesign.dynamics.preferences import (
+    as_log_policy,
+    as_pair_law,
+    as_preferences,
+    in_its_dtype,
+    on_host,
+    refuse_apart,
+    refuse_other_draws,
+)
 
 
 class RoundOptimum(NamedTuple):
@@ -27,8 +36,9 @@ class RoundOptimum(NamedTuple):
         residual: R_ij = P_ij - mean(u_i - u_j), (..., K, K): what no scores explain. It has no divergence under the
             law.
         parameter: w, (d,), where features were given: u_i - u_j = z_ij . w. None otherwise.
-        connected: whether chains of pairs with positive mass join all answers of a prompt. Where not, scores of
-            different components cannot be compared, and what is given compares their means as equal.
+        connected: whether chains of pairs with positive mass join all answers of a prompt: True for laws on the host
+            without features, others are refused. Where a traced law is not, scores of different components cannot be
+            compared, and what is given compares their means as equal; features that prompts share may do without.
         converged: whether the scores solve the equations. False for "dpo" where no finite scores do: some answers are
             never beaten by the others.
     """
@@ -64,9 +74,9 @@ def round_optimum(
     Args:
         preferences: P, (..., K, K), P_ij = Pr(i beats j); the diagonal does not count. Leading axes are draws, or
             prompts.
-        pair_law: q, (..., K, K), symmetric masses of any scale; the diagonal does not count. `mu[:, None] * mu` for
-            answers drawn independently from mu; the labels of a design.
-        log_reference: log pi_ref up to a constant, (..., K); None: uniform.
+        pair_law: q, (K, K) or with the axes of draws, symmetric masses of any scale; the diagonal does not count.
+            `mu[:, None] * mu` for answers drawn independently from mu; the labels of a design.
+        log_reference: log pi_ref up to a constant, (K,) or with the axes of draws; None: uniform.
         loss: "ipo" or "dpo".
         strength: above 0, 1 / tau of IPO, 1 / beta of DPO.
         differences: z_ij = phi_i - phi_j, (..., K, K, d): one w for all leading axes. None: every answer has its score.
@@ -76,8 +86,9 @@ def round_optimum(
         they are traced. Directions of w that no pair differs in are 0.
 
     Raises:
-        ValueError: shapes that do not fit, P_ij + P_ji other than 1, a law that is negative or not symmetric, loss
-            unknown, strength not positive.
+        ValueError: shapes or draws that do not fit, P_ij + P_ji other than 1, a law that is negative or not symmetric,
+            or that leaves answers apart whose scores nothing else compares (it says which), loss unknown, strength not
+            positive.
 
     Traceable.
 
@@ -92,6 +103,10 @@ def round_optimum(
     size = preferences.shape[-1]
     law = as_pair_law(pair_law, size)
     reference = as_log_policy(log_reference, size, "log_reference")
+    refuse_other_draws(law, 2, preferences, "pair_law")
+    refuse_other_draws(reference, 1, preferences, "log_reference")
+    if differences is None and not _arrays.is_traced(law):
+        refuse_apart(np.asarray(law, preferences.dtype), "pair_law")
     if differences is not None:
         _checks.rank(differences, (preferences.ndim + 1,), "differences", "of preferences, and the features' d")
         _checks.same_shape(differences.shape[:-1], preferences.shape, "differences", "in front of the features' d")

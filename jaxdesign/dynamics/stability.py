@@ -24,7 +24,13 @@ from jaxdesign.dynamics.iterate import Trajectory, iterate
 from jaxdesign.dynamics.loop_gain import eigenvalues, loop_gain
 from jaxdesign.dynamics.one_round import feedback, is_closed
 from jaxdesign.dynamics.plan import LoopPlan, in_dtype
-from jaxdesign.dynamics.preferences import as_preferences, in_its_dtype, per_draw
+from jaxdesign.dynamics.preferences import (
+    as_log_policy,
+    as_preferences,
+    in_its_dtype,
+    per_draw,
+    refuse_other_draws,
+)
 
 CLOSE = 1e-6  # largest difference of a probability to the fixed point's that counts as having got there
 
@@ -106,8 +112,10 @@ def stability(
     checked by tests/dynamics/test_stability.py.
     """
     _checks.concrete("dynamics.stability", preferences, plan, start, name="preferences, plan or start")
-    end = fixed_point(preferences, plan)
     preferences = as_preferences(preferences)
+    if start is not None:  # also where no simulation will need it
+        refuse_other_draws(as_log_policy(start, preferences.shape[-1], "start"), 1, preferences, "start")
+    end = fixed_point(preferences, plan)
     with in_its_dtype(preferences):
         used = in_dtype(plan, preferences.shape[-1], preferences.dtype)
         turning, proofs, known = _local(jnp.asarray(preferences), jnp.asarray(end.log_policy), used)

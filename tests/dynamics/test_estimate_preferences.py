@@ -130,16 +130,17 @@ def test_diagonals_are_ignored_and_any_numbers_are_read():
         jax.tree.map(np.testing.assert_array_equal, found, plain)
 
 
-def test_no_labels_at_all_are_the_prior():
-    found = estimate_preferences(np.zeros((3, 3)), np.zeros((3, 3)), draws=1)
-    assert (found.mean == 0.5).all() and not found.observed.any() and found.smith_set.all()
-    np.testing.assert_allclose(found.condorcet_probability, 1 / 4, rtol=1e-12)
-    assert found.violations.judged == 0 and np.isnan(found.cyclic.share) and np.isnan(found.additive.p_value)
-
-
 def test_no_prompts_give_results_of_no_prompts():
     found = estimate_preferences(np.zeros((0, 3, 3)), np.zeros((0, 3, 3)), draws=2)
     assert found.draws.shape == (2, 0, 3, 3) and found.additive.scores.shape == (0, 3)
+
+
+def test_a_prompt_without_labels_beside_others_keeps_the_prior():
+    wins, counts = (np.stack([table[:3, :3], 0 * table[:3, :3]]) for table in (WINS, COUNTS))
+    found = estimate_preferences(wins, counts, draws=1)
+    assert (found.mean[1] == 0.5).all() and not found.observed[1].any() and found.smith_set[1].all()
+    np.testing.assert_allclose(found.condorcet_probability[1], 1 / 4, rtol=1e-12)
+    assert found.violations.judged[1] == 0 and np.isnan(found.cyclic.share[1]) and np.isnan(found.additive.p_value[1])
 
 
 def with_entry(array, place, value):
@@ -164,6 +165,8 @@ def with_entry(array, place, value):
             ValueError,
             ["counts: 5 at prompt 1, answers 0 and 1 (12 such value(s) in all)"],
         ),
+        ((np.zeros((3, 3)), np.zeros((3, 3))), ValueError, ["counts: 0 for every pair", "give at least one pair"]),
+        ((np.zeros((2, 3, 3)), np.zeros((2, 3, 3))), ValueError, ["counts: 0 for every pair"]),
         ((WINS > 1, "many"), TypeError, ["counts: expected an array of numbers, found str"]),
         (({}, COUNTS), TypeError, ["wins: expected an array of numbers, found dict"]),
     ],

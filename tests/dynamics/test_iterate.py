@@ -268,6 +268,11 @@ def test_additive_and_bradley_terry_preferences_come_at_rate_alpha_from_anywhere
         ({"keep": 0.5}, r"keep=0\.5"),
         ({"start": np.zeros(3)}, r"start: shape \(3,\) found; expected 4"),
         ({"start": [0, 0, 0, -np.inf]}, "start: -inf .* finite"),
+        (
+            {"start": np.zeros((2, 4)), "preferences": np.stack([M4] * 3)},
+            r"start: leading axes \(2,\) of shape \(2, 4\) found; expected those of the draws of preferences, \(3,\)",
+        ),
+        ({"start": np.zeros((2, 4))}, r"start: leading axes \(2,\) .* preferences, \(\), or none"),
         ({"preferences": M4 + 0.6}, "preferences: .* must be probabilities"),
     ],
 )

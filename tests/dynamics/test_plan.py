@@ -106,6 +106,10 @@ def test_ends_of_ranges_and_numbers_of_any_kind_are_taken(value):
         ({"base": -LAW, "mix": "pairs"}, "base: .* at least 0"),
         ({"base": np.triu(LAW), "mix": "pairs"}, "base: .* mirror image"),
         ({"base": np.eye(4), "mix": "pairs"}, "base: no pair of different answers"),
+        (
+            {"base": law_of((0, 1, 0, 0, 1, 0), 4), "mix": "pairs", "share": 0},
+            r"base: no chain .* the answers \(0, 2\) \| \(1, 3\); scores .* cannot be compared",
+        ),
     ],
 )
 def test_what_does_not_fit_the_preferences_is_refused_by_name(change, message):
@@ -113,6 +117,11 @@ def test_what_does_not_fit_the_preferences_is_refused_by_name(change, message):
     for function in (lambda: fixed_point(M4, plan), lambda: iterate(M4, plan, None, steps=6)):
         with pytest.raises(ValueError, match=message):
             function()
+
+
+def test_pairs_of_the_policy_join_what_the_base_law_leaves_apart():
+    plan = LoopPlan(0.5, 2.0, share=0.1, base=law_of((0, 1, 0, 0, 1, 0), 4), mix="pairs")
+    assert fixed_point(M4, plan).converged
 
 
 def test_one_form_for_all_plans(float64_scope):

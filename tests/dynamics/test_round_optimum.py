@@ -153,14 +153,53 @@ def test_prompts_share_the_parameter_of_features(loss):
     np.testing.assert_allclose(found.scores[:, :, None] - found.scores[:, None, :], gaps, atol=1e-12)
 
 
-def test_components_are_told_and_solved_one_by_one():
+def test_answers_that_no_pairs_join_are_named():
     law = law_of((1, 0, 0, 0, 0, 1), 4)  # pairs 01 and 23
     for loss in ("ipo", "dpo"):
-        found = round_optimum(M4, law, None, loss=loss, strength=1.0)
+        with pytest.raises(ValueError, match=r"pair_law: no chain .* joins the answers \(0, 1\) \| \(2, 3\); scores"):
+            round_optimum(M4, law, None, loss=loss, strength=1.0)
+    joined = law_of((1, 1, 1, 1, 1, 1), 4)
+    alone = law_of((1, 1, 0, 1, 0, 0), 4)  # nobody meets answer 3
+    with pytest.raises(ValueError, match=r"pair_law: .* \(0, 1, 2\) \| \(3\) at \(1,\) \(1 such law"):
+        round_optimum(np.stack([M4, M4]), np.stack([joined, alone]), None, loss="ipo", strength=1.0)
+    with pytest.raises(ValueError, match="pair_law: no chain"):  # masses that float32 does not hold are none
+        round_optimum(M4.astype(np.float32), law_of((1, 1e-60, 0, 0, 0, 1), 4), None, loss="ipo", strength=1.0)
+
+
+def test_features_compare_answers_that_no_pairs_join():
+    law = law_of((1, 0, 0, 0, 0, 1), 4)
+    phi = np.array([[0.0], [1.0], [1.0], [3.0]])
+    found = round_optimum(M4, law, None, loss="ipo", strength=1.0, differences=phi[:, None] - phi[None, :])
+    z = np.array([-1, -2])
+    np.testing.assert_allclose(found.parameter, [(z @ [M4[0, 1] - 0.5, M4[2, 3] - 0.5]) / (z @ z)])
+    assert not found.connected and found.converged
+
+
+def test_components_of_traced_laws_are_told_and_solved_one_by_one(float64_scope):
+    law = jnp.asarray(law_of((1, 0, 0, 0, 0, 1), 4))
+    for loss in ("ipo", "dpo"):
+        found = jax.jit(lambda law, loss=loss: round_optimum(M4, law, None, loss=loss, strength=1.0))(law)
         assert not found.connected and found.converged
-        mean = found.scores[[0, 2]] - found.scores[[1, 3]]
+        scores = np.asarray(found.scores)
+        mean = scores[[0, 2]] - scores[[1, 3]]
         np.testing.assert_allclose(mean if loss == "ipo" else 1 / (1 + np.exp(-mean)) - 0.5, [0.3, 0.35], atol=1e-12)
-        np.testing.assert_allclose([found.scores[:2].sum(), found.scores[2:].sum()], 0, atol=1e-12)
+        np.testing.assert_allclose([scores[:2].sum(), scores[2:].sum()], 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_arguments_of_other_draws_are_named(traced):
+    def of(preferences, law, reference):
+        return round_optimum(preferences, law, reference, loss="ipo", strength=1.0)
+
+    call = jax.jit(of) if traced else of
+    three = np.stack([M4] * 3)
+    with pytest.raises(ValueError, match=r"pair_law: leading axes \(2,\) of shape \(2, 4, 4\) found; .*\(3,\)"):
+        call(three, np.stack([Q] * 2), None)
+    with pytest.raises(ValueError, match=r"pair_law: leading axes \(3,\)"):  # one P with three laws
+        call(M4, np.stack([Q] * 3), None)
+    with pytest.raises(ValueError, match=r"log_reference: leading axes \(2,\)"):
+        call(three, Q, np.zeros((2, 4)))
+    assert call(three, np.stack([Q] * 3), np.zeros((1, 4))).scores.shape == (3, 4)
 
 
 def test_an_answer_that_never_loses_has_no_dpo_optimum():

@@ -197,5 +197,8 @@ def test_refusals():
         stability(M4, LoopPlan(1.0, 1.0))
     with pytest.raises(ValueError, match=r"start: shape \(3,\)"):
         stability(M4, GENERAL, np.zeros(3))
+    safe = LoopPlan(0.1, 0.1)  # proven: nothing is simulated, and the start is looked at all the same
+    with pytest.raises(ValueError, match=r"start: leading axes \(2,\) .* draws of preferences, \(3,\)"):
+        stability(np.stack([M4] * 3), safe, np.zeros((2, 4)))
     with pytest.raises(ValueError, match="steps=2"):
         stability(M4, GENERAL, np.zeros(4), steps=2)

@@ -271,7 +271,8 @@ ROOMS = {
         ["select"],
     ],
     "dynamics": [
-        ["links", "graphs", "preferences", "proportions", "ratio_of_means", "comparison_graph", "labels_to_see_cycle"],
+        ["links", "graphs", "comparison_graph", "proportions", "ratio_of_means", "labels_to_see_cycle"],
+        ["preferences"],
         ["link_fit", "plan", "tournaments", "cyclic_share"],
         ["one_round", "round_optimum", "weighted_fits", "importance_weights", "loop_gain", "misfit"],
         ["fixed_point", "certificates", "iterate", "sampler_shift", "best_temper", "fastest_plan"],
