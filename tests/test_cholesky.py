@@ -99,7 +99,7 @@ def test_calls_outside_of_jit_are_compiled_once():
     assert cholesky_and_inverse._cache_size() == before
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [5, pytest.param(60, marks=pytest.mark.slow)])
 def test_derivatives_are_those_of_lapack_factors(size):
     """First order both ways, second order as a Hessian-vector product, alone and in a batch."""

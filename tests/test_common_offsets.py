@@ -42,7 +42,7 @@ def dense(labels):
     return weights + weights.swapaxes(1, 2)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @each_dtype
 def test_information_of_dense_and_of_listed_labels(dtype):
     with jax.enable_x64(dtype == "float64"):

@@ -124,6 +124,7 @@ def test_order_of_prompts(case, rng):
     agree(case, changed)
 
 
+@pytest.mark.thorough(cases=2)
 @every_case
 def test_order_of_completions(case, rng):
     orders = np.argsort(rng.random((PROMPTS, COMPLETIONS)), axis=1)

@@ -38,7 +38,7 @@ def test_predictions_are_those_of_the_labels_chosen():
     assert len(seen) == 2 * (1 + 2 + 2)  # the design once, the others for each seed
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_trace_criterion_brings_its_own_target():
     H = random_spd(1)
     curve = label_curve(POOL, Trace(H), Budget(1, per_pair=1), [8], prior=RIDGE, beta=2.0)

@@ -243,7 +243,7 @@ def test_the_second_moment_is_that_of_the_centred_rows():
 # ---- float64 features where JAX has float32
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_common_offset_of_float64_features_costs_no_digits():
     """Differences do not change with it; rounded before it is taken off, they would differ by tenths here."""
     rng = np.random.default_rng(1)

@@ -37,7 +37,7 @@ def forward_backward(pool, target, total, prior):
     return set(map(tuple, pairs[chosen].tolist())), forward
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("scores", ["no", "yes", "draws"])
 def test_bait_goes_forward_and_back(scores):
     for seed in range(4):

@@ -90,7 +90,7 @@ def test_designs_obey_the_budget_and_equal_the_reference(seed, per_pair, priced,
     assert evaluated.certificate.value == pytest.approx(design.certificate.value, rel=1e-9)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(seeds, caps, st.booleans())
 def test_whole_labels_obey_the_budget(seed, per_pair, priced):

@@ -133,7 +133,7 @@ def joint_truth(pool, flips, assigned, pairs, labels):
     return -np.linalg.slogdet(matrix)[1]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_who_labels_is_chosen_with_what():
     pool, flips = random_pool(2, "no"), [0.05, 0.25]
     people = Annotators(flips, cost=[4.0, 1.0], names=["expert", "crowd"])
@@ -198,7 +198,7 @@ def test_bad_annotators(arguments, words):
         jaxdesign.optimize(random_pool(1), LogDet(), Budget(5), prior=PRIOR, annotators=Annotators(**arguments))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_design_with_annotators_is_saved_and_loaded(tmp_path):
     people = Annotators([0.1, 0.2])
     design = jaxdesign.optimize(random_pool(1), LogDet(), Budget(5), prior=PRIOR, annotators=people)

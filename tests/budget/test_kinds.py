@@ -92,7 +92,7 @@ def test_whole_labels_can_be_chosen_under_every_budget_in_some_way():
         assert taken[0] == ("best_set" if kinds == LAMINAR else "rounded") and "dependent" in taken
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_select_pairs_tries_what_obeys_the_budget():
     case = coupled_case(3)
     tried = jaxdesign.select_pairs(case.pool, LogDet(), case.budget, prior=0.1, tol=0.0).report["candidates"]

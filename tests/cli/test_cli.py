@@ -74,7 +74,7 @@ def test_the_criterion_it_takes_by_default_is_the_trace_for_the_policy_of_the_po
     assert report["certificate"]["value"] == pytest.approx(again.certificate.value, rel=1e-5)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_several_labels_a_pair_are_tasks_of_their_own_that_can_be_made_again(features, capsys):
     out = features / "pairs.csv"
     options = ["--per-prompt", 4, "--per-pair", "none", "--criterion", "logdet", "--seed", 3]

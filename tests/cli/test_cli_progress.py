@@ -103,7 +103,7 @@ def test_progress_that_cannot_be_written_stops_nothing(monkeypatch):
         work(meter)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_select_pairs_tells_its_phases_in_order():
     import numpy as np
 

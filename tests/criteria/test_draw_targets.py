@@ -80,7 +80,7 @@ def test_whole_labels_and_their_swaps():
     assert best >= found[2].value * (1 - 1e-7)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_certificate_uses_the_draws_own_targets():
     pool, budget = random_pool(2, "draws"), Budget(10)
     design = jaxdesign.optimize(pool, Trace(TARGETS), budget, prior=PRIOR)

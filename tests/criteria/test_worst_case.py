@@ -50,7 +50,7 @@ def test_shapes_used_here_are_those_of_the_other_files():
 # ---- the power mean and bounds
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @given(seeds, st.sampled_from([1.5, 8.0, 64.0]))
 def test_the_smooth_criterion_has_the_derivatives_it_says(seed, power):
     rng = np.random.default_rng(seed)

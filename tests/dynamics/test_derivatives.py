@@ -39,6 +39,7 @@ def test_of_the_fixed_point_of_a_closed_round(at):
     agree(first, at)
 
 
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("loss", ["ipo", "dpo"])
 def test_of_a_round_s_optimum_along_preferences_law_and_strength(loss):
     agree(lambda t: round_optimum(MATRIX + t * TURN, LAW, None, loss=loss, **ROUND).log_policy[0])

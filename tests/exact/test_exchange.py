@@ -87,7 +87,7 @@ def test_labels_stay_whole_and_allowed_and_the_criterion_falls_swap_by_swap(name
 
 
 @pytest.mark.parametrize("name", CRITERIA)
-@pytest.mark.thorough(cases=1)
+@pytest.mark.slow
 def test_no_allowed_swap_helps_where_prompts_are_coupled(name):
     """Enumerated with the limits written out; that none helps is claimed for some of the cases only."""
     claimed = []

@@ -110,7 +110,7 @@ def test_greedy_for_trace_takes_the_largest_gain(scores):
     check_gains(pool, H, picked)
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(cases=1)
 def test_a_greedy_choice_among_some_prompts_keeps_their_flips():
     from jaxdesign.exact import candidates
 

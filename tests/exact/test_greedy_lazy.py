@@ -31,7 +31,7 @@ def lazy(monkeypatch):
     _greedy.clear_cache()
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("scores", YES_DAILY)
 def test_prompts_passed_over_hold_no_better_pair(lazy, scores):
     for seed in range(4):

@@ -33,7 +33,7 @@ def test_caps_by_prompt():
     assert len(found) == len(written_out(pool)[0])
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOG_DET_DAILY)
 def test_numbers_by_prompt_and_excluded_pairs_inside_of_jit(name):
     pool, criterion = random_pool(3), LogDet() if name == "LogDet" else Trace(np.eye(DIM))

@@ -19,7 +19,7 @@ def batch_of_pools(number, scores=True):
     return CompletionPool.tree_unflatten(None, (jnp.asarray(features), jnp.asarray(u) if scores else None, mask, None))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOG_DET_DAILY)
 def test_vmap_over_pools_is_one_by_one(name):
     batch, criterion = batch_of_pools(3), criterion_with(TARGETS[name])
@@ -31,7 +31,7 @@ def test_vmap_over_pools_is_one_by_one(name):
         np.testing.assert_array_equal(together[1][k], labels)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_traced_prior_and_target_under_jit():
     pool = random_pool(11)
     inside = jax.jit(lambda pool, H, prior: greedy(pool, Trace(H), size=20, prior=prior))

@@ -99,7 +99,7 @@ def test_the_lift_is_a_small_share_of_an_even_allocation():
     check_picks(pool, None, np.asarray(pairs), ridge * np.eye(DIM))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_fewer_labels_than_dimensions_without_a_prior():
     pool = random_pool(18)
     for criterion in (LogDet(), Trace(np.eye(DIM))):
@@ -108,7 +108,7 @@ def test_fewer_labels_than_dimensions_without_a_prior():
         assert float(labels.sum()) == np.linalg.matrix_rank(np.stack(z)) == DIM - 1
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("total", [4, pytest.param(16, marks=slow), pytest.param(24, marks=slow)])
 def test_trace_greedy_spends_a_small_batch_well(total):
     """Fewer labels than dimensions with a prior, a few more without: never far above the best of the myopic picks."""

@@ -40,7 +40,7 @@ def criterion_with(H):
     return LogDet() if H is None else Trace(H)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @every_case
 def test_labels_are_whole_and_allowed_and_the_certificate_is_true(name):
     H, limits, prior, scores = CASES[name]
@@ -126,6 +126,7 @@ def test_a_known_best_whole_design_is_found():
     assert batch.certificate.efficiency > 1 - 1e-6
 
 
+@pytest.mark.thorough
 def test_the_result_depends_on_the_arguments_only():
     pool, budget = random_pool(1), Budget(20)
     first, second = (select_pairs(pool, LogDet(), budget, seed=seed) for seed in (7, 7))
@@ -166,7 +167,7 @@ def test_a_pool_too_large_for_greedy_is_searched_where_the_design_has_its_labels
     assert "greedy" not in select_pairs(pool, LogDet(), budget).report["candidates"]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_users_criterion():
     user = Criterion(lambda A: jnp.trace(jnp.linalg.inv(A)))
     batch = select_pairs(random_pool(1), user, Budget(20), prior=0.1)

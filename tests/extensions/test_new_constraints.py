@@ -60,7 +60,7 @@ def check(found, best):
     assert certificate.value >= best - 1e-6 * abs(best)
 
 
-@pytest.mark.thorough(cases=2)
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("name", CRITERIA)
 def test_a_cap_on_what_touches_a_completion(pool, name):
     budget = jd.Budget(TOTAL, constraints=readers)
@@ -85,7 +85,7 @@ def test_a_cap_on_what_touches_a_completion(pool, name):
     assert again.certificate.value == pytest.approx(whole.certificate.value, rel=1e-12)
 
 
-@pytest.mark.thorough(cases=2)
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("name", CRITERIA)
 def test_a_cap_on_one_annotator_in_one_group(pool, name):
     budget = jd.Budget(TOTAL, per_pair=1, constraints=spared)
@@ -107,7 +107,7 @@ def test_a_cap_on_one_annotator_in_one_group(pool, name):
     assert free.certificate.value < relaxed.certificate.value
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_constraints_hold_together_with_the_rest_of_a_budget(pool):
     cost = np.random.default_rng(3).gamma(3, 1, (PROMPTS, COMPLETIONS))
     budget = jd.Budget(

@@ -98,7 +98,7 @@ def best(name, limits, draws=None):
     return jd.reference.optimize(pool(draws), CRITERIA[name], BUDGETS[limits], PRIOR)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", BUDGETS)
 @pytest.mark.parametrize("name", CRITERIA)
 def test_the_reference_solves_them_by_their_own_expression(name, limits):
@@ -107,7 +107,7 @@ def test_the_reference_solves_them_by_their_own_expression(name, limits):
     assert found.certificate.value == pytest.approx(by_hand(name, information(pool(), found)), rel=1e-9)
 
 
-@pytest.mark.thorough(cases=4)
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("limits", ["repeats", "caps"])
 @pytest.mark.parametrize(
     "solver", ["column_generation", "frank_wolfe", "interior_point", "matrix_atoms", "multiplicative"]
@@ -123,7 +123,7 @@ def test_every_solver_certifies_them(name, solver, limits):
     assert ratio >= 1 - 1.1e-3
 
 
-@pytest.mark.thorough(cases=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["frank_wolfe", "multiplicative"])
 @pytest.mark.parametrize("name", SECOND_IN_SLOW)
 def test_they_have_an_efficiency_inside_of_jit(name, solver):
@@ -151,7 +151,7 @@ def test_draws_and_units_of_columns(name):
         assert other.certificate.value == pytest.approx(design.certificate.value + shift, abs=1e-4)
 
 
-@pytest.mark.thorough(cases=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", BUDGETS)
 @pytest.mark.parametrize("name", SECOND_IN_SLOW)
 def test_whole_labels_by_greedy_and_exchange(name, limits):
@@ -165,7 +165,7 @@ def test_whole_labels_by_greedy_and_exchange(name, limits):
     assert again.certificate.value == pytest.approx(chosen.certificate.value, rel=1e-12)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CRITERIA)
 def test_exchange_leaves_no_swap_among_all_pairs_that_helps(name):
     """Enumerated: on a small pool exchange by values ends where no label moved from a pair to another helps."""
@@ -185,7 +185,7 @@ def test_exchange_leaves_no_swap_among_all_pairs_that_helps(name):
             assert value([*taken[:k], pair, *taken[k + 1 :]]) > chosen.certificate.value - 1e-8
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_plain_class_with_the_six_methods_does_too():
     """No base: what it does not say is made up for; frank_wolfe has its efficiency where the formula is traceable."""
 

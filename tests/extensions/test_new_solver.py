@@ -40,7 +40,7 @@ def pool():
     return jd.CompletionPool(np.random.default_rng(0).standard_normal((12, 4, 3)).astype(np.float32))
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("limits", [{}, {"per_pair": 1, "per_prompt": 3}], ids=["repeats", "caps"])
 def test_it_is_driven_and_certified_like_any_other(pool, limits):
     budget, rows = jd.Budget(20.0, **limits), []

@@ -112,7 +112,7 @@ def test_it_is_a_source(plain):
     assert not isinstance(pool, Source)
 
 
-@pytest.mark.thorough(cases=2)
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_designs_are_those_of_the_pool_in_memory(plain, criterion, budget):
@@ -144,7 +144,7 @@ def test_targets_are_those_of_the_pool_in_memory(plain):
         jd.policy_target(source, weights)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_budgets_that_couple_prompts():
     source = Generated(2, 130)
     cost = np.random.default_rng(0).uniform(1, 2, (130, COMPLETIONS))
@@ -153,7 +153,7 @@ def test_budgets_that_couple_prompts():
     agree(*(jd.optimize(one, jd.LogDet(), budget, prior=0.1, tol=1e-2) for one in (source, in_memory(source))))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_annotators_see_it_as_they_see_a_pool():
     source = Generated(4, 130)
     budget = jd.Budget(50, per_pair=1, exclude=[[7, 0, 1]])

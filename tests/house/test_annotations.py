@@ -15,7 +15,7 @@ from jaxdesign.information import laplacian_information
 from tests.support import CHECKOUT
 
 ON = "JAXDESIGN_TYPES" in os.environ
-DAILY = ["tests/test_information.py", "tests/test_reference.py", "tests/preference/labels/test_labels.py"]
+DAILY = ["tests/test_rank_updates.py", "tests/preference/labels/test_labels.py"]
 
 
 @pytest.mark.skipif(not ON, reason="runs where annotations are held against calls: within the tests below")

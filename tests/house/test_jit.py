@@ -64,7 +64,7 @@ def test_other_lists_of_pairs_compile_nothing():
     assert not counts
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_names_of_prompts_compile_nothing():
     arrays, G = medium_arrays(0), random_spd(1, DIM).astype(np.float32)
 
@@ -194,7 +194,7 @@ def test_a_traced_pool_is_refused_where_the_loop_runs_on_the_host():
 # ---- fits
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_fit_of_a_few_more_labels_compiles_nothing():
     """Services refit after every label: numbers of pairs are filled up to powers of two."""
     preference = pytest.importorskip("jaxdesign.preference")

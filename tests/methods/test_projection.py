@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdesign import _arrays
@@ -57,6 +57,7 @@ def problems(draw):
     return point, cap, draw(st.sampled_from([0.01, 0.4, 0.97, 1.0])) * most, quota, prompt
 
 
+@settings(max_examples=10)
 @given(problems())
 def test_projections_satisfy_the_conditions_of_optimality(problem):
     point, cap, total, _, prompt = problem

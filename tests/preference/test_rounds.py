@@ -332,7 +332,7 @@ def test_a_floor_leaves_feasible_plans_feasible(tmp_path, total, limits, floor):
     assert len(store.records()) == total
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_posterior_is_the_fit_of_its_labels_and_of_nothing_else():
     labels = as_labels([[0, 0, 1], [1, 0, 2], [2, 1, 3], [3, 0, 1], [3, 0, 1]], [0, 1, 2, 0, 3])
     rows = np.asarray(jd.pair_differences(POOL, np.array([[0, 0, 1], [1, 0, 2], [2, 1, 3], [3, 0, 1]])))

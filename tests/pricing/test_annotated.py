@@ -46,7 +46,7 @@ def closed_of(pool, seed):
     return np.array(some, np.int32)[:: max(len(some) // 5, 1)]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @given(seeds, st.sampled_from([("no", False), ("yes", True), ("draws", True)]))
 def test_a_pass_says_what_it_says_of_every_annotators_own_pool(seed, kind):
     scores, closing = kind
@@ -69,7 +69,7 @@ def test_a_pass_says_what_it_says_of_every_annotators_own_pool(seed, kind):
     np.testing.assert_array_equal(counted.pair_counts, expected.pair_counts)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @given(seeds, kinds)
 def test_listed_pairs_and_subsets_too(seed, scores):
     pool, flip = case(seed, scores)
@@ -134,6 +134,7 @@ def test_information_of_more_pairs_than_are_looked_up_one_by_one():
     np.testing.assert_allclose(whole, sum(halves) - problem.prior, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.thorough(cases=2)
 @pytest.mark.parametrize("scores", ["yes", pytest.param("draws", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -148,7 +149,7 @@ def test_designs_and_certificates_are_the_same(criterion, budget, scores):
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-@pytest.mark.thorough(cases=1)
+@pytest.mark.slow
 def test_exchange_searches_what_annotators_share(criterion):
     problems = both_problems(1, "yes", CRITERIA[criterion], jd.Budget(12, per_pair=1))
     pairs = np.array([(p, 0, 1) for p in np.flatnonzero(problems[0].exists[:, :2].all(axis=1))[::2][:12]], np.int32)

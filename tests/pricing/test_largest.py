@@ -72,7 +72,7 @@ def test_operands_are_rounded_to_the_format(kind):
     np.testing.assert_allclose(found, rounded @ rounded.T, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("kind", ["tf32", "bfloat16"])
 @pytest.mark.parametrize("criterion", [jd.LogDet(), jd.Trace(np.eye(8))], ids=["LogDet", "Trace"])
 def test_ranking_in_any_format_gives_the_same_design(monkeypatch, kind, criterion):

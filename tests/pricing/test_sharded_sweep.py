@@ -86,7 +86,7 @@ def test_devices_look_at_as_many_prompts_each():
     assert some_of(memory_source(pool_of(64)), some).prompts == len(some)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_design_is_found_without_moving_features(monkeypatch):
     """But for the prompts that a working set begins with: many pages, and few prompts at the beginning."""
     monkeypatch.setattr(hot_start, "LARGE", 12 * COMPLETIONS**2)

@@ -63,6 +63,7 @@ def test_listed_pairs_and_subsets_are_those_of_the_pool_in_memory(dtype):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)  # means of chunks of other heights round otherwise
 
 
+@pytest.mark.thorough
 def test_flips_of_every_pair_are_those_of_the_pool_in_memory():
     given = ragged(prompts=40)
     flip = np.random.default_rng(0).uniform(0, 0.4, (40, COMPLETIONS, COMPLETIONS))
@@ -74,7 +75,7 @@ def test_flips_of_every_pair_are_those_of_the_pool_in_memory():
     agree(*(jd.optimize(one, jd.LogDet(), jd.Budget(60, per_pair=1), prior=0.1) for one in (source, pool)))
 
 
-@pytest.mark.thorough(cases=2)
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -89,7 +90,7 @@ def test_designs_are_those_of_the_pool_in_memory(criterion, budget, chunk):
     agree(*(jd.evaluate(one, crit, budget, *given, prior=0.01) for one in (source, pool)))
 
 
-@pytest.mark.thorough(cases=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize("draws", [1, 3])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -98,7 +99,7 @@ def test_scores_flips_and_draws(dtype, draws, chunk):
     agree(*(jd.optimize(one, jd.LogDet(), jd.Budget(100, per_pair=1), prior=0.01) for one in pair))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_float64_features_stay_float64_for_those_who_ask_for_it(float64_scope):
     source, pool = both(100, **ragged(np.float64, 300, draws=1, noise=True))
     assert source.dtype == pool.features.dtype == np.float64

@@ -71,6 +71,7 @@ class Straying(ColumnGeneration):
         return state._replace(labels=(state.labels + even) / 2)
 
 
+@pytest.mark.thorough
 def test_the_best_of_the_passes_before_is_still_the_best(tmp_path):
     arguments = streamed_source(chunk=40, **GIVEN), jd.LogDet(), jd.Budget(60)
     options = {"prior": 0.1, "tol": 1e-12, "solver": Straying()}

@@ -69,7 +69,7 @@ def test_every_problem_is_certified(criterion, budget, prior):
     check(pool, criterion, limits, prior, design, tol)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["few labels", "caps", pytest.param("quotas", marks=pytest.mark.slow)])
 def test_draws_of_the_parameters(name):
     pool, limits = medium_pool(5, DRAWS), BUDGETS[name]
@@ -231,7 +231,7 @@ def inverse_trace(A):
     return jnp.sum(jnp.linalg.inv(A) * jnp.asarray(H, A.dtype))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_criterion_of_the_user_equals_the_one_built_in():
     pool, budget = medium_pool(0), Budget(100, per_pair=1)
     own, built_in = (solve(pool, criterion, budget, tol=TOL) for criterion in (Criterion(inverse_trace), Trace(H)))
@@ -243,6 +243,7 @@ def test_a_criterion_of_the_user_equals_the_one_built_in():
     check(pool, Trace(H), {"total": 100, "per_pair": 1}, None, own, TOL / min(1, own.certificate.value))
 
 
+@pytest.mark.thorough
 def test_prompts_that_are_full_leave_room_for_pairs_that_help():
     """One label a prompt: pairs of full prompts that are no better than the one labelled there are no use."""
     rng = np.random.default_rng(0)

@@ -38,7 +38,7 @@ BUDGETS["quotas"] = {"total": 20.0, "per_pair": 3.0, "per_prompt": 5.0}
 # ---- solvers
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize(
     ("name", "limits", "flip"),
     [

@@ -46,7 +46,7 @@ def test_known_answers_are_found_in_their_own_shapes(name):
     check(truth, pool, design, design.certificate.value)
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("name", ["Gaussian 300 x 10", "Gaussian 300 x 10, A-optimal"])
 def test_published_gaussian_instances_are_solved_without_prior_or_scores(name):
     truth = TRUTHS[name]

@@ -47,7 +47,7 @@ def heavy_tailed(prompts, completions, dim):
     return CompletionPool((scale * rng.standard_normal((prompts, completions, dim))).astype(np.float32))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_labels_stay_spread_where_fixed_powers_leave_too_few_pairs(monkeypatch):
     pool = heavy_tailed(150, 16, 96)
     problem = make_problem(pool, LogDet(), Budget(2000), None)

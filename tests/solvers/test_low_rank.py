@@ -20,6 +20,7 @@ def falling_pool(seed=0, decay=0.6):
     return CompletionPool((3 * features).astype(np.float32))
 
 
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("budget", BUDGETS, ids=["repeats", "caps", "quotas"])
 @pytest.mark.parametrize("rank", [2, 5])
 def test_the_best_design_of_all_dimensions_is_within_the_bounds(rank, budget):
@@ -62,6 +63,7 @@ def test_in_all_dimensions_it_is_the_optimum(criterion):
     np.testing.assert_allclose(design.certificate.value, best.certificate.value, rtol=1e-4)
 
 
+@pytest.mark.thorough(cases=1)
 @pytest.mark.parametrize("criterion", [LogDet(), Trace(np.eye(DIM))], ids=["LogDet", "Trace"])
 def test_where_the_prior_dwarfs_what_is_left_out_little_is_lost(criterion):
     pool = falling_pool(decay=0.3)

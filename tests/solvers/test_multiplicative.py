@@ -24,7 +24,7 @@ value = jax.jit(lambda dense, matrix: dense.criterion.value(matrix))
 BUDGETS = {"caps": {"total": 20.0, "per_pair": 3.0}, "quotas": {"total": 20.0, "per_pair": 3.0, "per_prompt": 5.0}}
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("criterion", "name"),
     [

@@ -34,7 +34,7 @@ def test_label_information_below_what_float32_holds():
     assert design.labels == pytest.approx([9.0], rel=1e-12)
 
 
-@pytest.mark.thorough(cases=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_a_criterion_of_the_users_own_starts_regular_under_a_spend_limit(seed):
     rng = np.random.default_rng(seed)
@@ -72,7 +72,7 @@ def test_whole_labels_under_a_spend_limit_where_one_completion_is_far_from_all_o
     assert design.labels @ (cost[p, i] + cost[p, j]) <= 12 and design.labels.sum() == 4
 
 
-@pytest.mark.thorough(cases=1)
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, 4])
 def test_swaps_end_where_one_task_and_a_faint_prior_hold_the_information(seed):
     """Their gains are then rounding: without a look at the criterion itself they went round in a circle for ever."""

@@ -73,7 +73,7 @@ def batch_of_pools(count):
 # ---- never better than the truth
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @every_case
 @settings(max_examples=8)
 @given(seed=seeds, passes=st.integers(1, 200))
@@ -185,7 +185,7 @@ def test_a_batch_equals_a_loop(solve):
         np.testing.assert_allclose(allocations[k], allocation, atol=0.1)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @frank_wolfe_daily
 def test_budgets_and_priors_may_be_traced_and_batched(solve):
     pool, totals, ridges = random_pool(3), jnp.array([5.0, 20.0, 40.0]), jnp.array([0.1, 0.0, 1.0])
@@ -258,7 +258,7 @@ def test_what_cannot_be_held_or_is_singular_is_not_certified(solve):
     assert np.isfinite(certificate.value)
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(cases=1)
 @both
 @pytest.mark.parametrize("size", [1e41, 1e-41])
 def test_values_out_of_the_range_of_the_dtype_are_not_certified(solve, size):

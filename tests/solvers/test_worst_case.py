@@ -147,7 +147,7 @@ def test_other_solvers(solver):
         optimize(pool, WorstCase(THREE), Budget(20.0), prior=RIDGE, solver="multiplicative")
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_inside_of_jit_the_certificate_is_valid():
     pool = random_pool(7)
     expected = best_by_cvxpy(pool, THREE, 20.0)
@@ -185,7 +185,7 @@ def test_singular_information_is_seen():
         select_pairs(pool, criterion, Budget(2))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_required_and_excluded_pairs_and_quotas_of_groups():
     pool = random_pool(1)
     pairs = written_out(pool)[0]

@@ -34,7 +34,7 @@ def matrix(dimension, key):
     return np.asarray(projected(jnp.eye(SIZE), dimension, key), np.float64)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @given(st.integers(0, 2**31 - 1), st.sampled_from([1, 4]))
 def test_the_projection_is_one_linear_map(seed, dimension):
     key = jax.random.key(seed)
