@@ -54,9 +54,10 @@ def with_ceilings(
     """The same, with what a pass at some factors found for some prompts; factors of no bound are let go."""
     everywhere, found = known.upper.copy(), known.found.copy()
     everywhere[prompts], found[prompts] = upper, len(known.factors)
-    kept, found = np.unique(found, return_inverse=True)
     every = (*known.factors, factors)
-    return Ceilings(everywhere, found, tuple(every[k] for k in kept), known.mattered)
+    used = np.bincount(found, minlength=len(every)) > 0
+    found = (np.cumsum(used) - 1)[found]
+    return Ceilings(everywhere, found, tuple(f for f, kept in zip(every, used, strict=True) if kept), known.mattered)
 
 
 def growth(old: Float[np.ndarray, "r d q"], new: Float[np.ndarray, "r d k"]) -> float:
