@@ -1,14 +1,16 @@
-"""How time and memory grow: `python -m bench.growth --json FILE`; with `--file POOL.npy` the 10^9 pairs of bench.streamed.
+"""How time and memory grow: `python -m bench.growth --json FILE`; with `--file POOL.npy` that of `bench.streamed` too.
 
-Designs to 0.999 (log det, repeats) of heavy-tailed pools in memory, one of P, K, d and m changing at a time, each in a
-process of its own: seconds of a call and of its folds over the pool, their work, and the peak of anonymous memory. The
-cost model that they are held against is `work` and `memory` below: nothing in it is fitted to these figures. Run it on
-an otherwise idle machine.
+Designs to 0.999 (log det, repeats; one label a pair where m changes) of heavy-tailed pools in memory, one of P, K, d
+and m changing at a time, each in a process of its own: seconds of a call and of its folds over the pool, their work,
+and the peak of anonymous memory. The cost model that they are held against is `work` and `memory` below: nothing in it
+is fitted to these figures. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import statistics
 import sys
@@ -28,17 +30,19 @@ from bench.pools import heavy_tailed
 from bench.streamed import streamed
 from jaxdesign import _arrays
 from jaxdesign.pricing.memory import MemorySource
+from jaxdesign.solvers.column_generation.hot_start import START
 
 REPEATS = 3
 
 
 class Shape(NamedTuple):
-    """A problem: P prompts of K completions in d dimensions, m labels."""
+    """A problem: P prompts of K completions in d dimensions, m labels, so many a pair at most."""
 
     prompts: int
     completions: int = 32
     dim: int = 64
     labels: int = 5000
+    per_pair: float | None = None
 
     @property
     def pairs(self) -> int:
@@ -50,8 +54,9 @@ GRID = {
     "P": [BASE._replace(prompts=p) for p in (202, 2_016, 20_160, 201_600)],  # 10^5 to 10^8 pairs
     "K": [BASE._replace(prompts=645_120 // k, completions=k) for k in (4, 8, 16, 32, 64, 128)],  # as many completions
     "d": [BASE._replace(dim=d) for d in (16, 32, 64, 128, 256)],
-    "m": [BASE._replace(labels=m) for m in (100, 1_000, 10_000, 100_000)],
+    "m": [BASE._replace(labels=m, per_pair=1.0) for m in (1_000, 3_000, 10_000, 30_000, 100_000)],
 }
+HOST = Shape(20_161_291, 2, 2)  # as many prompts as 10^10 pairs of 32 have, and next to nothing to compute
 CUBED = 1024  # of the product that gives the machine's rate
 
 
@@ -75,12 +80,13 @@ def work(shape: Shape, kernel: str, prompts: int) -> float:
 def memory(shape: Shape, listed: int) -> float:
     """Bytes besides the features: two chunks of scratch, numbers of prompts and completions, pairs, d x d matrices.
 
-    A chunk's scratch is its rows, their product and K x K numbers; a prompt has 8 numbers and its mean, a completion its
-    index and whether it exists; a pair of the working set a column of d and 16 numbers; 16 matrices d x d are held.
+    A chunk's scratch is its rows, their product and K x K numbers; a prompt has 8 numbers and its mean, a completion
+    its index and whether it exists; a pair of the design a column of d and 16 numbers; 16 matrices d x d are held.
     """
     prompts, k, d = shape.prompts, shape.completions, shape.dim
     chunk = _arrays.chunk_length(prompts, k, d) * 4 * (2 * k * d + 4 * k * k)
-    return 2 * chunk + prompts * (8 * 8 + 4 * d + 5 * k) + listed * 8 * (d + 16) + 16 * 8 * d * d
+    taken = 12 * d * min(START * d, prompts * k)
+    return 2 * chunk + prompts * (8 * 8 + 4 * d + 5 * k) + listed * 8 * (d + 16) + 16 * 8 * d * d + taken
 
 
 @contextmanager
@@ -110,10 +116,12 @@ def _kind(function: Any) -> str:
 def measured(shape: Shape) -> dict[str, Any]:
     """One problem in this process: the second and later calls, each of a pool that has not been seen before."""
     features = heavy_tailed(shape.prompts, shape.completions, shape.dim)
-    budget, calls, design = jd.Budget(float(shape.labels)), [], None
+    budget, calls, design, pool = jd.Budget(float(shape.labels), per_pair=shape.per_pair), [], None, None
     for call in range(REPEATS + 1):
-        pool = jd.CompletionPool(features)
-        jax.block_until_ready(pool.features)
+        pool = None
+        _let_go()
+        pool = jax.block_until_ready(jd.CompletionPool(features))
+        _let_go()
         with folds_recorded() as folds:
             before, began = anonymous_bytes(), time.perf_counter()
             design, peak = anonymous_peak(lambda pool=pool: jd.optimize(pool, jd.LogDet(), budget))
@@ -138,17 +146,19 @@ def measured(shape: Shape) -> dict[str, Any]:
     }
 
 
+def _let_go() -> None:
+    """Gives back what earlier calls no longer need, so that a call that gets it again is seen to."""
+    gc.collect()
+    time.sleep(0.3)  # buffers are freed by threads of the runtime
+    ctypes.CDLL(None).malloc_trim(0)
+
+
 def rate() -> dict[str, Any]:
     """Operations a second of a float32 product, the machine's own."""
     square = jnp.asarray(np.random.default_rng(0).standard_normal((CUBED, CUBED)), jnp.float32)
     product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
     seconds = timed(lambda: product(square), 15)
     return {"cubed": CUBED, "seconds": seconds, "flops": 2.0 * CUBED**3 / seconds["median"]}
-
-
-def host_side(prompts: int) -> dict[str, Any]:
-    """What grows with P alone, at the P of 10^10 pairs: pools of two completions in two dimensions, nothing to compute."""
-    return measured(Shape(prompts, 2, 2))
 
 
 def child(shape: Shape) -> dict[str, Any]:
@@ -171,7 +181,7 @@ def main() -> None:
         if part == "file":
             results["file"] = streamed(chosen.file, 0.01, None)
         elif part == "host":
-            results["host"] = child(Shape(20_200_000, 2, 2))
+            results["host"] = child(HOST)
         else:
             results[part] = [child(shape) for shape in GRID[part]]
         print(json.dumps({part: results[part]}, indent=1), flush=True)

@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from bench import growth_plot
 from bench.experiments import phase_plots, plots
 from bench.rules import PROBLEMS, RULES, in_order
 
@@ -71,6 +72,7 @@ def main() -> None:
     plots.plot_gains(recorded("language-model"), str(RESULTS / "language-model.png"))
     plots.plot_votes(recorded("human-votes"), str(RESULTS / "human-votes.png"))
     phase_plots.plot_phases(recorded("phase-diagrams"), str(RESULTS / "phase-diagrams.png"))
+    growth_plot.plot_growth(recorded("cpu-2-cores-growth"), str(RESULTS / "growth.png"))
     overview(str(RESULTS / "overview.png"))
 
 

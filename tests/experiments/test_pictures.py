@@ -40,7 +40,7 @@ def test_a_rule_without_a_name_is_told():
 def test_every_rule_of_the_results_is_drawn_with_limits_or_says_why_not(figures):
     assert set(figures) == {path.stem for path in RESULTS.glob("*.png")}
     for name, figure in figures.items():
-        if name == "phase-diagrams":  # of plans, not of rules
+        if name in ("phase-diagrams", "growth"):  # of plans and sizes, not of rules
             continue
         lines = [label.get_text() for label in figure.axes[0].get_yticklabels()]
         assert len(set(lines)) == len(lines)
@@ -86,3 +86,15 @@ def test_phase_diagrams_show_every_panel_its_circling_plans_and_the_lines_that_c
             assert bool(hatched) == circling
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()][:4] == [name for name, *_ in phase_plots.LINES.values()]
+
+
+def test_growth_is_drawn_beside_its_model(figures):
+    found = json.loads((RESULTS / "cpu-2-cores-growth.json").read_text())
+    upper, lower = figures["growth"].axes[:4], figures["growth"].axes[4:]
+    for key, above, below in zip("PKdm", upper, lower, strict=True):
+        (call,) = above.containers
+        assert list(call.lines[0].get_ydata()) == [row["seconds"]["median"] for row in found[key]]
+        folds, model = (line for line in above.lines if line.get_label() in ("its folds", "operations / rate"))
+        assert list(folds.get_ydata()) == [row["seconds_of_folds"] for row in found[key]]
+        assert list(model.get_ydata()) == [row["operations"] / found["rate"]["flops"] for row in found[key]]
+        assert [line.get_label() for line in below.lines] == ["measured", "model"]

@@ -66,3 +66,25 @@ def test_passes_stay_few_in_many_dimensions():
     design = optimize(heavy_tailed(512, 32, 256), LogDet(), Budget(5000), tol=1e-3)
     assert design.certificate.relative_gap() <= 1e-3
     assert design.passes <= 10
+
+
+def kept(labels, b, limit):
+    """Labels of the pairs that a start with such labels and sensitivities leads to."""
+    rows = len(labels)
+    start = module.HotStart(np.arange(rows), labels[:, None, None], b[:, None, None], 7, 1.0, 1.0, None)
+    return float(module.leading_pairs(start, np.full(rows, np.inf), 1.0, limit).labels.sum())
+
+
+def test_pairs_whose_labels_will_shrink_make_room_where_few_labels_are_lost():
+    labels = np.r_[np.full(90, 1.0), np.full(10, 1e-4), np.full(20, 1e-5)].astype(np.float32)
+    b = np.r_[np.full(90, 1.0), np.full(10, 0.5), np.full(20, 3.0)].astype(np.float32)
+    np.testing.assert_allclose(kept(labels, b, 100), 90 + 10 * 1e-5, rtol=1e-6)  # those with b = 3, not with b = 0.5
+
+
+def test_labels_that_are_not_yet_where_they_go_are_not_left_out():
+    """As in many dimensions: most labels are on pairs of b below the level, and outnumbered by pairs above it."""
+    rng = np.random.default_rng(1)
+    labels = np.r_[rng.uniform(1, 2, 100), np.full(300, 0.01)].astype(np.float32)
+    b = np.r_[np.full(100, 0.9), np.full(300, 1.4)].astype(np.float32)
+    most = np.sort(labels)[-150:].sum(dtype=np.float64)
+    assert kept(labels, b, 150) >= most - module.LOST * labels.sum(dtype=np.float64)

@@ -34,6 +34,8 @@ EVEN = 0.01  # share kept on the even allocation, so that no direction starves w
 FEW = 40  # less in proportion where there are more than FEW x d: there it would only blur the support
 LEAST_WEIGHT = 1e-18  # smallest weight of a candidate pair
 SMALL = 1e-6  # labels below this share of the largest are not looked at
+FORESIGHT = (10.0, 5.0, 2.0, 0.0)  # by how much more the sensitivities of hot labels count than the labels
+LOST = 0.005  # of all labels, that may be lost for it
 MOST_COMPARED = 20_000  # pairs, to tell prompts apart that a pass cannot
 LARGE = 2**21  # pair slots above which only leading prompts take part
 START = 256  # times d: completions above which the same; supports have about 15 d pairs, of the best of them
@@ -182,19 +184,29 @@ def largest_power(
 def leading_pairs(start: HotStart, cap: Float[np.ndarray, " p"], level: float, limit: int) -> Allocation:
     """Pairs that are likely neither at zero nor at the cap for good, and then all that are at the cap.
 
-    Scored by log(n / cap) + 10 log(b / level) below the cap and -10 log(b / level) at it; the first `limit` pairs are
-    the working set, the pairs after them are at the cap.
+    Scored by log(n / cap) + k log(b / level) below the cap and -k log(b / level) at it; the first `limit` pairs are the
+    working set, the pairs after them are at the cap. k is the largest of FORESIGHT with which the pairs that are left
+    out hold few more labels than they must: the steps have not moved the labels of many dimensions to where b says, and
+    a restricted problem that begins without them is far from the optimum.
     """
     few = np.count_nonzero(start.labels) <= 4 * limit
     index, labels, b = positive_entries(start, 0.0 if few else SMALL * float(start.labels.max()))
     cap = np.broadcast_to(cap[:, None], (len(cap), start.labels[0].size)).ravel()[index]
-    excess = 10 * np.log(np.maximum(b, 1e-30) / level)
+    growth = np.log(np.maximum(b, 1e-30) / level)
     full = labels >= 0.999 * cap
-    score = np.where(full, -excess, np.log(labels / cap) + excess)
-    chosen = np.argpartition(-score, limit)[:limit] if limit < len(score) else np.arange(len(score))
+    chosen = np.arange(len(labels))
+    if limit < len(labels):
+        choices = [_highest(np.where(full, -k * growth, np.log(labels / cap) + k * growth), limit) for k in FORESIGHT]
+        free = np.where(full, 0, labels)
+        kept = [free[some].sum() for some in choices]
+        chosen = next(some for some, sum in zip(choices, kept, strict=True) if sum >= kept[-1] - LOST * labels.sum())
     rest = np.setdiff1d(np.flatnonzero(full), chosen)
     order = np.concatenate([np.sort(chosen), rest])
     return Allocation(pairs_at(start, index[order]), labels[order])
+
+
+def _highest(score: Float[np.ndarray, " s"], number: int) -> Int[np.ndarray, " n"]:
+    return np.argpartition(-score, number)[:number]
 
 
 def positive_entries(
