@@ -72,7 +72,7 @@ def kept(labels, b, limit):
     """Labels of the pairs that a start with such labels and sensitivities leads to."""
     rows = len(labels)
     start = module.HotStart(np.arange(rows), labels[:, None, None], b[:, None, None], 7, 1.0, 1.0, None)
-    return float(module.leading_pairs(start, np.full(rows, np.inf), 1.0, limit).labels.sum())
+    return float(module.leading_pairs(start, np.full(rows, 1e3), 1.0, limit).labels.sum())
 
 
 def test_pairs_whose_labels_will_shrink_make_room_where_few_labels_are_lost():
