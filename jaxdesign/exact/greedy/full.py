@@ -70,13 +70,13 @@ def full_greedy(
     fixed, root = trace_forms.all_pairs(pool, is_open), trace_forms.root(crit)
     every = jnp.clip(rules.size // PARTS, 1, REFRESH) if crit.gains is Gains.TRACE else 1
     zero, left = jnp.zeros((), jnp.int32), jnp.ones((), bool)
+    most = jnp.floor(rules.cap).astype(fixed.rows.dtype)  # whole, so that no pair needs a comparison in float64
 
     def unfinished(picks):
         return picks.left & (picks.picked < rules.size)
 
     def block(picks):
-        counts = _counts(picks, fixed, peers).astype(rules.cap.dtype)
-        open_still = fixed.candidates & (counts + 1 <= rules.cap[:, None, None])
+        open_still = fixed.candidates & (_counts(picks, fixed, peers) < most[:, None, None])
         anticipated = picks.matrix + (rules.size - picks.picked - 1).astype(to_come.dtype) * to_come
         forms = trace_forms.from_scratch(fixed, crit, root, anticipated, open_still)
         return lax.while_loop(

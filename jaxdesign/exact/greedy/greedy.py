@@ -226,7 +226,8 @@ def mean_information(
 
     arrays = (pool.features, pool.mask, margins_of(pool), candidates)
     length = _arrays.chunk_length(pool.num_prompts, pool.completions, pool.dim)
-    sums = _arrays.sum_chunks(chunk, arrays, length), jnp.sum(candidates, dtype=jnp.float64)
+    counts = jnp.sum(candidates, axis=(1, 2), dtype=jnp.int32)
+    sums = _arrays.sum_chunks(chunk, arrays, length), jnp.sum(counts, dtype=jnp.float64)
     totals, count = peers.total(sums)
     return jax.tree.map(lambda total: total / jnp.maximum(count, 1), totals)
 

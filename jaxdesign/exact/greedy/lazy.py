@@ -108,7 +108,7 @@ def lazy_greedy(
     block = min(BLOCK, rows)
     dtype = _arrays.compute_dtype(pool.features.dtype)
     draws = len(start.matrix)
-    leverage = jnp.broadcast_to(jnp.where(is_open, 0, CLOSED).astype(dtype), (draws, *is_open.shape))
+    leverage = jnp.broadcast_to(jnp.where(is_open, jnp.zeros((), dtype), CLOSED), (draws, *is_open.shape))
     zero = jnp.zeros((), jnp.int32)
     nothing = jnp.zeros(pool.num_prompts, jnp.int32)
     stored = Stored(leverage, jnp.zeros((draws, block, pool.dim), start.matrix.dtype))
