@@ -15,7 +15,8 @@
 #
 # In online DPO every step samples completions from the current policy, asks for a few labels, and trains on them. Which
 # pairs of the fresh completions? Here the choice is part of the compiled step: features, pool, pairs, labels, loss and
-# update are one program, under `jit`, `scan` and `vmap`.
+# update are one program, under `jit`, `scan` and `vmap`. Where prompts and parameters are divided over several devices,
+# it is the same program: [a training step on several devices](sharded_training.ipynb).
 
 # %%
 import sys

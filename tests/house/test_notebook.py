@@ -28,7 +28,7 @@ def drawn(notebook):
 
 
 def test_there_are_guides():
-    assert len(SCRIPTS) >= 6 and {script.stem for script in SCRIPTS} >= set(PICTURES)
+    assert len(SCRIPTS) >= 10 and {script.stem for script in SCRIPTS} >= set(PICTURES)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

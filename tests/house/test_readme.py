@@ -1,5 +1,6 @@
 """The README does what it says: its code runs and prints what is printed there, its numbers are the measured ones."""
 
+import itertools
 import json
 import re
 
@@ -33,11 +34,10 @@ def blocks():
 
 
 def printed_after(language):
-    """(code, what the README says it prints) of the first block in a language."""
+    """(code, what the README says it prints) of the blocks in a language."""
     every = blocks()
-    place = next(k for k, block in enumerate(every) if block[0] == language)
-    assert every[place + 1][0] == "text"
-    return every[place][1], every[place + 1][1]
+    following = [pair for pair in itertools.pairwise(every) if pair[0][0] == language and pair[1][0] == "text"]
+    return [(code, said) for (_, code), (_, said) in following]
 
 
 def words_and_numbers(text):
@@ -52,15 +52,17 @@ def check_same(found, said):
 
 
 def test_its_python_prints_what_it_says(capsys, tmp_path, monkeypatch):
-    code, said = printed_after("python")
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})
-    check_same(capsys.readouterr().out, said)
+    every, names = printed_after("python"), {}
+    assert len(every) == sum(language == "python" for language, _ in blocks()) == 2
+    for code, said in every:
+        exec(compile(code, "README.md", "exec"), names)
+        check_same(capsys.readouterr().out, said)
 
 
 @pytest.mark.slow  # compiles for the size of that pool; CI runs the same command
 def test_its_command_prints_what_it_says(capsys, tmp_path, monkeypatch):
-    commands, said = printed_after("")
+    ((commands, said),) = printed_after("")
     arguments = commands.split("&& jaxdesign ")[1].split()
     monkeypatch.chdir(tmp_path)
     assert run(*arguments) == 0
