@@ -51,7 +51,8 @@ sys.path.insert(0, "..")  # bench, which measures memory, is in the checkout and
 from bench.measure import anonymous_bytes, anonymous_peak
 
 jax.config.update("jax_num_cpu_devices", 4)  # virtual devices, for the pool that is divided; not for real ones
-folder = Path(tempfile.mkdtemp())
+files = tempfile.TemporaryDirectory()  # removed when the page is closed
+folder = Path(files.name)
 
 # %% [markdown]
 # ## A pool in a file
@@ -117,11 +118,8 @@ def compared(found, expected):
     return f"the same {len(found.pairs)} pairs, labels within {np.abs(found.labels - expected.labels).max():.0e}"
 
 
-held = jd.optimize(jd.CompletionPool(np.load(path)), jd.LogDet(), budget)
-print("from the file and in memory:", compared(design, held))
-print(
-    "in chunks of 1,000 prompts: ", compared(jd.optimize(streamed_source(path, chunk=1000), jd.LogDet(), budget), held)
-)
+print("from the file and in memory:", compared(design, solve(jd.CompletionPool(np.load(path)))))
+print("in chunks of 1,000 prompts: ", compared(design, solve(streamed_source(path, chunk=1000))))
 
 # %% [markdown]
 # ## Other files, and no file
@@ -139,16 +137,10 @@ FEW = 20_000
 few = np.load(path, mmap_mode="r")[:FEW]
 rows = pa.FixedSizeListArray.from_arrays(pa.array(few.reshape(-1)), COMPLETIONS * DIM)
 pq.write_table(pa.table({"hidden": rows}), folder / "features.parquet", row_group_size=2_000)
-
-
-def again(start, stop):
-    return np.concatenate([made(k, min(k + AT_A_TIME, stop)) for k in range(start, stop, AT_A_TIME)])
-
-
 sources = {
     "an array": jd.CompletionPool(np.array(few)),
     "Parquet": streamed_source(folder / "features.parquet", completions=COMPLETIONS),
-    "a function": streamed_source(again, prompts=FEW, chunk=AT_A_TIME),
+    "a function": streamed_source(made, prompts=FEW, chunk=AT_A_TIME),
 }
 smaller = jd.Budget(1000, per_pair=1)
 found = {name: jd.optimize(pool, jd.LogDet(), smaller) for name, pool in sources.items()}
@@ -186,9 +178,10 @@ print("the same to the last bit:", resumed.labels.tobytes() == design.labels.tob
 #
 # ## On the devices of a mesh
 #
-# Features that are divided over prompts stay where they are: every device prices its own, and what devices send each
-# other in a pass is a d x d matrix and the listed pairs, whatever the pool. Nothing has to be said; `sharded_source`
-# puts a pool there that is not divided yet, whether or not the devices divide P.
+# Features that are divided over prompts stay where they are: every device prices its own. In a pass devices send each
+# other d x d matrices and the rows of listed pairs, and once the leading prompts that a solver starts from, whatever
+# the size of the pool. Nothing has to be said; `sharded_source` puts a pool there that is not divided yet, whether or
+# not the devices divide P.
 
 # %%
 mesh = jax.make_mesh((4,), ("data",))
@@ -213,17 +206,17 @@ print(
 # Work grows with $d^2$ for pricing and with $d^3$ for what surrounds it. Where a few directions hold most of the
 # information, a design for these is nearly one for all: `low_rank_design` finds it in the `rank` leading directions and
 # certifies it in all of them, so that nothing is lost unseen. The prior must be positive definite, as it is what the
-# other directions are left with. Before anything is solved, `loss` bounds what these could add to the log determinant.
+# other directions are left with. Before anything is solved, `loss` bounds what these could add to the log determinant:
+# crudely, until the rank covers what labels can tell of.
 
 # %%
 rng = np.random.default_rng(1)
-wide = (
-    rng.standard_normal((2_000, 8, 256)) * np.geomspace(1, 1e-5, 256) * np.exp(rng.standard_normal((2_000, 8, 1)) / 2)
-)
+lengths = np.exp(rng.standard_normal((2_000, 8, 1)) / 2)
+wide = rng.standard_normal((2_000, 8, 256)) * lengths * np.geomspace(1, 1e-5, 256)
 wide, labels = jd.CompletionPool(wide.astype(np.float32)), jd.Budget(2000, per_pair=1)
-for rank in (32, 64, 128):
-    led = low_rank_design(wide, jd.LogDet(), labels, rank, prior=1.0)
-    loss = led.report["subspace"]["loss"]
-    print(f"{rank:3} directions: certified in all 256 {led.certificate.efficiency:.4f}, loss at most {loss:.2f}")
-found = jd.optimize(wide, jd.LogDet(), labels, prior=1.0, start=led)
-print(f"carried on in all 256: {found.certificate.efficiency:.4f} after {found.passes} passes. {found.status}")
+led = {rank: low_rank_design(wide, jd.LogDet(), labels, rank, prior=1.0) for rank in (32, 64, 128)}
+for rank, found in led.items():
+    loss = found.report["subspace"]["loss"]
+    print(f"{rank:3} directions: certified in all 256 {found.certificate.efficiency:.4f}, loss at most {loss:.2f}")
+found = jd.optimize(wide, jd.LogDet(), labels, prior=1.0, start=led[64])
+print(f"64, carried on in all 256: {found.certificate.efficiency:.4f} after {found.passes} passes. {found.status}")
