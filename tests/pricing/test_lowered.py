@@ -14,20 +14,25 @@ import pytest
 
 import jaxdesign as jd
 from jaxdesign import _arrays, _coarse
+from jaxdesign.door import make_problem
 from jaxdesign.pricing import source as sources
 from jaxdesign.pricing.largest import largest
 from jaxdesign.pricing.memory import memory_source
 from jaxdesign.pricing.passes import pairs_information, price
+from jaxdesign.solvers.column_generation import hot_start
+from jaxdesign.solvers.dense.problem import dense_part
 from tests.support.lowered import Product, contents, lowered
 
 PROMPTS, COMPLETIONS, DIM, SIZE, CHUNK, DRAWS = 101, 7, 13, 5, 9, 2  # all different: a shape says what it is of
 ROWS = CHUNK * COMPLETIONS
-FLOAT64 = {
+FLOAT64 = {  # what moves to the host leaves this list
     "even information": "sums over all pairs that certificates rest on",
     "listed rows": "differences of features as stored; of a page of pairs",
+    "hot start": "the d x d algebra between float32 sums over its prompts",
     "greedy, LogDet": "the d x d algebra; inside of the caller's jit there is no host",
     "greedy, Trace": "the d x d algebra; inside of the caller's jit there is no host",
 }
+WIDE = ("even information", "listed rows", "hot start")  # run in the scope of float64
 each_platform = pytest.mark.parametrize("platform", ["cuda", "tpu"])
 
 
@@ -45,12 +50,15 @@ def pool_of(draws):
     return jd.CompletionPool(features, scores, flip=np.full(PROMPTS, 0.1, np.float32))
 
 
+@cache
 def programs(draws):
     """Name: (function, arguments) of the programs of a pass, and of greedy choices inside of jit."""
     pool = pool_of(draws)
     source = memory_source(pool)
     factors = np.stack([np.eye(DIM, dtype=np.float32)] * source.draws)
     page = np.zeros((sources.PAGE, 3), np.int32)
+    problem = make_problem(pool, jd.LogDet(), jd.Budget(40, per_pair=1), 0.1)
+    limits = problem.limits
     kinds = {"bounds": None, "bounds, TF32": _coarse.TF32, "bounds, bfloat16": _coarse.BFLOAT16}
     ridge = {"size": SIZE, "prior": 0.1}
     return {
@@ -59,6 +67,7 @@ def programs(draws):
         **{name: (partial(largest, kind=kind), source, factors) for name, kind in kinds.items()},
         "some prompts": (lambda some, F: price(some, F, jnp.float32(3)), source.subset(np.arange(2 * CHUNK)), factors),
         "listed rows": (lambda source, pairs: source.rows(pairs), source, page),
+        "hot start": (hot_start._steps, dense_part(problem, source, limits.per_pair, limits.per_prompt)),
         "greedy, LogDet": (lambda pool: jd.greedy(pool, jd.LogDet(), **ridge), pool),
         "greedy, Trace": (lambda pool: jd.greedy(pool, jd.Trace(np.eye(DIM)), **ridge), pool),
     }
@@ -67,7 +76,7 @@ def programs(draws):
 @cache
 def found(name, platform, draws=False):
     function, *args = programs(draws)[name]
-    return lowered(function, *args, platform=platform, wide=name in ("even information", "listed rows"))
+    return lowered(function, *args, platform=platform, wide=name in WIDE)
 
 
 def two_a_draw(dtype="f32", precision="HIGHEST", draws=1):
@@ -93,6 +102,7 @@ def test_a_pass_multiplies_what_its_cost_counts_and_nothing_twice(platform):
         assert sorted(found(name, platform).products) == products, name
 
 
+@pytest.mark.thorough
 @each_platform
 def test_draws_share_rows_and_multiply_once_each(platform):
     for name, dtype in {"bounds": "f32", "bounds, bfloat16": "bf16", "some prompts": "f32"}.items():
@@ -104,8 +114,8 @@ def test_draws_share_rows_and_multiply_once_each(platform):
 
 
 @each_platform
-@pytest.mark.parametrize("name", ["greedy, LogDet", "greedy, Trace"])
-def test_greedy_multiplies_features_in_float32_and_small_matrices_in_float64(platform, name):
+@pytest.mark.parametrize("name", ["hot start", "greedy, LogDet", "greedy, Trace"])
+def test_features_are_multiplied_in_float32_and_small_matrices_in_float64(platform, name):
     program = found(name, platform)
     assert {product.precision for product in program.products} == {"HIGHEST"}
     assert program.products and program.float64 <= (2 * DIM) ** 2 < PROMPTS * COMPLETIONS  # what is factorised
@@ -116,13 +126,14 @@ def test_greedy_multiplies_features_in_float32_and_small_matrices_in_float64(pla
         assert wide == {False} or sizes <= {1, SIZE, DIM}, product
 
 
-@pytest.mark.parametrize("name", programs(False))
-def test_nothing_calls_back_to_the_host_and_float64_is_where_it_is_meant_to_be(name):
-    for draws in (False, True)[: 1 if name.startswith("greedy") else 2]:
-        for platform in ("cuda", "tpu"):
-            program = found(name, platform, draws)
-            assert not program.to_host
-            assert (program.float64 > 0) == (name in FLOAT64)
+@pytest.mark.parametrize("draws", [False, pytest.param(True, marks=pytest.mark.thorough)], ids=["plain", "draws"])
+@each_platform
+def test_nothing_calls_back_to_the_host_and_float64_is_where_it_is_meant_to_be(platform, draws):
+    assert FLOAT64.keys() < programs(draws).keys()
+    for name in programs(draws):
+        program = found(name, platform, draws)
+        assert not program.to_host, name
+        assert (program.float64 > 0) == (name in FLOAT64), name
 
 
 @each_platform
