@@ -26,6 +26,7 @@ class Program:
         collectives: kind, and bytes of the result on one device, of everything that devices exchange in it.
         once: whether none of it stands in a loop.
         exchanged: bytes a device receives: of an all-reduce twice, otherwise once the share that is not its own.
+        results: bytes of its results on one device, copies that all have included.
         memory: bytes of a device: arguments, results and scratch.
     """
 
@@ -33,6 +34,7 @@ class Program:
     collectives: tuple[tuple[str, int], ...]
     once: bool
     exchanged: float
+    results: int
     memory: int
 
 
@@ -62,9 +64,10 @@ def _program(name: str, compiled: Any, devices: int) -> Program:
     share = (devices - 1) / devices
     exchanged = sum((2 if kind == "all-reduce" else 1) * share * size for kind, size, _ in found)
     stats = compiled.memory_analysis()
-    memory = stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes
+    results = stats.output_size_in_bytes
+    memory = stats.argument_size_in_bytes + results + stats.temp_size_in_bytes
     kinds = tuple((kind, size) for kind, size, _ in found)
-    return Program(name, kinds, all(once for *_, once in found), exchanged, memory - stats.alias_size_in_bytes)
+    return Program(name, kinds, all(once for *_, once in found), exchanged, results, memory - stats.alias_size_in_bytes)
 
 
 def collectives(text: str) -> list[tuple[str, int, bool]]:

@@ -11,15 +11,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
-from jaxdesign._linalg import RANK, numerical_rank, unit_diagonal
+from jaxdesign._linalg import RANK, halved, mirrored, numerical_rank, unit_diagonal
 from jaxdesign._pairs import Allocation
 from jaxdesign.criteria.protocol import ConvexCriterion
 from jaxdesign.information import dense_information, row_forms, sparse_information
+from jaxdesign.pricing.listed import fold_pairs
 from jaxdesign.pricing.passes import in_pricing_units
-from jaxdesign.pricing.source import pages
 from jaxdesign.problem import Problem
 
 ROUNDING = 4.0  # see `value_rounding`
@@ -40,25 +41,24 @@ class Analysis(NamedTuple):
 def information(problem: Problem, allocation: Allocation) -> Float[np.ndarray, "r d d"]:
     """A = prior + sum_e n_e c_e z_e z_e^T per draw, float64, from the stored features."""
     pairs, labels = allocation
-    total = problem.prior.copy()
+    if problem.whole is not None and not problem.divided and len(pairs) > 2 * problem.prompts * problem.completions:
+        return problem.prior + _dense_information(problem, pairs, labels)
+    draws, dim = problem.prior.shape[:2]
+    start = np.zeros((draws, dim // 2 + 1, dim))
+    return problem.prior + mirrored(fold_pairs(problem.source, Partial(_add_information), start, pairs, labels)[0])
+
+
+def _dense_information(problem, pairs, labels):
+    dense = np.zeros((problem.prompts, problem.completions, problem.completions))
+    np.add.at(dense, tuple(np.asarray(pairs).T), labels)
+    pools = problem.pools
     with _arrays.float64():
-        if problem.whole is not None and not problem.divided and len(pairs) > 2 * problem.prompts * problem.completions:
-            dense = np.zeros((problem.prompts, problem.completions, problem.completions))
-            np.add.at(dense, tuple(np.asarray(pairs).T), labels)
-            pools = problem.pools
-            for pool, part in zip(pools, np.split(dense, len(pools)), strict=True):
-                total += np.asarray(dense_information(pool, part + part.swapaxes(1, 2)))
-            return total
-        for part, rows in pages(problem.source, pairs):
-            weights = np.zeros(len(rows.differences))
-            weights[: part.stop - part.start] = labels[part]
-            total += np.asarray(_page_information(rows, weights))
-        return total
+        parts = zip(pools, np.split(dense, len(pools)), strict=True)
+        return sum(np.asarray(dense_information(pool, part + part.swapaxes(1, 2))) for pool, part in parts)
 
 
-@jax.jit
-def _page_information(rows, labels):
-    return sparse_information(rows.differences, rows.label_info * labels[None])
+def _add_information(rows, total, labels):
+    return total + halved(sparse_information(rows.differences, rows.label_info * labels[None])), None
 
 
 def exact_sensitivities(
@@ -78,16 +78,12 @@ def sensitivity_bounds(
     length, by Cauchy's inequality with weights G_kk. c and the square have relative errors of a few u, c besides of u
     times its margin.
     """
-    b, bound = np.zeros(len(pairs)), np.zeros(len(pairs))
-    with _arrays.float64():
-        for part, rows in pages(problem.source, pairs):
-            found = _page_sensitivities(rows, factors)
-            b[part], bound[part] = (np.asarray(one)[: part.stop - part.start] for one in found)
-    return b, bound
+    if not len(pairs):
+        return np.zeros(0), np.zeros(0)
+    return fold_pairs(problem.source, Partial(_scored, factors), None, pairs)[1]
 
 
-@jax.jit
-def _page_sensitivities(rows, factors):
+def _scored(factors, rows, carry, _):
     z, c = rows
     unit = float(jnp.finfo(jnp.float64).eps) / 2
     share = (z.shape[-1] + 4) * unit
@@ -96,7 +92,7 @@ def _page_sensitivities(rows, factors):
         spread = z.shape[-1] * jnp.sum(z**2 * jnp.sum(factor**2, axis=-1)[None], axis=-1)
         b.append(info * squares)
         bound.append(info * (jnp.sqrt(squares) + share * jnp.sqrt(spread)) ** 2 * (1 + 2 * share + 1024 * unit))
-    return jnp.mean(jnp.stack(b), axis=0), jnp.mean(jnp.stack(bound), axis=0)
+    return carry, (jnp.mean(jnp.stack(b), axis=0), jnp.mean(jnp.stack(bound), axis=0))
 
 
 def analyse(problem: Problem, matrix: Float[np.ndarray, "r d d"]) -> Analysis:

@@ -19,7 +19,7 @@ from jaxdesign.criteria.trace import Trace
 from jaxdesign.design import Design
 from jaxdesign.exact.greedy.greedy import LIFT, myopic_allocation
 from jaxdesign.pool import CompletionPool
-from jaxdesign.pricing.source import listed_rows
+from jaxdesign.pricing.listed import listed_rows
 from jaxdesign.problem import Problem
 from jaxdesign.units import rescaled
 

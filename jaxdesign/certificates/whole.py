@@ -68,7 +68,7 @@ from jaxdesign.certificates.lifted_prior import lifted, no_lift
 from jaxdesign.certificates.separable import certify, cold_level
 from jaxdesign.criteria.log_det import LogDet
 from jaxdesign.criteria.protocol import Gains
-from jaxdesign.pricing.source import listed_rows
+from jaxdesign.pricing.listed import listed_rows
 from jaxdesign.problem import Problem
 
 ROUNDS = 5  # of lifting the prior, with a pass over the pool each

@@ -23,6 +23,7 @@ from jaxdesign import _arrays
 from jaxdesign.information import Margins, reversed_information
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.adapted import AdaptedSource
+from jaxdesign.pricing.listed import PairKernel, fold_pairs
 from jaxdesign.pricing.memory import MemorySource, memory_source
 from jaxdesign.pricing.source import Chunk, Derived, Divided, Kernel, Merge, PairRows, Source, closed_bits, some_of
 
@@ -47,12 +48,29 @@ class AnnotatedSource(Derived):
 
     def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
         """See `Source.rows`."""
-        who, prompts = np.divmod(pairs[:, 0], self.flip.shape[1])
-        found = self.given.rows(np.concatenate([prompts[:, None], pairs[:, 1:]], axis=1).astype(np.int32))
+        given, flip = self._given(pairs)
+        found = self.given.rows(given)
         with _arrays.float64():
-            flip = self.flip[None, who, prompts].astype(np.float64)
-            info = _reversed(jnp.asarray(found.label_info), flip)
+            info = _reversed(jnp.asarray(found.label_info), flip[None])
         return found._replace(label_info=info)
+
+    def fold_pairs(
+        self,
+        kernel: PairKernel,
+        carry: Any,
+        pairs: Int[np.ndarray, "s 3"],
+        per_pair: Any = None,
+        merge: Merge = jnp.add,
+    ) -> tuple[Any, Any]:
+        """See `listed.fold_pairs`."""
+        given, flip = self._given(pairs)
+        return fold_pairs(self.given, Partial(_reversed_rows, kernel), carry, given, (flip, per_pair), merge)
+
+    def _given(self, pairs):
+        """The pairs of the given source, and the probability that a label of each is reversed."""
+        who, prompts = np.divmod(pairs[:, 0], self.flip.shape[1])
+        given = np.concatenate([prompts[:, None], pairs[:, 1:]], axis=1).astype(np.int32)
+        return given, self.flip[who, prompts].astype(np.float64)
 
     def subset(self, prompts: Int[np.ndarray, " m"]) -> MemorySource:
         """See `Source.subset`; a prompt that several annotators see is there several times."""
@@ -118,6 +136,11 @@ def _reversed_by_prompt(kernel, chunk: Chunk, carry, inputs):
     flip, inputs = inputs
     scores = None if chunk.margins is None else chunk.margins.scores
     return kernel(chunk._replace(margins=Margins(scores, flip[:, None, None])), carry, inputs)
+
+
+def _reversed_rows(kernel, rows: PairRows, carry, inputs):
+    flip, inputs = inputs
+    return kernel(rows._replace(label_info=reversed_information(rows.label_info, flip[None])), carry, inputs)
 
 
 def _swapped(array):

@@ -5,7 +5,9 @@ others carry, in the order of the devices. Between devices there travel, over D 
 
 - of a fold, at most twice the bytes of its carry, 16 d^2 bytes for a d x d matrix in float64: the carries are joined
   piece by piece, each piece on one device, and then shared. Outputs stay where their prompts are;
-- of listed pairs, their rows, and of a subset, its features: sums over devices of which all but one are zero.
+- of a fold over listed pairs the same, and nothing of their rows: they are visited where they lie. Outputs go to the
+  host. Where the rows themselves are asked for, they travel once, 8 d bytes each, empty slots of a page included;
+- of a subset, its features: sums over devices of which all but one are zero.
 
 The mesh is the user's, of one process or of several; its axes other than those of the prompts hold copies. Passes run
 on the same devices with Auto axes, whatever the types of the user's: outputs can then be computed with anywhere.
@@ -27,7 +29,9 @@ from jaxtyping import Int
 from jaxdesign import _arrays
 from jaxdesign.pool import CompletionPool, unchecked_pool
 from jaxdesign.pricing.layout import Layout, joined, of_owner, on_devices, one_process, own_prompts
+from jaxdesign.pricing.listed import PairKernel
 from jaxdesign.pricing.memory import MemorySource, chunked, prepared, taken
+from jaxdesign.pricing.owned import begun, by_owner, by_slot, ended, in_order, page_rows, visited
 from jaxdesign.pricing.source import Derived, Kernel, Merge, PairRows, ranks_among
 
 
@@ -83,9 +87,38 @@ class ShardedSource:
         return _arrays.in_one_place(carry), outputs if own else _arrays.in_one_place(outputs)
 
     def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
-        """See `Source.rows`; on one device."""
+        """See `Source.rows`; on one device. A pair that is listed several times is sent once."""
+        once, which = np.unique(pairs, axis=0, return_inverse=True)
         with _arrays.float64():
-            return _arrays.in_one_place(self._run(_rows, self.parts, pairs))
+            (page,) = by_owner(self.layout, once)
+            place = np.zeros(len(once), np.int32)
+            place[page.some] = page.slots
+            return in_order(_arrays.in_one_place(self._run(page_rows, self.parts, page.pairs)), place[which])
+
+    def fold_pairs(
+        self,
+        kernel: PairKernel,
+        carry: Any,
+        pairs: Int[np.ndarray, "s 3"],
+        per_pair: Any = None,
+        merge: Merge = jnp.add,
+    ) -> tuple[Any, Any]:
+        """See `listed.fold_pairs` for kernel, carry, pairs, per_pair and merge.
+
+        Devices visit their own pairs, and what they carry is joined once.
+        """
+        order, outputs = [], []
+        with _arrays.float64():
+            kernel, carry = jax.tree.map(self.layout.shared, (kernel, carry))
+            carry = self._run(begun, carry)
+            for page in by_owner(self.layout, pairs):
+                inputs = jax.tree.map(lambda a, page=page: by_slot(self.layout, page.in_slots(a)), per_pair)
+                carry, found = self._run(visited, self.parts, kernel, carry, page.pairs, inputs)
+                order.append(page.some)
+                outputs.append(jax.tree.map(lambda a, page=page: _arrays.on_host(a)[page.slots], found))
+            carry = _arrays.in_one_place(self._run(ended, carry, merge=merge))
+        back = np.argsort(np.concatenate(order))
+        return carry, jax.tree.map(lambda *parts: np.concatenate(parts)[back], *outputs)
 
     def subset(self, prompts: Int[np.ndarray, " m"]) -> MemorySource:
         """See `Source.subset`; on one device."""
@@ -212,18 +245,6 @@ def _fold(layout, parts, kernel, carry, inputs, *, merge, own):
         return carry, outputs
     whole = NamedSharding(layout.mesh, everywhere)
     return carry, jax.tree.map(lambda a: lax.with_sharding_constraint(a[: layout.prompts], whole), outputs)
-
-
-@jax.jit(static_argnames="layout")
-def _rows(layout, parts, pairs):
-    def look(part, pairs):
-        own, place = own_prompts(layout, pairs[:, 0])
-        found = part.rows(jnp.concatenate([place[:, None], pairs[:, 1:]], axis=1))
-        return PairRows(
-            of_owner(layout, own[:, None], found.differences), of_owner(layout, own[None], found.label_info)
-        )
-
-    return on_devices(look, (layout.by_prompt, PartitionSpec()), PartitionSpec())(parts, pairs)
 
 
 @jax.jit(static_argnames="layout")

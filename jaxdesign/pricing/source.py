@@ -6,12 +6,13 @@ on several devices, or nowhere, made anew for every pass. Passes are kernels, fu
 A source of one's own has the five numbers and the three methods of `Source`. `as_chunk` makes a chunk of a small
 `CompletionPool`; `host_fold.folded` is a `fold` that loops over chunks on the host; `pair_rows` answers `rows` from a
 pool that holds the prompts asked about; `memory_source` is what `subset` returns. tests/extensions/test_new_source.py
-is an example: features made from a seed, chunk by chunk, and never stored.
+is an example: features made from a seed, chunk by chunk, and never stored. Where rows are far away a source may also
+visit listed pairs itself (`listed.Visiting`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -28,7 +29,6 @@ from jaxdesign.information import Margins, draw_label_information, pair_differen
 from jaxdesign.pool import CompletionPool
 
 WORD = 32  # bits of closed pairs that are kept together: on a CPU with AVX-512, LLVM cannot compile reads of 8 bytes
-PAGE = 4096  # listed pairs looked up at a time: one compilation whatever their number
 
 
 class Chunk(NamedTuple):
@@ -126,7 +126,7 @@ class Source(Foldable, Protocol):
     """
 
     def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
-        """Listed pairs from the features as stored, nothing rounded before the difference. S is PAGE."""
+        """Listed pairs from the features as stored, nothing rounded before the difference. S is `listed.PAGE`."""
         ...
 
     def subset(self, prompts: Int[np.ndarray, " m"]) -> Any:
@@ -259,26 +259,6 @@ def closed_bits(
     bits = np.zeros((prompts, completions, rows.shape[-1] // WORD), np.uint32)
     bits[some] = np.packbits(rows, axis=-1, bitorder="little").view("<u4")
     return bits
-
-
-def pages(source: Source, pairs: Int[np.ndarray, "s 3"]) -> Iterator[tuple[slice, PairRows]]:
-    """Listed pairs, PAGE at a time: where they are in the list, and that many rows, 0 past the end."""
-    for start in range(0, len(pairs), PAGE):
-        page = np.zeros((PAGE, 3), np.int32)  # filled up by the pair (0, 0, 0), whose difference is zero
-        some = pairs[start : start + PAGE]
-        page[: len(some)] = some
-        yield slice(start, start + len(some)), source.rows(page)
-
-
-def listed_rows(
-    source: Source, pairs: Int[np.ndarray, "s 3"]
-) -> tuple[Float[np.ndarray, "s d"], Float[np.ndarray, "r s"]]:
-    """z and c of all listed pairs, on the host."""
-    z, c = np.zeros((len(pairs), source.dim)), np.zeros((source.draws, len(pairs)))
-    for part, rows in pages(source, pairs):
-        z[part] = np.asarray(rows.differences)[: part.stop - part.start]
-        c[:, part] = np.asarray(rows.label_info)[:, : part.stop - part.start]
-    return z, c
 
 
 class Survey(NamedTuple):

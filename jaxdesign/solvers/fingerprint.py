@@ -16,7 +16,7 @@ from jaxtyping import Int
 
 from jaxdesign import _arrays
 from jaxdesign.design import Design
-from jaxdesign.pricing.source import PAGE, pages
+from jaxdesign.pricing.listed import PAGE, pages
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.states import Solver
 

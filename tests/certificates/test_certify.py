@@ -291,7 +291,7 @@ def test_long_lists_take_the_dense_way_to_the_same_matrix(scores):
 
 
 def test_lists_longer_than_a_page_are_added_up(monkeypatch):
-    monkeypatch.setattr("jaxdesign.pricing.source.PAGE", 7)
+    monkeypatch.setattr("jaxdesign.pricing.listed.PAGE", 7)
     case = solved("LogDet")
     problem = make_problem(case.pool, case.criterion, case.budget, case.prior)
     found = information(problem, Allocation(case.pairs, case.best))

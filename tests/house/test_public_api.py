@@ -241,6 +241,8 @@ ROOMS = {
     "pricing": [
         ["ceilings", "source", "stored"],
         ["host_fold", "layout", "memory"],
+        ["listed"],
+        ["owned"],
         ["adapted", "passes", "sharded", "streamed"],
         ["annotated", "largest", "streamed_source"],
         ["sweep"],

@@ -15,9 +15,10 @@ from jaxdesign.door import make_problem
 from jaxdesign.exact.exchange.exchange import exchange
 from jaxdesign.information import reversed_information
 from jaxdesign.pricing.annotated import pool_source
+from jaxdesign.pricing.listed import listed_rows
 from jaxdesign.pricing.memory import memory_source
 from jaxdesign.pricing.passes import pairs_information, price, reaching_pairs
-from jaxdesign.pricing.source import Source, listed_rows, survey
+from jaxdesign.pricing.source import Source, survey
 from jaxdesign.solvers.optimize import checked_options, solve
 from tests.support.annotated import repeated_pool
 from tests.support.problems import random_arrays, random_spd

@@ -12,9 +12,15 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import jaxdesign as jd
 from bench.exchanged import programs_recorded
 from jaxdesign import _arrays
+from jaxdesign._pairs import Allocation
+from jaxdesign.analysis import analyse, information
+from jaxdesign.door import make_problem
 from jaxdesign.pricing import Source, memory_source, price, sharded_source
+from jaxdesign.pricing.listed import PAGE
 from jaxdesign.pricing.passes import pairs_information
-from jaxdesign.pricing.source import PAGE, survey
+from jaxdesign.pricing.source import survey
+from jaxdesign.solvers.driver import score
+from jaxdesign.solvers.states import solver_state
 from tests.support.divided import LAYOUTS, divided, pool_of
 
 KINDS = {"plain": {}, "scores, flips": {"scored": True}, "draws": {"scored": True, "draws": 3}}
@@ -128,6 +134,25 @@ def test_what_devices_exchange_does_not_grow_with_the_pool():
         sizes.append(information.exchanged)
         assert information.exchanged <= 16 * (pool.dim + 1) ** 2
     assert sizes[0] == sizes[1]
+
+
+def test_a_pass_exchanges_half_a_matrix_and_numbers_of_pairs():
+    """Information, bounds and listed pairs: 16 d^2 bytes, and 64 a pair if what the host reads is counted."""
+    rng, dim = np.random.default_rng(0), 32
+    pool = jd.CompletionPool(rng.standard_normal((256, 8, dim)).astype(np.float32))
+    problem = make_problem(source_on(pool, 4), jd.LogDet(), jd.Budget(300, per_pair=1), 0.1)
+    chosen = np.stack([rng.permutation(256), np.arange(256) % 3, 3 + np.arange(256) % 5], axis=1).astype(np.int32)
+    state = solver_state(problem, Allocation(chosen, np.full(256, 300 / 256)), 0)
+    with programs_recorded() as programs:
+        matrix = information(problem, state.allocation)
+        scored = score(problem, state, matrix, analyse(problem, matrix))
+    pairs = 2 * len(chosen) + len(scored.priced.swept.pairs)
+    assert len(scored.priced.pairs) > 100
+    assert {program.name for program in programs} == {"begun", "visited", "ended", "fold"}
+    exchanged = sum(program.exchanged for program in programs)
+    assert 0 < exchanged <= 6 * (dim + 2) ** 2  # half of a matrix, there and back
+    read = sum(4 * program.results for program in programs if program.name == "visited")
+    assert exchanged + read <= 16 * dim**2 + 64 * pairs
 
 
 def test_a_device_needs_a_quarter_of_the_memory():

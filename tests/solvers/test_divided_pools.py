@@ -93,7 +93,15 @@ def test_features_are_never_gathered():
     spread = divided(pool, "one axis", EXPLICIT)
     with programs_recorded() as programs:
         jd.optimize(jd.CompletionPool(spread.features, mask=spread.mask), jd.LogDet(), BUDGETS["caps"], prior=0.1)
-    assert {program.name for program in programs} == {"fold", "picked", "rows", "taken"}
+    assert {program.name for program in programs} == {
+        "fold",
+        "picked",
+        "begun",
+        "visited",
+        "ended",
+        "page_rows",
+        "taken",
+    }
     assert not any(program.exchanged for program in programs if program.name == "picked")
     assert all(program.once for program in programs)
     assert max(p.exchanged for p in programs if p.name == "fold") <= 16 * (DIM + 1) ** 2

@@ -22,7 +22,7 @@ from jaxdesign.analysis import analyse, information, row_sensitivities
 from jaxdesign.certificates.separable import best_of_pool
 from jaxdesign.criteria.protocol import ConvexCriterion
 from jaxdesign.exact.exchange.allowed import caps_of, obeyed, slack_of, some_of, uses_of
-from jaxdesign.pricing.source import listed_rows
+from jaxdesign.pricing.listed import listed_rows
 from jaxdesign.problem import Problem
 
 OTHERS = 1024  # pairs of a search of the pool

@@ -26,8 +26,9 @@ from jaxdesign.exact.exchange import rounds, search, swap_gains
 from jaxdesign.exact.exchange.allowed import Slack, caps_of, only_full_prompts_forbid, slack_of, uses_of
 from jaxdesign.exact.exchange.by_value import exchanged_by_value
 from jaxdesign.exact.greedy import trace_forms
+from jaxdesign.pricing.listed import listed_rows
 from jaxdesign.pricing.passes import best_pairs
-from jaxdesign.pricing.source import Source, listed_rows
+from jaxdesign.pricing.source import Source
 from jaxdesign.problem import Problem
 
 GAIN = 1e-9  # the least gain that counts: fall of -log det A, or fall of the trace relative to the trace

@@ -21,7 +21,7 @@ from jaxdesign.budget.limits import capacity
 from jaxdesign.criteria.protocol import ConvexCriterion, Gains
 from jaxdesign.design import Design
 from jaxdesign.methods.interior_point import Point, Region, minimise
-from jaxdesign.pricing.source import listed_rows
+from jaxdesign.pricing.listed import listed_rows
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.column_generation.hot_start import hot_start, leading_pairs, starting_level
 from jaxdesign.solvers.column_generation.solver import Restricted, holding_total, merge

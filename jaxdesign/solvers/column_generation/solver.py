@@ -9,6 +9,7 @@ fixed and leave the working set.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -24,6 +25,7 @@ from jaxdesign.budget.oracle import linear_oracle
 from jaxdesign.design import Design
 from jaxdesign.methods import spectral_gradient
 from jaxdesign.methods.projection import project
+from jaxdesign.pricing.listed import Held
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.column_generation import working_set
 from jaxdesign.solvers.column_generation.hot_start import (
@@ -51,9 +53,19 @@ class Restricted(NamedTuple):
     at_work: int
     average: float  # sensitivity of a label, on average: the unit of the restricted problem
 
+    @property
+    def moving(self) -> Allocation:
+        """The pairs that move."""
+        return Allocation(self.pairs[: self.at_work], self.labels[: self.at_work])
+
+    @property
+    def fixed(self) -> Allocation:
+        """The others."""
+        return Allocation(self.pairs[self.at_work :], self.labels[self.at_work :])
+
 
 class ColumnGeneration(NamedTuple):
-    """The default solver, with and without caps and quotas.
+    """The default solver, with and without caps and quotas. Its memory: rows of a working set whose pool is elsewhere.
 
     Args:
         max_passes: pricing passes after which to stop, where the caller names no limit.
@@ -75,16 +87,26 @@ class ColumnGeneration(NamedTuple):
         pairs, labels = holding_total(problem, hot, leading_pairs(hot, cap, level, limit))
         average = hot.criterion_slope() / problem.limits.total
         restricted = Restricted(pairs, labels, min(limit, len(pairs)), average)
-        state = solver_state(problem, Allocation(pairs, by_gradients(problem, restricted, 24)), hot.passes)
-        return state._replace(known=hot.known)
+        held = working_set.at_hand(problem, restricted.moving.pairs, None)
+        state = solver_state(problem, Allocation(pairs, by_gradients(problem, restricted, held, 24)), hot.passes)
+        return state._replace(memory=held, known=hot.known)
 
     def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
         restricted = merge(problem, state, scored)
+        held = working_set.at_hand(problem, restricted.moving.pairs, state.memory)
         if scored.relative_gap < NEWTON_BELOW:
-            labels = by_newton(problem, restricted, newton_tolerance(scored.relative_gap, tol))
+            labels = by_newton(problem, restricted, held, newton_tolerance(scored.relative_gap, tol))
         else:
-            labels = by_gradients(problem, restricted, 40)
-        return solver_state(problem, Allocation(restricted.pairs, labels), state.passes)
+            labels = by_gradients(problem, restricted, held, 40)
+        return solver_state(problem, Allocation(restricted.pairs, labels), state.passes)._replace(memory=held)
+
+    def memory_arrays(self, memory: Held) -> dict[str, np.ndarray]:
+        """What a checkpoint keeps of a memory (see `Solver`): nothing, as the pool has it."""
+        return {}
+
+    def memory_from(self, problem: Problem, arrays: Mapping[str, np.ndarray]) -> None:
+        """The memory of a `problem` from such `arrays`; see `Solver`."""
+        return None
 
 
 def holding_total(problem: Problem, hot: HotStart, allocation: Allocation) -> Allocation:
@@ -157,10 +179,12 @@ def entered_above(
     return pairs[order], b[order]
 
 
-def by_gradients(problem: Problem, restricted: Restricted, iterations: int) -> Float[np.ndarray, " s"]:
+def by_gradients(
+    problem: Problem, restricted: Restricted, held: Held | None, iterations: int
+) -> Float[np.ndarray, " s"]:
     """Labels after at most `iterations` projected gradient steps on the restricted problem."""
     with _arrays.float64():
-        ws, criterion, u = _gather(problem, restricted)
+        ws, criterion, u = _gather(problem, restricted, held)
         return _labels(restricted, ws, _gradients(ws, criterion, u, iterations))
 
 
@@ -178,21 +202,19 @@ def newton_tolerance(gap: float, tol: float) -> float:
     return float(np.clip((tol / (3 * max(gap, 1e-300))) ** 2, *TOLERANCES))
 
 
-def by_newton(problem: Problem, restricted: Restricted, tolerance: float) -> Float[np.ndarray, " s"]:
+def by_newton(problem: Problem, restricted: Restricted, held: Held | None, tolerance: float) -> Float[np.ndarray, " s"]:
     """Labels after a Newton step on the restricted problem; for `tolerance` see `newton_step`."""
     with _arrays.float64():
-        ws, criterion, u = _gather(problem, restricted)
+        ws, criterion, u = _gather(problem, restricted, held)
         return _labels(restricted, ws, _newton(ws, criterion, u, PRODUCTS, tolerance))
 
 
 _newton = jax.jit(newton_step)
 
 
-def _gather(problem, restricted):
-    pairs, labels, at_work, average = restricted
-    unit = max(average * problem.limits.total / problem.dim, 1e-300)
-    moving, fixed = Allocation(pairs[:at_work], labels[:at_work]), Allocation(pairs[at_work:], labels[at_work:])
-    return working_set.gather(problem, moving, fixed, unit)
+def _gather(problem, restricted, held):
+    unit = max(restricted.average * problem.limits.total / problem.dim, 1e-300)
+    return working_set.gather(problem, restricted.moving, restricted.fixed, unit, held)
 
 
 def _labels(restricted, ws, u):

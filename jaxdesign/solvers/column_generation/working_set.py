@@ -26,7 +26,8 @@ from jaxdesign.analysis import information as information_of
 from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.information import row_forms, sparse_information
 from jaxdesign.methods.room import Room
-from jaxdesign.pricing.source import pages
+from jaxdesign.pricing.listed import Held, held_rows, pages
+from jaxdesign.pricing.source import devices_of
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.dense.whitening import whitening
 
@@ -55,10 +56,12 @@ def gather(
     allocation: Allocation,
     fixed: Allocation,
     unit: float,
+    held: Held | None = None,
 ) -> tuple[WorkingSet, CriterionLike, Float[Array, " n"]]:
     """Working set of the listed pairs beside `fixed` pairs and labels; its criterion; and its start in its units.
 
-    `unit` is what the criterion is divided by. Call inside `_arrays.float64()`.
+    `unit` is what the criterion is divided by; `held` are the rows of the listed pairs, if they are in one place
+    already. Call inside `_arrays.float64()`.
     """
     pairs, labels = allocation
     limits, size = problem.limits, capacity(problem)
@@ -66,7 +69,8 @@ def gather(
     scale = limits.total / problem.dim
     used = -(-len(pairs) // BLOCK)
     basis = whitening(problem.even)
-    rows, exact, label_info = _gather(problem, pairs, size // BLOCK, basis * np.sqrt(scale))
+    listed = pages(problem.source, pairs) if held is None else [(slice(0, len(pairs)), held.rows)]
+    rows, exact, label_info = _gather(problem, listed, size // BLOCK, basis * np.sqrt(scale))
     cap = np.zeros(size)
     cap[: len(pairs)] = np.minimum(limits.per_pair[pairs[:, 0]], limits.total) / scale
     quota, prompt = None, None
@@ -90,10 +94,20 @@ def _in_basis(criterion, basis, base, unit):
     return _arrays.contract("ji,rjk,kl->ril", basis, base, basis), criterion.in_basis(basis, unit)
 
 
-def _gather(problem, pairs, blocks, basis):
+def at_hand(problem: Problem, pairs: Int[np.ndarray, "s 3"], before: Held | None) -> Held | None:
+    """Rows of the pairs of a working set in one place, if that is not where the pool is; then most were `before`.
+
+    None where all of the pool is in one place: rows are copied from it, and kept nowhere.
+    """
+    if devices_of(problem.source) == 1:
+        return None
+    return held_rows(problem.source, pairs, capacity(problem), before)
+
+
+def _gather(problem, listed, blocks, basis):
     """Differences in a basis, and label information, block by block; blocks not in use stay zero."""
     arrays = _empty(blocks, *problem.prior.shape[:2])
-    for part, rows in pages(problem.source, pairs):
+    for part, rows in listed:
         for start in range(part.start, part.stop, BLOCK):
             arrays = _placed(arrays, start // BLOCK, rows, start - part.start, basis)
     return arrays

@@ -1,0 +1,165 @@
+"""Listed pairs of a source: visited where they lie, or brought to one place.
+
+Sums and scores over listed pairs are kernels, functions of their rows that know no source. A source that has its
+prompts in several places runs them there (`Visiting`), so that numbers travel and rows do not; of any other one the
+rows are asked for, a page at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Float, Int
+
+from jaxdesign import _arrays
+from jaxdesign._pairs import pair_keys
+from jaxdesign.pricing.host_fold import Part, visited
+from jaxdesign.pricing.source import Merge, PairRows, Source
+
+PAGE = 4096  # listed pairs looked up at a time: one compilation whatever their number
+
+# kernel(rows, carry, inputs) -> (carry, outputs): see `fold_pairs`
+PairKernel = Callable[[PairRows, Any, Any], tuple[Any, Any]]
+
+
+@runtime_checkable
+class Visiting(Protocol):
+    """A source that visits listed pairs where they lie. No source has to: `fold_pairs` asks any other for the rows."""
+
+    def fold_pairs(
+        self, kernel: PairKernel, carry: Any, pairs: Int[np.ndarray, "s 3"], per_pair: Any = None, merge: Merge = ...
+    ) -> tuple[Any, Any]:
+        """See the function of this name."""
+        ...
+
+
+def fold_pairs(
+    source: Source,
+    kernel: PairKernel,
+    carry: Any,
+    pairs: Int[np.ndarray, "s 3"],
+    per_pair: Any = None,
+    merge: Merge = jnp.add,
+) -> tuple[Any, Any]:
+    """(carry, outputs) after kernel(rows, carry, inputs) -> (carry, outputs) on listed pairs, some at a time.
+
+    Args:
+        source: the pool.
+        kernel: a pure, traceable function wrapped as `jax.tree_util.Partial`, as of `Source.fold`; traced in a float64
+            scope. Rows that fill up a page have a difference of 0, and inputs of 0: they must add nothing to a carry.
+        carry: a pytree of arrays whose shapes and dtypes the kernel keeps, or None; each place begins with it, so that
+            it must be what `merge` changes nothing with.
+        pairs: (S, 3).
+        per_pair: a pytree of NumPy arrays with a leading axis S, which the kernel gets its part of, or None.
+        merge: joins the leaves of carries of two places, entry by entry.
+
+    Returns:
+        The last carry, and the outputs of all pairs in their order, on the host; None where there are no pairs.
+
+    Raises: nothing; pairs are not checked.
+
+    Source: derived; checked by tests/pricing/test_listed.py.
+    """
+    if not len(pairs):
+        return carry, None
+    if isinstance(source, Visiting):
+        return source.fold_pairs(kernel, carry, pairs, per_pair, merge)
+    given = _arrays.in_float64()
+    with _arrays.float64():
+        parts = _parts(source, pairs, given)
+        return visited(parts, Partial(_visit, jax.tree.map(jnp.asarray, kernel)), carry, per_pair)
+
+
+def _parts(source, pairs, wide):
+    """Pages as parts of the list; rows are asked for in the caller's default precision, whatever this is visited in."""
+    found = pages(source, pairs)
+    for _ in range(0, len(pairs), PAGE):
+        with _arrays.scope(wide):
+            part, rows = next(found)
+        yield Part(rows, PAGE, part.stop - part.start)
+        del rows
+
+
+@jax.jit
+def _visit(kernel, rows, carry, inputs):
+    return kernel(rows, carry, inputs)
+
+
+def in_slots(array: np.ndarray, place: Int[np.ndarray, " m"], slots: int) -> np.ndarray:
+    """Entries of an array in so many slots, 0 in the others."""
+    filled = np.zeros((slots, *array.shape[1:]), array.dtype)
+    filled[place] = array
+    return filled
+
+
+def pages(source: Source, pairs: Int[np.ndarray, "s 3"]) -> Iterator[tuple[slice, PairRows]]:
+    """Listed pairs, PAGE at a time: where they are in the list, and that many rows, 0 past the end."""
+    for start in range(0, len(pairs), PAGE):
+        some = pairs[start : start + PAGE]  # filled up by the pair (0, 0, 0), whose difference is zero
+        page = in_slots(some.astype(np.int32), np.arange(len(some)), PAGE)
+        yield slice(start, start + len(some)), source.rows(page)
+
+
+def listed_rows(
+    source: Source, pairs: Int[np.ndarray, "s 3"]
+) -> tuple[Float[np.ndarray, "s d"], Float[np.ndarray, "r s"]]:
+    """z and c of all listed pairs, on the host."""
+    z, c = np.zeros((len(pairs), source.dim)), np.zeros((source.draws, len(pairs)))
+    for part, rows in pages(source, pairs):
+        z[part] = np.asarray(rows.differences)[: part.stop - part.start]
+        c[:, part] = np.asarray(rows.label_info)[:, : part.stop - part.start]
+    return z, c
+
+
+class Held(NamedTuple):
+    """Listed pairs with their rows in one place, so that only others have to be brought there the next time.
+
+    Args:
+        pairs: (S, 3).
+        rows: theirs in order, float64, and more rows of 0.
+    """
+
+    pairs: Int[np.ndarray, "s 3"]
+    rows: PairRows
+
+
+def held_rows(source: Source, pairs: Int[np.ndarray, "s 3"], size: int, before: Held | None = None) -> Held:
+    """Rows of at most `size` distinct pairs; of the source only those are asked for that were not held `before`."""
+    known = np.zeros((0, 3), np.int32) if before is None else before.pairs
+    keys = [pair_keys(some, source.completions) for some in (known, pairs)]
+    _, place, was = np.intersect1d(keys[1], keys[0], assume_unique=True, return_indices=True)
+    index = np.full(size, -1, np.int32)
+    index[place] = was
+    with _arrays.float64():
+        rows = _empty(size, source.dim, source.draws) if before is None else _taken(before.rows, index)
+        new = np.flatnonzero(index[: len(pairs)] < 0)
+        for part, page in pages(source, pairs[new]):
+            places = np.full(PAGE, size, np.int32)  # past the end: dropped
+            places[: part.stop - part.start] = new[part]
+            rows = _placed(rows, places, page)
+    return Held(pairs, rows)
+
+
+@jax.jit(static_argnums=(0, 1, 2))
+def _empty(size, dim, draws):
+    return PairRows(jnp.zeros((size, dim)), jnp.zeros((draws, size)))
+
+
+@jax.jit
+def _taken(rows, index):
+    there = index >= 0
+    differences, label_info = rows.differences[jnp.maximum(index, 0)], rows.label_info[:, jnp.maximum(index, 0)]
+    return PairRows(jnp.where(there[:, None], differences, 0), jnp.where(there[None], label_info, 0))
+
+
+@jax.jit(donate_argnums=0)  # filled in place
+def _placed(rows, places, page):
+    return PairRows(
+        rows.differences.at[places].set(page.differences, mode="drop"),
+        rows.label_info.at[:, places].set(page.label_info, mode="drop"),
+    )

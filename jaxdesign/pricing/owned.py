@@ -1,0 +1,112 @@
+"""Listed pairs of a divided pool, each on the device that has its prompt.
+
+A list is cut into pages of as many slots on every device, in which pairs stand by their owners; the slots that are left
+hold a pair whose difference is 0. Kernels visit a page where it lies, and what devices carry is joined once, after the
+last page.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import lax
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Int
+
+from jaxdesign import _arrays
+from jaxdesign.pricing.layout import Layout, joined, on_devices
+from jaxdesign.pricing.listed import PAGE, PairKernel
+from jaxdesign.pricing.memory import MemorySource
+from jaxdesign.pricing.source import Merge, PairRows, ranks_among
+
+FEW = 64  # slots of a device at least, or a power of two of them: few programs, and at most half of the slots empty
+
+
+class Page(NamedTuple):
+    """Some of the listed pairs.
+
+    Args:
+        some: which of the list, in its order.
+        slots: where they stand, those of one device after those of another.
+        pairs: (D L, 3) int32 of all slots on their devices, prompts counted in what each of them has.
+    """
+
+    some: Int[np.ndarray, " m"]
+    slots: Int[np.ndarray, " m"]
+    pairs: Array
+
+    def in_slots(self, array: np.ndarray) -> np.ndarray:
+        """What the list has of every pair, in slots; 0 in empty ones."""
+        filled = np.zeros((len(self.pairs), *array.shape[1:]), array.dtype)
+        filled[self.slots] = array[self.some]
+        return filled
+
+
+def by_owner(layout: Layout, pairs: Int[np.ndarray, "s 3"]) -> list[Page]:
+    """A list in pages, at least one."""
+    home = pairs[:, 0] // layout.run
+    rank = ranks_among(home)
+    length = int(np.clip(_arrays.power_of_two(int(rank.max(initial=0)) + 1), FEW, PAGE))
+    here = np.column_stack([pairs[:, 0] % layout.run, pairs[:, 1:]]).astype(np.int32)
+    found = []
+    for number in range(int(rank.max(initial=0)) // length + 1):
+        some = np.flatnonzero(rank // length == number)
+        slots, filled = home[some] * length + rank[some] % length, np.zeros((layout.parts * length, 3), np.int32)
+        filled[slots] = here[some]
+        found.append(Page(some, slots, by_slot(layout, filled)))
+    return found
+
+
+def by_slot(layout: Layout, array: np.ndarray) -> Array:
+    """An array with a leading axis of slots, each on its device."""
+    return layout._replace(prompts=len(array)).divided(array)
+
+
+@jax.jit(static_argnames="layout")
+def page_rows(layout: Layout, parts: MemorySource, pairs: Int[Array, "n 3"]) -> PairRows:
+    """Rows of a page, on every device."""
+
+    def look(part, pairs):
+        found = part.rows(pairs)
+        return PairRows(
+            lax.all_gather(found.differences, layout.axes, tiled=True),
+            lax.all_gather(found.label_info, layout.axes, axis=1, tiled=True),
+        )
+
+    return on_devices(look, (layout.by_prompt, layout.by_prompt), PartitionSpec())(parts, pairs)
+
+
+@jax.jit
+def in_order(rows: PairRows, place: Int[Array, " s"]) -> PairRows:
+    """Rows at some places."""
+    return PairRows(rows.differences[place], rows.label_info[:, place])
+
+
+@jax.jit(static_argnames="layout")
+def begun(layout: Layout, carry: Any) -> Any:
+    """A carry for every device, along a leading axis of devices."""
+    return on_devices(lambda carry: jax.tree.map(lambda a: a[None], carry), (PartitionSpec(),), layout.by_prompt)(carry)
+
+
+@jax.jit(static_argnames="layout", donate_argnames="carry")
+def visited(layout: Layout, parts: MemorySource, kernel: PairKernel, carry: Any, pairs: Int[Array, "n 3"], inputs: Any):
+    """(carry, outputs) after a page, both on their devices."""
+
+    def look(part, kernel, carry, pairs, inputs):
+        carry, outputs = kernel(part.rows(pairs), jax.tree.map(lambda a: a[0], carry), inputs)
+        return jax.tree.map(lambda a: a[None], carry), outputs
+
+    ours, everywhere = layout.by_prompt, PartitionSpec()
+    return on_devices(look, (ours, everywhere, ours, ours, ours), (ours, ours))(parts, kernel, carry, pairs, inputs)
+
+
+@jax.jit(static_argnames=("layout", "merge"))
+def ended(layout: Layout, carry: Any, *, merge: Merge) -> Any:
+    """What devices carry, joined."""
+
+    def look(carry):
+        return jax.tree.map(lambda a: joined(a[0], layout, merge), carry)
+
+    return on_devices(look, (layout.by_prompt,), PartitionSpec())(carry)
