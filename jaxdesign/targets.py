@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
@@ -12,6 +13,7 @@ from jaxdesign import _arrays, _checks
 from jaxdesign._arrays import AnyArray
 from jaxdesign.pool import CompletionPool, bare_pool, centred_features
 from jaxdesign.pricing.adapted import AdaptedSource
+from jaxdesign.pricing.layout import joined
 from jaxdesign.pricing.source import Source, survey
 
 
@@ -29,7 +31,8 @@ def policy_target(
         log_weights: (P, K) log importance weights, for instance log pi - log pi_sampling; constants per prompt cancel.
 
     Returns:
-        (d, d), float32 (float64 for float64 features); of a source float64, NumPy, by one pass over it.
+        (d, d), float32 (float64 for float64 features); of a source float64, NumPy, by one pass over it. Of a pool
+        divided over devices by prompt, a copy on each; features stay where they are.
 
     Raises:
         ValueError: log_weights of another shape; outside of jit also NaN or inf in one of an existing completion (-inf,
@@ -45,12 +48,11 @@ def policy_target(
     if log_weights is None:
         log_weights = jnp.zeros(shape)
     _checks.same_shape(jnp.shape(log_weights), shape, "log_weights", "(prompts, completions)")
-    whole, log_weights = _arrays.replicated((pool, log_weights))
-    log_weights = jnp.asarray(log_weights, _arrays.compute_dtype(whole.features.dtype))
-    if not _arrays.is_traced(whole, log_weights):
-        given = np.asarray(log_weights)
-        _checks.finite(np.where(np.isneginf(given), 0, given), "log_weights", whole.mask, ("prompt", "completion"))
-    return _policy_target(whole, log_weights)
+    log_weights = jnp.asarray(log_weights, _arrays.compute_dtype(pool.features.dtype))
+    if not _arrays.is_traced(pool, log_weights):
+        given = jnp.where(jnp.isneginf(log_weights), jnp.zeros((), log_weights.dtype), log_weights)
+        _checks.finite(given, "log_weights", pool.mask, ("prompt", "completion"))
+    return _where_prompts_lie(_policy_target, pool.features, pool.mask, log_weights)
 
 
 def _policy_target_of_source(source, log_weights):
@@ -77,12 +79,10 @@ def _add_covariance(chunk, totals, log_weights):
     return (total, count + jnp.sum(jnp.any(exists, axis=1), dtype=count.dtype)), None
 
 
-@jax.jit
-def _policy_target(pool, log_weights):
-    alive = jnp.any(pool.mask, axis=1)
-    dtype = log_weights.dtype
-    shares = completion_shares(pool, log_weights)
-    return mixed_covariance(pool, shares, alive.astype(dtype) / jnp.sum(alive).astype(dtype))
+def _policy_target(features, mask, log_weights, axes):
+    alive = jnp.any(mask, axis=1)
+    number = _total(jnp.sum(alive), axes).astype(log_weights.dtype)
+    return _mixed(features, mask, _shares(mask, log_weights), alive.astype(log_weights.dtype) / number, axes)
 
 
 def completion_shares(pool: CompletionPool, log_weights: Float[AnyArray, "p k"]) -> Float[Array, "p k"]:
@@ -101,8 +101,13 @@ def mixed_covariance(
     pool: CompletionPool, shares: Float[Array, "p k"], prompt_weights: Float[Array, " p"]
 ) -> Float[Array, "d d"]:
     """sum_p v_p Cov_p[phi], Cov_p under the shares (they sum to 1) of the completions of a prompt. Traceable."""
-    features = centred_features(pool)  # centring first keeps the subtraction of the weighted mean well conditioned
-    unit = _arrays.power_of_two_below(jnp.max(jnp.abs(features)))  # in such units squares stay in range
+    return _mixed(pool.features, pool.mask, shares, prompt_weights, ())
+
+
+def _mixed(features, mask, shares, prompt_weights, axes):
+    features = centred_features(bare_pool(features, mask))  # first: the weighted mean then leaves digits
+    largest = jnp.max(jnp.abs(features))
+    unit = _arrays.power_of_two_below(_total(largest, axes, jnp.maximum))  # in such units squares stay in range
     features = features / unit
 
     def chunk(part):
@@ -111,8 +116,37 @@ def mixed_covariance(
         return _arrays.contract("pkd,pke->de", rows * (share * weight[:, None])[..., None], rows)
 
     arrays = features, shares.astype(features.dtype), prompt_weights.astype(features.dtype)
-    total = _arrays.sum_chunks(chunk, arrays, _arrays.chunk_length(*features.shape))
+    total = _total(_arrays.sum_chunks(chunk, arrays, _arrays.chunk_length(*features.shape)), axes)
     return (total + total.T) / 2 * unit * unit
+
+
+def _where_prompts_lie(function, *arrays):
+    """function(*arrays, axes): of what each device has, where prompts are divided over the `axes` of a mesh.
+
+    Features stay there; in a trace only Explicit axes are known. Arrays that are not divided by prompt go as they are.
+    """
+    lying = _arrays.prompt_axes(arrays[0])
+    return _at_once(function, _arrays.replicated(arrays)) if lying is None else _by_device(function, arrays, lying)
+
+
+@jax.jit(static_argnums=0)
+def _at_once(function, arrays):
+    return function(*arrays, ())
+
+
+@jax.jit(static_argnums=(0, 2))
+def _by_device(function, arrays, lying):
+    mesh, axes = lying
+    specs = (PartitionSpec(axes),) * len(arrays)
+    run = jax.shard_map(
+        lambda *parts: function(*parts, axes), mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False
+    )
+    return run(*_arrays.laid_out(arrays, specs, mesh))
+
+
+def _total(value, axes, merge=jnp.add):
+    """Of all devices along the axes, in their order; the value itself where there are none."""
+    return joined(value, axes, merge) if axes else value
 
 
 def second_moment(pool: CompletionPool | Source) -> Float[AnyArray, "d d"]:
@@ -136,9 +170,9 @@ def second_moment(pool: CompletionPool | Source) -> Float[AnyArray, "d d"]:
             start = np.zeros((pool.dim, pool.dim)), np.zeros(())
             total, count = source.fold(Partial(_add_products), start)[0]
             return np.asarray(total) / float(count)
-    arrays, default = _arrays.replicated((pool.features, pool.mask)), jnp.result_type(float)
+    default = jnp.result_type(float)
     with _arrays.float64():
-        return _arrays.told(_second_moment(*arrays), default)
+        return _arrays.told(_where_prompts_lie(_second_moment, pool.features, pool.mask), default)
 
 
 def _add_products(chunk, totals, _):
@@ -148,8 +182,7 @@ def _add_products(chunk, totals, _):
     return (total, count + jnp.sum(chunk.copies >= 0, dtype=count.dtype)), None
 
 
-@jax.jit
-def _second_moment(features, mask):
+def _second_moment(features, mask, axes):
     prompts, completions, dim = features.shape
 
     def chunk(part):
@@ -157,4 +190,5 @@ def _second_moment(features, mask):
         return _arrays.contract("pkd,pke->de", rows, rows)
 
     length = _arrays.chunk_length(prompts, completions, dim)
-    return _arrays.sum_chunks(chunk, (features, mask), length) / jnp.sum(mask, dtype=jnp.float64)
+    total = _total(_arrays.sum_chunks(chunk, (features, mask), length), axes)
+    return total / _total(jnp.sum(mask, dtype=jnp.float64), axes)

@@ -81,19 +81,20 @@ def _length(index: slice, size: int) -> int:
     return stop - start
 
 
-def joined(leaf: Array, layout: Layout, merge: Merge) -> Array:
-    """The carries of all devices merged in their order, the same to the last bit on every device and every time.
+def joined(leaf: Array, axes: tuple[str, ...], merge: Merge) -> Array:
+    """The carries of all devices along some axes merged in their order, to the same bits on all of them every time.
 
-    Each device merges its piece of all carries and sends it to the others: 2 (D - 1) / D of the leaf's bytes.
+    Each device merges its piece of all carries and sends it to the others: 2 (D - 1) / D of the leaf's bytes. To be
+    called inside of a `jax.shard_map`.
     """
-    count = layout.parts
+    count = lax.axis_size(axes)
     if count == 1:
         return leaf
     flat = _arrays.filled_up(leaf.reshape(-1), -leaf.size % count)
-    pieces = lax.all_to_all(flat.reshape(count, -1), layout.axes, 0, 0)
+    pieces = lax.all_to_all(flat.reshape(count, -1), axes, 0, 0)
     with _arrays.float64():  # numbers keep their dtype whatever the caller's default
         piece = functools.reduce(merge, list(pieces))
-    return lax.all_gather(piece, layout.axes, tiled=True)[: leaf.size].reshape(leaf.shape)
+    return lax.all_gather(piece, axes, tiled=True)[: leaf.size].reshape(leaf.shape)
 
 
 def own_prompts(layout: Layout, prompts: Int[Array, " m"]) -> tuple[Bool[Array, " m"], Int[Array, " m"]]:

@@ -107,6 +107,6 @@ def ended(layout: Layout, carry: Any, *, merge: Merge) -> Any:
     """What devices carry, joined."""
 
     def look(carry):
-        return jax.tree.map(lambda a: joined(a[0], layout, merge), carry)
+        return jax.tree.map(lambda a: joined(a[0], layout.axes, merge), carry)
 
     return on_devices(look, (layout.by_prompt,), PartitionSpec())(carry)

@@ -236,7 +236,7 @@ def _prepared(layout, pool, *, dtype, length):
 def _fold(layout, parts, kernel, carry, inputs, *, merge, own):
     def visit(part, kernel, carry, inputs):
         carry, outputs = part.fold(kernel, carry, inputs)
-        return jax.tree.map(lambda leaf: joined(leaf, layout, merge), carry), outputs
+        return jax.tree.map(lambda leaf: joined(leaf, layout.axes, merge), carry), outputs
 
     by_prompt, everywhere = layout.by_prompt, PartitionSpec()
     specs = (by_prompt, everywhere, everywhere, by_prompt), (everywhere, by_prompt)
