@@ -5,6 +5,7 @@ and in TF32 on recent NVIDIA GPUs, which is too coarse for a certificate.
 """
 
 from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import jax
@@ -25,9 +26,32 @@ AnyArray = jax.Array | np.ndarray  # what public functions take: in annotations,
 CHUNK_ENTRIES = {"cpu": 2_048 * 256, "gpu": 2**24, "tpu": 2**24}
 
 
+NO_FLOAT64 = ("tpu",)  # backends on which it is emulated at best; there it is computed by the host
+
+
+def algebra_device() -> Any:
+    """The device that computes in float64 in place of the default backend's; None where that can itself.
+
+    What runs there is the d x d algebra and the restricted problems of listed pairs, whose rows are sent to it as they
+    are stored; factors come back in the working dtype. Passes over all pairs stay on the default backend.
+    """
+    return jax.local_devices(backend="cpu")[0] if jax.default_backend() in NO_FLOAT64 else None
+
+
+def for_algebra(tree: Any) -> Any:
+    """The tree with its arrays on the device of the algebra; as it is where that has none of its own, or in a trace."""
+    device = algebra_device()
+    if device is None or is_traced(tree):
+        return tree
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, device) if isinstance(leaf, jax.Array) else leaf, tree)
+
+
 def float64():
-    """Scope in which JAX computes in float64, whatever the caller's global flag; the flag itself is never touched."""
-    return jax.enable_x64(True)
+    """Scope in which JAX computes in float64, whatever the caller's global flag; the flag itself is never touched.
+
+    Where the default backend has no float64, computations begun in it are placed on `algebra_device`.
+    """
+    return _scope(True, algebra_device())
 
 
 def in_float64() -> bool:
@@ -36,8 +60,15 @@ def in_float64() -> bool:
 
 
 def scope(wide: bool):
-    """`float64` for True; for False the scope in which JAX computes in float32."""
-    return jax.enable_x64(wide)
+    """The scope in which JAX computes in float64, or in float32, on the default backend: what a caller has outside."""
+    return _scope(wide, None)
+
+
+@contextmanager
+def _scope(wide, device):
+    elsewhere = nullcontext() if algebra_device() is None else jax.default_device(device)
+    with jax.enable_x64(wide), elsewhere:
+        yield
 
 
 def compute_dtype(dtype: Any) -> np.dtype:

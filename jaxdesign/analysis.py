@@ -41,11 +41,16 @@ class Analysis(NamedTuple):
 def information(problem: Problem, allocation: Allocation) -> Float[np.ndarray, "r d d"]:
     """A = prior + sum_e n_e c_e z_e z_e^T per draw, float64, from the stored features."""
     pairs, labels = allocation
-    if problem.whole is not None and not problem.divided and len(pairs) > 2 * problem.prompts * problem.completions:
+    if _all_at_hand(problem) and len(pairs) > 2 * problem.prompts * problem.completions:
         return problem.prior + _dense_information(problem, pairs, labels)
     draws, dim = problem.prior.shape[:2]
     start = np.zeros((draws, dim // 2 + 1, dim))
     return problem.prior + mirrored(fold_pairs(problem.source, Partial(_add_information), start, pairs, labels)[0])
+
+
+def _all_at_hand(problem):
+    """Whether the pool is as a whole where float64 is computed."""
+    return problem.whole is not None and not problem.divided and _arrays.algebra_device() is None
 
 
 def _dense_information(problem, pairs, labels):

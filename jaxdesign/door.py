@@ -115,7 +115,7 @@ def _problem(source, exists, counts, exponents, criterion, budget, decided, prio
     return Problem(
         source=source,
         # a target may lie on all devices, as what is computed from a divided pool does
-        criterion=_arrays.in_one_place(criterion).in_units(exponents),
+        criterion=_arrays.for_algebra(_arrays.in_one_place(criterion).in_units(exponents)),
         limits=resolve(budget, counts, exists, decided.required),
         prior=rescaled(prior_matrix(prior, source.dim, source.draws), exponents),
         exists=exists,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike
 from jaxdesign.design import Design
 from jaxdesign.pool import CompletionPool, kept, prompts_of, with_flip
 from jaxdesign.pricing.annotated import pool_source
-from jaxdesign.pricing.passes import pairs_information
+from jaxdesign.pricing.passes import all_information
 from jaxdesign.pricing.source import Source
 from jaxdesign.units import rescaled
 
@@ -117,14 +117,17 @@ class Problem:
     def even(self) -> Float[np.ndarray, "r d d"]:
         """Prior plus the information of `total` labels spread evenly over all candidate pairs, caps aside; float64."""
         if self.whole is None or self.flip is not None or len(self.decided.closed):
-            info = self._pairs_information()
+            info = all_information(self.source)
         else:
-            info = kept(self.whole, "information", self._pairs_information)
+            info = kept(self.whole, "information", lambda: all_information(self.source))
         return self.prior + info * (self.limits.total / self.pair_counts.sum())
 
-    def _pairs_information(self):
-        with _arrays.float64():
-            return np.asarray(pairs_information(self.source))
+    def at_algebra(self) -> Problem:
+        """The problem with its pool where float64 is computed; itself where that is where it is. Raises like `pool`."""
+        if _arrays.algebra_device() is None:
+            return self
+        whole = _arrays.for_algebra(self.gathered)
+        return replace(self, whole=whole, source=pool_source(whole, self.flip, closed=self.decided.closed))
 
     def given_units(self, matrix: Float[np.ndarray, "*r d d"]) -> Float[np.ndarray, "*r d d"]:
         """An information matrix in the units of the features that were given."""

@@ -40,7 +40,8 @@ def _column_units(pool):
     if _ordinary(farthest, pool.features.shape[0] * pool.completions):
         return np.zeros(pool.dim, np.int64)
     with _arrays.float64():
-        largest, squares = (np.asarray(part) for part in _column_sizes(pool.features, pool.mask))
+        arrays = _arrays.for_algebra((pool.features, pool.mask))
+        largest, squares = (np.asarray(part) for part in _column_sizes(*arrays))
     return _exponents(largest, squares, _arrays.compute_dtype(pool.features.dtype))
 
 
@@ -74,10 +75,11 @@ def source_units(source: Source, farthest: Float[np.ndarray, " d"]) -> Int[np.nd
     """
     if _ordinary(farthest, source.prompts * source.completions):
         return np.zeros(source.dim, np.int64)
-    with _arrays.float64():
-        start = jnp.zeros(source.dim), jnp.zeros(())
-        safe = np.where(farthest > 0, farthest, 1)
-        squares, count = (np.asarray(part) for part in source.fold(Partial(_add_squares, safe), start)[0])
+    dtype = np.dtype(np.float64) if _arrays.algebra_device() is None else source.dtype
+    with _arrays.scope(dtype == np.float64):
+        start = np.zeros(source.dim, dtype), np.zeros((), dtype)
+        safe = np.where(farthest > 0, farthest, 1).astype(dtype)
+        squares, count = (np.asarray(part, np.float64) for part in source.fold(Partial(_add_squares, safe), start)[0])
     return _exponents(farthest, squares / count, source.dtype)
 
 

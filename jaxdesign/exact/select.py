@@ -128,6 +128,7 @@ def select_pairs(
         relaxed, problem = evaluated(problem, allocation, design.status, passes=design.passes, trace=design.trace)
     free = without(problem.decided, Allocation(relaxed.pairs, relaxed.labels))
     relaxed = replace(relaxed, pairs=free[0], labels=free[1])
+    problem = problem.at_algebra()  # one label at a time leaves little to do elsewhere
     outcome = best_choice(problem, relaxed, tol, int(seed), int(budget.labels_per_task), methods, progress)
     best = outcome.best
     if best is None:

@@ -69,6 +69,13 @@ def fold_pairs(
         return carry, None
     if isinstance(source, Visiting):
         return source.fold_pairs(kernel, carry, pairs, per_pair, merge)
+    return by_pages(source, kernel, carry, pairs, per_pair)
+
+
+def by_pages(
+    source: Source, kernel: PairKernel, carry: Any, pairs: Int[np.ndarray, "s 3"], per_pair: Any = None
+) -> tuple[Any, Any]:
+    """`fold_pairs` over rows that are brought to where float64 is computed, a page at a time."""
     given = _arrays.in_float64()
     with _arrays.float64():
         parts = _parts(source, pairs, given)

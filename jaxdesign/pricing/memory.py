@@ -21,6 +21,18 @@ from jaxdesign.pool import CompletionPool, bare_pool, kept
 from jaxdesign.pricing.source import Chunk, Kernel, Merge, PairRows, closed_bits
 
 
+class Ends(NamedTuple):
+    """The two completions of listed pairs as they are stored, nothing subtracted.
+
+    Args:
+        features: (S, 2, d).
+        margins: theirs, scores (S, R, 2) and flips (S, 1, 1); None: every margin is 0 and no label is reversed.
+    """
+
+    features: Float[Array, "s 2 d"]
+    margins: Margins | None
+
+
 class MemorySource(NamedTuple):
     """A pool with what passes need of it besides: a `Source` and a pytree. `memory_source` makes one.
 
@@ -83,9 +95,15 @@ class MemorySource(NamedTuple):
         return _fold_slots(self, kernel, carry, per_slot)
 
     def rows(self, pairs: Int[_arrays.AnyArray, "s 3"]) -> PairRows:
-        """See `Source.rows`."""
+        """See `Source.rows`; where float64 is computed."""
+        with _arrays.scope(True):  # dtypes stay as they are
+            found = _ends(self, pairs)
         with _arrays.float64():
-            return _rows(self, pairs)
+            return rows_between(_arrays.for_algebra(found))
+
+    def ends(self, pairs: Int[_arrays.AnyArray, "s 3"]) -> Ends:
+        """What rows are made of, as it is stored; traceable."""
+        return _ends(self, pairs)
 
     def subset(self, prompts: Int[np.ndarray, " m"]) -> MemorySource:
         """See `Source.subset`."""
@@ -99,7 +117,7 @@ class MemorySource(NamedTuple):
 
     def adapted(self, units: Float[np.ndarray, " d"], closed: UInt32[np.ndarray, "m k w"] | None) -> MemorySource:
         """The same with features times `units`, (d,) powers of two, and `closed` pairs as (P, K, w) words."""
-        with _arrays.float64():
+        with _arrays.scope(True):  # dtypes stay as they are
             return _adapted(self, units.astype(self.dtype), closed)
 
 
@@ -223,10 +241,25 @@ def _flat(array):
 
 
 @jax.jit
-def _rows(source, pairs):
+def _ends(source, pairs):
     p, i, j = pairs.T
-    differences = source.features[p, i].astype(jnp.float64) - source.features[p, j].astype(jnp.float64)
-    return PairRows(differences, listed_label_information(jax.tree.map(_flat, source.margins), pairs))
+    features = jnp.stack([source.features[p, i], source.features[p, j]], axis=1)
+    if source.margins is None:
+        return Ends(features, None)
+    scores, flip = jax.tree.map(_flat, source.margins)
+    if scores is not None:
+        scores = jnp.stack([scores[p, :, i], scores[p, :, j]], axis=-1)
+    flip = flip[p] if flip.shape[1] == 1 else flip[p, i, j][:, None, None]
+    return Ends(features, Margins(scores, flip))
+
+
+@jax.jit
+def rows_between(ends: Ends) -> PairRows:
+    """Rows of listed pairs from what is stored of them, float64: to be called inside of `_arrays.float64()`."""
+    left, right = jnp.moveaxis(ends.features.astype(jnp.float64), 1, 0)
+    place = jnp.arange(len(left), dtype=jnp.int32)
+    pairs = jnp.stack([place, jnp.zeros_like(place), jnp.ones_like(place)], axis=1)
+    return PairRows(left - right, listed_label_information(ends.margins, pairs))
 
 
 @jax.jit

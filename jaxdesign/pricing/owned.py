@@ -18,7 +18,7 @@ from jaxtyping import Array, Int
 from jaxdesign import _arrays
 from jaxdesign.pricing.layout import Layout, joined, on_devices
 from jaxdesign.pricing.listed import PAGE, PairKernel
-from jaxdesign.pricing.memory import MemorySource
+from jaxdesign.pricing.memory import Ends, MemorySource, rows_between
 from jaxdesign.pricing.source import Merge, PairRows, ranks_among
 
 FEW = 64  # slots of a device at least, or a power of two of them: few programs, and at most half of the slots empty
@@ -65,23 +65,19 @@ def by_slot(layout: Layout, array: np.ndarray) -> Array:
 
 
 @jax.jit(static_argnames="layout")
-def page_rows(layout: Layout, parts: MemorySource, pairs: Int[Array, "n 3"]) -> PairRows:
-    """Rows of a page, on every device."""
+def page_ends(layout: Layout, parts: MemorySource, pairs: Int[Array, "n 3"]) -> Ends:
+    """What rows of a page are made of, on every device."""
 
     def look(part, pairs):
-        found = part.rows(pairs)
-        return PairRows(
-            lax.all_gather(found.differences, layout.axes, tiled=True),
-            lax.all_gather(found.label_info, layout.axes, axis=1, tiled=True),
-        )
+        return jax.tree.map(lambda a: lax.all_gather(a, layout.axes, tiled=True), part.ends(pairs))
 
     return on_devices(look, (layout.by_prompt, layout.by_prompt), PartitionSpec())(parts, pairs)
 
 
 @jax.jit
-def in_order(rows: PairRows, place: Int[Array, " s"]) -> PairRows:
-    """Rows at some places."""
-    return PairRows(rows.differences[place], rows.label_info[:, place])
+def rows_in_order(ends: Ends, place: Int[Array, " s"]) -> PairRows:
+    """Rows of the pairs at some places, inside of `_arrays.float64()`."""
+    return rows_between(jax.tree.map(lambda a: a[place], ends))
 
 
 @jax.jit(static_argnames="layout")
@@ -95,7 +91,7 @@ def visited(layout: Layout, parts: MemorySource, kernel: PairKernel, carry: Any,
     """(carry, outputs) after a page, both on their devices."""
 
     def look(part, kernel, carry, pairs, inputs):
-        carry, outputs = kernel(part.rows(pairs), jax.tree.map(lambda a: a[0], carry), inputs)
+        carry, outputs = kernel(rows_between(part.ends(pairs)), jax.tree.map(lambda a: a[0], carry), inputs)
         return jax.tree.map(lambda a: a[None], carry), outputs
 
     ours, everywhere = layout.by_prompt, PartitionSpec()

@@ -11,6 +11,7 @@ a power of two (`in_pricing_units`), which changes no digit, and what a pass ret
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -28,6 +29,7 @@ from jaxdesign.pricing.source import Chunk, Foldable, Source, open_pairs
 # Rounding error of a priced sensitivity over the bound of `rounding_error`: measured at most 0.7 / ERROR_MARGIN over
 # random pools of condition number 1 to 1e10, d = 3 to 128; the certificate relies on it being at most 1.
 ERROR_MARGIN = 2.0
+MOST = 2**21  # pair slots of a subset
 
 
 class Charges(NamedTuple):
@@ -267,6 +269,28 @@ def pairs_information(source: Source) -> Float[Array, "r d d"]:
     """sum_e c_e z_e z_e^T over all pairs that may be used, per draw; traceable, inside `_arrays.float64()`."""
     start = np.zeros((source.draws, source.dim, source.dim))  # of NumPy: nothing to compile
     return source.fold(Partial(_add_information), start)[0]
+
+
+def all_information(source: Source) -> Float[np.ndarray, "r d d"]:
+    """`pairs_information` on the host, wherever float64 is computed."""
+    total = np.zeros((source.draws, source.dim, source.dim))
+    for _, part in parts_for_algebra(source):
+        with _arrays.float64():
+            total = part.fold(Partial(_add_information), total)[0]
+    return np.asarray(total)
+
+
+def parts_for_algebra(source: Source) -> Iterator[tuple[slice, Foldable]]:
+    """What to fold over in float64, one part after the other: the source, or, where the devices that it lies on have no
+    float64, some prompts of it at a time at the one that has."""
+    if _arrays.algebra_device() is None:
+        yield slice(0, source.prompts), source
+        return
+    length = _arrays.chunk_length(source.prompts, source.completions, source.dim)
+    length = max(min(length, MOST // source.completions**2), 1)
+    for start in range(0, source.prompts, length):
+        part = slice(start, min(start + length, source.prompts))
+        yield part, _arrays.for_algebra(source.subset(np.arange(part.start, part.stop)))
 
 
 def _add_information(chunk, total, _):

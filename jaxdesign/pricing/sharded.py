@@ -6,7 +6,7 @@ others carry, in the order of the devices. Between devices there travel, over D 
 - of a fold, at most twice the bytes of its carry, 16 d^2 bytes for a d x d matrix in float64: the carries are joined
   piece by piece, each piece on one device, and then shared. Outputs stay where their prompts are;
 - of a fold over listed pairs the same, and nothing of their rows: they are visited where they lie. Outputs go to the
-  host. Where the rows themselves are asked for, they travel once, 8 d bytes each, empty slots of a page included;
+  host. Where the rows themselves are asked for, they travel once, as they are stored, 4 to 16 d bytes each;
 - of a subset, its features: sums over devices of which all but one are zero.
 
 The mesh is the user's, of one process or of several; its axes other than those of the prompts hold copies. Passes run
@@ -29,9 +29,9 @@ from jaxtyping import Int
 from jaxdesign import _arrays
 from jaxdesign.pool import CompletionPool, unchecked_pool
 from jaxdesign.pricing.layout import Layout, joined, of_owner, on_devices, one_process, own_prompts
-from jaxdesign.pricing.listed import PairKernel
+from jaxdesign.pricing.listed import PairKernel, by_pages
 from jaxdesign.pricing.memory import MemorySource, chunked, prepared, taken
-from jaxdesign.pricing.owned import begun, by_owner, by_slot, ended, in_order, page_rows, visited
+from jaxdesign.pricing.owned import begun, by_owner, by_slot, ended, page_ends, rows_in_order, visited
 from jaxdesign.pricing.source import Derived, Kernel, Merge, PairRows, ranks_among
 
 
@@ -93,7 +93,8 @@ class ShardedSource:
             (page,) = by_owner(self.layout, once)
             place = np.zeros(len(once), np.int32)
             place[page.some] = page.slots
-            return in_order(_arrays.in_one_place(self._run(page_rows, self.parts, page.pairs)), place[which])
+            ends = _arrays.in_one_place(self._run(page_ends, self.parts, page.pairs))
+            return rows_in_order(_arrays.for_algebra(ends), place[which])
 
     def fold_pairs(
         self,
@@ -105,8 +106,11 @@ class ShardedSource:
     ) -> tuple[Any, Any]:
         """See `listed.fold_pairs` for kernel, carry, pairs, per_pair and merge.
 
-        Devices visit their own pairs, and what they carry is joined once.
+        Devices visit their own pairs, and what they carry is joined once; but where they have no float64, rows are
+        sent to what has.
         """
+        if _arrays.algebra_device() is not None:
+            return by_pages(self, kernel, carry, pairs, per_pair)
         order, outputs = [], []
         with _arrays.float64():
             kernel, carry = jax.tree.map(self.layout.shared, (kernel, carry))

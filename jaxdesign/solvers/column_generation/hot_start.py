@@ -73,7 +73,7 @@ def hot_start(problem: Problem) -> HotStart:
     if len(prompts) < source.prompts or not isinstance(source, MemorySource):
         source = source.subset(prompts)
     prompts = np.pad(prompts, (0, source.slots - len(prompts)), mode="edge")
-    dense = dense_part(problem, source, limits.per_pair[prompts], limits.per_prompt[prompts])
+    dense = dense_part(problem, _arrays.for_algebra(source), limits.per_pair[prompts], limits.per_prompt[prompts])
     with _arrays.float64():
         labels, sensitivities = _steps(dense)
     return HotStart(

@@ -69,8 +69,8 @@ def dense_of(problem: Problem) -> DenseProblem:
 def memory_of(problem: Problem) -> MemorySource:
     """The source of a problem whose pool is in memory; TypeError for others."""
     if isinstance(problem.source, MemorySource):
-        return problem.source
-    return memory_source(problem.pool, closed=problem.decided.closed)
+        return _arrays.for_algebra(problem.source)
+    return _arrays.for_algebra(memory_source(problem.pool, closed=problem.decided.closed))
 
 
 def dense_part(problem: Problem, source: MemorySource, per_pair, per_prompt) -> DenseProblem:
