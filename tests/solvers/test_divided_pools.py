@@ -1,5 +1,7 @@
 """Designs of pools divided over devices are those of one device; four virtual CPU devices (see conftest)."""
 
+from itertools import pairwise
+
 import jax
 import numpy as np
 import pytest
@@ -93,18 +95,45 @@ def test_features_are_never_gathered():
     spread = divided(pool, "one axis", EXPLICIT)
     with programs_recorded() as programs:
         jd.optimize(jd.CompletionPool(spread.features, mask=spread.mask), jd.LogDet(), BUDGETS["caps"], prior=0.1)
-    assert {program.name for program in programs} == {
-        "fold",
-        "picked",
-        "begun",
-        "visited",
-        "ended",
-        "page_rows",
-        "taken",
-    }
-    assert not any(program.exchanged for program in programs if program.name == "picked")
+    names = {program.name for program in programs}
+    assert names == {"fold", "picked", "begun", "visited", "ended", "page_ends", "taken"}
+    assert not any(program.exchanged for program in programs if program.name in ("picked", "begun", "visited"))
     assert all(program.once for program in programs)
-    assert max(p.exchanged for p in programs if p.name == "fold") <= 16 * (DIM + 1) ** 2
+    assert max(p.exchanged for p in programs if p.name in ("fold", "ended")) <= 16 * (DIM + 1) ** 2
+
+
+@pytest.mark.thorough
+def test_a_pass_exchanges_a_matrix_numbers_of_pairs_and_rows_of_new_columns():
+    """16 d^2 bytes, 64 a pair that is looked up, and, but for empty slots, 8 d a column that enters or is freed."""
+    rng, mesh, dim = np.random.default_rng(0), jax.make_mesh((4,), ("data",)), 32
+    features = rng.standard_normal((1024, 8, dim)) * rng.exponential(1, (1024, 8, 1))
+    given = sharded_source(jd.CompletionPool(features.astype(np.float32)), mesh, "data")
+    asked, brought, marks = [], [], []
+
+    class Counted(ShardedSource):
+        def rows(self, pairs):
+            brought.extend(map(tuple, np.unique(pairs[pairs.any(axis=1)], axis=0)))
+            return super().rows(pairs)
+
+        def fold_pairs(self, kernel, carry, pairs, *rest):
+            asked.append(len(pairs))
+            return super().fold_pairs(kernel, carry, pairs, *rest)
+
+    def mark(_):
+        marks.append((len(programs), sum(asked), len(brought)))
+
+    with programs_recorded() as programs:
+        source, budget = Counted(given.parts, given.layout), jd.Budget(400, per_pair=1)
+        design = jd.optimize(source, jd.LogDet(), budget, prior=0.1, tol=1e-6, callback=mark)
+    assert len(marks) > 2 and design.status is jd.Status.CERTIFIED
+    assert len(brought) <= 1.1 * len(set(brought))  # hardly a row is sent twice
+    for before, after in pairwise(marks):
+        some, (_, pairs, columns) = programs[before[0] : after[0]], np.subtract(after, before)
+        rows = sum(program.exchanged for program in some if program.name == "page_ends")
+        numbers = sum(program.exchanged for program in some) - rows
+        numbers += sum(4 * program.results for program in some if program.name == "visited")  # the host reads all slots
+        assert numbers <= 16 * dim**2 + 64 * pairs
+        assert rows <= 8 * (dim + 2) * max(4 * columns, 4 * 64)
 
 
 def test_only_a_pool_divided_over_prompts_goes_there():
