@@ -24,6 +24,7 @@ from jaxdesign import _arrays
 from jaxdesign._arrays import AnyArray
 from jaxdesign._pairs import candidate_pairs, pair_keys
 from jaxdesign.information import laplacian_information, prompt_forms, prompt_label_information
+from jaxdesign.pricing.rows_on_host import rows_on_host
 from jaxdesign.pricing.source import Chunk, Foldable, Source, open_pairs
 
 # Rounding error of a priced sensitivity over the bound of `rounding_error`: measured at most 0.7 / ERROR_MARGIN over
@@ -230,7 +231,7 @@ def _ranked_level(
 def reaching_pairs(result: PassResult, completions: int) -> Int[np.ndarray, "s 3"]:
     """The pairs whose bit is set, on the host, ordered by (prompt, i, j)."""
     prompts = np.flatnonzero(np.asarray(result.reaching))  # almost all have none
-    packed = _arrays.rows_on_host(result.reaches, prompts)
+    packed = rows_on_host(result.reaches, prompts)
     held = np.flatnonzero(packed.reshape(-1) != 0)  # bytes, of which few are set
     byte, bit = np.nonzero(np.unpackbits(packed.reshape(-1)[held, None], axis=-1))
     row, within = np.divmod(held[byte], packed.shape[-1])
@@ -249,7 +250,7 @@ def best_pairs(
     are often many near-copies around one extreme completion.
     """
     prompts = np.flatnonzero(np.asarray(result.highest) > above / unit)
-    best, partner = (_arrays.rows_on_host(array, prompts) for array in (result.best, result.partner))
+    best, partner = (rows_on_host(array, prompts) for array in (result.best, result.partner))
     completions, ranks = best.shape[1:]
     found = np.flatnonzero(best.reshape(-1) > above / unit)
     values = best.reshape(-1)[found]

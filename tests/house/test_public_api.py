@@ -239,7 +239,7 @@ ROOMS = {
         ["oracle"],
     ],
     "pricing": [
-        ["ceilings", "source", "stored"],
+        ["ceilings", "rows_on_host", "source", "stored"],
         ["host_fold", "layout", "memory"],
         ["listed"],
         ["owned"],

@@ -17,6 +17,7 @@ from jaxdesign.door import make_problem
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.memory import memory_source
 from jaxdesign.pricing.passes import Charges, PassResult, best_pairs, price, reaching_pairs
+from jaxdesign.pricing.rows_on_host import moved_rows, rows_on_host
 from jaxdesign.pricing.source import open_pairs, survey
 from tests.support.counting import counting
 from tests.support.problems import random_arrays, random_spd, sensitivities_of, written_out
@@ -152,7 +153,7 @@ def test_rows_moved_from_a_device_are_those_asked_for(length):
     array = np.random.default_rng(length).standard_normal((length, 2, 3))
     for number in (0, 1, length // 2, length):
         index = np.sort(np.random.default_rng(number).permutation(length)[:number])
-        for moved in (_arrays.moved_rows, _arrays.rows_on_host):
+        for moved in (moved_rows, rows_on_host):
             np.testing.assert_array_equal(moved(jnp.asarray(array, np.float32), index), array.astype(np.float32)[index])
 
 
