@@ -136,6 +136,22 @@ def test_a_pass_exchanges_a_matrix_numbers_of_pairs_and_rows_of_new_columns():
         assert rows <= 8 * (dim + 2) * max(4 * columns, 4 * 64)
 
 
+@pytest.mark.thorough
+def test_a_run_goes_on_with_the_same_bits_without_the_rows_it_held(tmp_path):
+    """A checkpoint keeps no rows: those of a working set are asked for again."""
+    spread = divided(pool_of(256, scored=True), "one axis", AUTO)
+    options = {"prior": 0.1, "tol": 1e-7}
+    whole = jd.optimize(spread, jd.LogDet(), BUDGETS["caps"], **options)
+    options["checkpoint"] = tmp_path / "run.npz"
+    calls = []
+    jd.optimize(
+        spread, jd.LogDet(), BUDGETS["caps"], callback=lambda row: calls.append(row) or len(calls) == 2, **options
+    )
+    resumed = jd.optimize(spread, jd.LogDet(), BUDGETS["caps"], **options)
+    assert len(whole.trace) > 2 and resumed.passes == whole.passes
+    same_bits(resumed, whole)
+
+
 def test_only_a_pool_divided_over_prompts_goes_there():
     """Extreme units, a target computed from the divided pool, and solvers that need the whole pool, which get it."""
     pool = pool_of(16)
