@@ -96,6 +96,9 @@ class MemorySource(NamedTuple):
 
     def rows(self, pairs: Int[_arrays.AnyArray, "s 3"]) -> PairRows:
         """See `Source.rows`; where float64 is computed."""
+        if _arrays.algebra_device() is None:
+            with _arrays.float64():
+                return _rows(self, pairs)  # one program
         with _arrays.scope(True):  # dtypes stay as they are
             found = _ends(self, pairs)
         with _arrays.float64():
@@ -251,6 +254,11 @@ def _ends(source, pairs):
         scores = jnp.stack([scores[p, :, i], scores[p, :, j]], axis=-1)
     flip = flip[p] if flip.shape[1] == 1 else flip[p, i, j][:, None, None]
     return Ends(features, Margins(scores, flip))
+
+
+@jax.jit
+def _rows(source, pairs):
+    return rows_between(_ends(source, pairs))
 
 
 @jax.jit

@@ -17,6 +17,7 @@ from jaxdesign import _arrays, _coarse
 from jaxdesign.door import make_problem
 from jaxdesign.pricing import source as sources
 from jaxdesign.pricing.largest import largest
+from jaxdesign.pricing.listed import PAGE
 from jaxdesign.pricing.memory import memory_source
 from jaxdesign.pricing.passes import pairs_information, price
 from jaxdesign.solvers.column_generation import hot_start
@@ -56,7 +57,7 @@ def programs(draws):
     pool = pool_of(draws)
     source = memory_source(pool)
     factors = np.stack([np.eye(DIM, dtype=np.float32)] * source.draws)
-    page = np.zeros((sources.PAGE, 3), np.int32)
+    page = np.zeros((PAGE, 3), np.int32)
     problem = make_problem(pool, jd.LogDet(), jd.Budget(40, per_pair=1), 0.1)
     limits = problem.limits
     kinds = {"bounds": None, "bounds, TF32": _coarse.TF32, "bounds, bfloat16": _coarse.BFLOAT16}

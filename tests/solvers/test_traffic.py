@@ -10,13 +10,13 @@ import pytest
 
 import jaxdesign as jd
 from jaxdesign import _arrays
-from jaxdesign.pricing import sharded_source, streamed, streamed_source, sweep
-from jaxdesign.pricing.source import PAGE
+from jaxdesign.pricing import rows_on_host, sharded_source, streamed, streamed_source, sweep
+from jaxdesign.pricing.listed import PAGE
 from jaxdesign.solvers.column_generation.hot_start import START
 from tests.support.traffic import traffic
 
 COMPLETIONS, DIM, CHUNK = 8, 16, 32
-A_CALL, A_PASS, A_LOOK = 20, 20, 2  # programs: of a call, of a pass, of prompts that are looked at together
+A_CALL, A_PASS, A_LOOK = 30, 20, 2  # programs: of a call, of a pass, of prompts that are looked at together
 
 
 def features(prompts):
@@ -32,7 +32,7 @@ def pool_of(prompts):
 @pytest.fixture(autouse=True)
 def accelerated(monkeypatch):
     """Arrays are moved as where the host cannot read them."""
-    monkeypatch.setattr(_arrays, "_on_cpu", lambda array: False)
+    monkeypatch.setattr(rows_on_host, "_on_cpu", lambda array: False)
 
 
 @pytest.fixture
