@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast, overload
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jax.tree_util import Partial
 from jaxtyping import Float
 
 from jaxdesign import _arrays, _checks
 from jaxdesign._linalg import unit_diagonal
 from jaxdesign._pairs import candidate_counts, first_copies, jitted_first_copies
 from jaxdesign.pool import CompletionPool, bare_pool, centred_features, replicated_pool, with_features
+from jaxdesign.pricing.in_basis import source_in_basis
+from jaxdesign.pricing.sharded import ShardedSource, sharded_source
+from jaxdesign.pricing.source import Source, open_pairs
+from jaxdesign.pricing.widened import in_dtype
 from jaxdesign.targets import second_moment
 
 
-def restrict_to_range(pool: CompletionPool, rtol: float = 1e-10) -> tuple[CompletionPool, Float[np.ndarray, "d r"]]:
+@overload
+def restrict_to_range(pool: CompletionPool, rtol: float = ...) -> tuple[CompletionPool, Float[np.ndarray, "d r"]]: ...
+
+
+@overload
+def restrict_to_range(pool: Source, rtol: float = ...) -> tuple[Source, Float[np.ndarray, "d r"]]: ...
+
+
+def restrict_to_range(
+    pool: CompletionPool | Source, rtol: float = 1e-10
+) -> tuple[CompletionPool | Source, Float[np.ndarray, "d r"]]:
     """Express a pool in an orthonormal basis B of the range of its centred second moment C (see `second_moment`).
 
     Real features are often rank-deficient (dead dimensions), and then every information matrix without a prior is
@@ -24,33 +43,68 @@ def restrict_to_range(pool: CompletionPool, rtol: float = 1e-10) -> tuple[Comple
     prompts by less than its dtype resolves is missing: what is left of it is rounding.
 
     Args:
-        pool: the pool, concrete (not inside jit: the rank is a shape).
+        pool: the pool, concrete (not inside jit: the rank is a shape), or a `pricing.Source` of one.
         rtol: relative threshold on the eigenvalues of the scaled C, which are computed in float64.
 
     Returns:
         The restricted pool (float32, or float64 where the features are), and B, (d, r) float64, columns by descending
-        eigenvalue. Completions with identical features stay bit-identical.
+        eigenvalue. Completions with identical features stay bit-identical. Features that are divided over prompts on
+        the devices of a mesh stay so. Of a source a source, which holds no features: every pass multiplies the rows of
+        the given one by B, in float64, at 2 P K d r operations; listed pairs are z B, not rounded to float32.
 
     Raises:
+        TypeError: a pool of another kind, or traced.
         ValueError: all completions of every prompt are identical, so the range is empty; rtol outside [0, 1).
 
-    Source: derived; checked by tests/test_pool.py.
+    Numerics: features of a source are centred and multiplied in float64 whatever its working dtype.
+    Complexity: P K d (d + r) operations; of a source two passes.
+    Source: derived; checked by tests/test_pool.py and tests/pricing/test_in_basis.py.
     """
     _checks.concrete("restrict_to_range", pool)
     if not 0 <= rtol < 1:
         raise ValueError(f"rtol={rtol:g}: must be in [0, 1); it is relative to the largest eigenvalue")
+    if not isinstance(pool, CompletionPool | Source):
+        raise TypeError(
+            f"pool: expected jaxdesign.CompletionPool, or a jaxdesign.pricing.Source, found {type(pool).__name__}"
+        )
+    if not isinstance(pool, CompletionPool):
+        found = _source_range(pool, rtol)
+        return source_in_basis(pool, found), found
+    if _arrays.over_prompts(pool.features) is not None:
+        source = sharded_source(pool)
+        found = _source_range(source, rtol)
+        return _divided_in_basis(pool, source, found), found
     pool = replicated_pool(pool)
     copies = jitted_first_copies(pool.features, pool.mask)
-    if not candidate_counts(copies).any():  # C itself would be rounding, not zero
+    found = _basis(candidate_counts(copies), lambda: second_moment(pool), _resolution(pool), rtol)
+    return in_basis(pool, found), found
+
+
+def _source_range(source: Source, rtol: float) -> Float[np.ndarray, "d r"]:
+    exact = in_dtype(source, np.float64)
+    with _arrays.float64():
+        finest, counts = exact.fold(Partial(_looked), jnp.zeros(source.dim), merge=jnp.maximum)
+    return _basis(np.asarray(counts), lambda: second_moment(exact), np.asarray(finest), rtol)
+
+
+def _looked(chunk, finest, _):
+    known = chunk.resolution
+    if known is None:  # of the rows as they are: at least that much of what was stored is not seen
+        known = jnp.max(jnp.abs(chunk.rows), axis=1) * float(jnp.finfo(jnp.float32).eps)
+    return jnp.maximum(finest, jnp.max(known, axis=0).astype(finest.dtype)), jnp.sum(open_pairs(chunk), axis=(1, 2))
+
+
+def _basis(counts, moment: Callable, resolution: Float[np.ndarray, " d"], rtol: float) -> Float[np.ndarray, "d r"]:
+    """The basis, from how many pairs each prompt has, the second moment, and what columns resolve."""
+    if not counts.any():  # C itself would be rounding, not zero
         raise ValueError(
             "features: the completions of every prompt are identical (range of dimension 0), so no pair carries "
             "information; use features that tell completions apart"
         )
-    C = second_moment(pool)
-    alive = np.diagonal(C) > _resolution(pool) ** 2
+    C = moment()
+    alive = np.diagonal(C) > resolution**2
     alive |= ~alive.any()
-    basis = _range_basis(np.where(alive[:, None] & alive, C, 0), rtol)
-    return in_basis(pool, basis), basis
+    return _range_basis(np.where(alive[:, None] & alive, C, 0), rtol)
 
 
 def _resolution(pool: CompletionPool) -> Float[np.ndarray, " d"]:
@@ -86,6 +140,14 @@ def in_basis(pool: CompletionPool, basis: Float[np.ndarray, "d r"]) -> Completio
     with _arrays.float64():
         projected = _project(pool.features, pool.mask, jnp.asarray(basis), dtype=dtype)
     return with_features(pool, projected)
+
+
+def _divided_in_basis(pool: CompletionPool, source: ShardedSource, basis) -> CompletionPool:
+    """`in_basis` of a pool over the devices of a mesh, which goes on lying there as it does."""
+    exact = source.in_dtype(np.float64)
+    features = exact.in_basis(basis, _arrays.compute_dtype(pool.features.dtype))
+    mesh, axes = cast(tuple, _arrays.over_prompts(pool.features))
+    return with_features(pool, jax.device_put(features, NamedSharding(mesh, PartitionSpec(axes))))
 
 
 @jax.jit(static_argnames="dtype")

@@ -16,6 +16,7 @@ from jaxdesign.pricing.adapted import AdaptedSource
 from jaxdesign.pricing.layout import joined
 from jaxdesign.pricing.passes import parts_for_algebra
 from jaxdesign.pricing.source import Source, survey
+from jaxdesign.pricing.widened import in_dtype
 
 
 def policy_target(
@@ -154,7 +155,7 @@ def _total(value, axes, merge=jnp.add):
 def second_moment(pool: CompletionPool | Source) -> Float[AnyArray, "d d"]:
     """C = mean over existing completions of phi phi^T, phi centred within the prompt.
 
-    For pools without masked slots it equals `policy_target(pool)`. Accumulated in float64 whatever the stored dtype.
+    For pools without masked slots it equals `policy_target(pool)`. Computed in float64 whatever the stored dtype.
 
     Args:
         pool: the pool, or a `pricing.Source`.
@@ -168,7 +169,7 @@ def second_moment(pool: CompletionPool | Source) -> Float[AnyArray, "d d"]:
     """
     if not isinstance(pool, CompletionPool):
         totals = np.zeros((pool.dim, pool.dim)), np.zeros(())
-        for _, part in parts_for_algebra(AdaptedSource(pool, np.ones(pool.dim))):
+        for _, part in parts_for_algebra(in_dtype(pool, np.float64)):
             with _arrays.float64():
                 totals = part.fold(Partial(_add_products), totals)[0]
         return np.asarray(totals[0]) / float(totals[1])

@@ -15,6 +15,7 @@ from jaxdesign import _arrays
 from jaxdesign.pricing.listed import PairKernel, fold_pairs
 from jaxdesign.pricing.memory import MemorySource
 from jaxdesign.pricing.source import Derived, Divided, Kernel, Merge, PairRows, some_of
+from jaxdesign.pricing.widened import in_dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,12 @@ class AdaptedSource(Derived):
             found = self.given.subset(prompts)
         return found.adapted(self.units, None if self.closed is None else self.closed[prompts])
 
+    def in_dtype(self, dtype: Any) -> AdaptedSource:
+        """The same with another working dtype."""
+        with _arrays.scope(self.wide):
+            given = in_dtype(self.given, dtype)
+        return replace(self, given=given, wide=self.wide or np.dtype(dtype) == np.float64)
+
     def home(self, prompts: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
         """Which of the devices have them."""
         return cast(Divided, self.given).home(prompts)
@@ -74,8 +81,10 @@ class AdaptedSource(Derived):
 
 def _adapted(kernel, units, chunk, carry, inputs):
     closed, inputs = inputs
-    rows = chunk.rows * units.astype(chunk.rows.dtype)[None, None]
-    return kernel(chunk._replace(rows=rows, closed=closed), carry, inputs)
+    units = units.astype(chunk.rows.dtype)
+    rows, resolution = chunk.rows * units[None, None], chunk.resolution
+    resolution = None if resolution is None else resolution * units[None]
+    return kernel(chunk._replace(rows=rows, closed=closed, resolution=resolution), carry, inputs)
 
 
 def _adapted_in_float64(kernel, units, chunk, carry, inputs):

@@ -9,7 +9,7 @@ the annotator: of the 2 P K d^2 + 2 P K^2 d operations of a pass none is done tw
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import jax
@@ -26,6 +26,7 @@ from jaxdesign.pricing.adapted import AdaptedSource
 from jaxdesign.pricing.listed import PairKernel, fold_pairs
 from jaxdesign.pricing.memory import MemorySource, memory_source
 from jaxdesign.pricing.source import Chunk, Derived, Divided, Kernel, Merge, PairRows, Source, closed_bits, some_of
+from jaxdesign.pricing.widened import in_dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +78,10 @@ class AnnotatedSource(Derived):
         who, given = np.divmod(prompts, self.flip.shape[1])
         once, place = np.unique(given, return_inverse=True)
         return self.given.subset(once).subset(place).reversed(self.flip[who, given])
+
+    def in_dtype(self, dtype: Any) -> AnnotatedSource:
+        """The same with another working dtype."""
+        return replace(self, given=in_dtype(self.given, dtype))
 
     def home(self, prompts: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
         """Which of the devices have them."""

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, UInt32
 
 from jaxdesign import _arrays
@@ -111,6 +112,18 @@ class MemorySource(NamedTuple):
     def subset(self, prompts: Int[np.ndarray, " m"]) -> MemorySource:
         """See `Source.subset`."""
         return _subset(self, prompts)
+
+    def in_dtype(self, dtype: Any) -> MemorySource:
+        """The same with another working `dtype`: rows from the features as stored."""
+        if np.dtype(dtype) == self.dtype:
+            return self
+        with _arrays.float64():
+            return _in_dtype(self, dtype=np.dtype(dtype))
+
+    def in_basis(self, basis: Float[np.ndarray, "d r"], dtype: Any) -> MemorySource:
+        """The same with features (phi - prompt mean) B, B the `basis`, as products in this dtype rounded to `dtype`."""
+        with _arrays.float64():
+            return _in_basis(self, jnp.asarray(basis, self.dtype), dtype=np.dtype(dtype))
 
     def reversed(self, flip: Float[np.ndarray, " p"]) -> MemorySource:
         """The same where labels of each prompt are reversed with a probability; none are in this one."""
@@ -233,10 +246,17 @@ def _chunk(source, index, prepared) -> Chunk:
     length = source.copies.shape[1]
     start = jnp.minimum(index * length, source.prompts - length)
     rows = lax.dynamic_slice_in_dim(source.features, start, length)
-    rows = jnp.where(index == len(source.copies) - 1, source.last, rows).astype(source.dtype)
+    rows = jnp.where(index == len(source.copies) - 1, source.last, rows)
+    resolution, rows = _resolution(rows, source.dtype), rows.astype(source.dtype)
     exists = copies >= 0
     rows = jnp.where(exists[..., None], less_first(rows, exists) - means[:, None], 0)
-    return Chunk(rows, copies, margins, closed)
+    return Chunk(rows, copies, margins, closed, resolution)
+
+
+def _resolution(rows, dtype):
+    kind = jnp.finfo(rows.dtype)
+    largest = jnp.max(jnp.abs(rows), axis=1).astype(dtype)
+    return jnp.maximum(largest * float(kind.eps), float(kind.smallest_subnormal))
 
 
 def _flat(array):
@@ -303,3 +323,34 @@ def _adapted(source, units, closed):
         closed = closed.reshape(*source.copies.shape[:2], *closed.shape[1:])
     means = source.means * units[None, None]
     return source._replace(features=features, last=last, means=means, closed=closed)
+
+
+@jax.jit(static_argnames="dtype")
+def _in_dtype(source, *, dtype):
+    return source._replace(means=_means(source.features, source.copies, dtype))
+
+
+def _means(features, copies, dtype):
+    """`MemorySource.means` of features whose `copies` are known."""
+    length = copies.shape[1]
+    exists = copies.reshape(-1, copies.shape[-1])[: len(features)] >= 0
+
+    def of_part(part):
+        rows, exists = part
+        return row_means(less_first(rows.astype(dtype), exists), exists)
+
+    return _arrays.map_padded(of_part, (features, exists), length)
+
+
+@jax.jit(static_argnames="dtype")
+def _in_basis(source, basis, *, dtype):
+    features = _fold(source, Partial(_projected, basis, jnp.zeros((), dtype)), None, None)[1]
+    length = source.copies.shape[1]
+    means = _means(features, source.copies, dtype)
+    return source._replace(features=features, last=last_chunk(features, length), means=means)
+
+
+def _projected(basis, like, chunk, carry, _):
+    rows = jnp.matmul(chunk.rows, basis, precision=_arrays.HIGHEST).astype(like.dtype)
+    first = jnp.maximum(chunk.copies, 0)[..., None]  # the product may round equal rows differently
+    return carry, jnp.where(chunk.copies[..., None] >= 0, jnp.take_along_axis(rows, first, axis=1), 0)

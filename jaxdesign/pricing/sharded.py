@@ -16,7 +16,7 @@ on the same devices with Auto axes, whatever the types of the user's: outputs ca
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Int
+from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign.pool import CompletionPool, unchecked_pool
@@ -129,6 +129,18 @@ class ShardedSource:
         with _arrays.float64():
             some = _arrays.in_one_place(self._run(_taken, self.parts, prompts))
             return chunked(some, _arrays.chunk_length(self.prompts, self.completions, self.dim))
+
+    def in_dtype(self, dtype: Any) -> ShardedSource:
+        """The same with another working `dtype`, each device by itself."""
+        if np.dtype(dtype) == self.dtype:
+            return self
+        with _arrays.float64():
+            return replace(self, parts=self._run(_in_dtype, self.parts, dtype=np.dtype(dtype)))
+
+    def in_basis(self, basis: Float[np.ndarray, "d r"], dtype: Any) -> Float[Array, "p k r"]:
+        """Features in a `basis` and `dtype`, see `MemorySource.in_basis`, each on the device of its prompt."""
+        with _arrays.float64():
+            return self._run(_in_basis, self.parts, jnp.asarray(basis), dtype=np.dtype(dtype))
 
     @property
     def devices(self) -> int:
@@ -249,6 +261,19 @@ def _fold(layout, parts, kernel, carry, inputs, *, merge, own):
         return carry, outputs
     whole = NamedSharding(layout.mesh, everywhere)
     return carry, jax.tree.map(lambda a: lax.with_sharding_constraint(a[: layout.prompts], whole), outputs)
+
+
+@jax.jit(static_argnames=("layout", "dtype"))
+def _in_dtype(layout, parts, *, dtype):
+    return on_devices(lambda part: part.in_dtype(dtype), (layout.by_prompt,), layout.by_prompt)(parts)
+
+
+@jax.jit(static_argnames=("layout", "dtype"))
+def _in_basis(layout, parts, basis, *, dtype):
+    def project(part, basis):
+        return part.in_basis(basis, dtype).features
+
+    return on_devices(project, (layout.by_prompt, PartitionSpec()), layout.by_prompt)(parts, basis)
 
 
 @jax.jit(static_argnames="layout")

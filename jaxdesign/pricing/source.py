@@ -5,9 +5,10 @@ on several devices, or nowhere, made anew for every pass. Passes are kernels, fu
 
 A source of one's own has the five numbers and the three methods of `Source`. `as_chunk` makes a chunk of a small
 `CompletionPool`; `host_fold.folded` is a `fold` that loops over chunks on the host; `pair_rows` answers `rows` from a
-pool that holds the prompts asked about; `memory_source` is what `subset` returns. tests/extensions/test_new_source.py
-is an example: features made from a seed, chunk by chunk, and never stored. Where rows are far away a source may also
-visit listed pairs itself (`listed.Visiting`).
+pool that holds the prompts asked about; `memory_source` is what `subset` returns. What needs all pairs in float64 gets
+them by way of subsets, or from a method in_dtype(dtype) that gives the same source with another working dtype.
+tests/extensions/test_new_source.py is an example: features made from a seed, chunk by chunk, and never stored. Where
+rows are far away a source may also visit listed pairs itself (`listed.Visiting`).
 """
 
 from __future__ import annotations
@@ -42,12 +43,15 @@ class Chunk(NamedTuple):
         copies: (c, K) the smallest index among the completions with bit-identical features, -1 where there is none.
         margins: what label information depends on; None: every margin is 0 and no label is reversed.
         closed: (c, K, w) words of 32 bits; bit j of row i: pair (i, j), i < j, may not be used. None: all may.
+        resolution: (c, d) distance of neighbouring numbers of the stored dtype at the largest size of each column in
+            the prompt, before anything was taken off. None: not known.
     """
 
     rows: Float[Array, "c k d"]
     copies: Int[Array, "c k"]
     margins: Margins | None = None
     closed: UInt32[Array, "c k w"] | None = None
+    resolution: Float[Array, "c d"] | None = None
 
 
 class PairRows(NamedTuple):

@@ -8,7 +8,7 @@ that they see of the same pool in memory, and compile once for all chunks.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -52,6 +52,7 @@ class StreamedSource:
         wide: whether JAX computed in float64 when it was made: float64 features, scores and flips are then kept as such
             and else rounded to float32, as those of a pool in memory are.
         copies: what the first pass found, by the number of the chunk.
+        working: working dtype; None: that of the features, as of a pool in memory.
 
     Source: derived; checked by tests/pricing/test_streamed.py.
     """
@@ -63,6 +64,7 @@ class StreamedSource:
     length: int
     wide: bool
     copies: dict[int, Copies] = field(default_factory=dict)
+    working: np.dtype | None = None
 
     @property
     def prompts(self) -> int:
@@ -87,6 +89,10 @@ class StreamedSource:
     @property
     def dtype(self) -> np.dtype:
         """Working dtype."""
+        return self._own_dtype if self.working is None else self.working
+
+    @property
+    def _own_dtype(self) -> np.dtype:
         return np.dtype(np.float64 if self.wide and self.features.dtype == np.float64 else np.float32)
 
     def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None, merge: Merge = jnp.add) -> tuple[Any, Any]:
@@ -119,14 +125,20 @@ class StreamedSource:
         features = self._rounded(self.features.take(prompts), mask)
         scores = None if self.scores is None else self._narrow(self.scores[..., prompts, :])
         with _arrays.scope(self.wide):
-            return memory_source(jax.tree.map(on_device, _zeroed(features, mask, scores, self._flip(prompts, mask))))
+            pool = jax.tree.map(on_device, _zeroed(features, mask, scores, self._flip(prompts, mask)))
+            found = memory_source(pool)
+        return found.in_dtype(self.dtype)
+
+    def in_dtype(self, dtype: Any) -> StreamedSource:
+        """The same with another working dtype; what was found in a pass is kept by both."""
+        return replace(self, working=np.dtype(dtype))
 
     def _chunks(self) -> Iterator[Part]:
         for number, start in enumerate(range(0, self.prompts, self.length)):
             size = min(self.length, self.prompts - start)
             with _arrays.scope(self.wide):
                 held = self._chunk(number, slice(start, start + size))
-            yield Part(held, self.length, size)
+            yield Part(held.in_dtype(self.dtype), self.length, size)
             del held
 
     def _chunk(self, number: int, part: slice) -> MemorySource:
@@ -145,9 +157,11 @@ class StreamedSource:
             self.copies[number] = copies_among(np.asarray(_first_copies(pool)))
         copies[self.copies[number].prompts] = self.copies[number].first
         copies = np.pad(copies, ((0, -len(copies) % length), (0, 0)), constant_values=-1)
-        features = _cast(pool.features, dtype=self.dtype)
+        features = _cast(pool.features, dtype=self._own_dtype)
         last, means, margins = _prepared(with_features(pool, features), length=length)
         chunked = jnp.asarray(copies.reshape(-1, length, self.completions))
+        if self.working is not None:  # rows and what they resolve are then those of the features as stored
+            features, last = pool.features, _last_chunk(pool.features, length=length)
         return MemorySource(features, last, means, chunked, margins, None)
 
     def _exists(self, prompts: Any) -> Bool[np.ndarray, "m k"]:
@@ -252,6 +266,7 @@ def _filled_up(pool, missing):
 
 
 _first_copies = jax.jit(first_copies)
+_last_chunk = jax.jit(last_chunk, static_argnames="length")
 
 
 @jax.jit(static_argnames="dtype")
