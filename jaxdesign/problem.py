@@ -17,14 +17,15 @@ from jaxdesign.criteria.adapted import adapted
 from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike
 from jaxdesign.design import Design
 from jaxdesign.pool import CompletionPool, kept, prompts_of, with_flip
-from jaxdesign.pricing.annotated import pool_source
 from jaxdesign.pricing.passes import all_information
+from jaxdesign.pricing.some_prompts import pool_of
 from jaxdesign.pricing.source import Source
 from jaxdesign.units import rescaled
 
 NEEDS_ALL = (
     "pool: this needs all features in memory, and a source was given; pass a CompletionPool. On sources "
-    "jaxdesign.optimize, with its default solver or 'interior_point', and jaxdesign.evaluate work"
+    "jaxdesign.optimize, with its default solver or 'interior_point', evaluate, select_pairs, label_curve, "
+    "restrict_to_range, policy_target and second_moment work"
 )
 
 
@@ -53,7 +54,7 @@ class Problem:
         Raises:
             TypeError: a source that is no pool in memory was given.
         """
-        return self.part(np.arange(self.prompts))
+        return self._part(self.gathered, np.arange(self.prompts))
 
     @property
     def pools(self) -> list[CompletionPool]:
@@ -75,17 +76,17 @@ class Problem:
         return self.whole is not None and _arrays.over_prompts(self.whole.features) is not None
 
     def part(self, prompts: Int[np.ndarray, " m"]) -> CompletionPool:
-        """Some prompts as a pool, in order; raises like `pool`."""
-        whole = self.gathered
+        """Some prompts as a pool in memory, in order; of a source a copy of their features."""
+        if self.whole is None or self.divided:
+            return pool_of(self.source, prompts)
+        return self._part(self.whole, prompts)
+
+    def _part(self, whole: CompletionPool, prompts: Int[np.ndarray, " m"]) -> CompletionPool:
         if self.flip is None and len(prompts) == whole.num_prompts:
             return whole
         who, given = np.divmod(prompts, whole.num_prompts)
         part = prompts_of(whole, given)
         return part if self.flip is None else with_flip(part, jnp.asarray(self.flip[who, given]))
-
-    def in_dtype(self, dtype: Any) -> Source:
-        """The source with another working dtype; raises like `pool`."""
-        return pool_source(self.gathered, self.flip, dtype, self.decided.closed)
 
     @property
     def dim(self) -> int:
@@ -101,12 +102,6 @@ class Problem:
     def completions(self) -> int:
         """K."""
         return self.source.completions
-
-    @property
-    def has_margins(self) -> bool:
-        """Whether label information differs from pair to pair."""
-        whole = self.whole
-        return self.flip is not None or whole is None or whole.scores is not None or whole.flip is not None
 
     @property
     def skipped_prompts(self) -> int:

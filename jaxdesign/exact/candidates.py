@@ -15,12 +15,14 @@ from jaxdesign._pairs import Allocation, not_among
 from jaxdesign.analysis import analyse, exact_sensitivities, information
 from jaxdesign.budget.kinds import EVERY_KIND, LAMINAR, obeying
 from jaxdesign.budget.limits import Limits, capacity
-from jaxdesign.certificates.separable import best_of_pool
+from jaxdesign.certificates.separable import best_of_pool, factored
 from jaxdesign.criteria.log_det import LogDet
 from jaxdesign.criteria.protocol import ConvexCriterion, Gains
 from jaxdesign.design import Design
 from jaxdesign.exact import integer_programs, rounding
 from jaxdesign.exact.greedy.greedy import greedy_allocation, memory, work
+from jaxdesign.pricing.ceilings import no_ceilings
+from jaxdesign.pricing.sweep import bounded
 from jaxdesign.problem import Problem
 
 GREEDY_WORK = 4e11  # see `work`: beyond this, greedy looks only at the prompts that the real-valued design uses most
@@ -180,7 +182,8 @@ def _or_nothing(labels, pairs):
 
 
 def _greedy_prompts(problem: Problem, crit: ConvexCriterion, design: Allocation) -> Int[np.ndarray, " q"] | None:
-    """The prompts that greedy has time and memory for, those with most labels in the real-valued design first."""
+    """The prompts that greedy has time and memory for: those with most labels in the real-valued design, then those
+    with the largest bounds on sensitivities at it."""
     limits = problem.limits
     if limits.total > MANY * len(design.pairs):
         return None
@@ -192,9 +195,17 @@ def _greedy_prompts(problem: Problem, crit: ConvexCriterion, design: Allocation)
         return None
     number = 1 << (number.bit_length() - 1)  # a power of two, so that few shapes are ever compiled
     spent = np.bincount(design.pairs[:, 0], weights=design.labels, minlength=problem.prompts)
-    prompts = np.sort(np.argsort(-spent, kind="stable")[:number])
+    prompts = np.sort(np.lexsort((-_bounds(problem, design, spent, number), -spent))[:number])
     theirs = Limits(limits.total, limits.per_pair[prompts], limits.per_prompt[prompts])
     return prompts if capacity(theirs, problem.pair_counts[prompts]) >= limits.total else None
+
+
+def _bounds(problem: Problem, design: Allocation, spent, number: int) -> Float[np.ndarray, " p"]:
+    """Bounds on the sensitivities of prompts at the design, where there is a place beside those with labels; else 0."""
+    if np.count_nonzero(spent) >= number:
+        return np.zeros(problem.prompts)
+    analysis = analyse(problem, information(problem, design))
+    return bounded(problem.source, factored(analysis), no_ceilings(problem.prompts)).upper
 
 
 def _greedy_among(problem: Problem, crit: ConvexCriterion, prompts: np.ndarray) -> Allocation:

@@ -22,12 +22,13 @@ from jaxdesign.design import Design, Status, TraceRow
 from jaxdesign.door import make_problem
 from jaxdesign.exact.choices import METHODS, RECIPES, best_choice
 from jaxdesign.pool import CompletionPool
+from jaxdesign.pricing.source import Source
 from jaxdesign.problem import prior_matrix
 from jaxdesign.solvers.optimize import checked_options, solve
 
 
 def select_pairs(
-    pool: CompletionPool,
+    pool: CompletionPool | Source,
     crit: CriterionLike,
     budget: Budget,
     *,
@@ -66,7 +67,8 @@ def select_pairs(
         spanning           exchange from a choice that leaves the information singular, until it does not, where all do
 
     Args:
-        pool: the pool.
+        pool: the pool, or a `pricing.Source`. Features that are divided over prompts on the devices of a mesh stay
+            there, but for those of the prompts that greedy looks at.
         crit: the criterion.
         budget: a whole total; largest numbers that are not whole count as rounded down, least ones as rounded up.
         prior: information already held, (d, d) or a scalar ridge.
@@ -97,7 +99,9 @@ def select_pairs(
 
     Numerics: values in float64 from the stored features. Where greedy over the whole pool would take more than about a
     minute on two cores (`work` in `exact.greedy.greedy` above 4e11) or 2^28 entries, it looks only at the prompts with
-    most labels in the real-valued design, and is left out where those cannot hold the total.
+    most labels in the real-valued design and those with the largest bounds at it, and is left out where those cannot
+    hold the total. Labels are chosen by float64 numbers; the same pool has the same labels in memory, in a file or on
+    several devices. Of a source, features are held of the prompts that greedy looks at, and of a chunk.
 
     Source: rounding and drawing, see `exact.rounding`; greedy, see `greedy`; exchange, Fedorov 1972, Theory of Optimal
     Experiments, Academic Press; bounds are derived; checked by tests/exact/test_select.py and by enumeration in
@@ -120,7 +124,7 @@ def select_pairs(
     progress = progress or (lambda phase, detail: None)
     check_enough(joint.pool, crit, budget, prior)
     progress("optimise", "the real-valued design")
-    problem = make_problem(joint.pool, crit, joint.budget, prior, flip=joint.flip, whole=True)
+    problem = make_problem(joint.pool, crit, joint.budget, prior, flip=joint.flip)
     if design is None:
         relaxed, problem = solve(problem, None, options)
     else:
@@ -169,9 +173,10 @@ def select_pairs(
 
 def check_enough(pool: Any, crit: CriterionLike, budget: Budget, prior: Any) -> None:
     """ValueError where so few labels cannot make the information regular, whichever they are."""
-    if not isinstance(pool, CompletionPool) or not getattr(crit, "infinite_where_singular", False):
+    if not isinstance(pool, CompletionPool | Source) or not getattr(crit, "infinite_where_singular", False):
         return  # wrong kinds are for `make_problem` to name
-    rank = min(numerical_rank(matrix) for matrix in prior_matrix(prior, pool.dim, pool.num_draws or 1))
+    draws = pool.num_draws or 1 if isinstance(pool, CompletionPool) else pool.draws
+    rank = min(numerical_rank(matrix) for matrix in prior_matrix(prior, pool.dim, draws))
     if budget.total + rank < pool.dim:
         raise ValueError(
             f"budget.total={budget.total:g}: with a prior of rank {rank} that many labels leave the information "

@@ -24,9 +24,9 @@ def streamed_source(
 ) -> StreamedSource:
     """A pool whose features lie in a file, or are made where they are needed, as a `Source`.
 
-    `optimize`, `evaluate` and `restrict_to_range` take it in place of a `CompletionPool` and give the same results.
-    Memory: two chunks, a few numbers a prompt, and what a problem of that size takes besides; scores, mask and flips
-    may be mapped to memory too.
+    `optimize`, `evaluate`, `select_pairs`, `label_curve` and `restrict_to_range` take it in place of a `CompletionPool`
+    and give the same results. Memory: two chunks, a few numbers a prompt, and what a problem of that size takes
+    besides; scores, mask and flips may be mapped to memory too.
 
     Args:
         features: (P, K, d) float16, bfloat16, float32 or float64, as the path of

@@ -33,9 +33,9 @@ def test_the_search_for_swaps_scores_pairs_with_their_flips(scores, flip):
     with _arrays.float64():
         source = memory_source(pool, np.float64)
         _, factors = swap_gains.factors_of(jnp.asarray(matrix), None)
-        closed = np.full((4, 3), -1, np.int32)
-        rules = search.Rules(closed, np.full(PROMPTS, -1.0), np.ones(PROMPTS, bool))
-        found = np.asarray(search.promising(source, factors, rules).best)[..., 0]
+        closed = np.full((4, 3), search.NO_PROMPT, np.int32)
+        rules = search.Rules(closed, np.arange(PROMPTS, dtype=np.int32), np.full(PROMPTS, -1.0), np.ones(PROMPTS, bool))
+        found = np.asarray(search.found(source, search.promising(factors, rules), rules).best)[..., 0]
     leverage = c * np.einsum("sd,rde,se->rs", z, np.linalg.inv(matrix), z)
     expected = symmetric(pairs, np.log1p(leverage).mean(axis=0)).max(axis=-1)
     np.testing.assert_allclose(np.where(np.isfinite(found), found, 0), expected, rtol=1e-6, atol=1e-12)

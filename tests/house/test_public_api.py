@@ -245,7 +245,7 @@ ROOMS = {
         ["owned"],
         ["widened"],
         ["adapted", "in_basis", "passes", "sharded", "streamed"],
-        ["annotated", "largest", "streamed_source"],
+        ["annotated", "largest", "some_prompts", "streamed_source"],
         ["sweep"],
     ],
     "certificates": [

@@ -25,14 +25,16 @@ from jaxdesign.criteria.protocol import Gains
 from jaxdesign.exact.exchange import rounds, search, swap_gains
 from jaxdesign.exact.exchange.allowed import Slack, caps_of, only_full_prompts_forbid, slack_of, uses_of
 from jaxdesign.exact.exchange.by_value import exchanged_by_value
+from jaxdesign.exact.exchange.listing import listed
 from jaxdesign.exact.greedy import trace_forms
 from jaxdesign.pricing.listed import listed_rows
-from jaxdesign.pricing.passes import best_pairs
 from jaxdesign.pricing.source import Source
+from jaxdesign.pricing.widened import in_dtype
 from jaxdesign.problem import Problem
 
 GAIN = 1e-9  # the least gain that counts: fall of -log det A, or fall of the trace relative to the trace
 OTHERS = 3072  # pairs of the working set that were found by searching the pool
+SPARE = 2  # times as many are listed in float32
 FEW = 0.05  # quick searches end with one that leads to fewer swaps than this share of the labelled pairs
 _factors_of = jax.jit(swap_gains.factors_of)
 
@@ -152,7 +154,7 @@ def _batch(problem: Problem, target_root, allocation: Allocation) -> _Batch:
 def _exchanged(problem: Problem, batch: _Batch, least: float, max_swaps: float, max_passes: float, progress: Callable):
     """Quick searches while they pay, then complete ones until nothing helps."""
     rough, before = problem.source, batch.value
-    exact = rough if rough.dtype == np.float64 else problem.in_dtype(np.float64)
+    exact = in_dtype(rough, np.float64)
     made, passes, quick, done, optimal = 0, 0, True, False, False
     while made < max_swaps and passes < max_passes and not done:
         passes += 1
@@ -180,25 +182,42 @@ def _search(problem: Problem, batch: _Batch, source: Source, least: float, *, co
     rules = _rules(problem, batch, source, removable)
     order = np.asarray(removable.order)[:number]
     if not complete:
-        found = search.promising(source, batch.factors, rules)
-        return _Searched(order, *best_pairs(found, swap_gains.NEVER, OTHERS))
-    found = search.improving(source, batch.factors, removable, rules, np.float64(least))
-    others, gains = best_pairs(found, swap_gains.NEVER, OTHERS)
-    best, loser = np.asarray(found.best), np.asarray(found.loser)
-    losers = loser[best > least][np.argsort(-best[best > least], kind="stable")]
+        found = listed(source, search.promising(batch.factors, rules), rules, SPARE * OTHERS, least)
+        return _Searched(order, *_first_by_gain(problem, batch, found.pairs))
+    kernel = search.improving(batch.factors, removable, rules, np.float64(least))
+    found = listed(source, kernel, rules, OTHERS, least)
+    losers = found.losers[np.argsort(-found.promised, kind="stable")]
     losers = np.concatenate([losers, np.arange(number)])
-    return _Searched(order[losers[np.sort(np.unique(losers, return_index=True)[1])]], others, gains)
+    return _Searched(order[losers[np.sort(np.unique(losers, return_index=True)[1])]], found.pairs, found.gains)
+
+
+def _first_by_gain(problem: Problem, batch: _Batch, pairs) -> tuple[Int[np.ndarray, "n 3"], Float[np.ndarray, " n"]]:
+    """OTHERS of the pairs by what a label more of each gains in float64, ties by (prompt, i, j).
+
+    What a search in float32 finds best depends on chunks and devices; which swaps are made must not.
+    """
+    pairs = pairs[np.argsort(pair_keys(pairs, problem.completions))]
+    padded = np.zeros((_arrays.round_up(len(pairs), OTHERS), 3), np.int32)
+    padded[: len(pairs)] = pairs
+    gains = np.asarray(_gains_of_adding(batch.factors, *listed_rows(problem.source, padded)))[: len(pairs)]
+    order = np.argsort(-gains, kind="stable")[:OTHERS]
+    return pairs[order], gains[order]
+
+
+@jax.jit
+def _gains_of_adding(factors, z, c):
+    return swap_gains.gains_of_adding(swap_gains.norms(swap_gains.whitened(factors, z, c, jnp.float64)))
 
 
 def _rules(problem: Problem, batch: _Batch, source: Source, removable: search.Removable) -> search.Rules:
     number, order = len(batch.pairs), removable.order
     sensitivities = np.asarray(removable.sensitivities)
     at_cap = batch.labels + 1 > caps_of(problem, batch.pairs)
-    closed = np.full((len(sensitivities), 3), -1, np.int32)
+    closed = np.full((len(sensitivities), 3), search.NO_PROMPT, np.int32)
     closed[: at_cap.sum()] = batch.pairs[at_cap]
     slack = slack_of(problem, batch.allocation)
     has_room, levels = _losers(problem, slack, batch.pairs[np.asarray(order)[:number]], sensitivities[:number])
-    return search.Rules(jnp.asarray(closed), jnp.asarray(levels.astype(source.dtype)), jnp.asarray(has_room))
+    return search.Rules(closed, np.arange(problem.prompts, dtype=np.int32), levels.astype(source.dtype), has_room)
 
 
 def _losers(problem: Problem, slack: Slack, pairs, b):

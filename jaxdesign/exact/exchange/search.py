@@ -29,11 +29,13 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign import _arrays
+from jaxdesign._arrays import AnyArray
 from jaxdesign.exact.exchange import swap_gains
 from jaxdesign.exact.exchange.swap_gains import NEVER, Factors, Rows
 from jaxdesign.information import gram_sensitivities, prompt_label_information
-from jaxdesign.pricing.source import Chunk, Source, open_pairs
+from jaxdesign.pricing.source import Chunk, Foldable, Kernel, open_pairs
 
+NO_PROMPT = np.iinfo(np.int32).max
 BLOCK = 512  # pairs that may lose a label, looked at together
 ENTRIES = 2**16  # pairs of pairs scored together
 
@@ -48,11 +50,16 @@ class Removable(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """Which pairs may gain a label."""
+    """Which pairs may gain a label, of the prompts named."""
 
-    closed: Int[Array, "n 3"]  # these may not; padded with rows of -1
-    levels: Float[Array, " p"]  # smallest sensitivity of what may lose one to a pair of the prompt
-    has_room: Bool[Array, " p"]  # False where the quota is used up: then only a pair of the same prompt may lose it
+    closed: Int[AnyArray, "n 3"]  # these may not; in order, padded with rows of NO_PROMPT
+    prompts: Int[AnyArray, " p"]
+    levels: Float[AnyArray, " p"]  # smallest sensitivity of what may lose one to a pair of the prompt
+    has_room: Bool[AnyArray, " p"]  # False where the quota is used up: then only a pair of the same prompt may lose it
+
+    def of(self, some: Int[np.ndarray, " q"]) -> Rules:
+        """For some of the prompts."""
+        return Rules(self.closed, self.prompts[some], self.levels[some], self.has_room[some])
 
 
 class Found(NamedTuple):
@@ -90,9 +97,24 @@ def removable(
     return Removable(swap_gains.take(rows, order), b[order], pairs[order, 0], order)
 
 
-def promising(source: Source, factors: Factors, rules: Rules) -> Found:
+def found(source: Foldable, kernel: Kernel, rules: Rules) -> Found:
+    """What a search, `promising` or `improving`, finds among prompts, which are those of the rules."""
+    return source.fold(kernel, None, rules[1:])[1]
+
+
+def highest(source: Foldable, kernel: Kernel, rules: Rules) -> Float[Array, " p"]:
+    """Of what a search finds the best of every prompt alone."""
+    return source.fold(Partial(_highest, kernel), None, rules[1:])[1]
+
+
+def _highest(kernel, chunk, carry, part):
+    carry, found = kernel(chunk, carry, part)
+    return carry, found.highest
+
+
+def promising(factors: Factors, rules: Rules) -> Kernel:
     """The two pairs of every completion with the largest gain of adding a label; 2 P K d^2 + 2 P K^2 d operations."""
-    return source.fold(Partial(_promising, factors, rules.closed), None, _of_prompts(source, rules))[1]
+    return Partial(_promising, factors, rules.closed)
 
 
 def _promising(factors, closed, chunk, carry, part):
@@ -102,14 +124,13 @@ def _promising(factors, closed, chunk, carry, part):
     return carry, Found(best, partner, jnp.max(best, axis=(1, 2)))
 
 
-def improving(source: Source, factors: Factors, removable: Removable, rules: Rules, least) -> Found:
+def improving(factors: Factors, removable: Removable, rules: Rules, least) -> Kernel:
     """The best swap into a pair of every completion, exact wherever its gain is above `least`.
 
     Complexity: that of `promising`; at most 2 P K S d operations in float32 where S pairs may lose a label, for each
     draw; 2 K d + 10 K^2 for each pair and prompt that no bound rules out.
     """
-    kernel = Partial(_improving, factors, rules.closed, removable, least)
-    return source.fold(kernel, None, _of_prompts(source, rules))[1]
+    return Partial(_improving, factors, rules.closed, removable, least)
 
 
 def _improving(factors, closed, removable, least, chunk, carry, part):
@@ -118,10 +139,6 @@ def _improving(factors, closed, removable, least, chunk, carry, part):
     best, partner = _best_partners(gains, 1)
     losers = jnp.maximum(losers, jnp.swapaxes(losers, 1, 2))
     return carry, Found(best, partner, jnp.max(best, axis=(1, 2)), jnp.take_along_axis(losers, partner, axis=2))
-
-
-def _of_prompts(source, rules):
-    return np.arange(source.prompts, dtype=np.int32), rules.levels, rules.has_room
 
 
 def _chunk_forms(chunk: Chunk, part, factors: Factors, closed) -> _ChunkForms:
@@ -136,11 +153,23 @@ def _chunk_forms(chunk: Chunk, part, factors: Factors, closed) -> _ChunkForms:
 
     products = Rows(*jax.tree.map(times, factors))
     forms = jax.tree.map(lambda y: jnp.stack([gram_sensitivities(one, one) for one in y]) * info, products)
-    local = closed[:, 0] - prompts[0]
-    local = jnp.where((local >= 0) & (local < shape[0]), local, shape[0])
-    shut = jnp.zeros(shape, bool).at[local, closed[:, 1], closed[:, 2]].set(True, mode="drop")
+    shut = _shut(closed, prompts, shape)
     above = swap_gains.sensitivities(forms) > levels[:, None, None]
     return _ChunkForms(products, forms, info, open_pairs(chunk) & ~shut & above, prompts, has_room)
+
+
+def _shut(closed, prompts, shape) -> Bool[Array, "c k k"]:
+    """True at the pairs of some prompts, in any order, that are on an ordered list: the first of each, and so on."""
+    first, after = (jnp.searchsorted(closed[:, 0], prompts, side=side) for side in ("left", "right"))
+    place = jnp.arange(shape[0])
+
+    def add(rank, shut):
+        row = first + rank
+        _, i, j = closed[jnp.minimum(row, len(closed) - 1)].T
+        return shut.at[place, jnp.where(row < after, i, shape[1]), j].set(True, mode="drop")
+
+    none = jnp.broadcast_to((prompts < 0)[:, None, None], shape)  # False, laid out like the data
+    return lax.fori_loop(0, jnp.max(after - first), add, none)
 
 
 def _best_partners(gains: Float[Array, "c k k"], number: int) -> tuple[Float[Array, "c k n"], Int[Array, "c k n"]]:

@@ -196,12 +196,10 @@ def work(problem: Problem, crit: ConvexCriterion) -> float:
 
 
 def memory(problem: Problem, crit: ConvexCriterion) -> float:
-    """Entries of the stored forms and label information; and of the features, which annotators share elsewhere."""
+    """Entries of the stored forms and label information, and of the features, of which a part of a pool is a copy."""
     kinds = 1 + (crit.gains is Gains.TRACE)
-    if crit.gains is not Gains.LOG_DET:
-        kinds += problem.has_margins
-    copied = 0 if problem.flip is None else problem.dim
-    each = kinds * problem.source.draws * problem.completions + copied
+    kinds += crit.gains is not Gains.LOG_DET
+    each = kinds * problem.source.draws * problem.completions + problem.dim
     return float(each) * problem.prompts * problem.completions
 
 
