@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import analyse, information
-from jaxdesign.baselines import SELECTORS
+from jaxdesign.baselines import ON_SOURCES, SELECTORS
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.required import without
 from jaxdesign.criteria.protocol import CriterionLike
@@ -20,6 +20,7 @@ from jaxdesign.design import Design
 from jaxdesign.door import make_problem
 from jaxdesign.exact.select import select_pairs
 from jaxdesign.pool import CompletionPool
+from jaxdesign.pricing.source import Source
 from jaxdesign.targets import policy_target
 
 ROUNDING = 1e-9  # relative difference of gaps that are the same
@@ -84,7 +85,7 @@ class LabelCurve:
 
 
 def label_curve(
-    pool: CompletionPool,
+    pool: CompletionPool | Source,
     crit: CriterionLike,
     budget: Budget,
     totals: Sequence[float] | Float[np.ndarray, " n"],
@@ -103,9 +104,10 @@ def label_curve(
     the prediction is for a policy trained with that prior as its regulariser.
 
     Args:
-        pool, crit, budget, prior: as in `select_pairs`; the budget's own total is not used.
+        pool, crit, budget, prior: as in `select_pairs`, `pricing.Source`s too; the budget's own total is not used.
         totals: numbers of labels to try, whole and rising.
-        rules: names of `jaxdesign.baselines.SELECTORS` to compare with; the design itself comes first and always.
+        rules: names of `jaxdesign.baselines.SELECTORS` to compare with, of a source only those of ON_SOURCES there;
+            the design itself comes first and always.
         seeds: for the rules that draw; the design is chosen once.
         target: H of the predicted gap; None for the criterion's own, or `policy_target(pool)` where it has none.
         beta: strength of the policy's KL term, positive.
@@ -115,6 +117,7 @@ def label_curve(
         LabelCurve.
 
     Raises:
+        TypeError: a rule that needs all features in memory, of a source; and as `select_pairs`.
         ValueError: no totals, totals that do not rise, an unknown rule, beta not positive, and as `select_pairs`.
 
     Source: arXiv 2606.19607 (matching upper and lower bounds with this trace); checked by
@@ -128,6 +131,12 @@ def label_curve(
     unknown = [rule for rule in rules if rule not in SELECTORS]
     if unknown:
         raise ValueError(f"rules: {unknown[0]!r} is unknown; choose of {', '.join(SELECTORS)}")
+    held = [] if isinstance(pool, CompletionPool) else [rule for rule in rules if rule not in ON_SOURCES]
+    if held:
+        raise TypeError(
+            f"rules: {held[0]!r} needs all features in memory, and a source was given; choose of "
+            f"{', '.join(ON_SOURCES)}, or pass a CompletionPool as pool"
+        )
     if target is None:
         own = getattr(crit, "target", None)
         target = policy_target(pool) if own is None else own

@@ -1,12 +1,16 @@
 """The value-of-labels curve: predictions are those of the labels chosen, comparisons those of power laws."""
 
+import jax
 import numpy as np
 import pytest
 
-from jaxdesign import Budget, LogDet, Trace, baselines, policy_target, select_pairs
+from jaxdesign import Budget, CompletionPool, LogDet, Trace, baselines, policy_target, select_pairs
 from jaxdesign.label_curves import LabelCurve, label_curve
+from jaxdesign.pricing import sharded_source, streamed_source
 from tests.support.problems import DIM, information_of, random_pool, random_spd, written_out
+from tests.support.stored import ragged
 
+slow = pytest.mark.slow
 POOL, RIDGE = random_pool(0, copies=False), 0.1
 
 
@@ -49,6 +53,25 @@ def test_labels_that_leave_information_singular_are_worth_nothing():
     curve = label_curve(POOL, LogDet(), Budget(1, per_pair=1), [DIM], rules=("first_two",))
     assert np.isfinite(curve.gaps["design"]).all()
     assert (curve.gaps["first_two"] == np.inf).all() or np.isfinite(curve.gaps["first_two"]).all()
+
+
+@pytest.mark.parametrize("totals", [pytest.param([6], marks=pytest.mark.thorough), pytest.param([8, 16], marks=slow)])
+def test_of_a_file_and_of_a_divided_pool_it_is_that_of_the_pool_in_memory(totals):
+    given, several = ragged(prompts=120), len(totals) > 1
+    pool = CompletionPool(**given)
+    sources = [streamed_source(chunk=50, **given)]
+    if several:
+        mesh = jax.make_mesh((4,), ("data",), devices=jax.devices()[:4])
+        sources += [streamed_source(chunk=64, **given), sharded_source(pool, mesh, "data")]
+    for crit in (LogDet(), Trace(np.diag(np.arange(1.0, 7))))[: len(totals)]:
+        budget, options = Budget(1, per_pair=1), {"prior": RIDGE, "seeds": (0, 1)}
+        expected, *found = (label_curve(one, crit, budget, totals, **options) for one in (pool, *sources))
+        for curve in found:
+            for name in ("values", "gaps"):
+                rtol = 1e-10 if name == "values" else 1e-5  # the target of a pool in memory is computed in float32
+                for rule in ("design", "random"):
+                    np.testing.assert_allclose(getattr(curve, name)[rule], getattr(expected, name)[rule], rtol=rtol)
+            np.testing.assert_allclose(curve.lower_bounds, expected.lower_bounds, rtol=1e-10)
 
 
 def power_laws():

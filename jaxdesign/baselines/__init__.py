@@ -22,6 +22,7 @@ from jaxdesign.baselines.sampled import t_pilaf as t_pilaf
 from jaxdesign.baselines.sampled import t_pilaf_law as t_pilaf_law
 from jaxdesign.design import Design
 
+ON_SOURCES = ("random",)  # take a `pricing.Source` too; the others need all features in memory
 SELECTORS: dict[str, Callable[..., Design]] = {
     "random": random,
     "first_two": first_two,

@@ -28,16 +28,21 @@ TIE = 1e-9  # relative difference below which two float64 figures are the same o
 
 
 def whole_problem(pool: CompletionPool, crit: CriterionLike, budget: Budget, prior: Any, seed: int) -> Problem:
-    """The problem with caps and quotas rounded down.
+    """The problem with caps and quotas rounded down, the whole pool in memory.
 
     Raises:
         TypeError, ValueError: as `optimize`; a total that is not whole; a seed that is no integer, or negative.
     """
+    check_seed(seed)
+    return make_problem(pool, crit, whole_budget(budget), prior, whole=True)
+
+
+def check_seed(seed: int) -> None:
+    """TypeError for a seed that is no integer, ValueError for a negative one."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise TypeError(f"seed: expected an integer, found {type(seed).__name__}")
     if seed < 0:
         raise ValueError(f"seed={seed}: must be at least 0")
-    return make_problem(pool, crit, whole_budget(budget), prior, whole=True)
 
 
 def every_pair(problem: Problem) -> Int[np.ndarray, "n 3"]:

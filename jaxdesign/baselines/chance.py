@@ -6,22 +6,27 @@ from typing import Any
 
 import numpy as np
 
-from jaxdesign.baselines._common import by_place, chosen, every_pair, rank_in_prompt, whole_problem
-from jaxdesign.budget.budget import Budget
+from jaxdesign.baselines._common import by_place, check_seed, chosen, every_pair, rank_in_prompt, whole_problem
+from jaxdesign.budget.budget import Budget, whole_budget
 from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.design import Design
+from jaxdesign.door import make_problem
 from jaxdesign.exact.random_pairs import random_pairs
 from jaxdesign.pool import CompletionPool
+from jaxdesign.pricing.source import Source
 
 
-def random(pool: CompletionPool, crit: CriterionLike, budget: Budget, *, prior: Any = None, seed: int = 0) -> Design:
+def random(
+    pool: CompletionPool | Source, crit: CriterionLike, budget: Budget, *, prior: Any = None, seed: int = 0
+) -> Design:
     """Pairs drawn evenly from all pairs of existing completions, without replacement while they last.
 
     Ignores features, scores and prior. Pairs of identical completions are drawn like others: see
     `exact.random_pairs.random_pairs`, which does the drawing.
 
     Args:
-        pool, crit, budget, prior: as `select_pairs`; the criterion and the prior only judge the result.
+        pool, crit, budget, prior: as `select_pairs`, `pricing.Source`s too; the criterion and the prior only judge the
+            result.
         seed: of NumPy's default generator, at least 0.
 
     Returns:
@@ -31,10 +36,11 @@ def random(pool: CompletionPool, crit: CriterionLike, budget: Budget, *, prior: 
         TypeError, ValueError: as `optimize`; a total that is not whole, a seed that is no integer or negative.
 
     Numerics: the certificate in float64, as `evaluate`.
-    Complexity: O(N log N) time and 40 bytes for each of the N pairs.
+    Complexity: O(N log N) time and 40 bytes for each of the N pairs up to 2^24, beyond of those drawn.
     Source: the control arm of every study; arXiv 2606.19607 calls it "uniform pairs".
     """
-    problem = whole_problem(pool, crit, budget, prior, seed)
+    check_seed(seed)
+    problem = make_problem(pool, crit, whole_budget(budget), prior)
     return chosen(problem, random_pairs(pool, budget, seed))
 
 

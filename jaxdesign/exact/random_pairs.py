@@ -6,17 +6,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from jaxdesign._pairs import Allocation, pair_keys
+from jaxdesign import _arrays
+from jaxdesign._pairs import Allocation, not_among
 from jaxdesign.budget.budget import Budget, whole_budget
 from jaxdesign.budget.constraint import of_share
-from jaxdesign.budget.limits import resolve
+from jaxdesign.budget.limits import Limits, resolve
 from jaxdesign.budget.quota import Quota
-from jaxdesign.budget.required import decided_pairs
+from jaxdesign.budget.required import Decided, decided_pairs
 from jaxdesign.exact.by_score import largest_scores
 from jaxdesign.pool import CompletionPool
+from jaxdesign.pricing.source import Source, survey
+
+MANY = 2**24  # pairs up to which all are listed
+FIRST = 4  # pairs drawn for each label where they are not
 
 
-def random_pairs(pool: CompletionPool, budget: Budget, seed: int = 0) -> Allocation:
+def random_pairs(pool: CompletionPool | Source, budget: Budget, seed: int = 0) -> Allocation:
     """Whole labels on pairs drawn evenly from all pairs of existing completions, without replacement while they last.
 
     A pair that would break a quota is passed over; where there are more labels than pairs, all get one and the rest are
@@ -24,7 +29,8 @@ def random_pairs(pool: CompletionPool, budget: Budget, seed: int = 0) -> Allocat
     pairs that come first and obey them together.
 
     Args:
-        pool: the pool; pairs of identical completions are drawn like others, as someone who does not look would.
+        pool: the pool, or a `pricing.Source`; pairs of identical completions are drawn like others, as someone who
+            does not look would.
         budget: a whole total; limits count as rounded to whole labels. Excluded pairs are not drawn, and required ones
             neither: their labels are not part of the result.
         seed: of NumPy's default generator.
@@ -35,19 +41,69 @@ def random_pairs(pool: CompletionPool, budget: Budget, seed: int = 0) -> Allocat
     Raises:
         ValueError: a total that the limits do not allow.
 
-    Complexity: O(N log N) time and 40 bytes for each of the N pairs of the pool.
+    Complexity: O(N log N) time and 40 bytes for each of the N pairs of the pool; where they are more than MANY, for
+    each of those drawn, a few times as many as labels.
     """
-    mask, budget = np.asarray(pool.mask), whole_budget(budget)
+    budget = whole_budget(budget)
+    mask = _arrays.on_host(pool.mask) if isinstance(pool, CompletionPool) else survey(pool).exists
+    decided, number = decided_pairs(mask, budget), mask.sum(axis=1)
+    counts = number * (number - 1) // 2
+    if counts.sum() > MANY:
+        return _drawn(mask, counts, budget, decided, seed)
     exists = mask[:, :, None] & mask[:, None, :]
-    pairs = np.stack(np.nonzero(np.triu(exists, 1)), axis=1).astype(np.int32)
-    decided = decided_pairs(np.asarray(pool.mask), budget)
-    if len(decided.closed):
-        pairs = pairs[~np.isin(pair_keys(pairs, pool.completions), pair_keys(decided.closed, pool.completions))]
-    counts = np.bincount(pairs[:, 0], minlength=pool.num_prompts).astype(np.float64)
-    limits = resolve(budget, counts, mask, decided.required)
+    pairs = _open(np.stack(np.nonzero(np.triu(exists, 1)), axis=1).astype(np.int32), decided, mask)
+    limits = _limits(counts, budget, decided, mask)
     rng = np.random.default_rng(seed)
     labels = largest_scores(limits, pairs, lambda: rng.permutation(len(pairs)) + 1.0)
     return Allocation(pairs[labels > 0], labels[labels > 0])
+
+
+def _drawn(mask, counts, budget: Budget, decided: Decided, seed: int) -> Allocation:
+    """The first pairs of a random order of all, drawn one by one: as many as it takes to find room for all labels."""
+    limits, total = _limits(counts, budget, decided, mask), int(counts.sum())
+    rng, ends = np.random.default_rng(seed), np.cumsum(counts)
+    numbers, size = np.zeros(0, np.int64), FIRST * (int(limits.total) + 1)
+    while True:
+        if FIRST * size >= total:
+            numbers, size = rng.permutation(total), total
+        while len(numbers) < size:  # repeated ones are passed over
+            more = np.concatenate([numbers, rng.integers(0, total, size)])
+            numbers = more[np.sort(np.unique(more, return_index=True)[1])]
+        pairs = _open(_numbered(numbers[:size], mask, counts, ends), decided, mask)
+        order = np.lexsort(pairs.T[::-1])
+        scores = -np.arange(len(pairs), dtype=np.float64)[order]
+        try:
+            labels = largest_scores(limits, pairs[order], lambda scores=scores: scores)
+        except ValueError:
+            if size >= total:
+                raise
+            labels = np.full(len(pairs), np.inf)
+        if size >= total or labels.max() <= 1:  # a second label of a pair is for when there is no other pair
+            return Allocation(pairs[order][labels > 0], labels[labels > 0])
+        size *= 4
+
+
+def _numbered(numbers, mask, counts, ends):
+    """The pairs with these numbers, counted through all prompts in order."""
+    prompts = np.searchsorted(ends, numbers, side="right")
+    rank = numbers - (ends - counts)[prompts]
+    exists = mask[prompts]
+    places = np.argsort(~exists, axis=1, kind="stable")  # the completions there are, in order
+    last = exists.sum(axis=1) - 1
+    first = np.floor(last + 0.5 - np.sqrt((last + 0.5) ** 2 - 2 * rank)).astype(np.int64)  # exact: K is small
+    second = rank - first * (2 * last - first + 1) // 2 + first + 1
+    row = np.arange(len(numbers))
+    return np.stack([prompts, places[row, first], places[row, second]], axis=1).astype(np.int32)
+
+
+def _limits(counts, budget: Budget, decided: Decided, mask) -> Limits:
+    p, i, j = decided.closed.T
+    closed = np.bincount(p, weights=mask[p, i] & mask[p, j], minlength=len(mask))  # of full prompts all are listed
+    return resolve(budget, (counts - closed).astype(np.float64), mask, decided.required)
+
+
+def _open(pairs, decided: Decided, mask):
+    return pairs[not_among(pairs, decided.closed, mask.shape[1])] if len(decided.closed) else pairs
 
 
 def with_uniform_floor(pool: CompletionPool, budget: Budget, share: float, *, seed: int = 0) -> Budget:

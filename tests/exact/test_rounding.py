@@ -9,6 +9,8 @@ from jaxdesign._pairs import Allocation
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import Limits
 from jaxdesign.budget.oracle import exact_total
+from jaxdesign.budget.quota import Quota
+from jaxdesign.exact import random_pairs as chance
 from jaxdesign.exact.random_pairs import random_pairs
 from jaxdesign.exact.rounding import adams, best_set, largest_remainder, once_each
 from tests.support.problems import random_pool
@@ -168,6 +170,32 @@ def test_more_random_labels_than_pairs_are_spread_evenly():
     pool = random_pool(0)
     _, labels = random_pairs(pool, Budget(100))
     assert labels.max() - labels.min() <= 1
+
+
+@pytest.mark.parametrize(
+    "caps", [{}, {"per_pair": 1, "per_prompt": 3}, {"quotas": Quota([0, 1, 0, 1, 0, 1], at_least=4)}]
+)
+def test_pairs_of_pools_too_large_to_be_listed_are_drawn_one_by_one(caps, monkeypatch):
+    """They obey the budget, leave out what is excluded, and every pair comes as often as any other."""
+    pool, drawn = random_pool(0), []
+    closed = [[1, 0, 1], [4, 1, 2]]
+    listed = random_pairs(pool, Budget(9, exclude=closed, **caps))
+    monkeypatch.setattr(chance, "MANY", 0)
+    monkeypatch.setattr(chance, "FIRST", 2)
+    for seed in range(200):
+        pairs, labels = random_pairs(pool, Budget(9, exclude=closed, **caps), seed)
+        assert labels.sum() == listed.labels.sum() == 9 and labels.max() == 1 and pairs.dtype == np.int32
+        assert np.bincount(pairs[:, 0], weights=labels).max() <= caps.get("per_prompt", np.inf)
+        assert not any(pair in closed for pair in pairs.tolist())
+        np.testing.assert_array_equal(pairs, pairs[np.lexsort(pairs.T[::-1])])
+        drawn.append(pairs)
+    if not caps:
+        exists = np.asarray(pool.mask)
+        every = np.argwhere(np.triu(exists[:, :, None] & exists[:, None, :], 1))
+        names, counts = np.unique(np.concatenate(drawn), axis=0, return_counts=True)
+        assert len(names) == len(every) - 2
+        expected = 200 * 9 / len(names)
+        assert (abs(counts - expected) < 5 * np.sqrt(expected)).all()
 
 
 def test_random_pairs_that_cannot_be_are_named():

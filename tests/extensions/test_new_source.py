@@ -170,6 +170,15 @@ def test_annotators_see_it_as_they_see_a_pool():
 
 
 @pytest.mark.thorough
+def test_whole_labels_are_those_of_the_pool_in_memory():
+    source = Generated(5, 230)
+    call = jd.LogDet(), jd.Budget(30, per_pair=1)
+    found, expected = (jd.select_pairs(one, *call, prior=0.01) for one in (source, in_memory(source)))
+    agree(found, expected)
+    assert found.report["candidates"]["exchange"]["optimal"] or found.certificate.efficiency > 0.999
+
+
+@pytest.mark.thorough
 def test_features_are_never_held():
     """A chunk at a time, and the prompts that a working set begins with: of a longer source no more."""
     held = []
@@ -184,12 +193,12 @@ def test_features_are_never_held():
 def test_what_needs_the_whole_pool_says_so(plain):
     source, _ = plain
     for call in (
-        lambda: jd.select_pairs(source, jd.LogDet(), jd.Budget(10)),
         lambda: jd.optimize(source, jd.LogDet(), jd.Budget(10), solver="frank_wolfe"),
-        lambda: jd.baselines.random(source, jd.LogDet(), jd.Budget(10)),
+        lambda: jd.baselines.first_two(source, jd.LogDet(), jd.Budget(10)),
+        lambda: jd.label_curve(source, jd.LogDet(), jd.Budget(10), [10], rules=("random", "bait")),
         lambda: jd.reference.optimize(source, jd.LogDet(), jd.Budget(10)),
     ):
-        with pytest.raises(TypeError, match=r"pool: .*CompletionPool"):
+        with pytest.raises(TypeError, match=r"(pool: .*|rules: 'bait' .*)CompletionPool"):
             call()
     with pytest.raises(TypeError, match=r"pool: expected .*Source"):
         jd.optimize(np.zeros((3, 2, 1)), jd.LogDet(), jd.Budget(10))
