@@ -29,8 +29,9 @@
 # | | in memory | divided | read or made |
 # |---|---|---|---|
 # | `optimize`, `evaluate`, `policy_target`, `second_moment` | yes | yes | yes |
+# | `select_pairs`, `label_curve`, `restrict_to_range` | yes | yes | yes |
 # | `greedy`, inside of `jit` | yes | [yes](sharded_training.ipynb) | no |
-# | `select_pairs`, `label_curve`, `restrict_to_range`, `low_rank_design` | yes | yes, gathered | no |
+# | `low_rank_design` | yes | yes, gathered | no |
 
 # %%
 import sys

@@ -207,11 +207,12 @@ print("the same pairs as in memory:", bool((read.pairs == held.pairs).all()))
 
 # %% [markdown]
 # Designs and certificates are those of the same features in memory. Every fold must visit the same numbers: a
-# certificate says of the pairs that were not listed that a pass has seen them. `optimize` and `evaluate` take sources;
-# whole labels, annotators, the solvers inside `jit` and the baselines need the pool in memory, and say so:
+# certificate says of the pairs that were not listed that a pass has seen them. `optimize`, `evaluate`,
+# `select_pairs`, `label_curve` and `restrict_to_range` take sources; the solvers inside `jit` and the baselines need the
+# pool in memory, and say so:
 
 # %%
 try:
-    jd.select_pairs(OnDisk(file), jd.LogDet(), jd.Budget(200, per_pair=1))
+    jd.baselines.first_two(OnDisk(file), jd.LogDet(), jd.Budget(200, per_pair=1))
 except TypeError as error:
     print(error)
