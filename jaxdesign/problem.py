@@ -17,6 +17,7 @@ from jaxdesign.criteria.adapted import adapted
 from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike
 from jaxdesign.design import Design
 from jaxdesign.pool import CompletionPool, kept, prompts_of, with_flip
+from jaxdesign.pricing.annotated import pool_source
 from jaxdesign.pricing.passes import all_information
 from jaxdesign.pricing.some_prompts import pool_of
 from jaxdesign.pricing.source import Source

@@ -18,7 +18,6 @@ from jaxdesign.exact.greedy import greedy
 from jaxdesign.pricing import memory_source, sharded_source, streamed_source
 from jaxdesign.pricing.adapted import AdaptedSource
 from jaxdesign.pricing.listed import listed_rows
-from tests.support.designs import agree
 from tests.support.divided import divided, pool_of
 from tests.support.stored import COMPLETIONS, DIM, ragged
 
@@ -42,7 +41,14 @@ def sources(given, counts=(4,)):
 
 
 def same(found, expected):
-    agree(found, expected)
+    """The labels of a choice and its value to ten digits; its bound is as near as `optimize` on several devices gets.
+
+    There rows of pairs are summed where they lie, and Newton steps on the working set end elsewhere by rounding.
+    """
+    np.testing.assert_array_equal(found.pairs, expected.pairs)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_allclose(found.certificate.value, expected.certificate.value, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(found.certificate, expected.certificate, rtol=1e-4, atol=1e-6)
     for name in ("method", "bound"):
         assert found.report[name] == expected.report[name]
     assert found.report["candidates"].keys() == expected.report["candidates"].keys()
