@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign.pricing.memory import MemorySource
+from jaxdesign.pricing.projected import projected
 from jaxdesign.pricing.source import Derived, Divided, Kernel, Merge, PairRows, Source, some_of
 from jaxdesign.pricing.widened import in_dtype
 
@@ -55,7 +56,7 @@ class BasisSource(Derived):
 
     def subset(self, prompts: Int[np.ndarray, " m"]) -> MemorySource:
         """See `Source.subset`."""
-        return self.given.subset(prompts).in_basis(self.basis, self.dtype)
+        return projected(self.given.subset(prompts), self.basis, self.dtype)
 
     def in_dtype(self, dtype: Any) -> BasisSource:
         """The same with another working dtype."""

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, UInt32
 
 from jaxdesign import _arrays
@@ -119,11 +118,6 @@ class MemorySource(NamedTuple):
             return self
         with _arrays.float64():
             return _in_dtype(self, dtype=np.dtype(dtype))
-
-    def in_basis(self, basis: Float[np.ndarray, "d r"], dtype: Any) -> MemorySource:
-        """The same with features (phi - prompt mean) B, B the `basis`, as products in this dtype rounded to `dtype`."""
-        with _arrays.float64():
-            return _in_basis(self, jnp.asarray(basis, self.dtype), dtype=np.dtype(dtype))
 
     def reversed(self, flip: Float[np.ndarray, " p"]) -> MemorySource:
         """The same where labels of each prompt are reversed with a probability; none are in this one."""
@@ -327,10 +321,10 @@ def _adapted(source, units, closed):
 
 @jax.jit(static_argnames="dtype")
 def _in_dtype(source, *, dtype):
-    return source._replace(means=_means(source.features, source.copies, dtype))
+    return source._replace(means=row_means_of(source.features, source.copies, dtype))
 
 
-def _means(features, copies, dtype):
+def row_means_of(features, copies, dtype):
     """`MemorySource.means` of features whose `copies` are known."""
     length = copies.shape[1]
     exists = copies.reshape(-1, copies.shape[-1])[: len(features)] >= 0
@@ -340,17 +334,3 @@ def _means(features, copies, dtype):
         return row_means(less_first(rows.astype(dtype), exists), exists)
 
     return _arrays.map_padded(of_part, (features, exists), length)
-
-
-@jax.jit(static_argnames="dtype")
-def _in_basis(source, basis, *, dtype):
-    features = _fold(source, Partial(_projected, basis, jnp.zeros((), dtype)), None, None)[1]
-    length = source.copies.shape[1]
-    means = _means(features, source.copies, dtype)
-    return source._replace(features=features, last=last_chunk(features, length), means=means)
-
-
-def _projected(basis, like, chunk, carry, _):
-    rows = jnp.matmul(chunk.rows, basis, precision=_arrays.HIGHEST).astype(like.dtype)
-    first = jnp.maximum(chunk.copies, 0)[..., None]  # the product may round equal rows differently
-    return carry, jnp.where(chunk.copies[..., None] >= 0, jnp.take_along_axis(rows, first, axis=1), 0)

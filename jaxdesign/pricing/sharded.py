@@ -32,6 +32,7 @@ from jaxdesign.pricing.layout import Layout, joined, of_owner, on_devices, one_p
 from jaxdesign.pricing.listed import PairKernel, by_pages
 from jaxdesign.pricing.memory import MemorySource, chunked, prepared, taken
 from jaxdesign.pricing.owned import begun, by_owner, by_slot, ended, page_ends, rows_in_order, visited
+from jaxdesign.pricing.projected import projected
 from jaxdesign.pricing.source import Derived, Kernel, Merge, PairRows, ranks_among
 
 
@@ -138,7 +139,7 @@ class ShardedSource:
             return replace(self, parts=self._run(_in_dtype, self.parts, dtype=np.dtype(dtype)))
 
     def in_basis(self, basis: Float[np.ndarray, "d r"], dtype: Any) -> Float[Array, "p k r"]:
-        """Features in a `basis` and `dtype`, see `MemorySource.in_basis`, each on the device of its prompt."""
+        """Features in a `basis` and `dtype`, see `projected`, each on the device of its prompt."""
         with _arrays.float64():
             return self._run(_in_basis, self.parts, jnp.asarray(basis), dtype=np.dtype(dtype))
 
@@ -271,7 +272,7 @@ def _in_dtype(layout, parts, *, dtype):
 @jax.jit(static_argnames=("layout", "dtype"))
 def _in_basis(layout, parts, basis, *, dtype):
     def project(part, basis):
-        return part.in_basis(basis, dtype).features
+        return projected(part, basis, dtype).features
 
     return on_devices(project, (layout.by_prompt, PartitionSpec()), layout.by_prompt)(parts, basis)
 
