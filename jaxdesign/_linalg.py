@@ -134,26 +134,6 @@ def _product_by_panels(left, right):
     return upper + jnp.swapaxes(jnp.triu(upper, 1), -1, -2)
 
 
-def halved(matrix: Float[Array, "*r d d"]) -> Float[Array, "*r h d"]:
-    """A symmetric matrix in half the numbers, h = d // 2 + 1, for sums that travel: `mirrored` undoes it. Traceable.
-
-    Row i holds row i of the triangle from its diagonal on, and before that row d - i of it from the end.
-    """
-    size = matrix.shape[-1]
-    rows, index = size // 2 + 1, jnp.arange(size)
-    turned = jnp.roll(matrix[..., ::-1, ::-1], 1, axis=-2)
-    first = index[None] >= index[:rows, None]
-    return jnp.where(first, matrix[..., :rows, :], turned[..., :rows, :])
-
-
-def mirrored(half: Float[AnyArray, "*r h d"]) -> Float[np.ndarray, "*r d d"]:
-    """The symmetric matrix that was `halved`, on the host."""
-    half = np.asarray(half)
-    size, rows = half.shape[-1], half.shape[-2]
-    upper = np.triu(np.concatenate([half, half[..., size - rows : 0 : -1, ::-1]], axis=-2))
-    return upper + np.swapaxes(np.triu(upper, 1), -1, -2)
-
-
 def inverse(information: Float[AnyArray, "*r d d"]) -> Float[Array, "*r d d"]:
     """A^-1 by Cholesky, symmetric to the last bit; NaN where A is not positive definite."""
     return inverse_from(cholesky_and_inverse(information)[1])

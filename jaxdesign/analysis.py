@@ -15,11 +15,11 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
-from jaxdesign._linalg import RANK, halved, mirrored, numerical_rank, unit_diagonal
+from jaxdesign._linalg import RANK, numerical_rank, unit_diagonal
 from jaxdesign._pairs import Allocation
 from jaxdesign.criteria.protocol import ConvexCriterion
 from jaxdesign.information import dense_information, row_forms, sparse_information
-from jaxdesign.pricing.listed import fold_pairs
+from jaxdesign.pricing.listed import Held, by_pages, fold_pairs, holding
 from jaxdesign.pricing.passes import in_pricing_units
 from jaxdesign.problem import Problem
 
@@ -38,14 +38,19 @@ class Analysis(NamedTuple):
     unit: float  # a power of two: F F^T is that of `scaled` times this
 
 
-def information(problem: Problem, allocation: Allocation) -> Float[np.ndarray, "r d d"]:
-    """A = prior + sum_e n_e c_e z_e z_e^T per draw, float64, from the stored features."""
+def information(problem: Problem, allocation: Allocation, held: Held | None = None) -> Float[np.ndarray, "r d d"]:
+    """A = prior + sum_e n_e c_e z_e z_e^T per draw, float64, from the stored features.
+
+    Rows are summed in one place and in the order of the list, so that A has the same bits wherever the pool lies; those
+    that are `held` need not be brought there.
+    """
     pairs, labels = allocation
     if _all_at_hand(problem) and len(pairs) > 2 * problem.prompts * problem.completions:
         return problem.prior + _dense_information(problem, pairs, labels)
-    draws, dim = problem.prior.shape[:2]
-    start = np.zeros((draws, dim // 2 + 1, dim))
-    return problem.prior + mirrored(fold_pairs(problem.source, Partial(_add_information), start, pairs, labels)[0])
+    if not len(pairs):
+        return problem.prior.copy()
+    rows, start = holding(problem.source, held), np.zeros_like(problem.prior)
+    return problem.prior + np.asarray(by_pages(rows, Partial(_add_information), start, pairs, labels)[0])
 
 
 def _all_at_hand(problem):
@@ -63,7 +68,7 @@ def _dense_information(problem, pairs, labels):
 
 
 def _add_information(rows, total, labels):
-    return total + halved(sparse_information(rows.differences, rows.label_info * labels[None])), None
+    return total + sparse_information(rows.differences, rows.label_info * labels[None]), None
 
 
 def exact_sensitivities(

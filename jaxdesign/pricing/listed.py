@@ -8,6 +8,7 @@ rows are asked for, a page at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -19,12 +20,20 @@ from jaxtyping import Float, Int
 from jaxdesign import _arrays
 from jaxdesign._pairs import pair_keys
 from jaxdesign.pricing.host_fold import Part, visited
-from jaxdesign.pricing.source import Merge, PairRows, Source
+from jaxdesign.pricing.source import Derived, Merge, PairRows, Source
 
 PAGE = 4096  # listed pairs looked up at a time: one compilation whatever their number
 
 # kernel(rows, carry, inputs) -> (carry, outputs): see `fold_pairs`
 PairKernel = Callable[[PairRows, Any, Any], tuple[Any, Any]]
+
+
+class Rows(Protocol):
+    """What has rows of listed pairs: every source."""
+
+    def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
+        """See `Source.rows`."""
+        ...
 
 
 @runtime_checkable
@@ -73,7 +82,7 @@ def fold_pairs(
 
 
 def by_pages(
-    source: Source, kernel: PairKernel, carry: Any, pairs: Int[np.ndarray, "s 3"], per_pair: Any = None
+    source: Rows, kernel: PairKernel, carry: Any, pairs: Int[np.ndarray, "s 3"], per_pair: Any = None
 ) -> tuple[Any, Any]:
     """`fold_pairs` over rows that are brought to where float64 is computed, a page at a time."""
     given = _arrays.in_float64()
@@ -104,7 +113,7 @@ def in_slots(array: np.ndarray, place: Int[np.ndarray, " m"], slots: int) -> np.
     return filled
 
 
-def pages(source: Source, pairs: Int[np.ndarray, "s 3"]) -> Iterator[tuple[slice, PairRows]]:
+def pages(source: Rows, pairs: Int[np.ndarray, "s 3"]) -> Iterator[tuple[slice, PairRows]]:
     """Listed pairs, PAGE at a time: where they are in the list, and that many rows, 0 past the end."""
     for start in range(0, len(pairs), PAGE):
         some = pairs[start : start + PAGE]  # filled up by the pair (0, 0, 0), whose difference is zero
@@ -113,9 +122,9 @@ def pages(source: Source, pairs: Int[np.ndarray, "s 3"]) -> Iterator[tuple[slice
 
 
 def listed_rows(
-    source: Source, pairs: Int[np.ndarray, "s 3"]
+    source: Any, pairs: Int[np.ndarray, "s 3"]
 ) -> tuple[Float[np.ndarray, "s d"], Float[np.ndarray, "r s"]]:
-    """z and c of all listed pairs, on the host."""
+    """z and c of all listed pairs of a source, on the host."""
     z, c = np.zeros((len(pairs), source.dim)), np.zeros((source.draws, len(pairs)))
     for part, rows in pages(source, pairs):
         z[part] = np.asarray(rows.differences)[: part.stop - part.start]
@@ -135,6 +144,11 @@ class Held(NamedTuple):
     rows: PairRows
 
 
+def holding(source: Source, held: Held | None) -> Rows:
+    """The source, with what is at hand of it."""
+    return source if held is None else Holding(source, held)
+
+
 def held_rows(source: Source, pairs: Int[np.ndarray, "s 3"], size: int, before: Held | None = None) -> Held:
     """Rows of at most `size` distinct pairs; of the source only those are asked for that were not held `before`."""
     known = np.zeros((0, 3), np.int32) if before is None else before.pairs
@@ -150,6 +164,24 @@ def held_rows(source: Source, pairs: Int[np.ndarray, "s 3"], size: int, before: 
             places[: part.stop - part.start] = new[part]
             rows = _placed(rows, places, page)
     return Held(pairs, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Holding(Derived):
+    """A source with rows of some pairs at hand: pages of nothing but those are not asked of it."""
+
+    held: Held
+
+    def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
+        """See `Source.rows`."""
+        known, asked = (pair_keys(some, self.completions) for some in (self.held.pairs, pairs))
+        order = np.argsort(known)
+        place = order[np.minimum(np.searchsorted(known, asked, sorter=order), len(known) - 1)]
+        index = np.where(pairs[:, 1] == pairs[:, 2], -1, place).astype(np.int32)  # what fills a page up has no row
+        if (known[place] != asked)[index >= 0].any():
+            return self.given.rows(pairs)
+        with _arrays.float64():
+            return _taken(self.held.rows, index)
 
 
 @jax.jit(static_argnums=(0, 1, 2))

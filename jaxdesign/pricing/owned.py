@@ -88,11 +88,18 @@ def begun(layout: Layout, carry: Any) -> Any:
 
 @jax.jit(static_argnames="layout", donate_argnames="carry")
 def visited(layout: Layout, parts: MemorySource, kernel: PairKernel, carry: Any, pairs: Int[Array, "n 3"], inputs: Any):
-    """(carry, outputs) after a page, both on their devices."""
+    """(carry, outputs) after a page, both on their devices.
+
+    Kernels see PAGE slots, as of any other source: products of other lengths are rounded in other ways, and what is
+    chosen by the last bits of scores would depend on how many devices there are.
+    """
 
     def look(part, kernel, carry, pairs, inputs):
+        slots = len(pairs)
+        pairs, inputs = jax.tree.map(lambda a: _arrays.filled_up(a, PAGE - slots), (pairs, inputs))
         carry, outputs = kernel(rows_between(part.ends(pairs)), jax.tree.map(lambda a: a[0], carry), inputs)
-        return jax.tree.map(lambda a: a[None], carry), outputs
+        outputs = lax.optimization_barrier(outputs)  # or the compiler multiplies no more rows than are kept
+        return jax.tree.map(lambda a: a[None], carry), jax.tree.map(lambda a: a[:slots], outputs)
 
     ours, everywhere = layout.by_prompt, PartitionSpec()
     return on_devices(look, (ours, everywhere, ours, ours, ours), (ours, ours))(parts, kernel, carry, pairs, inputs)

@@ -51,7 +51,7 @@ def run(
     state, found, bound, trace, improved_at = progress
     best: tuple[SolverState, Analysis] | None = None
     if found is not None:
-        best = found, analyse(problem, information(problem, found.allocation))
+        best = found, analyse(problem, information(problem, found.allocation, found.held))
         began -= trace[-1].seconds
     while True:
         state, matrix, analysis = retreated(problem, state, solver if best is None else best[0])
@@ -99,7 +99,7 @@ def retreated(
     """
 
     def analysed(candidate: SolverState):
-        matrix = information(problem, candidate.allocation)
+        matrix = information(problem, candidate.allocation, candidate.held)
         return candidate, matrix, analyse(problem, matrix)
 
     tried = analysed(state)
@@ -110,7 +110,7 @@ def retreated(
         tried = analysed(mixed_with(state, other, share))
         if sound(problem, *tried[1:]):
             return tried
-    tried = analysed(other._replace(passes=state.passes, known=state.known))
+    tried = analysed(other._replace(passes=state.passes, known=state.known, held=state.held))
     if not sound(problem, *tried[1:]):
         raise ValueError(
             "prior: the information is singular to working precision at a solver's iterate; pass a prior (a ridge), "

@@ -18,6 +18,7 @@ from jaxdesign.budget.required import free_part
 from jaxdesign.certificates.separable import Priced, certify, cold_level
 from jaxdesign.design import Design
 from jaxdesign.pricing.ceilings import Ceilings
+from jaxdesign.pricing.listed import Held
 from jaxdesign.problem import Problem
 
 
@@ -30,6 +31,7 @@ class SolverState(NamedTuple):
         passes: over the pool so far, those inside of `init` and `step` included.
         memory: the solver's own.
         known: what passes so far say of every prompt; the loop keeps it up.
+        held: rows of pairs that are at hand, of a pool that lies elsewhere; None: none, all can be asked for again.
     """
 
     pairs: Int[np.ndarray, "s 3"]
@@ -37,6 +39,7 @@ class SolverState(NamedTuple):
     passes: int
     memory: Any = None
     known: Ceilings | None = None
+    held: Held | None = None
 
     @property
     def allocation(self) -> Allocation:

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from jax.tree_util import Partial
 
 from jaxdesign import _arrays
-from jaxdesign._linalg import halved, mirrored
 from jaxdesign.pricing import memory_source, sharded_source
 from jaxdesign.pricing.adapted import AdaptedSource
 from jaxdesign.pricing.annotated import AnnotatedSource
-from jaxdesign.pricing.listed import fold_pairs, held_rows, listed_rows
+from jaxdesign.pricing.listed import fold_pairs, held_rows, holding, listed_rows
 from jaxdesign.pricing.source import Derived
 from tests.support.divided import COMPLETIONS, DIM, pool_of
 
@@ -138,10 +137,21 @@ def test_rows_that_are_held_are_not_asked_for_again(seed, before, now):
     assert sorted(asked) == sorted(new - old)
 
 
-@pytest.mark.parametrize("dim", [1, 2, 3, 6, 7])
-def test_half_of_a_symmetric_matrix_is_all_of_it(dim):
-    matrix = np.random.default_rng(dim).standard_normal((2, dim, dim)).astype(np.float32)
-    matrix = matrix + matrix.swapaxes(1, 2)
-    half = halved(jnp.asarray(matrix))
-    assert half.shape == (2, dim // 2 + 1, dim)
-    np.testing.assert_array_equal(mirrored(half), matrix)
+def test_rows_at_hand_are_those_of_the_source_and_others_are_asked_for():
+    pool = pool_of(PROMPTS, scored=True)
+    source, memory = Plain(memory_source(pool)), memory_source(pool)
+    rng = np.random.default_rng(5)
+    prompts = rng.permutation(PROMPTS)[:30]
+    pairs = np.stack([prompts, np.arange(30) % 3, 3 + np.arange(30) % (COMPLETIONS - 3)], axis=1).astype(np.int32)
+    pairs = pairs[np.lexsort(pairs.T[::-1])]
+    held = held_rows(source, pairs[:20], 32)
+    source.asked.clear()
+    shuffled = pairs[rng.permutation(20)]
+    found, expected = (listed_rows(one, shuffled) for one in (holding(source, held), memory))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not source.asked
+    for one, other in zip(listed_rows(holding(source, held), pairs), listed_rows(memory, pairs), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(source.asked) == 1
+    assert holding(source, None) is source

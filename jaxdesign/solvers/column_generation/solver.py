@@ -9,7 +9,6 @@ fixed and leave the working set.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -65,7 +64,7 @@ class Restricted(NamedTuple):
 
 
 class ColumnGeneration(NamedTuple):
-    """The default solver, with and without caps and quotas. Its memory: rows of a working set whose pool is elsewhere.
+    """The default solver, with and without caps and quotas.
 
     Args:
         max_passes: pricing passes after which to stop, where the caller names no limit.
@@ -87,26 +86,18 @@ class ColumnGeneration(NamedTuple):
         pairs, labels = holding_total(problem, hot, leading_pairs(hot, cap, level, limit))
         average = hot.criterion_slope() / problem.limits.total
         restricted = Restricted(pairs, labels, min(limit, len(pairs)), average)
-        held = working_set.at_hand(problem, restricted.moving.pairs, None)
+        held = working_set.at_hand(problem, restricted.pairs, None)
         state = solver_state(problem, Allocation(pairs, by_gradients(problem, restricted, held, 24)), hot.passes)
-        return state._replace(memory=held, known=hot.known)
+        return state._replace(held=held, known=hot.known)
 
     def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
         restricted = merge(problem, state, scored)
-        held = working_set.at_hand(problem, restricted.moving.pairs, state.memory)
+        held = working_set.at_hand(problem, restricted.pairs, state.held)
         if scored.relative_gap < NEWTON_BELOW:
             labels = by_newton(problem, restricted, held, newton_tolerance(scored.relative_gap, tol))
         else:
             labels = by_gradients(problem, restricted, held, 40)
-        return solver_state(problem, Allocation(restricted.pairs, labels), state.passes)._replace(memory=held)
-
-    def memory_arrays(self, memory: Held) -> dict[str, np.ndarray]:
-        """What a checkpoint keeps of a memory (see `Solver`): nothing, as the pool has it."""
-        return {}
-
-    def memory_from(self, problem: Problem, arrays: Mapping[str, np.ndarray]) -> None:
-        """The memory of a `problem` from such `arrays`; see `Solver`."""
-        return None
+        return solver_state(problem, Allocation(restricted.pairs, labels), state.passes)._replace(held=held)
 
 
 def holding_total(problem: Problem, hot: HotStart, allocation: Allocation) -> Allocation:

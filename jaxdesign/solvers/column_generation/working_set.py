@@ -26,7 +26,7 @@ from jaxdesign.analysis import information as information_of
 from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.information import row_forms, sparse_information
 from jaxdesign.methods.room import Room
-from jaxdesign.pricing.listed import Held, held_rows, pages
+from jaxdesign.pricing.listed import Held, held_rows, holding, pages
 from jaxdesign.pricing.source import devices_of
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.dense.whitening import whitening
@@ -60,16 +60,16 @@ def gather(
 ) -> tuple[WorkingSet, CriterionLike, Float[Array, " n"]]:
     """Working set of the listed pairs beside `fixed` pairs and labels; its criterion; and its start in its units.
 
-    `unit` is what the criterion is divided by; `held` are the rows of the listed pairs, if they are in one place
+    `unit` is what the criterion is divided by; `held` are rows of these pairs, listed and fixed, that are in one place
     already. Call inside `_arrays.float64()`.
     """
     pairs, labels = allocation
     limits, size = problem.limits, capacity(problem)
-    base, total = information_of(problem, fixed), limits.total - fixed.labels.sum()
+    base, total = information_of(problem, fixed, held), limits.total - fixed.labels.sum()
     scale = limits.total / problem.dim
     used = -(-len(pairs) // BLOCK)
     basis = whitening(problem.even)
-    listed = pages(problem.source, pairs) if held is None else [(slice(0, len(pairs)), held.rows)]
+    listed = pages(holding(problem.source, held), pairs)
     rows, exact, label_info = _gather(problem, listed, size // BLOCK, basis * np.sqrt(scale))
     cap = np.zeros(size)
     cap[: len(pairs)] = np.minimum(limits.per_pair[pairs[:, 0]], limits.total) / scale
@@ -95,13 +95,15 @@ def _in_basis(criterion, basis, base, unit):
 
 
 def at_hand(problem: Problem, pairs: Int[np.ndarray, "s 3"], before: Held | None) -> Held | None:
-    """Rows of the pairs of a working set in one place, if that is not where the pool is; then most were `before`.
+    """Rows of the pairs of a restricted problem in one place, if that is not where the pool is; most were `before`.
 
     None where all of the pool is in one place: rows are copied from it, and kept nowhere.
     """
     if devices_of(problem.source) == 1:
         return None
-    return held_rows(problem.source, pairs, capacity(problem), before)
+    size = capacity(problem)  # holds all pairs at work, and more where others are at their caps
+    size = size if len(pairs) <= size else _arrays.power_of_two(len(pairs))
+    return held_rows(problem.source, pairs, size, before)
 
 
 def _gather(problem, listed, blocks, basis):
