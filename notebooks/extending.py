@@ -185,7 +185,7 @@ class OnDisk:
     def pool(self, prompts):
         return jd.CompletionPool(np.asarray(self.features[prompts]))
 
-    def fold(self, kernel, carry, per_prompt=None):
+    def fold(self, kernel, carry, per_prompt=None, merge=None):  # one chunk after the other: nothing to merge
         parts = (slice(start, start + self.length) for start in range(0, self.prompts, self.length))
         return folded((as_chunk(self.pool(part)) for part in parts), kernel, carry, per_prompt)
 
