@@ -75,6 +75,18 @@ def promotion(request):
 def few_memory_maps():
     """Compiled programs each hold memory maps; a process that has too many of them (65,530 on Linux) is killed."""
     yield
+    let_go_of_many_programs()
+
+
+@pytest.fixture(autouse=True)
+def few_memory_maps_between_long_tests(request):
+    """The same within modules, some of whose slow tests compile hundreds of programs each."""
+    yield
+    if request.node.get_closest_marker("slow"):
+        let_go_of_many_programs()
+
+
+def let_go_of_many_programs():
     maps = Path("/proc/self/maps")
     if maps.is_file() and maps.read_text().count("\n") > 25_000:
         jax.clear_caches()
