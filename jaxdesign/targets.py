@@ -52,9 +52,13 @@ def policy_target(
     _checks.same_shape(jnp.shape(log_weights), shape, "log_weights", "(prompts, completions)")
     log_weights = jnp.asarray(log_weights, _arrays.compute_dtype(pool.features.dtype))
     if not _arrays.is_traced(pool, log_weights):
-        given = jnp.where(jnp.isneginf(log_weights), jnp.zeros((), log_weights.dtype), log_weights)
-        _checks.finite(given, "log_weights", pool.mask, ("prompt", "completion"))
+        _checks.finite(_never_as_zero(log_weights), "log_weights", pool.mask, ("prompt", "completion"))
     return _where_prompts_lie(_policy_target, pool.features, pool.mask, log_weights)
+
+
+@jax.jit  # the -inf that is compared with stays inside, where `jax_debug_infs` does not stop at it
+def _never_as_zero(log_weights):
+    return jnp.where(jnp.isneginf(log_weights), jnp.zeros((), log_weights.dtype), log_weights)
 
 
 def _policy_target_of_source(source, log_weights):

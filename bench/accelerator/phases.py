@@ -10,14 +10,14 @@ from unittest import mock
 
 import jax
 
-from jaxdesign import analysis, door, problem
+from jaxdesign import analysis, door
 from jaxdesign.pricing import passes
 from jaxdesign.solvers.column_generation import hot_start
 from jaxdesign.solvers.column_generation import solver as column_generation
 
 FUNCTIONS = {
     "source": (door, "pool_source"),
-    "even information": (problem, "pairs_information"),
+    "even information": (passes, "all_information"),
     "rank": (analysis, "check_rank"),
     "hot start": (hot_start, "hot_start"),
     "gradients": (column_generation, "by_gradients"),
