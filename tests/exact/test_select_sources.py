@@ -126,7 +126,7 @@ def test_annotators_units_and_pools_on_a_mesh(looked, monkeypatch):
                 np.testing.assert_array_equal(found.annotators, expected.annotators)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_ranges_of_sources():
     """Whole labels on the range of features, which no source has stored."""
     given = ragged(prompts=PROMPTS)
@@ -177,7 +177,7 @@ def test_pairs_that_may_not_gain_are_shut_whatever_the_order_of_prompts():
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_prompts_that_greedy_sees_are_those_with_labels_and_those_with_the_best_pairs(monkeypatch):
     given = ragged(prompts=PROMPTS)
     monkeypatch.setattr(candidates, "GREEDY_MEMORY", 150 * COMPLETIONS * (COMPLETIONS + DIM))

@@ -105,7 +105,7 @@ def test_the_same_range(dtype):
         np.testing.assert_allclose(basis, expected, atol=1e-5, err_msg=name)  # columns that are alike may share
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_rows_are_those_of_the_restricted_pool():
     """To the rounding of the features that the latter stores; subsets to the last bit of the rest."""
     given = deficient(draws=2, noise=True)
@@ -133,7 +133,7 @@ def test_rows_are_those_of_the_restricted_pool():
         np.testing.assert_allclose(part.fold(seen, None)[1][0], np.asarray(expected[0])[some], atol=2e-7 * size)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_directions_in_which_features_hardly_differ_are_seen():
     """Two columns that differ by 1e-4 of their size and less than 1e-7 of the offset of float32 centring."""
     rng = np.random.default_rng(0)
@@ -157,7 +157,7 @@ def alike(designs):
     return first
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("crit", ["LogDet", "Trace"])
 def test_designs_are_the_same_however_the_pool_is_kept(crit):
     """Of all sources to ten digits; of a pool in memory, whose features are rounded to float32, to six."""
@@ -174,7 +174,7 @@ def test_designs_are_the_same_however_the_pool_is_kept(crit):
     np.testing.assert_allclose(found.certificate, expected.certificate, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_float64_features_give_ten_digits(float64_scope):
     given = deficient(np.float64)
     small, _ = jd.restrict_to_range(jd.CompletionPool(**given))

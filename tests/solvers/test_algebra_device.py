@@ -82,7 +82,7 @@ def _surveyed(chunk, carry, _):
     return carry, chunk.copies
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_designs_are_the_same_and_no_float64_leaves_the_host():
     """In a process of its own, where every program is compiled under observation."""
     root = Path(__file__).parents[2]
@@ -98,7 +98,7 @@ def test_designs_are_the_same_and_no_float64_leaves_the_host():
     assert found["designs"] and max(found["designs"].values()) <= 1e-10, found["designs"]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_second_moments_and_targets_of_sources(without_float64, monkeypatch):
     monkeypatch.setitem(_arrays.CHUNK_ENTRIES, "cpu", 2**9)  # several parts
     pool, weights = pool_of(64), np.random.default_rng(0).standard_normal((64, 6))

@@ -103,7 +103,7 @@ def test_a_pass_runs_as_many_programs_however_many_chunks_a_pool_in_memory_has(c
     assert counts[0] == counts[1] <= A_CALL + A_PASS * len(design.trace)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_more_prompts_need_as_many_programs(chunks, looks):
     counts = []
     for prompts in (2048, 8192):
@@ -112,7 +112,7 @@ def test_more_prompts_need_as_many_programs(chunks, looks):
     assert counts[0] == counts[1] <= A_CALL + A_PASS * len(design.trace)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_more_devices_need_no_more_programs(chunks, looks):
     """Each of them looks at a chunk of its own prompts at a time, so that there is less to do."""
     counts = []
@@ -124,7 +124,7 @@ def test_more_devices_need_no_more_programs(chunks, looks):
     assert counts[0] > counts[1] > counts[2]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_chunk_that_is_read_costs_four_programs_a_sweep(chunks, looks, monkeypatch):
     """It is brought to the device, cast, centred and folded over, and that is all."""
     visited, sweeps, counts = streamed.visited, [], []

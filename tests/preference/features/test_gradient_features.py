@@ -15,7 +15,7 @@ from jaxdesign.preference.features.projection import project
 from tests.support import CHECKOUT
 from tests.support.tiny_policy import examples, log_probability, parameters
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.slow
 
 slow = pytest.mark.slow
 PARAMS, KEY, D = parameters(), jax.random.key(7), 16

@@ -12,7 +12,7 @@ from jaxdesign.preference.small_model.checkpoints import restore_checkpoint, sav
 from jaxdesign.preference.small_model.training import filter_of
 from tests.support.small_policy import tiny_model
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.slow
 
 MODEL, _ = tiny_model("abc", seed=5)
 OPTIMISER = optax.adam(1e-3)

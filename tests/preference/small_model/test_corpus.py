@@ -7,7 +7,7 @@ from jaxdesign.preference.simulation.hidden_reward import HiddenReward, random_r
 from jaxdesign.preference.small_model.corpus import ALPHABET, SHARES, grammar_corpus
 from jaxdesign.preference.small_model.tokens import Tokeniser
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.slow
 
 
 def test_seeds_decide_everything():

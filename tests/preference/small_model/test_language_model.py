@@ -15,7 +15,7 @@ from jaxdesign.preference.small_model.language_model import (
 )
 from tests.support.small_policy import every_completion, perturbed, tiny_model
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -13,7 +13,7 @@ from jaxdesign.preference.small_model.sampling import sample_completions
 from jaxdesign.preference.small_model.tokens import END
 from tests.support.small_policy import every_completion, tiny_model
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.slow
 
 MODEL, TOKENISER = tiny_model("abc", seed=2)
 PROMPTS = TOKENISER.encode_prompts(["a", "bab", "", "cc", "b"], 5)

@@ -17,7 +17,7 @@ from jaxdesign.preference.small_model.fine_tuning import Examples, fine_tune, fi
 from jaxdesign.preference.small_model.training import ProgressBar, batch_rows, train
 from tests.support.small_policy import tiny_model
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.slow
 
 MODEL, TOKENISER = tiny_model("ab", seed=1)
 PROMPTS = TOKENISER.encode_prompts(["a", "bb", "ab", "b"], 4)

@@ -10,7 +10,7 @@ from jaxdesign.preference.small_model.dpo_training import compiled_log_probabili
 from jaxdesign.preference.small_model.sampled_value import sampled_policy_value, sequence_divergence
 from tests.support.small_policy import every_completion, perturbed, tiny_model
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.slow
 
 REFERENCE, TOKENISER = tiny_model("ab", seed=3)
 MODEL = perturbed(REFERENCE, 1, size=0.1)

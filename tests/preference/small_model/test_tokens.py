@@ -5,7 +5,7 @@ import pytest
 
 from jaxdesign.preference.small_model.tokens import END, Tokeniser
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.slow
 
 TOKENISER = Tokeniser("abc .")
 
