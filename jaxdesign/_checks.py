@@ -197,6 +197,14 @@ def whole_number(value: Any, name: str, least: int) -> int:
     return int(found)
 
 
+def seed(value: Any) -> None:
+    """TypeError for a seed that is no integer, ValueError for a negative one."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"seed: expected an integer, found {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"seed={value}: must be at least 0")
+
+
 def rows_of_three(value: Any, name: str) -> np.ndarray:
     """Rows (p, i, j) as an array; ValueError for rows of different lengths, TypeError for what holds no integers."""
     try:

@@ -19,7 +19,7 @@ from jaxdesign._linalg import RANK, numerical_rank, unit_diagonal
 from jaxdesign._pairs import Allocation
 from jaxdesign.criteria.protocol import ConvexCriterion
 from jaxdesign.information import dense_information, row_forms, sparse_information
-from jaxdesign.pricing.listed import Held, by_pages, fold_pairs, holding
+from jaxdesign.pricing.listed import Held, by_pages, holding, over_pairs
 from jaxdesign.pricing.passes import in_pricing_units
 from jaxdesign.problem import Problem
 
@@ -47,8 +47,6 @@ def information(problem: Problem, allocation: Allocation, held: Held | None = No
     pairs, labels = allocation
     if _all_at_hand(problem) and len(pairs) > 2 * problem.prompts * problem.completions:
         return problem.prior + _dense_information(problem, pairs, labels)
-    if not len(pairs):
-        return problem.prior.copy()
     rows, start = holding(problem.source, held), np.zeros_like(problem.prior)
     return problem.prior + np.asarray(by_pages(rows, Partial(_add_information), start, pairs, labels)[0])
 
@@ -90,10 +88,10 @@ def sensitivity_bounds(
     """
     if not len(pairs):
         return np.zeros(0), np.zeros(0)
-    return fold_pairs(problem.source, Partial(_scored, factors), None, pairs)[1]
+    return over_pairs(problem.source, Partial(_scored, factors), pairs)
 
 
-def _scored(factors, rows, carry, _):
+def _scored(factors, rows, _):
     z, c = rows
     unit = float(jnp.finfo(jnp.float64).eps) / 2
     share = (z.shape[-1] + 4) * unit
@@ -102,7 +100,7 @@ def _scored(factors, rows, carry, _):
         spread = z.shape[-1] * jnp.sum(z**2 * jnp.sum(factor**2, axis=-1)[None], axis=-1)
         b.append(info * squares)
         bound.append(info * (jnp.sqrt(squares) + share * jnp.sqrt(spread)) ** 2 * (1 + 2 * share + 1024 * unit))
-    return carry, (jnp.mean(jnp.stack(b), axis=0), jnp.mean(jnp.stack(bound), axis=0))
+    return jnp.mean(jnp.stack(b), axis=0), jnp.mean(jnp.stack(bound), axis=0)
 
 
 def analyse(problem: Problem, matrix: Float[np.ndarray, "r d d"]) -> Analysis:

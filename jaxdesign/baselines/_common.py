@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdesign import _arrays
+from jaxdesign import _arrays, _checks
 from jaxdesign._pairs import Allocation
 from jaxdesign.budget.budget import Budget, whole_budget
 from jaxdesign.budget.kinds import LAMINAR, check_obeyed
@@ -33,16 +33,8 @@ def whole_problem(pool: CompletionPool, crit: CriterionLike, budget: Budget, pri
     Raises:
         TypeError, ValueError: as `optimize`; a total that is not whole; a seed that is no integer, or negative.
     """
-    check_seed(seed)
+    _checks.seed(seed)
     return make_problem(pool, crit, whole_budget(budget), prior, whole=True)
-
-
-def check_seed(seed: int) -> None:
-    """TypeError for a seed that is no integer, ValueError for a negative one."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise TypeError(f"seed: expected an integer, found {type(seed).__name__}")
-    if seed < 0:
-        raise ValueError(f"seed={seed}: must be at least 0")
 
 
 def every_pair(problem: Problem) -> Int[np.ndarray, "n 3"]:

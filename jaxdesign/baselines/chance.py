@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxdesign.baselines._common import by_place, check_seed, chosen, every_pair, rank_in_prompt, whole_problem
+from jaxdesign import _checks
+from jaxdesign.baselines._common import by_place, chosen, every_pair, rank_in_prompt, whole_problem
 from jaxdesign.budget.budget import Budget, whole_budget
 from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.design import Design
@@ -39,7 +40,7 @@ def random(
     Complexity: O(N log N) time and 40 bytes for each of the N pairs up to 2^24, beyond of those drawn.
     Source: the control arm of every study; arXiv 2606.19607 calls it "uniform pairs".
     """
-    check_seed(seed)
+    _checks.seed(seed)
     problem = make_problem(pool, crit, whole_budget(budget), prior)
     return chosen(problem, random_pairs(pool, budget, seed))
 

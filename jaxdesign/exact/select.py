@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdesign import _checks
 from jaxdesign._linalg import numerical_rank
 from jaxdesign._pairs import Allocation
 from jaxdesign.annotators import Annotators, asked
@@ -107,10 +108,7 @@ def select_pairs(
     Experiments, Academic Press; bounds are derived; checked by tests/exact/test_select.py and by enumeration in
     tests/exact/test_enumeration.py.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise TypeError(f"seed: expected an integer, found {type(seed).__name__}")
-    if seed < 0:
-        raise ValueError(f"seed={seed}: must be at least 0")
+    _checks.seed(seed)
     if design is not None and not isinstance(design, Design):
         raise TypeError(f"design: expected a jaxdesign.Design, found {type(design).__name__}")
     methods = METHODS if methods is None else tuple(methods)

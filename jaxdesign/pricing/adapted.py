@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from jaxtyping import Float, Int, UInt32
 
 from jaxdesign import _arrays
-from jaxdesign.pricing.listed import PairKernel, fold_pairs
+from jaxdesign.pricing.listed import PairKernel, over_pairs
 from jaxdesign.pricing.memory import MemorySource
 from jaxdesign.pricing.source import Derived, Divided, Kernel, Merge, PairRows, some_of
 from jaxdesign.pricing.widened import in_dtype
@@ -44,17 +44,10 @@ class AdaptedSource(Derived):
         with _arrays.float64():
             return found._replace(differences=jnp.asarray(found.differences) * self.units[None])
 
-    def fold_pairs(
-        self,
-        kernel: PairKernel,
-        carry: Any,
-        pairs: Int[np.ndarray, "s 3"],
-        per_pair: Any = None,
-        merge: Merge = jnp.add,
-    ) -> tuple[Any, Any]:
-        """See `listed.fold_pairs`."""
+    def over_pairs(self, kernel: PairKernel, pairs: Int[np.ndarray, "s 3"], per_pair: Any = None) -> Any:
+        """See `listed.over_pairs`."""
         with _arrays.scope(self.wide):
-            return fold_pairs(self.given, Partial(_adapted_rows, kernel, self.units), carry, pairs, per_pair, merge)
+            return over_pairs(self.given, Partial(_adapted_rows, kernel, self.units), pairs, per_pair)
 
     def subset(self, prompts: Int[np.ndarray, " m"]) -> MemorySource:
         """See `Source.subset`."""
@@ -92,5 +85,5 @@ def _adapted_in_float64(kernel, units, chunk, carry, inputs):
         return _adapted(kernel, units, chunk, carry, inputs)
 
 
-def _adapted_rows(kernel, units, rows, carry, inputs):
-    return kernel(rows._replace(differences=rows.differences * units[None]), carry, inputs)
+def _adapted_rows(kernel, units, rows, inputs):
+    return kernel(rows._replace(differences=rows.differences * units[None]), inputs)

@@ -23,7 +23,7 @@ from jaxdesign import _arrays
 from jaxdesign.information import Margins, reversed_information
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.adapted import AdaptedSource
-from jaxdesign.pricing.listed import PairKernel, fold_pairs
+from jaxdesign.pricing.listed import PairKernel, over_pairs
 from jaxdesign.pricing.memory import MemorySource, memory_source
 from jaxdesign.pricing.source import Chunk, Derived, Divided, Kernel, Merge, PairRows, Source, closed_bits, some_of
 from jaxdesign.pricing.widened import in_dtype
@@ -55,17 +55,10 @@ class AnnotatedSource(Derived):
             info = _reversed(jnp.asarray(found.label_info), flip[None])
         return found._replace(label_info=info)
 
-    def fold_pairs(
-        self,
-        kernel: PairKernel,
-        carry: Any,
-        pairs: Int[np.ndarray, "s 3"],
-        per_pair: Any = None,
-        merge: Merge = jnp.add,
-    ) -> tuple[Any, Any]:
-        """See `listed.fold_pairs`."""
+    def over_pairs(self, kernel: PairKernel, pairs: Int[np.ndarray, "s 3"], per_pair: Any = None) -> Any:
+        """See `listed.over_pairs`."""
         given, flip = self._given(pairs)
-        return fold_pairs(self.given, Partial(_reversed_rows, kernel), carry, given, (flip, per_pair), merge)
+        return over_pairs(self.given, Partial(_reversed_rows, kernel), given, (flip, per_pair))
 
     def _given(self, pairs):
         """The pairs of the given source, and the probability that a label of each is reversed."""
@@ -143,9 +136,9 @@ def _reversed_by_prompt(kernel, chunk: Chunk, carry, inputs):
     return kernel(chunk._replace(margins=Margins(scores, flip[:, None, None])), carry, inputs)
 
 
-def _reversed_rows(kernel, rows: PairRows, carry, inputs):
+def _reversed_rows(kernel, rows: PairRows, inputs):
     flip, inputs = inputs
-    return kernel(rows._replace(label_info=reversed_information(rows.label_info, flip[None])), carry, inputs)
+    return kernel(rows._replace(label_info=reversed_information(rows.label_info, flip[None])), inputs)
 
 
 def _swapped(array):

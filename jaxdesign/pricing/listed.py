@@ -1,8 +1,8 @@
 """Listed pairs of a source: visited where they lie, or brought to one place.
 
-Sums and scores over listed pairs are kernels, functions of their rows that know no source. A source that has its
-prompts in several places runs them there (`Visiting`), so that numbers travel and rows do not; of any other one the
-rows are asked for, a page at a time.
+Scores of listed pairs are kernels, functions of their rows that know no source. A source that has its prompts in
+several places runs them there (`Visiting`), so that numbers travel and rows do not; of any other one the rows are asked
+for, a page at a time. Sums over listed pairs are always made in one place, in their order.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from jaxtyping import Float, Int
 from jaxdesign import _arrays
 from jaxdesign._pairs import pair_keys
 from jaxdesign.pricing.host_fold import Part, visited
-from jaxdesign.pricing.source import Derived, Merge, PairRows, Source
+from jaxdesign.pricing.source import Derived, PairRows, Source
 
 PAGE = 4096  # listed pairs looked up at a time: one compilation whatever their number
 
-# kernel(rows, carry, inputs) -> (carry, outputs): see `fold_pairs`
-PairKernel = Callable[[PairRows, Any, Any], tuple[Any, Any]]
+# kernel(rows, inputs) -> outputs: see `over_pairs`
+PairKernel = Callable[[PairRows, Any], Any]
 
 
 class Rows(Protocol):
@@ -38,53 +38,56 @@ class Rows(Protocol):
 
 @runtime_checkable
 class Visiting(Protocol):
-    """A source that visits listed pairs where they lie. No source has to: `fold_pairs` asks any other for the rows."""
+    """A source that visits listed pairs where they lie. No source has to: `over_pairs` asks any other for the rows."""
 
-    def fold_pairs(
-        self, kernel: PairKernel, carry: Any, pairs: Int[np.ndarray, "s 3"], per_pair: Any = None, merge: Merge = ...
-    ) -> tuple[Any, Any]:
+    def over_pairs(self, kernel: PairKernel, pairs: Int[np.ndarray, "s 3"], per_pair: Any = None) -> Any:
         """See the function of this name."""
         ...
 
 
-def fold_pairs(
-    source: Source,
-    kernel: PairKernel,
-    carry: Any,
-    pairs: Int[np.ndarray, "s 3"],
-    per_pair: Any = None,
-    merge: Merge = jnp.add,
-) -> tuple[Any, Any]:
-    """(carry, outputs) after kernel(rows, carry, inputs) -> (carry, outputs) on listed pairs, some at a time.
+def over_pairs(source: Source, kernel: PairKernel, pairs: Int[np.ndarray, "s 3"], per_pair: Any = None) -> Any:
+    """What kernel(rows, inputs) says of listed pairs, some at a time: numbers a pair, which depend on no other pair.
 
     Args:
         source: the pool.
         kernel: a pure, traceable function wrapped as `jax.tree_util.Partial`, as of `Source.fold`; traced in a float64
-            scope. Rows that fill up a page have a difference of 0, and inputs of 0: they must add nothing to a carry.
-        carry: a pytree of arrays whose shapes and dtypes the kernel keeps, or None; each place begins with it, so that
-            it must be what `merge` changes nothing with.
+            scope. Rows that fill up a page have a difference of 0, and inputs of 0.
         pairs: (S, 3).
         per_pair: a pytree of NumPy arrays with a leading axis S, which the kernel gets its part of, or None.
-        merge: joins the leaves of carries of two places, entry by entry.
 
     Returns:
-        The last carry, and the outputs of all pairs in their order, on the host; None where there are no pairs.
+        The outputs of all pairs in their order, on the host; None where there are no pairs.
 
     Raises: nothing; pairs are not checked.
 
     Source: derived; checked by tests/pricing/test_listed.py.
     """
     if not len(pairs):
-        return carry, None
+        return None
     if isinstance(source, Visiting):
-        return source.fold_pairs(kernel, carry, pairs, per_pair, merge)
-    return by_pages(source, kernel, carry, pairs, per_pair)
+        return source.over_pairs(kernel, pairs, per_pair)
+    return over_pages(source, kernel, pairs, per_pair)
+
+
+def over_pages(source: Rows, kernel: PairKernel, pairs: Int[np.ndarray, "s 3"], per_pair: Any = None) -> Any:
+    """`over_pairs` of rows that are brought to where float64 is computed."""
+    return by_pages(source, Partial(_without_carry, kernel), None, pairs, per_pair)[1]
+
+
+def _without_carry(kernel, rows, carry, inputs):
+    return carry, kernel(rows, inputs)
 
 
 def by_pages(
-    source: Rows, kernel: PairKernel, carry: Any, pairs: Int[np.ndarray, "s 3"], per_pair: Any = None
+    source: Rows, kernel: Callable, carry: Any, pairs: Int[np.ndarray, "s 3"], per_pair: Any = None
 ) -> tuple[Any, Any]:
-    """`fold_pairs` over rows that are brought to where float64 is computed, a page at a time."""
+    """(carry, outputs) after kernel(rows, carry, inputs) -> (carry, outputs) on listed pairs in order, page by page.
+
+    Rows are brought to where float64 is computed. A page is filled up with rows and inputs of 0, which must add nothing
+    to the carry; of no pairs there is the carry, and None.
+    """
+    if not len(pairs):
+        return carry, None
     given = _arrays.in_float64()
     with _arrays.float64():
         parts = _parts(source, pairs, given)

@@ -16,21 +16,10 @@ from jaxtyping import Array, Float, Int, UInt32
 from jaxdesign import _arrays
 from jaxdesign._centring import less_first, row_means
 from jaxdesign._pairs import first_copies
-from jaxdesign.information import Margins, listed_label_information, margins_of
+from jaxdesign.information import Margins, margins_of
 from jaxdesign.pool import CompletionPool, bare_pool, kept
+from jaxdesign.pricing.ends import Ends, ends_of, rows_between
 from jaxdesign.pricing.source import Chunk, Kernel, Merge, PairRows, closed_bits
-
-
-class Ends(NamedTuple):
-    """The two completions of listed pairs as they are stored, nothing subtracted.
-
-    Args:
-        features: (S, 2, d).
-        margins: theirs, scores (S, R, 2) and flips (S, 1, 1); None: every margin is 0 and no label is reversed.
-    """
-
-    features: Float[Array, "s 2 d"]
-    margins: Margins | None
 
 
 class MemorySource(NamedTuple):
@@ -259,29 +248,12 @@ def _flat(array):
 
 @jax.jit
 def _ends(source, pairs):
-    p, i, j = pairs.T
-    features = jnp.stack([source.features[p, i], source.features[p, j]], axis=1)
-    if source.margins is None:
-        return Ends(features, None)
-    scores, flip = jax.tree.map(_flat, source.margins)
-    if scores is not None:
-        scores = jnp.stack([scores[p, :, i], scores[p, :, j]], axis=-1)
-    flip = flip[p] if flip.shape[1] == 1 else flip[p, i, j][:, None, None]
-    return Ends(features, Margins(scores, flip))
+    return ends_of(source.features, jax.tree.map(_flat, source.margins), pairs)
 
 
 @jax.jit
 def _rows(source, pairs):
     return rows_between(_ends(source, pairs))
-
-
-@jax.jit
-def rows_between(ends: Ends) -> PairRows:
-    """Rows of listed pairs from what is stored of them, float64: to be called inside of `_arrays.float64()`."""
-    left, right = jnp.moveaxis(ends.features.astype(jnp.float64), 1, 0)
-    place = jnp.arange(len(left), dtype=jnp.int32)
-    pairs = jnp.stack([place, jnp.zeros_like(place), jnp.ones_like(place)], axis=1)
-    return PairRows(left - right, listed_label_information(ends.margins, pairs))
 
 
 @jax.jit

@@ -1,8 +1,7 @@
 """Listed pairs of a divided pool, each on the device that has its prompt.
 
 A list is cut into pages of as many slots on every device, in which pairs stand by their owners; the slots that are left
-hold a pair whose difference is 0. Kernels visit a page where it lies, and what devices carry is joined once, after the
-last page.
+hold a pair whose difference is 0. Kernels visit a page where it lies.
 """
 
 from __future__ import annotations
@@ -16,10 +15,11 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Int
 
 from jaxdesign import _arrays
-from jaxdesign.pricing.layout import Layout, joined, on_devices
-from jaxdesign.pricing.listed import PAGE, PairKernel
-from jaxdesign.pricing.memory import Ends, MemorySource, rows_between
-from jaxdesign.pricing.source import Merge, PairRows, ranks_among
+from jaxdesign.pricing.ends import Ends, rows_between
+from jaxdesign.pricing.layout import Layout, on_devices
+from jaxdesign.pricing.listed import PAGE, PairKernel, in_slots
+from jaxdesign.pricing.memory import MemorySource
+from jaxdesign.pricing.source import PairRows, ranks_among
 
 FEW = 64  # slots of a device at least, or a power of two of them: few programs, and at most half of the slots empty
 
@@ -39,9 +39,7 @@ class Page(NamedTuple):
 
     def in_slots(self, array: np.ndarray) -> np.ndarray:
         """What the list has of every pair, in slots; 0 in empty ones."""
-        filled = np.zeros((len(self.pairs), *array.shape[1:]), array.dtype)
-        filled[self.slots] = array[self.some]
-        return filled
+        return in_slots(array[self.some], self.slots, len(self.pairs))
 
 
 def by_owner(layout: Layout, pairs: Int[np.ndarray, "s 3"]) -> list[Page]:
@@ -53,9 +51,8 @@ def by_owner(layout: Layout, pairs: Int[np.ndarray, "s 3"]) -> list[Page]:
     found = []
     for number in range(int(rank.max(initial=0)) // length + 1):
         some = np.flatnonzero(rank // length == number)
-        slots, filled = home[some] * length + rank[some] % length, np.zeros((layout.parts * length, 3), np.int32)
-        filled[slots] = here[some]
-        found.append(Page(some, slots, by_slot(layout, filled)))
+        slots = home[some] * length + rank[some] % length
+        found.append(Page(some, slots, by_slot(layout, in_slots(here[some], slots, layout.parts * length))))
     return found
 
 
@@ -81,35 +78,19 @@ def rows_in_order(ends: Ends, place: Int[Array, " s"]) -> PairRows:
 
 
 @jax.jit(static_argnames="layout")
-def begun(layout: Layout, carry: Any) -> Any:
-    """A carry for every device, along a leading axis of devices."""
-    return on_devices(lambda carry: jax.tree.map(lambda a: a[None], carry), (PartitionSpec(),), layout.by_prompt)(carry)
-
-
-@jax.jit(static_argnames="layout", donate_argnames="carry")
-def visited(layout: Layout, parts: MemorySource, kernel: PairKernel, carry: Any, pairs: Int[Array, "n 3"], inputs: Any):
-    """(carry, outputs) after a page, both on their devices.
+def visited(layout: Layout, parts: MemorySource, kernel: PairKernel, pairs: Int[Array, "n 3"], inputs: Any) -> Any:
+    """Outputs of a page, on their devices.
 
     Kernels see PAGE slots, as of any other source: products of other lengths are rounded in other ways, and what is
     chosen by the last bits of scores would depend on how many devices there are.
     """
 
-    def look(part, kernel, carry, pairs, inputs):
+    def look(part, kernel, pairs, inputs):
         slots = len(pairs)
         pairs, inputs = jax.tree.map(lambda a: _arrays.filled_up(a, PAGE - slots), (pairs, inputs))
-        carry, outputs = kernel(rows_between(part.ends(pairs)), jax.tree.map(lambda a: a[0], carry), inputs)
-        outputs = lax.optimization_barrier(outputs)  # or the compiler multiplies no more rows than are kept
-        return jax.tree.map(lambda a: a[None], carry), jax.tree.map(lambda a: a[:slots], outputs)
+        # a barrier, or the compiler would multiply no more rows than are kept
+        outputs = lax.optimization_barrier(kernel(rows_between(part.ends(pairs)), inputs))
+        return jax.tree.map(lambda a: a[:slots], outputs)
 
-    ours, everywhere = layout.by_prompt, PartitionSpec()
-    return on_devices(look, (ours, everywhere, ours, ours, ours), (ours, ours))(parts, kernel, carry, pairs, inputs)
-
-
-@jax.jit(static_argnames=("layout", "merge"))
-def ended(layout: Layout, carry: Any, *, merge: Merge) -> Any:
-    """What devices carry, joined."""
-
-    def look(carry):
-        return jax.tree.map(lambda a: joined(a[0], layout.axes, merge), carry)
-
-    return on_devices(look, (layout.by_prompt,), PartitionSpec())(carry)
+    ours = layout.by_prompt
+    return on_devices(look, (ours, PartitionSpec(), ours, ours), ours)(parts, kernel, pairs, inputs)

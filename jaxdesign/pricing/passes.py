@@ -25,12 +25,11 @@ from jaxdesign._arrays import AnyArray
 from jaxdesign._pairs import candidate_pairs, pair_keys
 from jaxdesign.information import laplacian_information, prompt_forms, prompt_label_information
 from jaxdesign.pricing.rows_on_host import rows_on_host
-from jaxdesign.pricing.source import Chunk, Foldable, Source, open_pairs
+from jaxdesign.pricing.source import SUBSET, Chunk, Foldable, Source, open_pairs
 
 # Rounding error of a priced sensitivity over the bound of `rounding_error`: measured at most 0.7 / ERROR_MARGIN over
 # random pools of condition number 1 to 1e10, d = 3 to 128; the certificate relies on it being at most 1.
 ERROR_MARGIN = 2.0
-MOST = 2**21  # pair slots of a subset
 
 
 class Charges(NamedTuple):
@@ -288,7 +287,7 @@ def parts_for_algebra(source: Source) -> Iterator[tuple[slice, Foldable]]:
         yield slice(0, source.prompts), source
         return
     length = _arrays.chunk_length(source.prompts, source.completions, source.dim)
-    length = max(min(length, MOST // source.completions**2), 1)
+    length = max(min(length, SUBSET // source.completions**2), 1)
     for start in range(0, source.prompts, length):
         part = slice(start, min(start + length, source.prompts))
         yield part, _arrays.for_algebra(source.subset(np.arange(part.start, part.stop)))

@@ -5,8 +5,8 @@ others carry, in the order of the devices. Between devices there travel, over D 
 
 - of a fold, at most twice the bytes of its carry, 16 d^2 bytes for a d x d matrix in float64: the carries are joined
   piece by piece, each piece on one device, and then shared. Outputs stay where their prompts are;
-- of a fold over listed pairs the same, and nothing of their rows: they are visited where they lie. Outputs go to the
-  host. Where the rows themselves are asked for, they travel once, as they are stored, 4 to 16 d bytes each;
+- of listed pairs that are scored nothing: they are visited where they lie, and outputs go to the host. Where the rows
+  themselves are asked for, they travel once, as they are stored, 4 to 16 d bytes each;
 - of a subset, its features: sums over devices of which all but one are zero.
 
 The mesh is the user's, of one process or of several; its axes other than those of the prompts hold copies. Passes run
@@ -29,9 +29,9 @@ from jaxtyping import Array, Float, Int
 from jaxdesign import _arrays
 from jaxdesign.pool import CompletionPool, unchecked_pool
 from jaxdesign.pricing.layout import Layout, joined, of_owner, on_devices, one_process, own_prompts
-from jaxdesign.pricing.listed import PairKernel, by_pages
+from jaxdesign.pricing.listed import PairKernel, over_pages
 from jaxdesign.pricing.memory import MemorySource, chunked, prepared, taken
-from jaxdesign.pricing.owned import begun, by_owner, by_slot, ended, page_ends, rows_in_order, visited
+from jaxdesign.pricing.owned import by_owner, by_slot, page_ends, rows_in_order, visited
 from jaxdesign.pricing.projected import projected
 from jaxdesign.pricing.source import Derived, Kernel, Merge, PairRows, ranks_among
 
@@ -97,33 +97,23 @@ class ShardedSource:
             ends = _arrays.in_one_place(self._run(page_ends, self.parts, page.pairs))
             return rows_in_order(_arrays.for_algebra(ends), place[which])
 
-    def fold_pairs(
-        self,
-        kernel: PairKernel,
-        carry: Any,
-        pairs: Int[np.ndarray, "s 3"],
-        per_pair: Any = None,
-        merge: Merge = jnp.add,
-    ) -> tuple[Any, Any]:
-        """See `listed.fold_pairs` for kernel, carry, pairs, per_pair and merge.
+    def over_pairs(self, kernel: PairKernel, pairs: Int[np.ndarray, "s 3"], per_pair: Any = None) -> Any:
+        """See `listed.over_pairs` for kernel, pairs and per_pair.
 
-        Devices visit their own pairs, and what they carry is joined once; but where they have no float64, rows are
-        sent to what has.
+        Devices visit their own pairs; but where they have no float64, rows are sent to what has.
         """
         if _arrays.algebra_device() is not None:
-            return by_pages(self, kernel, carry, pairs, per_pair)
+            return over_pages(self, kernel, pairs, per_pair)
         order, outputs = [], []
         with _arrays.float64():
-            kernel, carry = jax.tree.map(self.layout.shared, (kernel, carry))
-            carry = self._run(begun, carry)
+            kernel = jax.tree.map(self.layout.shared, kernel)
             for page in by_owner(self.layout, pairs):
                 inputs = jax.tree.map(lambda a, page=page: by_slot(self.layout, page.in_slots(a)), per_pair)
-                carry, found = self._run(visited, self.parts, kernel, carry, page.pairs, inputs)
+                found = self._run(visited, self.parts, kernel, page.pairs, inputs)
                 order.append(page.some)
                 outputs.append(jax.tree.map(lambda a, page=page: _arrays.on_host(a)[page.slots], found))
-            carry = _arrays.in_one_place(self._run(ended, carry, merge=merge))
         back = np.argsort(np.concatenate(order))
-        return carry, jax.tree.map(lambda *parts: np.concatenate(parts)[back], *outputs)
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[back], *outputs)
 
     def subset(self, prompts: Int[np.ndarray, " m"]) -> MemorySource:
         """See `Source.subset`; on one device."""

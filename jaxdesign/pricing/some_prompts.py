@@ -9,14 +9,12 @@ from jaxtyping import Int
 from jaxdesign import _arrays
 from jaxdesign.pool import CompletionPool, bare_pool
 from jaxdesign.pricing.memory import MemorySource
-from jaxdesign.pricing.source import Source
-
-SLOTS = 2**21  # pair slots of what is asked for at once (`Source.subset`)
+from jaxdesign.pricing.source import SUBSET, Source
 
 
 def pool_of(source: Source, prompts: Int[np.ndarray, " m"]) -> CompletionPool:
     """Some prompts, ascending, as a pool with the features of the source, in its units; closed pairs are not."""
-    length = max(SLOTS // source.completions**2, 1)
+    length = max(SUBSET // source.completions**2, 1)
     some = [source.subset(prompts[start : start + length]) for start in range(0, len(prompts), length)]
     with _arrays.float64():
         pools = [_as_pool(part) for part in some]

@@ -29,6 +29,7 @@ from jaxdesign._pairs import candidate_pairs
 from jaxdesign.information import Margins, draw_label_information, pair_differences
 from jaxdesign.pool import CompletionPool
 
+SUBSET = 2**21  # pair slots of a subset at most
 WORD = 32  # bits of closed pairs that are kept together: on a CPU with AVX-512, LLVM cannot compile reads of 8 bytes
 
 

@@ -14,7 +14,7 @@ from jaxdesign import _arrays
 from jaxdesign.pricing import memory_source, sharded_source
 from jaxdesign.pricing.adapted import AdaptedSource
 from jaxdesign.pricing.annotated import AnnotatedSource
-from jaxdesign.pricing.listed import fold_pairs, held_rows, holding, listed_rows
+from jaxdesign.pricing.listed import by_pages, held_rows, holding, listed_rows, over_pairs
 from jaxdesign.pricing.source import Derived
 from tests.support.divided import COMPLETIONS, DIM, pool_of
 
@@ -55,11 +55,15 @@ def seen(source, kind):
 def weighted(rows, carry, inputs):
     """Sums that tell every row, information and input from every other; the same of each pair."""
     total, largest = carry
+    weights, cubes = weighed(rows, inputs)
+    total = total + jnp.matmul((rows.differences * weights[:, None]).T, rows.differences, precision=_arrays.HIGHEST)
+    return (total, largest), (weights, cubes)
+
+
+def weighed(rows, inputs):
     z, c = rows
     assert z.dtype == c.dtype == inputs.dtype == jnp.float64
-    weights = jnp.mean(c, axis=0) * inputs
-    total = total + jnp.matmul((z * weights[:, None]).T, z, precision=_arrays.HIGHEST)
-    return (total, largest), (weights, jnp.sum(z**3, axis=1))
+    return jnp.mean(c, axis=0) * inputs, jnp.sum(z**3, axis=1)
 
 
 @pytest.mark.parametrize("kind", ["plain", "units", "annotators", "annotators, units"])
@@ -73,40 +77,45 @@ def test_kernels_see_every_pair_once(name, kind, monkeypatch):
     pairs[:300, 0] //= 3  # not as many on every device
     labels = rng.uniform(0, 1, 500)
     start = np.zeros((DIM, DIM)), np.zeros(())
-    (total, _), (weights, cubes) = fold_pairs(source, Partial(weighted), start, pairs, labels)
+    weights, cubes = over_pairs(source, Partial(weighed), pairs, labels)
+    (total, _), again = by_pages(source, Partial(weighted), start, pairs, labels)
     z, c = listed_rows(memory, pairs)
     expected = c.mean(axis=0) * labels
-    np.testing.assert_allclose(weights, expected, rtol=1e-14)
-    np.testing.assert_allclose(cubes, np.sum(z**3, axis=1), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose([weights, again[0]], [expected, expected], rtol=1e-14)
+    for found in (cubes, again[1]):
+        np.testing.assert_allclose(found, np.sum(z**3, axis=1), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(total, (z * expected[:, None]).T @ z, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_list_of_no_pairs(name):
     none, start = np.zeros((0, 3), np.int32), np.ones((DIM, DIM))
-    carry, outputs = fold_pairs(SOURCES[name](pool_of(16)), Partial(weighted), start, none, np.zeros(0))
-    assert outputs is None and carry is start
+    source = SOURCES[name](pool_of(16))
+    carry, outputs = by_pages(source, Partial(weighted), start, none, np.zeros(0))
+    assert outputs is None and carry is start and over_pairs(source, Partial(weighed), none, np.zeros(0)) is None
 
 
 def test_a_source_is_asked_in_the_callers_precision():
     source = Plain(memory_source(pool_of(PROMPTS)))
     pairs = np.array([[0, 0, 1], [4, 1, 2]], np.int32)
-    start = np.zeros((DIM, DIM)), np.zeros(())
     with _arrays.float64():
-        fold_pairs(AdaptedSource(source, np.ones(DIM), wide=False), Partial(weighted), start, pairs, np.ones(2))
-    fold_pairs(source, Partial(weighted), start, pairs, np.ones(2))
+        over_pairs(AdaptedSource(source, np.ones(DIM), wide=False), Partial(weighed), pairs, np.ones(2))
+    over_pairs(source, Partial(weighed), pairs, np.ones(2))
     assert [wide for _, wide in source.asked] == [False, False]
 
 
-def test_devices_that_joined_carries_say_the_same_bits_again():
+def test_sums_over_pairs_of_several_devices_are_the_same_bits_again_and_those_of_memory():
     source, rng = divided(pool_of(PROMPTS)), np.random.default_rng(0)
+    memory = memory_source(pool_of(PROMPTS))
     pairs = rng.integers(0, [PROMPTS, COMPLETIONS, COMPLETIONS], (100, 3)).astype(np.int32)
     start = np.zeros((DIM, DIM)), np.zeros(())
-    first, again = (fold_pairs(source, Partial(weighted), start, pairs, np.ones(100))[0] for _ in range(2))
-    assert np.asarray(first[0]).tobytes() == np.asarray(again[0]).tobytes()
+    first, again, held = (
+        by_pages(one, Partial(weighted), start, pairs, np.ones(100))[0] for one in (source, source, memory)
+    )
+    assert np.asarray(first[0]).tobytes() == np.asarray(again[0]).tobytes() == np.asarray(held[0]).tobytes()
 
 
-def test_other_merges_than_sums():
+def test_other_carries_than_sums():
     def highest(rows, carry, inputs):
         return jnp.maximum(carry, jnp.max(jnp.where(inputs > 0, jnp.abs(rows.differences[:, 0]), 0))), None
 
@@ -114,7 +123,7 @@ def test_other_merges_than_sums():
     pairs = rng.integers(0, [PROMPTS, COMPLETIONS, COMPLETIONS], (100, 3)).astype(np.int32)
     expected = np.abs(listed_rows(memory_source(pool), pairs)[0][:, 0]).max()
     for make in SOURCES.values():
-        found = fold_pairs(make(pool), Partial(highest), np.zeros(()), pairs, np.ones(100), jnp.maximum)[0]
+        found = by_pages(make(pool), Partial(highest), np.zeros(()), pairs, np.ones(100))[0]
         assert float(found) == expected
 
 

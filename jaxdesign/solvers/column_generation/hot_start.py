@@ -196,17 +196,16 @@ def leading_pairs(start: HotStart, cap: Float[np.ndarray, " p"], level: float, l
     full = labels >= 0.999 * cap
     chosen = np.arange(len(labels))
     if limit < len(labels):
-        choices = [_highest(np.where(full, -k * growth, np.log(labels / cap) + k * growth), limit) for k in FORESIGHT]
-        free = np.where(full, 0, labels)
-        kept = [free[some].sum() for some in choices]
-        chosen = next(some for some, sum in zip(choices, kept, strict=True) if sum >= kept[-1] - LOST * labels.sum())
+        free, share = np.where(full, 0, labels), np.log(labels / cap)
+
+        def highest(k):
+            return np.argpartition(np.where(full, k * growth, -share - k * growth), limit)[:limit]
+
+        least = free[highest(FORESIGHT[-1])].sum() - LOST * labels.sum()
+        chosen = next(some for some in map(highest, FORESIGHT) if free[some].sum() >= least)
     rest = np.setdiff1d(np.flatnonzero(full), chosen)
     order = np.concatenate([np.sort(chosen), rest])
     return Allocation(pairs_at(start, index[order]), labels[order])
-
-
-def _highest(score: Float[np.ndarray, " s"], number: int) -> Int[np.ndarray, " n"]:
-    return np.argpartition(-score, number)[:number]
 
 
 def positive_entries(
