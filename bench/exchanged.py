@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from jaxdesign import _arrays
 from jaxdesign.pricing.sharded import ShardedSource
 
 COLLECTIVE = re.compile(r"= (.*?) (all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(")
@@ -40,8 +41,11 @@ class Program:
 
 @contextmanager
 def programs_recorded() -> Iterator[list[Program]]:
-    """Every program that sources of divided pools run inside of the block, in order; each is compiled once more."""
-    run, known, found = ShardedSource._run, {}, []
+    """Every program that sources of divided pools run inside of the block, in order; each is compiled once more.
+
+    What is brought to one device stands among them as `moved`: bytes that this device receives, the others nothing.
+    """
+    run, bring, known, found = ShardedSource._run, _arrays._in_one_place, {}, []
 
     def recorded(self: ShardedSource, function: Callable, *args: Any, **static: Any) -> Any:
         with jax.set_mesh(self.layout.mesh):
@@ -52,11 +56,18 @@ def programs_recorded() -> Iterator[list[Program]]:
         found.append(known[text])
         return run(self, function, *args, **static)
 
-    ShardedSource._run = recorded
+    def brought(leaf: Any) -> Any:
+        result = bring(leaf)
+        if _arrays.divided(leaf):
+            bytes_here = leaf.nbytes * (1 - 1 / leaf.sharding.num_devices)
+            found.append(Program("moved", (("copy", leaf.nbytes),), True, bytes_here, leaf.nbytes, leaf.nbytes))
+        return result
+
+    ShardedSource._run, _arrays._in_one_place = recorded, brought
     try:
         yield found
     finally:
-        ShardedSource._run = run
+        ShardedSource._run, _arrays._in_one_place = run, bring
 
 
 def _program(name: str, compiled: Any, devices: int) -> Program:

@@ -139,9 +139,10 @@ def replicated(tree: Any) -> Any:
 
 def _mapped(function, tree):
     """`jax.tree.map`, or the tree itself, with all that is kept with it, where no leaf changes."""
-    if all(function(leaf) is leaf for leaf in jax.tree.leaves(tree)):
-        return tree
-    return jax.tree.map(function, tree)
+    leaves, structure = jax.tree.flatten(tree)
+    mapped = [function(leaf) for leaf in leaves]
+    unchanged = all(new is leaf for new, leaf in zip(mapped, leaves, strict=True))
+    return tree if unchanged else jax.tree.unflatten(structure, mapped)
 
 
 def _replicated(leaf):

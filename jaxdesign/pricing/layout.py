@@ -7,11 +7,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array
 
 from jaxdesign import _arrays
 from jaxdesign.pricing.source import Merge
@@ -97,13 +96,6 @@ def joined(leaf: Array, axes: tuple[str, ...], merge: Merge) -> Array:
     return lax.all_gather(piece, axes, tiled=True)[: leaf.size].reshape(leaf.shape)
 
 
-def own_prompts(layout: Layout, prompts: Int[Array, " m"]) -> tuple[Bool[Array, " m"], Int[Array, " m"]]:
-    """Which of the prompts this device has, and where among its own; 0 for those of others."""
-    place = prompts.astype(jnp.int32) - lax.axis_index(layout.axes) * layout.run
-    own = (place >= 0) & (place < layout.run)
-    return own, jnp.where(own, place, 0)
-
-
 def on_devices(function: Callable, ins: Any, outs: Any) -> Callable:
     """The function of what each device has, on all of the mesh that is set; copies are taken to be alike."""
     return jax.shard_map(function, in_specs=ins, out_specs=outs, check_vma=False)
@@ -112,8 +104,3 @@ def on_devices(function: Callable, ins: Any, outs: Any) -> Callable:
 def one_process(mesh: Mesh) -> bool:
     """Whether this process can read all devices of the mesh."""
     return len({device.process_index for device in mesh.devices.flat}) == 1
-
-
-def of_owner(layout: Layout, own: Bool[Array, ...], array: Array) -> Array:
-    """Entries of the device that has them, on all devices: a sum of which all other terms are 0, so that bits stay."""
-    return lax.psum(jnp.where(own, array, 0), layout.axes)

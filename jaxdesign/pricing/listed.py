@@ -152,7 +152,9 @@ def holding(source: Source, held: Held | None) -> Rows:
     return source if held is None else Holding(source, held)
 
 
-def held_rows(source: Source, pairs: Int[np.ndarray, "s 3"], size: int, before: Held | None = None) -> Held:
+def held_rows(
+    source: Source | PromptsHeld, pairs: Int[np.ndarray, "s 3"], size: int, before: Held | None = None
+) -> Held:
     """Rows of at most `size` distinct pairs; of the source only those are asked for that were not held `before`."""
     known = np.zeros((0, 3), np.int32) if before is None else before.pairs
     keys = [pair_keys(some, source.completions) for some in (known, pairs)]
@@ -185,6 +187,29 @@ class Holding(Derived):
             return self.given.rows(pairs)
         with _arrays.float64():
             return _taken(self.held.rows, index)
+
+
+@dataclass(frozen=True, eq=False)
+class PromptsHeld(Derived):
+    """A source with some of its prompts at hand: rows of nothing but their pairs are not asked of it.
+
+    Args:
+        given: the source.
+        prompts_held: (m,) which, ascending.
+        held: its subset of them.
+    """
+
+    prompts_held: Int[np.ndarray, " m"]
+    held: Source
+
+    def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
+        """See `Source.rows`."""
+        place = np.searchsorted(self.prompts_held, pairs[:, 0])
+        place = np.minimum(place, len(self.prompts_held) - 1)
+        same = pairs[:, 1] == pairs[:, 2]  # what fills a page up: of whichever prompt
+        if ((self.prompts_held[place] != pairs[:, 0]) & ~same).any():
+            return self.given.rows(pairs)
+        return self.held.rows(np.column_stack([place, pairs[:, 1:]]).astype(np.int32))
 
 
 @jax.jit(static_argnums=(0, 1, 2))

@@ -21,6 +21,9 @@ from jaxdesign.pool import CompletionPool, bare_pool, kept
 from jaxdesign.pricing.ends import Ends, ends_of, rows_between
 from jaxdesign.pricing.source import Chunk, Kernel, Merge, PairRows, closed_bits
 
+# features, means, copies, margins and closed pairs of some prompts, one row each
+Taken = tuple[Array, Array, Array, Margins | None, Array | None]
+
 
 class MemorySource(NamedTuple):
     """A pool with what passes need of it besides: a `Source` and a pytree. `memory_source` makes one.
@@ -261,13 +264,13 @@ def _subset(source, prompts):
     return chunked(taken(source, prompts), source.copies.shape[1])
 
 
-def taken(source: MemorySource, prompts: Int[Array, " m"]) -> tuple[Array, Array, Array, Margins | None, Array | None]:
-    """Features, means, copies, margins and closed pairs of some prompts, one row each; traceable."""
+def taken(source: MemorySource, prompts: Int[Array, " m"]) -> Taken:
+    """What a source has of some prompts; traceable."""
     return source.features[prompts], *jax.tree.map(lambda a: _flat(a)[prompts], source[2:])
 
 
 @jax.jit(static_argnames="length")
-def chunked(rows: tuple[Array, Array, Array, Margins | None, Array | None], length: int) -> MemorySource:
+def chunked(rows: Taken, length: int) -> MemorySource:
     """What was `taken` of some prompts as a source, in chunks of `length` prompts if there are as many."""
     features, length = rows[0], min(length, len(rows[0]))
     missing = -len(features) % length

@@ -28,10 +28,20 @@ from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign.pool import CompletionPool, unchecked_pool
-from jaxdesign.pricing.layout import Layout, joined, of_owner, on_devices, one_process, own_prompts
+from jaxdesign.pricing.layout import Layout, joined, on_devices, one_process
 from jaxdesign.pricing.listed import PairKernel, over_pages
 from jaxdesign.pricing.memory import MemorySource, chunked, prepared, taken
-from jaxdesign.pricing.owned import by_owner, by_slot, page_ends, rows_in_order, visited
+from jaxdesign.pricing.owned import (
+    by_owner,
+    by_slot,
+    page_ends,
+    page_length,
+    page_prompts,
+    prompts_in_order,
+    rows_in_order,
+    subset_length,
+    visited,
+)
 from jaxdesign.pricing.projected import projected
 from jaxdesign.pricing.source import Derived, Kernel, Merge, PairRows, ranks_among
 
@@ -91,7 +101,7 @@ class ShardedSource:
         """See `Source.rows`; on one device. A pair that is listed several times is sent once."""
         once, which = np.unique(pairs, axis=0, return_inverse=True)
         with _arrays.float64():
-            (page,) = by_owner(self.layout, once)
+            (page,) = by_owner(self.layout, once, page_length(self.layout, once))
             place = np.zeros(len(once), np.int32)
             place[page.some] = page.slots
             ends = _arrays.in_one_place(self._run(page_ends, self.parts, page.pairs))
@@ -107,7 +117,7 @@ class ShardedSource:
         order, outputs = [], []
         with _arrays.float64():
             kernel = jax.tree.map(self.layout.shared, kernel)
-            for page in by_owner(self.layout, pairs):
+            for page in by_owner(self.layout, pairs, page_length(self.layout, pairs)):
                 inputs = jax.tree.map(lambda a, page=page: by_slot(self.layout, page.in_slots(a)), per_pair)
                 found = self._run(visited, self.parts, kernel, page.pairs, inputs)
                 order.append(page.some)
@@ -118,7 +128,9 @@ class ShardedSource:
     def subset(self, prompts: Int[np.ndarray, " m"]) -> MemorySource:
         """See `Source.subset`; on one device."""
         with _arrays.float64():
-            some = _arrays.in_one_place(self._run(_taken, self.parts, prompts))
+            pages = by_owner(self.layout, prompts[:, None], subset_length(self.layout, prompts))
+            found = ((page, _arrays.in_one_place(self._run(page_prompts, self.parts, page.pairs))) for page in pages)
+            some = prompts_in_order(found, len(prompts))
             return chunked(some, _arrays.chunk_length(self.prompts, self.completions, self.dim))
 
     def in_dtype(self, dtype: Any) -> ShardedSource:
@@ -265,19 +277,6 @@ def _in_basis(layout, parts, basis, *, dtype):
         return projected(part, basis, dtype).features
 
     return on_devices(project, (layout.by_prompt, PartitionSpec()), layout.by_prompt)(parts, basis)
-
-
-@jax.jit(static_argnames="layout")
-def _taken(layout, parts, prompts):
-    def look(part, prompts):
-        own, place = own_prompts(layout, prompts)
-
-        def shared(array):
-            return of_owner(layout, own.reshape(-1, *[1] * (array.ndim - 1)), array)
-
-        return jax.tree.map(shared, taken(part, place))
-
-    return on_devices(look, (layout.by_prompt, PartitionSpec()), PartitionSpec())(parts, prompts)
 
 
 @jax.jit(static_argnames="layout")

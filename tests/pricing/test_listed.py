@@ -14,7 +14,7 @@ from jaxdesign import _arrays
 from jaxdesign.pricing import memory_source, sharded_source
 from jaxdesign.pricing.adapted import AdaptedSource
 from jaxdesign.pricing.annotated import AnnotatedSource
-from jaxdesign.pricing.listed import by_pages, held_rows, holding, listed_rows, over_pairs
+from jaxdesign.pricing.listed import PromptsHeld, by_pages, held_rows, holding, listed_rows, over_pairs
 from jaxdesign.pricing.source import Derived
 from tests.support.divided import COMPLETIONS, DIM, pool_of
 
@@ -164,3 +164,19 @@ def test_rows_at_hand_are_those_of_the_source_and_others_are_asked_for():
         np.testing.assert_array_equal(one, other)
     assert len(source.asked) == 1
     assert holding(source, None) is source
+
+
+def test_rows_of_prompts_at_hand_are_not_asked_for():
+    pool = pool_of(PROMPTS, scored=True)
+    source, memory = Plain(memory_source(pool)), memory_source(pool)
+    prompts = np.sort(np.random.default_rng(6).permutation(PROMPTS)[:20])
+    having = PromptsHeld(source, prompts, memory.subset(prompts))
+    pairs = np.stack([prompts[::-1], np.zeros(20), np.arange(20) % (COMPLETIONS - 1) + 1], axis=1).astype(np.int32)
+    for one, other in zip(listed_rows(having, pairs), listed_rows(memory, pairs), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not source.asked
+    others = np.setdiff1d(np.arange(PROMPTS), prompts)
+    mixed = np.concatenate([pairs, [[others[0], 0, 1], [others[-1], 1, 2]]]).astype(np.int32)
+    for one, other in zip(listed_rows(having, mixed), listed_rows(memory, mixed), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(source.asked) == 1

@@ -63,8 +63,10 @@ def test_listed_pairs_and_subsets_are_those_of_the_pool_in_memory_to_the_last_bi
     pool, rng = pool_of(61, **KINDS[kind]), np.random.default_rng(0)
     source, memory = source_on(pool, 4), memory_source(pool)
     pairs = rng.integers(0, [61, pool.completions, pool.completions], (PAGE, 3)).astype(np.int32)
-    some = np.sort(rng.permutation(61)[:23])
-    for found, expected in ((source.rows(pairs), memory.rows(pairs)), (source.subset(some), memory.subset(some))):
+    spread, of_one_device, again = np.sort(rng.permutation(61)[:23]), np.arange(1, 15), np.array([60, 3, 3, 17])
+    cases = [(source.rows(pairs), memory.rows(pairs))]
+    cases += [(source.subset(some), memory.subset(some)) for some in (spread, of_one_device, again)]
+    for found, expected in cases:
         assert jax.tree.structure(found) == jax.tree.structure(expected)
         for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             assert one.dtype == other.dtype and len(one.devices()) == 1

@@ -71,7 +71,7 @@ def test_passes_stay_few_in_many_dimensions():
 def kept(labels, b, limit):
     """Labels of the pairs that a start with such labels and sensitivities leads to."""
     rows = len(labels)
-    start = module.HotStart(np.arange(rows), labels[:, None, None], b[:, None, None], 7, 1.0, 1.0, None)
+    start = module.HotStart(np.arange(rows), labels[:, None, None], b[:, None, None], 7, 1.0, 1.0, None, None)
     return float(module.leading_pairs(start, np.full(rows, 1e3), 1.0, limit).labels.sum())
 
 

@@ -23,7 +23,9 @@ from jaxdesign.budget.limits import capacity
 from jaxdesign.certificates.separable import factored
 from jaxdesign.methods.room import rescale
 from jaxdesign.pricing.ceilings import Ceilings, no_ceilings
+from jaxdesign.pricing.listed import PromptsHeld
 from jaxdesign.pricing.memory import MemorySource
+from jaxdesign.pricing.source import Source
 from jaxdesign.pricing.sweep import Bounded, Wanted, bounded, look
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.dense.problem import DenseProblem, dense_part, even_allocation, information, sensitivities
@@ -51,6 +53,7 @@ class HotStart(NamedTuple):
     label_unit: float
     unit: float  # of the criterion
     known: Ceilings | None  # what a pass said of every prompt
+    source: Source | PromptsHeld  # the problem's, with these prompts at hand
 
     def criterion_slope(self) -> float:
         """sum_e b_e n_e, in the units of the criterion."""
@@ -71,14 +74,17 @@ def hot_start(problem: Problem) -> HotStart:
     if count < source.prompts:
         prompts, known = _leading_prompts(problem, count)
     if len(prompts) < source.prompts or not isinstance(source, MemorySource):
-        source = source.subset(prompts)
-    prompts = np.pad(prompts, (0, source.slots - len(prompts)), mode="edge")
-    dense = dense_part(problem, _arrays.for_algebra(source), limits.per_pair[prompts], limits.per_prompt[prompts])
+        held = _arrays.for_algebra(source.subset(prompts))
+        source = PromptsHeld(source, prompts, held)
+    else:
+        held = _arrays.for_algebra(source)
+    prompts = np.pad(prompts, (0, held.slots - len(prompts)), mode="edge")
+    dense = dense_part(problem, held, limits.per_pair[prompts], limits.per_prompt[prompts])
     with _arrays.float64():
         labels, sensitivities = _steps(dense)
     return HotStart(
         prompts, np.asarray(labels), np.asarray(sensitivities), len(POWERS) + 1 + (known is not None),
-        float(dense.labels), float(dense.unit), known,
+        float(dense.labels), float(dense.unit), known, source,
     )  # fmt: skip
 
 

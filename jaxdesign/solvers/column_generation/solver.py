@@ -86,13 +86,13 @@ class ColumnGeneration(NamedTuple):
         pairs, labels = holding_total(problem, hot, leading_pairs(hot, cap, level, limit))
         average = hot.criterion_slope() / problem.limits.total
         restricted = Restricted(pairs, labels, min(limit, len(pairs)), average)
-        held = working_set.at_hand(problem, restricted.pairs, None)
+        held = working_set.at_hand(problem, hot.source, restricted.pairs)
         state = solver_state(problem, Allocation(pairs, by_gradients(problem, restricted, held, 24)), hot.passes)
         return state._replace(held=held, known=hot.known)
 
     def step(self, problem: Problem, state: SolverState, scored: Scored, tol: float) -> SolverState:
         restricted = merge(problem, state, scored)
-        held = working_set.at_hand(problem, restricted.pairs, state.held)
+        held = working_set.at_hand(problem, problem.source, restricted.pairs, state.held)
         if scored.relative_gap < NEWTON_BELOW:
             labels = by_newton(problem, restricted, held, newton_tolerance(scored.relative_gap, tol))
         else:

@@ -27,7 +27,7 @@ from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.information import row_forms, sparse_information
 from jaxdesign.methods.room import Room
 from jaxdesign.pricing.listed import Held, held_rows, holding, pages
-from jaxdesign.pricing.source import devices_of
+from jaxdesign.pricing.source import Source, devices_of
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.dense.whitening import whitening
 
@@ -94,8 +94,12 @@ def _in_basis(criterion, basis, base, unit):
     return _arrays.contract("ji,rjk,kl->ril", basis, base, basis), criterion.in_basis(basis, unit)
 
 
-def at_hand(problem: Problem, pairs: Int[np.ndarray, "s 3"], before: Held | None) -> Held | None:
-    """Rows of the pairs of a restricted problem in one place, if that is not where the pool is; most were `before`.
+def at_hand(
+    problem: Problem, source: Source | PromptsHeld, pairs: Int[np.ndarray, "s 3"], before: Held | None = None
+) -> Held | None:
+    """Rows of the pairs of a restricted problem in one place, if that is not where the pool is.
+
+    Most were held `before`, the others are asked of `source`, the problem's or one that has some at hand.
 
     None where all of the pool is in one place: rows are copied from it, and kept nowhere.
     """
@@ -103,7 +107,7 @@ def at_hand(problem: Problem, pairs: Int[np.ndarray, "s 3"], before: Held | None
         return None
     size = capacity(problem)  # holds all pairs at work, and more where others are at their caps
     size = size if len(pairs) <= size else _arrays.power_of_two(len(pairs))
-    return held_rows(problem.source, pairs, size, before)
+    return held_rows(source, pairs, size, before)
 
 
 def _gather(problem, listed, blocks, basis):
