@@ -26,7 +26,7 @@ from jaxdesign.analysis import information as information_of
 from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.information import row_forms, sparse_information
 from jaxdesign.methods.room import Room
-from jaxdesign.pricing.listed import Held, held_rows, holding, pages
+from jaxdesign.pricing.listed import Held, PromptsHeld, held_rows, holding, pages
 from jaxdesign.pricing.source import Source, devices_of
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.dense.whitening import whitening
