@@ -1,4 +1,4 @@
-"""A pool divided over 1, 2 and 4 virtual devices of this CPU: seconds, memory of a device, bytes exchanged, balance.
+"""A pool divided over 1, 2 and 4 virtual devices of this CPU: seconds, memory of a device, bytes exchanged.
 
 Virtual devices share the cores, so seconds say what dividing costs, not what it gains; memory and bytes are those of
 any backend. `python -m bench sharded`.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -18,9 +19,11 @@ from bench.exchanged import Program, programs_recorded
 from bench.measure import in_child, interleaved
 from jaxdesign import Budget, CompletionPool, LogDet, optimize
 from jaxdesign.pricing import ShardedSource, Source, memory_source, price, sharded_source
+from jaxdesign.pricing.listed import PairKernel
 
 DEVICES = 1, 2, 4
 LABELS = 1000.0
+SIZES = 25_000, 100_000, 400_000  # prompts of one pass each
 
 
 def sharded() -> dict[str, Any]:
@@ -32,24 +35,29 @@ def sharded() -> dict[str, Any]:
         del os.environ["JAX_NUM_CPU_DEVICES"]
 
 
-def measured(prompts: int = 20_000, completions: int = 16, dim: int = 64) -> dict[str, Any]:
+def measured(prompts: int = 100_000, completions: int = 16, dim: int = 64) -> dict[str, Any]:
     """One pass, and a whole call of `optimize`, of a pool in memory and of the same divided over devices."""
     pool, budget = CompletionPool(pools.heavy_tailed(prompts, completions, dim, seed=0)), Budget(LABELS)
     sources: dict[str, Source] = {"in memory": memory_source(pool)}
     sources |= {f"on {count} devices": on_devices(pool, count) for count in DEVICES}
-    factors, never = np.eye(dim, dtype=np.float32)[None], np.float32(np.inf)
-    passes = {name: lambda s=source: price(s, factors, never) for name, source in sources.items()}
-    whole = {name: lambda s=source: optimize(s, LogDet(), budget).labels for name, source in sources.items()}
     result = {
         "problem": {"P": prompts, "K": completions, "d": dim, "labels": LABELS},
-        "seconds of a pass": interleaved(passes),
-        "seconds of optimize": interleaved(whole, 3),
+        "seconds of a pass": interleaved({name: one_pass(source) for name, source in sources.items()}),
+        "seconds of optimize": interleaved(
+            {name: lambda s=source: optimize(s, LogDet(), budget).labels for name, source in sources.items()}, 3
+        ),
     }
     for name in list(sources)[1:]:
-        with programs_recorded() as programs:
-            design = optimize(sources[name], LogDet(), budget)
-        result[name] = needs(programs, design.passes)
+        result[name] = needs(sources[name], budget)
+    del sources
+    result["seconds of a pass by prompts"] = growing(completions, dim)
     return result
+
+
+def one_pass(source: Source):
+    """A pass over all pairs, to be timed."""
+    factors, never = np.eye(source.dim, dtype=np.float32)[None], np.float32(np.inf)
+    return lambda: price(source, factors, never)
 
 
 def on_devices(pool: CompletionPool, count: int) -> ShardedSource:
@@ -58,12 +66,47 @@ def on_devices(pool: CompletionPool, count: int) -> ShardedSource:
     return sharded_source(pool, mesh, "prompts")
 
 
-def needs(programs: list[Program], passes: int) -> dict[str, Any]:
-    """By kind of program, what the largest asks of a device, and what a device received from the others in all."""
-    kinds = {name: [one for one in programs if one.name == name] for name in sorted({one.name for one in programs})}
+def growing(completions: int, dim: int) -> dict[str, dict[str, float]]:
+    """Seconds of a pass in memory by the number of prompts."""
+    features = pools.heavy_tailed(max(SIZES), completions, dim, seed=1)
+    sizes = {str(size): memory_source(CompletionPool(features[:size])) for size in SIZES}
+    return interleaved({name: one_pass(source) for name, source in sizes.items()}, 5)
+
+
+class Counted(ShardedSource):
+    """A divided pool that counts the listed pairs it is asked about."""
+
+    asked = 0
+
+    def over_pairs(self, kernel: PairKernel, pairs: np.ndarray, per_pair: Any = None) -> Any:
+        Counted.asked += len(pairs)
+        return super().over_pairs(kernel, pairs, per_pair)
+
+
+def needs(source: ShardedSource, budget: Budget) -> dict[str, Any]:
+    """What a call of `optimize` asks of a device: memory of its largest program, and bytes it exchanges.
+
+    Bytes before the certificate of the first working set are those of a call; later ones are of one pass each, with the
+    listed pairs that were looked up in it.
+    """
+    marks = []
+    with programs_recorded() as programs:
+        counted = Counted(source.parts, source.layout)
+        design = optimize(
+            counted, LogDet(), budget, tol=1e-6, callback=lambda _: marks.append((len(programs), Counted.asked))
+        )
+    passes = [
+        {"listed": after[1] - before[1], "bytes": received(programs[before[0] : after[0]])}
+        for before, after in pairwise(marks)
+    ]
     return {
-        "passes": passes,
-        "MB of a device": {name: max(one.memory for one in some) / 1e6 for name, some in kinds.items()},
-        "kB received": {name: sum(one.exchanged for one in some) / 1e3 for name, some in kinds.items()},
-        "bytes received in a fold, at most": max(one.exchanged for one in kinds["fold"]),
+        "passes": design.passes,
+        "MB of a device": max(one.memory for one in programs if one.name == "fold") / 1e6,
+        "MB received before the first certificate": received(programs[: marks[0][0]]) / 1e6,
+        "by pass": passes,
     }
+
+
+def received(programs: list[Program]) -> float:
+    """Bytes that the device which receives most gets from the others."""
+    return sum(one.exchanged for one in programs)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bench.tables import gpu, growth, loops, savings, speed
+from bench.tables import gpu, growth, loops, savings, sharded, speed
 from bench.tables.markdown import wrapped
 
 RESULTS = Path(__file__).parent.parent / "results"
 PAGE = RESULTS.parent / "README.md"
-SECTIONS = (savings, loops, speed, growth, gpu)
+SECTIONS = (savings, loops, speed, sharded, growth, gpu)
 
 HEAD = """# Measured
 
@@ -24,6 +24,7 @@ checkout.
 - [Does it save labels?](#does-it-save-labels) Exactly solved policies, real completions, people, a transformer.
 - [Rounds over time](#rounds-over-time) Where they end, what is certified, how fast that is known.
 - [Speed on two CPU cores](#speed-on-two-cpu-cores) Designs, peers, passes, whole labels, greedy choices, features.
+- [Several devices](#several-devices) What dividing a pool costs, and what devices exchange.
 - [Growth, and ten billion pairs on paper](#growth-and-ten-billion-pairs-on-paper) The cost model beside measurements
   from 10^5 to 10^9 pairs.
 - [One GPU](#one-gpu) Products, chunks, precision, problems of 10^6 to 10^8 pairs."""
