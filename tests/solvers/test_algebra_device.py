@@ -93,7 +93,7 @@ class Own:
     """No more than a source must have; it remembers in which precision it is asked, and for how many prompts."""
 
     def __init__(self, pool):
-        self.given, self.wide, self.most = memory_source(pool), set(), 0
+        self.pool, self.given, self.wide, self.most = pool, memory_source(pool), set(), 0
 
     def __getattr__(self, name):
         if name not in ("prompts", "completions", "dim", "draws", "dtype", "fold"):
@@ -102,7 +102,7 @@ class Own:
 
     def rows(self, pairs):
         self.wide.add(_arrays.in_float64())
-        return pair_rows(self.given.subset(np.arange(16)), pairs)
+        return pair_rows(self.pool, pairs)
 
     def subset(self, prompts):
         self.wide.add(_arrays.in_float64())
@@ -140,12 +140,12 @@ def test_sources_are_folded_over_where_float64_is(monkeypatch):
 
 
 def test_a_problem_with_a_source_is_taken_there(without_float64):
-    """Passes over it and the prompts that greedy looks at, whatever they were given as."""
+    """Passes over it, the prompts that greedy looks at and listed pairs, though it puts its arrays elsewhere."""
     pool = jax.device_put(pool_of(16), jax.devices()[0])
     problem = make_problem(Own(pool), jd.LogDet(), jd.Budget(4, exclude=[[4, 0, 1]]), 0.1).at_algebra()
     some = np.array([1, 4, 5])
-    part = problem.part(some)
-    assert part.features.devices() == part.mask.devices() == {jax.devices()[HOST]}
+    part, rows = problem.part(some), problem.source.rows(np.array([[1, 0, 2]], np.int32))
+    assert all(array.devices() == {jax.devices()[HOST]} for array in (part.features, part.mask, *rows))
     np.testing.assert_array_equal(part.features, np.asarray(pool.features)[some])
     assert survey(problem.source).pair_counts[4] == problem.pair_counts[4] == 13
 

@@ -22,6 +22,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec  # noqa: E402
 
 import jaxdesign as jd  # noqa: E402
 from jaxdesign import _arrays  # noqa: E402
+from jaxdesign.exact import candidates  # noqa: E402
+from jaxdesign.exact.exchange import listing  # noqa: E402
 from jaxdesign.pool import prompts_of  # noqa: E402
 from jaxdesign.pricing import as_chunk, folded, memory_source, pair_rows, sharded_source, streamed_source  # noqa: E402
 from jaxdesign.solvers.column_generation import hot_start  # noqa: E402
@@ -152,6 +154,7 @@ def cases(kind):
     if kind == "pools":
         return {name: (case, case) for name, case in POOLS.items()}
     _arrays.CHUNK_ENTRIES["cpu"] = 2**11  # several subsets
+    listing.LARGE, candidates.GREEDY_MEMORY = 0, 150 * 66  # which are looked at closely, or by greedy, in part
     ordinary = {name: partial(job, memory_source(PLAIN)) for name, job in JOBS.items()}
     return {
         f"{name}, {kind}": (lambda job=job, make=make: job(make()), ordinary[name])
