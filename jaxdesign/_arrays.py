@@ -43,7 +43,13 @@ def for_algebra(tree: Any) -> Any:
     device = algebra_device()
     if device is None or is_traced(tree):
         return tree
-    return jax.tree.map(lambda leaf: jax.device_put(leaf, device) if isinstance(leaf, jax.Array) else leaf, tree)
+    place = SingleDeviceSharding(device)  # put on a device, arrays would keep the Explicit axes of their mesh
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, place) if isinstance(leaf, jax.Array) else leaf, tree)
+
+
+def from_algebra(array: jax.Array, like: jax.Array) -> jax.Array:
+    """An array that was computed from such `for_algebra`, where the other one is."""
+    return array if algebra_device() is None or is_traced(array, like) else jax.device_put(array, like.sharding)
 
 
 def float64():

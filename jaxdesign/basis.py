@@ -138,12 +138,15 @@ def in_basis(pool: CompletionPool, basis: Float[np.ndarray, "d r"]) -> Completio
         raise ValueError(f"basis: shape {basis.shape} found; expected ({pool.dim}, r), one row per feature dimension")
     pool, dtype = replicated_pool(pool), _arrays.compute_dtype(pool.features.dtype)
     with _arrays.float64():
-        projected = _project(pool.features, pool.mask, jnp.asarray(basis), dtype=dtype)
-    return with_features(pool, projected)
+        given = _arrays.for_algebra((pool.features, pool.mask))
+        projected = _project(*given, jnp.asarray(basis), dtype=dtype)
+    return with_features(pool, _arrays.from_algebra(projected, pool.features))
 
 
 def _divided_in_basis(pool: CompletionPool, source: ShardedSource, basis) -> CompletionPool:
     """`in_basis` of a pool over the devices of a mesh, which goes on lying there as it does."""
+    if _arrays.algebra_device() is not None:
+        return in_basis(pool, basis)
     exact = source.in_dtype(np.float64)
     features = exact.in_basis(basis, _arrays.compute_dtype(pool.features.dtype))
     mesh, axes = cast(tuple, _arrays.over_prompts(pool.features))

@@ -17,10 +17,10 @@ from jaxdesign.criteria.adapted import adapted
 from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike
 from jaxdesign.design import Design
 from jaxdesign.pool import CompletionPool, kept, prompts_of, with_flip
-from jaxdesign.pricing.annotated import pool_source
 from jaxdesign.pricing.passes import all_information
 from jaxdesign.pricing.some_prompts import pool_of
 from jaxdesign.pricing.source import Source
+from jaxdesign.pricing.widened import at_algebra
 from jaxdesign.units import rescaled
 
 NEEDS_ALL = (
@@ -119,11 +119,10 @@ class Problem:
         return self.prior + info * (self.limits.total / self.pair_counts.sum())
 
     def at_algebra(self) -> Problem:
-        """The problem with its pool where float64 is computed; itself where that is where it is. Raises like `pool`."""
+        """The problem with its passes, and parts of its pool, where float64 is computed."""
         if _arrays.algebra_device() is None:
             return self
-        whole = _arrays.for_algebra(self.gathered)
-        return replace(self, whole=whole, source=pool_source(whole, self.flip, closed=self.decided.closed))
+        return replace(self, whole=None, source=at_algebra(self.source))
 
     def given_units(self, matrix: Float[np.ndarray, "*r d d"]) -> Float[np.ndarray, "*r d d"]:
         """An information matrix in the units of the features that were given."""

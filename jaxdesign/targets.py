@@ -14,9 +14,8 @@ from jaxdesign._arrays import AnyArray
 from jaxdesign.pool import CompletionPool, bare_pool, centred_features
 from jaxdesign.pricing.adapted import AdaptedSource
 from jaxdesign.pricing.layout import joined
-from jaxdesign.pricing.passes import parts_for_algebra
 from jaxdesign.pricing.source import Source, survey
-from jaxdesign.pricing.widened import in_dtype
+from jaxdesign.pricing.widened import at_algebra, in_dtype
 
 
 def policy_target(
@@ -62,13 +61,12 @@ def _never_as_zero(log_weights):
 
 
 def _policy_target_of_source(source, log_weights):
-    shape, source = (source.prompts, source.completions), AdaptedSource(source, np.ones(source.dim))
+    shape, source = (source.prompts, source.completions), at_algebra(AdaptedSource(source, np.ones(source.dim)))
     log_weights = np.zeros(shape) if log_weights is None else np.asarray(log_weights, np.float64)
     _checks.same_shape(log_weights.shape, shape, "log_weights", "(prompts, completions)")
     totals = np.zeros((source.dim, source.dim)), np.zeros(())
-    for some, part in parts_for_algebra(source):
-        with _arrays.float64():
-            totals = part.fold(Partial(_add_covariance), totals, log_weights[some])[0]
+    with _arrays.float64():
+        totals = source.fold(Partial(_add_covariance), totals, log_weights)[0]
     total = np.asarray(totals[0]) / float(totals[1])
     if not np.isfinite(total).all():  # features are: a source's pass has seen them
         given, exists = np.where(np.isneginf(log_weights), 0, log_weights), survey(source).exists
@@ -172,14 +170,14 @@ def second_moment(pool: CompletionPool | Source) -> Float[AnyArray, "d d"]:
     Source: derived; checked by tests/test_information.py.
     """
     if not isinstance(pool, CompletionPool):
-        totals = np.zeros((pool.dim, pool.dim)), np.zeros(())
-        for _, part in parts_for_algebra(in_dtype(pool, np.float64)):
-            with _arrays.float64():
-                totals = part.fold(Partial(_add_products), totals)[0]
+        totals, source = (np.zeros((pool.dim, pool.dim)), np.zeros(())), in_dtype(pool, np.float64)
+        with _arrays.float64():
+            totals = source.fold(Partial(_add_products), totals)[0]
         return np.asarray(totals[0]) / float(totals[1])
     default = jnp.result_type(float)
     with _arrays.float64():
-        return _arrays.told(_where_prompts_lie(_second_moment, pool.features, pool.mask), default)
+        arrays = _arrays.for_algebra((pool.features, pool.mask))
+        return _arrays.told(_where_prompts_lie(_second_moment, *arrays), default)
 
 
 def _add_products(chunk, totals, _):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from functools import partial
+from typing import Any, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from jaxtyping import Float, Int, UInt32
 from jaxdesign import _arrays
 from jaxdesign.pricing.listed import PairKernel, over_pairs
 from jaxdesign.pricing.memory import MemorySource
-from jaxdesign.pricing.source import Derived, Divided, Kernel, Merge, PairRows, some_of
+from jaxdesign.pricing.source import Derived, Divided, Kernel, Merge, PairRows, as_here, some_of
 from jaxdesign.pricing.widened import in_dtype
 
 
@@ -32,10 +34,9 @@ class AdaptedSource(Derived):
 
     def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None, merge: Merge = jnp.add) -> tuple[Any, Any]:
         """See `Source.fold`."""
-        adapted = _adapted_in_float64 if _arrays.in_float64() else _adapted
-        kernel, units, carry = jax.tree.map(jnp.asarray, (kernel, self.units, carry))
+        kernel, units, carry = jax.tree.map(jnp.asarray, (as_here(kernel), self.units, carry))
         with _arrays.scope(self.wide):
-            return self.given.fold(Partial(adapted, kernel, units), carry, (self.closed, per_prompt), merge)
+            return self.given.fold(Partial(_adapted, kernel, units), carry, (self.closed, per_prompt), merge)
 
     def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
         """See `Source.rows`."""
@@ -57,9 +58,13 @@ class AdaptedSource(Derived):
 
     def in_dtype(self, dtype: Any) -> AdaptedSource:
         """The same with another working dtype."""
+        found = self.with_given(partial(in_dtype, dtype=dtype))
+        return replace(found, wide=self.wide or np.dtype(dtype) == np.float64)
+
+    def with_given(self, change: Callable[[Any], Any]) -> Self:
+        """See `Derived.with_given`."""
         with _arrays.scope(self.wide):
-            given = in_dtype(self.given, dtype)
-        return replace(self, given=given, wide=self.wide or np.dtype(dtype) == np.float64)
+            return super().with_given(change)
 
     def home(self, prompts: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
         """Which of the devices have them."""
@@ -78,11 +83,6 @@ def _adapted(kernel, units, chunk, carry, inputs):
     rows, resolution = chunk.rows * units[None, None], chunk.resolution
     resolution = None if resolution is None else resolution * units[None]
     return kernel(chunk._replace(rows=rows, closed=closed, resolution=resolution), carry, inputs)
-
-
-def _adapted_in_float64(kernel, units, chunk, carry, inputs):
-    with _arrays.float64():
-        return _adapted(kernel, units, chunk, carry, inputs)
 
 
 def _adapted_rows(kernel, units, rows, inputs):

@@ -9,7 +9,8 @@ the annotator: of the 2 P K d^2 + 2 P K^2 d operations of a pass none is done tw
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import jax
@@ -45,7 +46,8 @@ class AnnotatedSource(Derived):
         annotators, prompts = self.flip.shape
         inputs = jax.tree.map(lambda a: _swapped(a.reshape(annotators, prompts, *a.shape[1:])), per_prompt)
         carry, outputs = self.given.fold(Partial(_by_annotator, kernel), carry, (self.flip.T, inputs), merge)
-        return carry, _in_order(outputs)
+        on_host = all(isinstance(a, np.ndarray) for a in jax.tree.leaves(outputs))
+        return carry, (_in_order if on_host else _in_order_on_device)(outputs)
 
     def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
         """See `Source.rows`."""
@@ -74,7 +76,7 @@ class AnnotatedSource(Derived):
 
     def in_dtype(self, dtype: Any) -> AnnotatedSource:
         """The same with another working dtype."""
-        return replace(self, given=in_dtype(self.given, dtype))
+        return self.with_given(partial(in_dtype, dtype=dtype))
 
     def home(self, prompts: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
         """Which of the devices have them."""
@@ -145,10 +147,10 @@ def _swapped(array):
     return array.swapaxes(0, 1)
 
 
-@jax.jit
 def _in_order(outputs):
     """(P, A, ...) to (A P, ...)."""
     return jax.tree.map(lambda a: _swapped(a).reshape(-1, *a.shape[2:]), outputs)
 
 
+_in_order_on_device = jax.jit(_in_order)
 _reversed = jax.jit(reversed_information)

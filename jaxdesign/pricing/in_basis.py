@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from jaxdesign import _arrays
 from jaxdesign.pricing.memory import MemorySource
 from jaxdesign.pricing.projected import projected
-from jaxdesign.pricing.source import Derived, Divided, Kernel, Merge, PairRows, Source, some_of
+from jaxdesign.pricing.source import Derived, Divided, Kernel, Merge, PairRows, Source, as_here, some_of
 from jaxdesign.pricing.widened import in_dtype
 
 
@@ -41,12 +41,11 @@ class BasisSource(Derived):
 
     def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None, merge: Merge = jnp.add) -> tuple[Any, Any]:
         """See `Source.fold`; the kernel runs in the precision that is the default here."""
-        visit = _in_basis_in_float64 if _arrays.in_float64() else _in_basis_in_float32
-        kernel, carry = jax.tree.map(jnp.asarray, (kernel, carry))
+        kernel, carry = jax.tree.map(jnp.asarray, (as_here(kernel), carry))
         per_prompt = jax.tree.map(_as_here, per_prompt)
         with _arrays.float64():
             like = jnp.zeros((), self.dtype)
-            return self.given.fold(Partial(visit, kernel, jnp.asarray(self.basis), like), carry, per_prompt, merge)
+            return self.given.fold(Partial(_in_basis, kernel, jnp.asarray(self.basis), like), carry, per_prompt, merge)
 
     def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
         """See `Source.rows`: z B in float64, not rounded as features are."""
@@ -76,22 +75,11 @@ def source_in_basis(source: Source, basis: Float[np.ndarray, "d r"]) -> BasisSou
     return BasisSource(in_dtype(source, np.float64), basis, np.dtype(source.dtype))
 
 
-def _in_basis_in_float32(kernel, basis, like, chunk, carry, inputs):
-    chunk = _chunk(chunk, basis, like)
-    with _arrays.scope(False):
-        return kernel(chunk, carry, inputs)
-
-
-def _in_basis_in_float64(kernel, basis, like, chunk, carry, inputs):
-    chunk = _chunk(chunk, basis, like)
-    with _arrays.float64():
-        return kernel(chunk, carry, inputs)
-
-
-def _chunk(chunk, basis, like):
+def _in_basis(kernel, basis, like, chunk, carry, inputs):
     flat = chunk.rows.reshape(-1, chunk.rows.shape[-1])
     rows = jnp.matmul(flat, basis, precision=_arrays.HIGHEST).astype(like.dtype)
-    return chunk._replace(rows=rows.reshape(*chunk.rows.shape[:2], -1), resolution=None)
+    chunk = chunk._replace(rows=rows.reshape(*chunk.rows.shape[:2], -1), resolution=None)
+    return kernel(chunk, carry, inputs)
 
 
 def _as_here(array):

@@ -11,7 +11,6 @@ a power of two (`in_pricing_units`), which changes no digit, and what a pass ret
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -25,7 +24,8 @@ from jaxdesign._arrays import AnyArray
 from jaxdesign._pairs import candidate_pairs, pair_keys
 from jaxdesign.information import laplacian_information, prompt_forms, prompt_label_information
 from jaxdesign.pricing.rows_on_host import rows_on_host
-from jaxdesign.pricing.source import SUBSET, Chunk, Foldable, Source, open_pairs
+from jaxdesign.pricing.source import Chunk, Foldable, Source, open_pairs
+from jaxdesign.pricing.widened import at_algebra
 
 # Rounding error of a priced sensitivity over the bound of `rounding_error`: measured at most 0.7 / ERROR_MARGIN over
 # random pools of condition number 1 to 1e10, d = 3 to 128; the certificate relies on it being at most 1.
@@ -273,24 +273,9 @@ def pairs_information(source: Source) -> Float[Array, "r d d"]:
 
 def all_information(source: Source) -> Float[np.ndarray, "r d d"]:
     """`pairs_information` on the host, wherever float64 is computed."""
-    total = np.zeros((source.draws, source.dim, source.dim))
-    for _, part in parts_for_algebra(source):
-        with _arrays.float64():
-            total = part.fold(Partial(_add_information), total)[0]
-    return np.asarray(total)
-
-
-def parts_for_algebra(source: Source) -> Iterator[tuple[slice, Foldable]]:
-    """What to fold over in float64, one part after the other: the source, or, where the devices that it lies on have no
-    float64, some prompts of it at a time at the one that has."""
-    if _arrays.algebra_device() is None:
-        yield slice(0, source.prompts), source
-        return
-    length = _arrays.chunk_length(source.prompts, source.completions, source.dim)
-    length = max(min(length, SUBSET // source.completions**2), 1)
-    for start in range(0, source.prompts, length):
-        part = slice(start, min(start + length, source.prompts))
-        yield part, _arrays.for_algebra(source.subset(np.arange(part.start, part.stop)))
+    source = at_algebra(source)
+    with _arrays.float64():
+        return np.asarray(pairs_information(source))
 
 
 def _add_information(chunk, total, _):

@@ -14,8 +14,8 @@ rows are far away a source may also visit listed pairs itself (`listed.Visiting`
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol, Self, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -193,6 +193,25 @@ class Derived:
         """Devices that have prompts of their own."""
         return devices_of(self.given)
 
+    def with_given(self, change: Callable[[Any], Any]) -> Self:
+        """The same of change(given)."""
+        return replace(self, given=change(self.given))
+
+
+def as_here(kernel: Callable) -> Partial:
+    """A kernel to be called elsewhere, in the precision that is the default here."""
+    return Partial(_in_float64 if _arrays.in_float64() else _in_float32, kernel)
+
+
+def _in_float64(kernel, *args):
+    with _arrays.float64():
+        return kernel(*args)
+
+
+def _in_float32(kernel, *args):
+    with _arrays.scope(False):
+        return kernel(*args)
+
 
 def devices_of(source: Source) -> int:
     """How many devices have prompts of their own; 1 for a source that does not say."""
@@ -235,7 +254,7 @@ def pair_rows(pool: CompletionPool, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
     Source: derived; checked by tests/extensions/test_new_source.py.
     """
     with _arrays.float64():
-        return _pair_rows(pool, pairs)
+        return _pair_rows(_arrays.for_algebra(pool), pairs)
 
 
 @jax.jit

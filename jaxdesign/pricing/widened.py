@@ -1,9 +1,9 @@
-"""A source with another working dtype, for what has to see all pairs in float64."""
+"""A source with another working dtype, for what has to see all pairs in float64, and where that is computed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -14,23 +14,36 @@ from jaxtyping import Int
 from jaxdesign import _arrays
 from jaxdesign.pricing.host_fold import Part, visited
 from jaxdesign.pricing.memory import MemorySource
-from jaxdesign.pricing.source import Derived, Kernel, Merge, PairRows, Source
+from jaxdesign.pricing.source import SUBSET, Derived, Kernel, Merge, PairRows, Source
 
 
 def in_dtype(source: Source, dtype: Any) -> Source:
     """The same pool with another working dtype, rows worked out from the features as they are stored.
 
-    By the source's own method `in_dtype(dtype)` where it has one, or else by way of its subsets.
+    By the source's own method `in_dtype(dtype)` where it has one, or else by way of its subsets; in float64 where that
+    is computed (`at_algebra`).
     """
+    source = at_algebra(source) if np.dtype(dtype) == np.float64 else source
     own = getattr(source, "in_dtype", None)
     if own is not None:
         return own(dtype)
     return source if np.dtype(source.dtype) == np.dtype(dtype) else SubsetSource(source, np.dtype(dtype))
 
 
+def at_algebra(source: Source) -> Source:
+    """The same pool where float64 is computed: itself where that is where it lies, or else by way of its subsets."""
+    if _arrays.algebra_device() is None or isinstance(source, SubsetSource):
+        return source
+    if isinstance(source, MemorySource):
+        return _arrays.for_algebra(source)
+    if isinstance(source, Derived):
+        return source.with_given(at_algebra)
+    return SubsetSource(source, np.dtype(source.dtype))
+
+
 @dataclass(frozen=True, eq=False)
 class SubsetSource(Derived):
-    """Another source that is folded over a subset at a time, each in memory, where rows of any dtype can be had.
+    """Another source that is folded over a subset at a time, each in memory where float64 is computed, in any dtype.
 
     The other one is called in the precision that was the default when this one was made.
     """
@@ -62,10 +75,15 @@ class SubsetSource(Derived):
         """See `Source.subset`."""
         with _arrays.scope(self.wide):
             found = self.given.subset(prompts)
-        return found.in_dtype(self.working)
+        return _arrays.for_algebra(found).in_dtype(self.working)
+
+    def in_dtype(self, dtype: Any) -> SubsetSource:
+        """The same with another working dtype."""
+        return replace(self, working=np.dtype(dtype))
 
     def _parts(self) -> Iterator[Part]:
         length = _arrays.chunk_length(self.prompts, self.completions, self.dim)
+        length = max(min(length, SUBSET // self.completions**2), 1)
         for start in range(0, self.prompts, length):
             size = min(length, self.prompts - start)
             last = np.full(length - size, self.prompts - 1)  # again and again, to be seen by none
