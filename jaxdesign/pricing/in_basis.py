@@ -39,6 +39,11 @@ class BasisSource(Derived):
         """Working dtype."""
         return self.working
 
+    @property
+    def as_stored(self) -> bool:
+        """False: subsets are rounded to the working dtype, rows of listed pairs are not."""
+        return False
+
     def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None, merge: Merge = jnp.add) -> tuple[Any, Any]:
         """See `Source.fold`; the kernel runs in the precision that is the default here."""
         kernel, carry = jax.tree.map(jnp.asarray, (as_here(kernel), carry))

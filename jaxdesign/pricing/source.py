@@ -193,6 +193,11 @@ class Derived:
         """Devices that have prompts of their own."""
         return devices_of(self.given)
 
+    @property
+    def as_stored(self) -> bool:
+        """Whether subsets have the rows of listed pairs to the last digit, as those of features as stored do."""
+        return getattr(self.given, "as_stored", True)
+
     def with_given(self, change: Callable[[Any], Any]) -> Self:
         """The same of change(given)."""
         return replace(self, given=change(self.given))

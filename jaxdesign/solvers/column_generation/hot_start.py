@@ -75,7 +75,7 @@ def hot_start(problem: Problem) -> HotStart:
         prompts, known = _leading_prompts(problem, count)
     if len(prompts) < source.prompts or not isinstance(source, MemorySource):
         held = _arrays.for_algebra(source.subset(prompts))
-        source = PromptsHeld(source, prompts, held)
+        source = PromptsHeld(source, prompts, held) if getattr(source, "as_stored", True) else source
     else:
         held = _arrays.for_algebra(source)
     prompts = np.pad(prompts, (0, held.slots - len(prompts)), mode="edge")

@@ -3,10 +3,10 @@
 Hot start: multiplicative steps with large powers over all pairs find where the support is; projected gradient steps on
 a working set of about twice the support clean it. Then each round solves the restricted problem, by projected gradients
 while the gap is large and by a Newton step once it is small: each round cuts the gap 5 to 80 times, so a handful of
-passes over the pool suffice where first-order methods need hundreds. The working set shrinks from round to round: pairs
-that are left at zero leave it, and, with caps, pairs that are at the cap for good, which stay fixed. Within a restricted
-problem it does not: of the pairs a gradient phase begins with, 60 to 85% are positive when it ends, so that no more than
-2 to 7% of a call could be saved, for a second copy of the rows.
+passes over the pool suffice where first-order methods need hundreds. The working set shrinks from round to round:
+pairs that are left at zero leave it, and, with caps, pairs that are at the cap for good, which stay fixed. Within a
+restricted problem it does not: of the pairs a gradient phase begins with, 60 to 85% are positive when it ends, so that
+no more than 2 to 7% of a call could be saved, for a second copy of the rows.
 """
 
 from __future__ import annotations
