@@ -22,6 +22,7 @@ from jaxdesign.budget.constraint import repeated
 from jaxdesign.budget.quota import Quota
 from jaxdesign.design import Design
 from jaxdesign.pool import CompletionPool, as_flips
+from jaxdesign.pricing.checked import checked
 from jaxdesign.pricing.source import Source
 
 OWN_NOISE = "pool.flip: annotators bring the noise; make the pool without flip"
@@ -102,12 +103,12 @@ def asked(pool: CompletionPool | Source, budget: Budget, annotators: Annotators 
     """What a public function is asked for, as one problem.
 
     Raises:
+        TypeError: what is neither a pool nor a source (`pricing.checked`).
         ValueError: a pool with flips of its own, flips of another length or outside of [0, 1/2).
     """
+    pool = checked(pool)
     if annotators is None:
         return Asked(pool, budget, None, None, 0)
-    if not isinstance(pool, CompletionPool | Source):
-        return Asked(pool, budget, None, annotators, 0)  # for `make_problem` to name
     if isinstance(pool, CompletionPool) and pool.flip is not None:
         raise ValueError(OWN_NOISE)
     exists = _arrays.on_host(pool.mask) if isinstance(pool, CompletionPool) else _surveyed(pool)

@@ -16,6 +16,7 @@ from jaxdesign import _arrays, _checks
 from jaxdesign._linalg import unit_diagonal
 from jaxdesign._pairs import candidate_counts, first_copies, jitted_first_copies
 from jaxdesign.pool import CompletionPool, bare_pool, centred_features, replicated_pool, with_features
+from jaxdesign.pricing.checked import checked
 from jaxdesign.pricing.in_basis import source_in_basis
 from jaxdesign.pricing.sharded import ShardedSource, sharded_source
 from jaxdesign.pricing.source import Source, open_pairs
@@ -63,10 +64,7 @@ def restrict_to_range(
     _checks.concrete("restrict_to_range", pool)
     if not 0 <= rtol < 1:
         raise ValueError(f"rtol={rtol:g}: must be in [0, 1); it is relative to the largest eigenvalue")
-    if not isinstance(pool, CompletionPool | Source):
-        raise TypeError(
-            f"pool: expected jaxdesign.CompletionPool, or a jaxdesign.pricing.Source, found {type(pool).__name__}"
-        )
+    pool = checked(pool)
     if not isinstance(pool, CompletionPool):
         found = _source_range(pool, rtol)
         return source_in_basis(pool, found), found

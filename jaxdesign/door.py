@@ -16,6 +16,7 @@ from jaxdesign.budget.required import Decided, decided_pairs
 from jaxdesign.pool import CompletionPool, kept
 from jaxdesign.pricing.adapted import AdaptedSource
 from jaxdesign.pricing.annotated import AnnotatedSource, pool_source
+from jaxdesign.pricing.checked import checked
 from jaxdesign.pricing.memory import MemorySource
 from jaxdesign.pricing.sharded import sharded_source
 from jaxdesign.pricing.source import Source, closed_bits, survey
@@ -44,10 +45,11 @@ def make_problem(
             mesh stays so (`pricing.sharded`); what then asks for `Problem.pool` has all of it brought to one device.
 
     Raises:
-        TypeError: pool, criterion or budget of another kind; a source that is no pool, with `whole`.
+        TypeError: pool (`pricing.checked`), criterion or budget of another kind; a source, with `whole`.
         ValueError: no candidate pair, a budget the pool cannot hold, a prior or target of wrong shape or indefinite.
     """
-    if whole and isinstance(pool, Source):
+    pool = checked(pool)
+    if whole and not isinstance(pool, CompletionPool):
         raise TypeError(NEEDS_ALL)
     given = criterion, budget, prior, flip
     if isinstance(pool, CompletionPool):
@@ -89,10 +91,6 @@ def _of_pool(pool: CompletionPool, criterion, budget, prior, flip) -> Problem:
 
 
 def _of_source(source: Source, criterion, budget, prior, flip) -> Problem:
-    if not isinstance(source, Source):
-        raise TypeError(
-            f"pool: expected jaxdesign.CompletionPool, or a jaxdesign.pricing.Source, found {type(source).__name__}"
-        )
     criterion = criterion_for(criterion, source.dim, source.draws if source.draws > 1 else None)
     given = source if flip is None else AnnotatedSource(source, flip)
     source = AdaptedSource(given, np.ones(source.dim))

@@ -13,6 +13,7 @@ from jaxdesign import _arrays, _checks
 from jaxdesign._arrays import AnyArray
 from jaxdesign.pool import CompletionPool, bare_pool, centred_features
 from jaxdesign.pricing.adapted import AdaptedSource
+from jaxdesign.pricing.checked import checked
 from jaxdesign.pricing.layout import joined
 from jaxdesign.pricing.source import Source, survey
 from jaxdesign.pricing.widened import at_algebra, in_dtype
@@ -36,6 +37,7 @@ def policy_target(
         divided over devices by prompt, a copy on each; features stay where they are.
 
     Raises:
+        TypeError: what is neither a pool nor a source.
         ValueError: log_weights of another shape; outside of jit also NaN or inf in one of an existing completion (-inf,
             a weight of 0, is allowed).
 
@@ -43,6 +45,7 @@ def policy_target(
     dtype: float32 ends at entries of 1.2e-38, below which they are 0, and 3.4e38. `second_moment` has no such end.
     Source: arXiv 2606.19607; the expected policy gap is (beta/2) tr(H F^-1); checked by tests/test_information.py.
     """
+    pool = checked(pool)
     if not isinstance(pool, CompletionPool):
         return _policy_target_of_source(pool, log_weights)
     shape = (pool.num_prompts, pool.completions)
@@ -165,10 +168,12 @@ def second_moment(pool: CompletionPool | Source) -> Float[AnyArray, "d d"]:
     Returns:
         (d, d) float64 NumPy; for a traced pool a JAX array in its default precision.
 
-    Raises: nothing.
+    Raises:
+        TypeError: what is neither a pool nor a source.
 
     Source: derived; checked by tests/test_information.py.
     """
+    pool = checked(pool)
     if not isinstance(pool, CompletionPool):
         totals, source = (np.zeros((pool.dim, pool.dim)), np.zeros(())), in_dtype(pool, np.float64)
         with _arrays.float64():

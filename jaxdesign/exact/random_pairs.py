@@ -15,6 +15,7 @@ from jaxdesign.budget.quota import Quota
 from jaxdesign.budget.required import Decided, decided_pairs
 from jaxdesign.exact.by_score import largest_scores
 from jaxdesign.pool import CompletionPool
+from jaxdesign.pricing.checked import checked
 from jaxdesign.pricing.source import Source, survey
 
 MANY = 2**24  # pairs up to which all are listed
@@ -39,12 +40,13 @@ def random_pairs(pool: CompletionPool | Source, budget: Budget, seed: int = 0) -
         pairs (S, 3) in order and labels (S,), whole, summing to the total less the required labels.
 
     Raises:
+        TypeError: what is neither a pool nor a source.
         ValueError: a total that the limits do not allow.
 
     Complexity: O(N log N) time and 40 bytes for each of the N pairs of the pool; where they are more than MANY, for
     each of those drawn, a few times as many as labels.
     """
-    budget = whole_budget(budget)
+    pool, budget = checked(pool), whole_budget(budget)
     mask = _arrays.on_host(pool.mask) if isinstance(pool, CompletionPool) else survey(pool).exists
     decided, number = decided_pairs(mask, budget), mask.sum(axis=1)
     counts = number * (number - 1) // 2

@@ -169,10 +169,10 @@ def select_pairs(
     return joint.answer(chosen)
 
 
-def check_enough(pool: Any, crit: CriterionLike, budget: Budget, prior: Any) -> None:
+def check_enough(pool: CompletionPool | Source, crit: CriterionLike, budget: Budget, prior: Any) -> None:
     """ValueError where so few labels cannot make the information regular, whichever they are."""
-    if not isinstance(pool, CompletionPool | Source) or not getattr(crit, "infinite_where_singular", False):
-        return  # wrong kinds are for `make_problem` to name
+    if not getattr(crit, "infinite_where_singular", False):
+        return  # what is no criterion is for `make_problem` to name
     draws = pool.num_draws or 1 if isinstance(pool, CompletionPool) else pool.draws
     rank = min(numerical_rank(matrix) for matrix in prior_matrix(prior, pool.dim, draws))
     if budget.total + rank < pool.dim:

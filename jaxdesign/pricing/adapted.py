@@ -36,7 +36,7 @@ class AdaptedSource(Derived):
         """See `Source.fold`."""
         kernel, units, carry = jax.tree.map(jnp.asarray, (as_here(kernel), self.units, carry))
         with _arrays.scope(self.wide):
-            return self.given.fold(Partial(_adapted, kernel, units), carry, (self.closed, per_prompt), merge)
+            return self.given.fold(Partial(_adapted, kernel, units), carry, (self.closed, per_prompt), merge=merge)
 
     def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
         """See `Source.rows`."""

@@ -45,7 +45,7 @@ class AnnotatedSource(Derived):
         """See `Source.fold`; the prompts of a chunk are visited once for each annotator before those of the next."""
         annotators, prompts = self.flip.shape
         inputs = jax.tree.map(lambda a: _swapped(a.reshape(annotators, prompts, *a.shape[1:])), per_prompt)
-        carry, outputs = self.given.fold(Partial(_by_annotator, kernel), carry, (self.flip.T, inputs), merge)
+        carry, outputs = self.given.fold(Partial(_by_annotator, kernel), carry, (self.flip.T, inputs), merge=merge)
         on_host = all(isinstance(a, np.ndarray) for a in jax.tree.leaves(outputs))
         return carry, (_in_order if on_host else _in_order_on_device)(outputs)
 
@@ -96,7 +96,7 @@ class ReversedSource(Derived):
 
     def fold(self, kernel: Kernel, carry: Any, per_prompt: Any = None, merge: Merge = jnp.add) -> tuple[Any, Any]:
         """See `Source.fold`."""
-        return self.given.fold(Partial(_reversed_by_prompt, kernel), carry, (self.flip, per_prompt), merge)
+        return self.given.fold(Partial(_reversed_by_prompt, kernel), carry, (self.flip, per_prompt), merge=merge)
 
 
 def pool_source(

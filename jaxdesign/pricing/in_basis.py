@@ -50,7 +50,8 @@ class BasisSource(Derived):
         per_prompt = jax.tree.map(_as_here, per_prompt)
         with _arrays.float64():
             like = jnp.zeros((), self.dtype)
-            return self.given.fold(Partial(_in_basis, kernel, jnp.asarray(self.basis), like), carry, per_prompt, merge)
+            visit = Partial(_in_basis, kernel, jnp.asarray(self.basis), like)
+            return self.given.fold(visit, carry, per_prompt, merge=merge)
 
     def rows(self, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
         """See `Source.rows`: z B in float64, not rounded as features are."""

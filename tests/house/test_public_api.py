@@ -240,7 +240,7 @@ ROOMS = {
     ],
     "pricing": [
         ["ceilings", "rows_on_host", "source", "stored"],
-        ["ends", "host_fold", "layout"],
+        ["checked", "ends", "host_fold", "layout"],
         ["listed", "memory"],
         ["owned"],
         ["projected", "widened"],
