@@ -255,13 +255,14 @@ def _swap_among(
         after, made, value = rounds.swap_round(
             working, batch.target_root, np.float64(least), remaining, dtype=np.dtype(dtype)
         )
+        made, value = int(made), float(value)
         if not value < last:  # near a singular A, rounding may promise gains for ever
             working, swapped = earlier
             break
         if not made:
             break
-        earlier, last = (working, swapped), float(value)
-        working, swapped = after, swapped + int(made)
+        earlier, last = (working, swapped), value
+        working, swapped = after, swapped + made
     if not swapped:
         return batch, 0
     rest = _places(problem, batch.pairs, pairs) < 0
