@@ -1,10 +1,14 @@
 """Programs run and bytes moved by a pass: they do not grow with the chunks, or the devices, that a pool is cut into.
 
-An accelerator waits a few microseconds for every program and moves a few GB a second to the host, so both are counted
-here, on a CPU, whose speed is not: bytes as if arrays had to be moved.
+An accelerator waits a few microseconds for every program and moves a few GB a second to the host and from it: so both
+are counted here, on a CPU, whose speed is not: bytes as if arrays had to be moved.
 """
 
+import math
+import sys
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,10 +17,11 @@ from jaxdesign import _arrays
 from jaxdesign.pricing import rows_on_host, sharded_source, streamed, streamed_source, sweep
 from jaxdesign.pricing.listed import PAGE
 from jaxdesign.solvers.column_generation.hot_start import START
-from tests.support.traffic import traffic
+from tests.support.traffic import array_in, by_python, traffic
 
 COMPLETIONS, DIM, CHUNK = 8, 16, 32
 A_CALL, A_PASS, A_LOOK = 30, 20, 2  # programs: of a call, of a pass, of prompts that are looked at together
+PAGES, MATRICES = 5, 20  # that go to a device in a pass: pages of listed pairs and a number of each; d x d in float64
 
 
 def features(prompts):
@@ -31,8 +36,10 @@ def pool_of(prompts):
 
 @pytest.fixture(autouse=True)
 def accelerated(monkeypatch):
-    """Arrays are moved as where the host cannot read them."""
+    """Arrays are moved as where the host cannot read them, and what is moved is known."""
     monkeypatch.setattr(rows_on_host, "_on_cpu", lambda array: False)
+    with by_python():
+        yield
 
 
 @pytest.fixture
@@ -60,7 +67,7 @@ def looks(monkeypatch):
 
 
 def run(pool, looks):
-    """The design, and what a second call asks for: the first one compiles and keeps what it works out of the pool."""
+    """The design, and traffic of a second call: the first one compiles and keeps what it works out of the pool."""
 
     def solve():
         return jd.optimize(pool, jd.LogDet(), jd.Budget(200, per_pair=1), tol=1e-6)
@@ -70,11 +77,27 @@ def run(pool, looks):
     with traffic() as found:
         design = solve()
     assert design.status is jd.Status.CERTIFIED
-    assert found.bytes_down <= allowed_bytes(design, pool)
-    return design, found.programs.total()
+    assert found.bytes_down <= bytes_down(design, pool)
+    assert bytes_of_features(found) == 0 or not isinstance(pool, jd.CompletionPool)
+    return design, found
 
 
-def allowed_bytes(design, pool):
+def bytes_of_features(found):
+    """That went to devices: of all completions of some prompts."""
+    return sum(
+        count * jnp.dtype(dtype).itemsize * math.prod(shape)
+        for (dtype, shape), count in found.sent.items()
+        if shape[-2:] == (COMPLETIONS, DIM)
+    )
+
+
+def bytes_up(design, looks, devices=1):
+    """Besides features and rows of listed pairs: names of pairs and matrices a pass, a float32 matrix a look."""
+    a_pass = PAGES * PAGE * (3 * 4 + 8) + devices * MATRICES * 8 * DIM**2
+    return 8 * START + len(design.trace) * a_pass + len(looks) * devices * (4 * DIM**2 + 8 * CHUNK)
+
+
+def bytes_down(design, pool):
     """Numbers by prompt a call, those of the pair slots that the hot start has, and pages of listed pairs a pass."""
     prompts = pool.num_prompts if isinstance(pool, jd.CompletionPool) else pool.prompts
     return 40 * prompts + 8 * START * DIM * COMPLETIONS + len(design.trace) * 8 * 8 * PAGE
@@ -90,6 +113,41 @@ def test_the_counter_counts():
         np.asarray(z), np.asarray(x)
     assert found.programs == {"<lambda>": 2, "add": 1}
     assert found.bytes_down == z.nbytes == w.nbytes
+    assert found.bytes_up == 0
+
+
+SENDING = {  # NumPy arrays of 8 x 4 float32, and how many devices they go to
+    "made an array": (jnp.asarray, 1),
+    "copied": (jnp.array, 1),
+    "put there": (jax.device_put, 1),
+    "an argument": (jax.jit(lambda a: a + 1), 1),
+    "of a function that is passed on": (lambda a: jax.jit(lambda f: f(2.0))(jax.tree_util.Partial(jnp.multiply, a)), 1),
+    "beside one that is there": (lambda a: jax.device_put(jnp.zeros((8, 4)), jax.devices()[0]) + a, 1),
+    "put on four devices": (lambda a: jax.device_put(a, jax.NamedSharding(mesh_of(4), jax.P("data"))), 4),
+}
+
+
+def mesh_of(count):
+    return jax.make_mesh((count,), ("data",), devices=jax.devices()[:count])
+
+
+@pytest.mark.parametrize("way", SENDING)
+def test_the_counter_counts_what_goes_to_a_device(way, capfd):
+    send, devices = SENDING[way]
+    x = np.ones((8, 4), np.float32)
+    send(x)
+    with traffic() as found:
+        send(x)
+        np.asarray(x + x)
+        print("something else", file=sys.stderr)
+    assert found.sent["float32", (8, 4)] == devices
+    assert found.bytes_up - devices * x.nbytes <= 8  # numbers that are written in the function
+    assert capfd.readouterr().err == "something else\n"
+
+
+def test_a_transfer_of_unknown_size_is_an_error():
+    with pytest.raises(RuntimeError, match="by_python"):
+        array_in("W1127 guard_lib.cc:125] host-to-device transfer: ")
 
 
 @pytest.mark.thorough
@@ -97,9 +155,10 @@ def test_a_pass_runs_as_many_programs_however_many_chunks_a_pool_in_memory_has(c
     counts = []
     for length in (8 * CHUNK, CHUNK):
         chunks(length)
-        design, programs = run(pool_of(2048), looks)
+        design, found = run(pool_of(2048), looks)
         assert set(looks) == {length}
-        counts.append(programs - A_LOOK * len(looks))
+        assert found.bytes_up <= bytes_up(design, looks)
+        counts.append(found.programs.total() - A_LOOK * len(looks))
     assert counts[0] == counts[1] <= A_CALL + A_PASS * len(design.trace)
 
 
@@ -107,8 +166,9 @@ def test_a_pass_runs_as_many_programs_however_many_chunks_a_pool_in_memory_has(c
 def test_more_prompts_need_as_many_programs(chunks, looks):
     counts = []
     for prompts in (2048, 8192):
-        design, programs = run(pool_of(prompts), looks)
-        counts.append(programs - A_LOOK * len(looks))
+        design, found = run(pool_of(prompts), looks)
+        assert found.bytes_up <= bytes_up(design, looks)
+        counts.append(found.programs.total() - A_LOOK * len(looks))
     assert counts[0] == counts[1] <= A_CALL + A_PASS * len(design.trace)
 
 
@@ -117,8 +177,9 @@ def test_more_devices_need_no_more_programs(chunks, looks):
     """Each of them looks at a chunk of its own prompts at a time, so that there is less to do."""
     counts = []
     for count in (1, 2, 4):
-        mesh = jax.make_mesh((count,), ("data",), devices=jax.devices()[:count])
-        design, programs = run(sharded_source(pool_of(2048), mesh, "data"), looks)
+        design, found = run(sharded_source(pool_of(2048), mesh_of(count), "data"), looks)
+        programs = found.programs.total()
+        assert bytes_of_features(found) == 0 and found.bytes_up <= bytes_up(design, looks, count)
         assert programs <= A_CALL + 2 * A_PASS * len(design.trace) + 5 * len(looks)
         counts.append(programs)
     assert counts[0] > counts[1] > counts[2]
@@ -126,12 +187,19 @@ def test_more_devices_need_no_more_programs(chunks, looks):
 
 @pytest.mark.slow
 def test_a_chunk_that_is_read_costs_four_programs_a_sweep(chunks, looks, monkeypatch):
-    """It is brought to the device, cast, centred and folded over, and that is all."""
-    visited, sweeps, counts = streamed.visited, [], []
+    """It is brought to the device, cast, centred and folded over, and that is all; every feature comes once a sweep."""
+    visited, sweeps, counts, sent = streamed.visited, [], [], set()
     monkeypatch.setattr(streamed, "visited", lambda *args: sweeps.append(0) or visited(*args))
     for length in (1024, 256, 64):
         source = streamed_source(features(2048), chunk=length)
         sweeps.clear()
-        counts.append(run(source, looks)[1])
+        design, found = run(source, looks)
+        counts.append(found.programs.total())
+        sent.add(found.bytes_up)
+        number, of_one = len(sweeps) // 2, features(1).nbytes
+        assert bytes_of_features(found) <= of_one * (2048 * number + sum(looks) + START * DIM // COMPLETIONS)
+        pages = found.sent["int32", (PAGE, 3)] + found.sent["float32", (PAGE, 2, DIM)]
+        assert pages <= 2 * (PAGES + 1) * len(design.trace)
     assert len(sweeps) % 2 == 0  # as many in both calls
     assert np.diff(counts).tolist() == [4 * len(sweeps) // 2 * more for more in (8 - 2, 32 - 8)]
+    assert len(sent) == 1
