@@ -34,6 +34,7 @@
 # | `low_rank_design` | yes | yes, gathered | no |
 
 # %%
+import json
 import sys
 import tempfile
 import time
@@ -125,7 +126,8 @@ print("in chunks of 1,000 prompts: ", compared(design, solve(streamed_source(pat
 # %% [markdown]
 # ## Other files, and no file
 #
-# - `.safetensors`: `streamed_source("features.safetensors", name="hidden")`, mapped to memory, bfloat16 too.
+# - `.safetensors`: one tensor of the file, mapped to memory, bfloat16 too. Most are written by
+#   `safetensors.numpy.save_file`; the cell below does without: the length of a header, the header in JSON, the numbers.
 # - `.parquet`, `.arrow`, `.feather`: a column of one row a prompt, a list of K lists of d numbers, or one flat list and
 #   `completions=K`. Reading needs `pip install 'jaxdesign[data]'`.
 # - A function of two numbers that gives the features of those prompts: from a data loader, or computed anew. It must
@@ -136,10 +138,16 @@ print("in chunks of 1,000 prompts: ", compared(design, solve(streamed_source(pat
 # %%
 FEW = 20_000
 few = np.load(path, mmap_mode="r")[:FEW]
+about = {"dtype": "F16", "shape": few.shape, "data_offsets": [0, few.nbytes]}
+header = json.dumps({"hidden": about}).encode()
+with open(folder / "features.safetensors", "wb") as new:
+    new.write(len(header).to_bytes(8, "little") + header)
+    new.write(few.tobytes())
 rows = pa.FixedSizeListArray.from_arrays(pa.array(few.reshape(-1)), COMPLETIONS * DIM)
 pq.write_table(pa.table({"hidden": rows}), folder / "features.parquet", row_group_size=2_000)
 sources = {
     "an array": jd.CompletionPool(np.array(few)),
+    "safetensors": streamed_source(folder / "features.safetensors", name="hidden"),
     "Parquet": streamed_source(folder / "features.parquet", completions=COMPLETIONS),
     "a function": streamed_source(made, prompts=FEW, chunk=AT_A_TIME),
 }
