@@ -108,7 +108,7 @@ class StreamedSource:
         """See `Source.rows`; no other completions are read, but for those of float64 that become float32."""
         p, i, j = pairs.T
         exists = np.ones((len(pairs), 2), bool) if self.mask is None else self.mask[p[:, None], pairs[:, 1:]]
-        features = np.stack([self._completions(p, i), self._completions(p, j)], axis=1)
+        features = self._completions(np.repeat(p, 2), pairs[:, 1:].ravel()).reshape(len(pairs), 2, self.dim)
         features = np.where(exists[..., None], features, 0)
         scores = None if self.scores is None else self._narrow(self.scores[..., p[:, None], pairs[:, 1:]])
         flip = self.flip

@@ -148,6 +148,18 @@ def test_no_more_is_read_than_is_asked_for():
     assert Watched.read == 2 * 4096 * DIM + 2 * COMPLETIONS * DIM + features.size
 
 
+def test_a_chunk_is_made_once_for_all_pairs_that_are_listed_together():
+    """Both completions of a pair are in one chunk; where chunks are dear, as those of Parquet files, that is half."""
+    features, asked = np.random.default_rng(0).standard_normal((40, 4, 3)).astype(np.float32), []
+    source = streamed_source(lambda *part: asked.append(part) or features[slice(*part)], prompts=40, chunk=10)
+    asked.clear()
+    pairs = np.array([[31, 0, 2], [3, 1, 2], [5, 0, 3], [38, 2, 3]])
+    rows = source.rows(pairs)
+    assert asked == [(0, 10), (30, 40)]
+    p, i, j = pairs.T
+    np.testing.assert_array_equal(rows.differences, features[p, i].astype(float) - features[p, j].astype(float))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
