@@ -2,7 +2,8 @@
 
 pyarrow, the extra `data`, reads them. Arrow files are mapped to memory. Of Parquet a whole row group is decoded at a
 time and the last one is kept: groups of about as many rows as a chunk has prompts (`row_group_size` of
-`pyarrow.parquet.write_table`) take the least memory.
+`pyarrow.parquet.write_table`) take the least memory, and where a few pairs are looked up the fewest rows are decoded in
+vain. Float16 should be written with `use_dictionary=False`: without dictionaries it is decoded several times as fast.
 """
 
 from __future__ import annotations
