@@ -22,6 +22,8 @@ from jaxdesign import (
     restrict_to_range,
     select_pairs,
 )
+from jaxdesign.pricing import memory_source
+from jaxdesign.pricing.adapted import AdaptedSource
 from tests.support.problems import all_pairs_of
 
 slow = pytest.mark.slow
@@ -211,3 +213,11 @@ def test_powers_of_two_are_exact_and_stay_in_range(dtype):
     with jax.enable_x64(True):
         found = np.asarray(_arrays.exp2(jax.numpy.asarray(exponents), dtype))
     np.testing.assert_array_equal(found, np.ldexp(dtype(1), np.clip(exponents, least, most)))
+
+
+def test_listed_pairs_of_a_source_are_in_its_units():
+    source = memory_source(CompletionPool(F))
+    for units in (np.ones(DIM), np.array([2.0, 1.0, 0.25, 1.0])):
+        found, given = AdaptedSource(source, units).rows(PAIRS), source.rows(PAIRS)
+        np.testing.assert_array_equal(found.differences, np.asarray(given.differences) * units)
+        np.testing.assert_array_equal(found.label_info, given.label_info)
