@@ -45,15 +45,10 @@ def information(problem: Problem, allocation: Allocation, held: Held | None = No
     that are `held` need not be brought there.
     """
     pairs, labels = allocation
-    if _all_at_hand(problem) and len(pairs) > 2 * problem.prompts * problem.completions:
+    if problem.at_hand and len(pairs) > 2 * problem.prompts * problem.completions:
         return problem.prior + _dense_information(problem, pairs, labels)
     rows, start = holding(problem.source, held), np.zeros_like(problem.prior)
     return problem.prior + np.asarray(by_pages(rows, Partial(_add_information), start, pairs, labels)[0])
-
-
-def _all_at_hand(problem):
-    """Whether the pool is as a whole where float64 is computed."""
-    return problem.whole is not None and not problem.divided and _arrays.algebra_device() is None
 
 
 def _dense_information(problem, pairs, labels):

@@ -76,6 +76,11 @@ class Problem:
         """Whether the pool is divided over devices, so that passes should go through the source."""
         return self.whole is not None and _arrays.over_prompts(self.whole.features) is not None
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether the pool is as a whole where float64 is computed, so that rows of pairs cost next to nothing."""
+        return self.whole is not None and not self.divided and _arrays.algebra_device() is None
+
     def part(self, prompts: Int[np.ndarray, " m"]) -> CompletionPool:
         """Some prompts as a pool in memory, in order; of a source a copy of their features."""
         if self.whole is None or self.divided:

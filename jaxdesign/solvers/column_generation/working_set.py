@@ -27,7 +27,7 @@ from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.information import row_forms, sparse_information
 from jaxdesign.methods.room import Room
 from jaxdesign.pricing.listed import Held, PromptsHeld, held_rows, holding, pages
-from jaxdesign.pricing.source import Source, devices_of
+from jaxdesign.pricing.source import Source
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.dense.whitening import whitening
 
@@ -97,13 +97,14 @@ def _in_basis(criterion, basis, base, unit):
 def at_hand(
     problem: Problem, source: Source | PromptsHeld, pairs: Int[np.ndarray, "s 3"], before: Held | None = None
 ) -> Held | None:
-    """Rows of the pairs of a restricted problem in one place, if that is not where the pool is.
+    """Rows of the pairs of a restricted problem where it is solved, if that is not where the pool is.
 
     Most were held `before`, the others are asked of `source`, the problem's or one that has some at hand.
 
-    None where all of the pool is in one place: rows are copied from it, and kept nowhere.
+    None where all of the pool is there: rows are copied from it, and kept nowhere. Of a file or of other devices they
+    would be asked for again in every round.
     """
-    if devices_of(problem.source) == 1:
+    if problem.at_hand:
         return None
     size = capacity(problem)  # holds all pairs at work, and more where others are at their caps
     size = size if len(pairs) <= size else _arrays.power_of_two(len(pairs))
