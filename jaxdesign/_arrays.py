@@ -15,6 +15,8 @@ from jax import lax
 from jax.core import Tracer
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from jaxdesign._gathering import brought_together
+
 HIGHEST = lax.Precision.HIGHEST
 
 AnyArray = jax.Array | np.ndarray  # what public functions take: in annotations, `Float[AnyArray, "p k d"]`
@@ -228,22 +230,7 @@ def _in_one_place(leaf):
         leaf = jax.device_put(leaf, NamedSharding(sharding.mesh, PartitionSpec()))
     if leaf.is_fully_replicated:
         return leaf.addressable_data(0)
-    return _brought_together(leaf, SingleDeviceSharding(min(leaf.devices(), key=lambda device: device.id)))
-
-
-def _brought_together(leaf, place):
-    """Parts of an array sent from device to device: `jax.device_put` of the whole goes by way of the host."""
-    parts = {
-        tuple(index.indices(n) for index, n in zip(s.index, leaf.shape, strict=True)): s.data
-        for s in leaf.addressable_shards
-    }  # copies once
-    axes = [axis for axis, n in enumerate(leaf.sharding.shard_shape(leaf.shape)) if n < leaf.shape[axis]]
-    if len(axes) > 1:
-        return jax.device_put(leaf, place)
-    return _joined([jax.device_put(parts[index], place) for index in sorted(parts)], axis=axes[0])
-
-
-_joined = jax.jit(jnp.concatenate, static_argnames="axis")
+    return brought_together(leaf, SingleDeviceSharding(min(leaf.devices(), key=lambda device: device.id)))
 
 
 def chunk_entries() -> int:

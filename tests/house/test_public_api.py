@@ -200,6 +200,7 @@ def test_importing_starts_no_computation_and_sets_no_flag():
 
 # a file imports from lines above its own and from its own room; those on one line know nothing of each other
 LAYERS = [
+    ["_gathering"],
     ["_arrays", "_files", "_lazy", "_centring", "design"],
     ["_checks", "_coarse", "_linalg"],
     ["pool"],
