@@ -99,8 +99,10 @@ def needs(source: ShardedSource, budget: Budget) -> dict[str, Any]:
         {"listed": after[1] - before[1], "bytes": received(programs[before[0] : after[0]])}
         for before, after in pairwise(marks)
     ]
+    slots = source.parts.copies.shape[0] * source.parts.copies.shape[1]
     return {
         "passes": design.passes,
+        "prompts of a device over an even share": slots / source.prompts,  # chunks are filled up with empty prompts
         "MB of a device": max(one.memory for one in programs if one.name == "fold") / 1e6,
         "MB received before the first certificate": received(programs[: marks[0][0]]) / 1e6,
         "by pass": passes,
