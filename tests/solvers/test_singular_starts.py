@@ -88,12 +88,16 @@ def test_swaps_end_where_one_task_and_a_faint_prior_hold_the_information(seed):
 @pytest.mark.parametrize("seed", [2, 7])
 @pytest.mark.parametrize("solver", [None, "frank_wolfe", "interior_point", "matrix_atoms", "multiplicative"])
 def test_a_target_of_rank_one_without_a_prior_has_a_regular_start(seed, solver):
-    """On lattices of +-1 the best information is nearly singular; every solver starts regular and answers."""
+    """On lattices of +-1 the best information is singular; every solver starts regular, and answers or says why not.
+
+    The closer a solver comes to it, the less a certificate can say: frank_wolfe may reach the best value and no bound.
+    """
     features = np.random.default_rng(seed).choice([-1.0, 1.0], (5, 4, 4)).astype(np.float32)
-    target = np.outer([0, 0, 2, -2.0], [0, 0, 2, -2.0])
-    design = optimize(CompletionPool(features), Trace(target), Budget(3.0), solver=solver)
-    assert np.isfinite(design.certificate.value)
-    assert design.certificate.efficiency > 0.8
+    pool, criterion = CompletionPool(features), Trace(np.outer([0, 0, 2, -2.0], [0, 0, 2, -2.0]))
+    bound = optimize(pool, criterion, Budget(3.0)).certificate.lower_bound
+    design = optimize(pool, criterion, Budget(3.0), solver=solver)
+    assert bound <= design.certificate.value < 1.25 * bound
+    assert design.certificate.efficiency > 0.8 or design.status is Status.PRECISION_LIMIT
 
 
 @pytest.mark.thorough
