@@ -98,7 +98,7 @@ def test_a_design_is_found_without_moving_features(monkeypatch):
     np.testing.assert_allclose(found.labels, expected.labels, rtol=1e-10)
     np.testing.assert_allclose(found.certificate, expected.certificate, rtol=1e-10)
     names = [program.name for program in programs]
-    assert "picked" in names and names.count("taken") == 1
+    assert "picked" in names and names.count("page_prompts") == 1
     for program in programs:
         if program.name in ("fold", "picked"):
             assert program.exchanged <= 16 * (DIM + 1) ** 2 and program.once
