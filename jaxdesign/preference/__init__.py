@@ -14,6 +14,7 @@ from jaxdesign.preference._extras import needed_for
 _HOMES = {
     "BradleyTerryFit": "fit.bradley_terry",
     "Checkpoint": "small_model.checkpoints",
+    "ClippedRows": "features.clipping",
     "Corpus": "small_model.corpus",
     "DeploymentTarget": "targets",
     "Examples": "small_model.fine_tuning",
@@ -24,6 +25,7 @@ _HOMES = {
     "Labels": "labels.labels",
     "LanguageModel": "small_model.language_model",
     "LanguageModelConfig": "small_model.language_model",
+    "LengthSlopes": "fit.slopes_by_length",
     "PolicyValue": "small_model.sampled_value",
     "PositionBias": "fit.position_bias",
     "Posterior": "fit.posterior",
@@ -49,6 +51,7 @@ _HOMES = {
     "check_labels": "labels.labels",
     "check_tasks": "labels.tasks",
     "choice_probabilities": "simulation.annotators",
+    "clip_rows": "features.clipping",
     "compiled_log_probability": "small_model.dpo_training",
     "concatenated": "labels.labels",
     "conservative_dpo_loss": "losses",
@@ -79,6 +82,7 @@ _HOMES = {
     "label_log_odds": "label_posteriors",
     "label_posterior": "label_posteriors",
     "last_hidden_states": "features.hidden_states",
+    "length_slopes": "fit.slopes_by_length",
     "listwise_exo_loss": "list_losses",
     "log_policy": "log_linear",
     "log_ratio_gap": "losses",
@@ -86,6 +90,8 @@ _HOMES = {
     "make_tasks": "labels.tasks",
     "mapped": "fit.reference",
     "margin_dpo_loss": "losses",
+    "mean_hidden_pool": "features.pools",
+    "mean_hidden_states": "features.hidden_states",
     "next_batch": "rounds",
     "optimal_policy": "log_linear",
     "parameter_paths": "features.gradients",
@@ -154,13 +160,17 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from jaxdesign.preference.features.clipping import ClippedRows as ClippedRows
+    from jaxdesign.preference.features.clipping import clip_rows as clip_rows
     from jaxdesign.preference.features.gradients import gradient_rows as gradient_rows
     from jaxdesign.preference.features.gradients import parameter_paths as parameter_paths
     from jaxdesign.preference.features.gradients import projected_gradients as projected_gradients
     from jaxdesign.preference.features.hidden_states import last_hidden_states as last_hidden_states
+    from jaxdesign.preference.features.hidden_states import mean_hidden_states as mean_hidden_states
     from jaxdesign.preference.features.nnx_policy import split_model as split_model
     from jaxdesign.preference.features.pools import gradient_pool as gradient_pool
     from jaxdesign.preference.features.pools import hidden_pool as hidden_pool
+    from jaxdesign.preference.features.pools import mean_hidden_pool as mean_hidden_pool
     from jaxdesign.preference.features.projection import project as project
     from jaxdesign.preference.fit.bradley_terry import BradleyTerryFit as BradleyTerryFit
     from jaxdesign.preference.fit.bradley_terry import fit_bradley_terry as fit_bradley_terry
@@ -181,6 +191,8 @@ if TYPE_CHECKING:
     from jaxdesign.preference.fit.reliability import flip_of as flip_of
     from jaxdesign.preference.fit.reliability import reliable_annotators as reliable_annotators
     from jaxdesign.preference.fit.reliability import with_estimated_flip as with_estimated_flip
+    from jaxdesign.preference.fit.slopes_by_length import LengthSlopes as LengthSlopes
+    from jaxdesign.preference.fit.slopes_by_length import length_slopes as length_slopes
     from jaxdesign.preference.label_posteriors import label_log_odds as label_log_odds
     from jaxdesign.preference.label_posteriors import label_posterior as label_posterior
     from jaxdesign.preference.label_posteriors import updated_reliability as updated_reliability

@@ -11,7 +11,7 @@ from jaxdesign import _checks
 from jaxdesign._arrays import AnyArray
 from jaxdesign.pool import CompletionPool
 from jaxdesign.preference.features.gradients import Selection, projected_gradients
-from jaxdesign.preference.features.hidden_states import last_hidden_states
+from jaxdesign.preference.features.hidden_states import last_hidden_states, mean_hidden_states
 from jaxdesign.preference.features.nnx_policy import split_model
 from jaxdesign.preference.small_model.language_model import LanguageModel, sequence_log_probability
 
@@ -83,13 +83,47 @@ def hidden_pool(
 
     Source: arXiv 2606.19607, which designs on such states; checked by tests/preference/features/test_model_features.py.
     """
-    examples = completed(prompts, completions)
+    tokens, _, lengths = _columns(model, prompts, completions)
     function, params = split_model(model, _hidden)
+    rows = last_hidden_states(function, params, tokens, lengths, microbatch=microbatch)
+    return CompletionPool(rows.reshape(*completions.shape[:2], -1), scores=scores, mask=mask)
+
+
+def mean_hidden_pool(
+    model: LanguageModel,
+    prompts: Int[AnyArray, "p t"],
+    completions: Int[AnyArray, "p k c"],
+    *,
+    scores: Float[AnyArray, "*r p k"] | None = None,
+    mask: Any = None,
+    microbatch: int = 32,
+) -> CompletionPool:
+    """The pool whose features are last-layer hidden states averaged over the tokens of each completion, END included.
+
+    Args:
+        model, prompts, completions, scores, mask, microbatch: as in `gradient_pool`.
+
+    Returns:
+        A pool with features (P, K, width) float32. An empty completion has the state at the end of its prompt.
+
+    Raises:
+        ValueError, TypeError: as in `mean_hidden_states` and `CompletionPool`, or arrays that do not fit together.
+
+    Source: derived; checked by tests/preference/features/test_model_features.py.
+    """
+    tokens, starts, lengths = _columns(model, prompts, completions)
+    function, params = split_model(model, _hidden)
+    rows = mean_hidden_states(function, params, tokens, starts, lengths, microbatch=microbatch)
+    return CompletionPool(rows.reshape(*completions.shape[:2], -1), scores=scores, mask=mask)
+
+
+def _columns(model, prompts, completions):
+    """Tokens of each example, and where its completion starts and ends; the prompt's last column if it is empty."""
+    examples = completed(prompts, completions)
     columns = jnp.arange(1, examples.completion.shape[1] + 1)
     own = jnp.max(jnp.where(examples.completion != model.config.pad, columns, 0), axis=1)
-    tokens = jnp.concatenate(examples, axis=1)
-    rows = last_hidden_states(function, params, tokens, examples.prompt.shape[1] + own, microbatch=microbatch)
-    return CompletionPool(rows.reshape(*completions.shape[:2], -1), scores=scores, mask=mask)
+    before = examples.prompt.shape[1]
+    return jnp.concatenate(examples, axis=1), before - (own == 0).astype(own.dtype), before + own
 
 
 def completed(prompts: Int[AnyArray, "p t"], completions: Int[AnyArray, "p k c"]) -> Completed:

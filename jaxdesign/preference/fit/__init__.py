@@ -8,6 +8,7 @@ from jaxdesign.preference._extras import needed_for
 _HOMES = {
     "BradleyTerryFit": "bradley_terry",
     "PositionBias": "position_bias",
+    "LengthSlopes": "slopes_by_length",
     "Posterior": "posterior",
     "ReferenceFit": "reference",
     "Reliability": "reliability",
@@ -17,6 +18,7 @@ _HOMES = {
     "fit_posterior": "posterior",
     "fit_reference": "reference",
     "flip_of": "reliability",
+    "length_slopes": "slopes_by_length",
     "mapped": "reference",
     "posterior_draws": "posterior",
     "posterior_targets": "posterior",
@@ -49,5 +51,7 @@ if TYPE_CHECKING:
     from jaxdesign.preference.fit.reliability import flip_of as flip_of
     from jaxdesign.preference.fit.reliability import reliable_annotators as reliable_annotators
     from jaxdesign.preference.fit.reliability import with_estimated_flip as with_estimated_flip
+    from jaxdesign.preference.fit.slopes_by_length import LengthSlopes as LengthSlopes
+    from jaxdesign.preference.fit.slopes_by_length import length_slopes as length_slopes
 else:  # or any misspelt name would have a type
     __getattr__, __dir__ = lazily(__name__, _HOMES, during=needed_for)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdesign.preference.features.hidden_states import last_hidden_states
+from jaxdesign.preference.features.hidden_states import last_hidden_states, mean_hidden_states
 from tests.support.tiny_policy import LENGTH, VOCABULARY, WIDTH, hidden, parameters
 
 PARAMS = parameters()
@@ -57,3 +57,35 @@ def test_bad_input(change, error, words):
     arguments = {"hidden": hidden, "params": PARAMS, "tokens": TOKENS, "lengths": LENGTHS} | change
     with pytest.raises(error, match=words):
         last_hidden_states(**arguments)
+
+
+STARTS = np.array([0, 2, 3, 0, 5, 1, 1], np.int32)
+
+
+def test_means_are_over_the_tokens_of_the_completion_whatever_stands_elsewhere():
+    found = mean_hidden_states(hidden, PARAMS, TOKENS, STARTS, LENGTHS, microbatch=3)
+    assert found.shape == (7, WIDTH) and found.dtype == jnp.float32
+    for row, tokens, start, length in list(zip(found, TOKENS, STARTS, LENGTHS, strict=True))[1:4]:
+        expected = np.mean(hidden(PARAMS, tokens)[start:length], axis=0)
+        np.testing.assert_allclose(row, expected, rtol=2e-5, atol=2e-6)
+
+    def broken(params, tokens):
+        return jnp.where(tokens[:, None] == 0, jnp.nan, hidden(params, tokens))
+
+    padded = np.where(np.arange(LENGTH) < LENGTHS[:, None], np.maximum(TOKENS, 1), 0)
+    assert np.isfinite(mean_hidden_states(broken, PARAMS, padded, STARTS, LENGTHS)).all()
+    ends = mean_hidden_states(hidden, PARAMS, TOKENS, LENGTHS - 1, LENGTHS)
+    np.testing.assert_allclose(ends, last_hidden_states(hidden, PARAMS, TOKENS, LENGTHS), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("starts", "words"),
+    [
+        (STARTS - 1, "starts: -1 at example 0; must be at least 0 and below its length 1"),
+        (LENGTHS, "starts: 1 at example 0"),
+        (STARTS[:3], r"starts: shape \(3,\) found"),
+    ],
+)
+def test_completions_start_before_they_end(starts, words):
+    with pytest.raises(ValueError, match=words):
+        mean_hidden_states(hidden, PARAMS, TOKENS, starts, LENGTHS)

@@ -7,7 +7,7 @@ import pytest
 
 nnx = pytest.importorskip("flax.nnx")
 
-from jaxdesign.preference.features.pools import gradient_pool, hidden_pool  # noqa: E402
+from jaxdesign.preference.features.pools import gradient_pool, hidden_pool, mean_hidden_pool  # noqa: E402
 from jaxdesign.preference.features.projection import project  # noqa: E402
 from jaxdesign.preference.small_model.language_model import LanguageModel, LanguageModelConfig, sequence_log_probability  # noqa: E402
 
@@ -41,6 +41,17 @@ def test_hidden_pools_hold_the_state_at_the_last_token():
     for p, k, length in ((0, 1, 3), (1, 0, 1), (1, 2, 5)):
         tokens = jnp.concatenate([jnp.asarray(PROMPTS[p]), jnp.asarray(COMPLETIONS[p, k, :length])])
         np.testing.assert_allclose(pool.features[p, k], MODEL(tokens[None]).hidden[0, -1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_mean_hidden_pools_hold_the_mean_over_the_completion():
+    empty = COMPLETIONS.copy()
+    empty[1, 1] = CONFIG.pad
+    pool = mean_hidden_pool(MODEL, PROMPTS, empty, microbatch=4)
+    for p, k, length in ((0, 1, 3), (1, 0, 1), (1, 2, 5), (1, 1, 0)):
+        tokens = jnp.concatenate([jnp.asarray(PROMPTS[p]), jnp.asarray(empty[p, k, :length])])
+        states = MODEL(tokens[None]).hidden[0, min(4, 3 + length) :]
+        np.testing.assert_allclose(pool.features[p, k], states.mean(axis=0), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

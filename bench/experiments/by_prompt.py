@@ -1,0 +1,53 @@
+"""Intervals that speak of new prompts: paired differences kept prompt by prompt, resampled over prompts and splits.
+
+Splits of one set of prompts overlap, so that an interval over splits says how sure the mean over these prompts is and
+no more (by about half of what it should be: Nadeau and Bengio 2003, doi:10.1023/A:1024068626366). Here rows are splits
+and columns prompts, a number where the prompt was held back and NaN where it was trained on; both are drawn anew with
+replacement (the pigeonhole bootstrap, Owen 2007, doi:10.1214/07-AOAS122), which is conservative.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+DRAWS = 2000
+
+
+class Interval(NamedTuple):
+    """A mean with its 95% limits over new prompts."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def mean_interval(values: Float[np.ndarray, "s p"], seed: int = 0, draws: int = DRAWS) -> Interval:
+    """Of the mean of all numbers that are there."""
+    return ratio_interval(values, np.where(np.isnan(values), np.nan, 1.0), seed, draws)
+
+
+def ratio_interval(
+    above: Float[np.ndarray, "s p"], below: Float[np.ndarray, "s p"], seed: int = 0, draws: int = DRAWS
+) -> Interval:
+    """Of the ratio of the sums of two tables that have numbers in the same places: a ratio of means.
+
+    Raises:
+        ValueError: tables of different shapes or places, or without a number.
+    """
+    there = ~np.isnan(above)
+    if above.shape != below.shape or (there != ~np.isnan(below)).any():
+        raise ValueError(f"above, below: shapes {above.shape} and {below.shape}; expected numbers in the same places")
+    if not there.any():
+        raise ValueError("above: no number; at least one prompt of one split must have been held back")
+    above, below = (np.where(there, table, 0) for table in (above, below))
+    rng = np.random.default_rng(seed)
+    splits, prompts = above.shape
+    rows = rng.multinomial(splits, np.full(splits, 1 / splits), draws).astype(np.float64)
+    columns = rng.multinomial(prompts, np.full(prompts, 1 / prompts), draws).astype(np.float64)
+    sums = [np.einsum("ns,ns->n", rows, columns @ table.T) for table in (above, below)]
+    found = sums[0][sums[1] != 0] / sums[1][sums[1] != 0]
+    low, high = np.quantile(found, [0.025, 0.975])
+    return Interval(float(above.sum() / below.sum()), float(low), float(high))

@@ -1,0 +1,303 @@
+"""Log-linear policies on the features of a real small language model: J on held-back prompts, arm by arm.
+
+    python -m bench.experiments.llama_log_linear --tuning tuning.npz --pool reported.npz --lines lines.jsonl --json FILE
+
+Pools are made by `bench.experiments.llama_pool`. Every split holds 23% of the prompts back; the policy is pi prop. to
+exp(phi . w) over the K completions of a prompt, the reference uniform, beta 1, and J = E r - KL, exact. Labels are
+Bradley-Terry draws of r / T, T such that a label names the better of two different rewards 77 times in a hundred; a
+pair has the same label in all arms of a split. Features are 64 principal components of the training prompts, of mean
+variance 1: `raw`, or `clipped` (`clip_rows`). H is that of the held-back prompts.
+
+What is tuned: the ridge of the fit, which is the prior of the design, for random pairs of different texts, and the
+multiple of the fitted parameter, for every arm alike; at each number of labels, on the prompts and seeds of the tuning
+pool. `ceiling` is the policy of all pairs with their true probabilities, same ridge rule. Lines are appended per split,
+so that a run goes on where it was; gains are kept prompt by prompt, and intervals are over new prompts (`by_prompt`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+import jaxdesign as jd
+from bench.experiments import arms
+from bench.experiments.by_prompt import mean_interval
+from bench.experiments.files import settings, write_json
+from bench.measure import machine
+from jaxdesign import preference as pref
+from jaxdesign.preference.features.clipping import clip_rows
+from jaxdesign.preference.labels.labels import FIRST, SECOND
+
+REWARDS = ("word_length", "sentiment", "first_person", "near_length")
+VARIANTS = ("raw", "clipped")
+ONE_ROUND = ("random_distinct", "trace", "logdet", "bait", "largest_distance")
+ARMS = (*ONE_ROUND, "rounds")
+COMPONENTS = 64
+TRAINING = 0.77  # share of the prompts
+AGREEMENT = 0.77  # of a label with the better of two different rewards
+RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+MULTIPLES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+TUNING_SEED = 1000  # the first; those of reports begin at 0
+
+
+class Pool(NamedTuple):
+    """What a pool file has: features (P, K, d), rewards (P, K) over their temperatures, the first of equal texts."""
+
+    features: Float[np.ndarray, "p k d"]
+    rewards: dict[str, Float[np.ndarray, "p k"]]
+    first: Bool[np.ndarray, "p k"]
+
+
+class Case(NamedTuple):
+    """One split in one variant with K completions."""
+
+    pool: jd.CompletionPool
+    deployment: jd.CompletionPool
+    training: Int[np.ndarray, " t"]
+    held_back: Int[np.ndarray, " h"]
+    luck: Float[np.ndarray, "t k k"]  # uniform numbers, one for every pair
+
+
+def load(path: str, temperatures: dict[str, float] | None = None) -> Pool:
+    """A pool as it was written, its rewards divided by their temperatures."""
+    stored = np.load(path)
+    rewards = {name: stored[name].astype(np.float64) for name in REWARDS}
+    temperatures = temperatures or {name: temperature(values) for name, values in rewards.items()}
+    scaled = {name: rewards[name] / temperatures[name] for name in REWARDS}
+    return Pool(stored["mean"].astype(np.float32), scaled, first_of_equals(stored["texts"]))
+
+
+def first_of_equals(texts: np.ndarray) -> Bool[np.ndarray, "p k"]:
+    """Whether no completion before has the same text: others are no candidates of any arm."""
+    first = np.zeros(texts.shape, bool)
+    for row, own in zip(first, texts, strict=True):
+        row[np.unique(own, return_index=True)[1]] = True
+    return first
+
+
+def temperature(rewards: Float[np.ndarray, "p k"]) -> float:
+    """T at which labels name the better of two different rewards AGREEMENT of the time."""
+    i, j = np.triu_indices(rewards.shape[1], 1)
+    margin = np.abs(rewards[:, i] - rewards[:, j])
+    margin = margin[margin > 0]
+    low, high = np.log(margin.max() * 1e-3), np.log(margin.max() * 1e3)
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.mean(1 / (1 + np.exp(-margin / np.exp(middle)))) > AGREEMENT else (low, middle)
+    return float(np.exp(low))
+
+
+def make_case(pool: Pool, variant: str, completions: int, seed: int) -> Case:
+    """Split the prompts; the same seed splits alike for every variant and K."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(pool.features))
+    training, held_back = (np.sort(part) for part in np.split(order, [round(TRAINING * len(order))]))
+    luck = rng.random((len(training), *[pool.features.shape[1]] * 2), np.float32)[:, :completions, :completions]
+    some = pool.features[:, :completions].astype(np.float64)
+    some = some - some.mean(axis=1, keepdims=True)
+    values, vectors = np.linalg.eigh(np.einsum("pkd,pke->de", some[training], some[training], optimize=True))
+    basis = vectors[:, ::-1][:, :COMPONENTS]
+    unit = np.sqrt(values[::-1][:COMPONENTS].mean() / (len(training) * completions))
+    seen, unseen = ((some[part] @ basis / unit).astype(np.float32) for part in (training, held_back))
+    seen = jd.CompletionPool(seen, mask=pool.first[training, :completions])  # choices and labels
+    unseen = jd.CompletionPool(unseen)  # a sample of the policy, repeats included
+    if variant == "clipped":
+        clipped = clip_rows(seen)
+        seen, unseen = clipped.pool, clip_rows(unseen, length=clipped.length).pool
+    return Case(seen, unseen, training, held_back, luck)
+
+
+def ask(case: Case, rewards: Float[np.ndarray, "p k"], pairs: Int[np.ndarray, "n 3"]) -> pref.Labels:
+    """The label of each pair."""
+    p, i, j = np.asarray(pairs).T
+    own = rewards[case.training]
+    chance = 1 / (1 + np.exp(own[p, j] - own[p, i]))
+    return pref.as_labels(pairs, np.where(case.luck[p, i, j] < chance, FIRST, SECOND))
+
+
+def fitted(case: Case, labels: pref.Labels, ridge: float) -> Float[np.ndarray, " d"]:
+    return pref.fit_posterior(case.pool, labels, ridge).parameter
+
+
+def gains(
+    case: Case, rewards: Float[np.ndarray, "p k"], parameter: Float[np.ndarray, " d"], multiples: Sequence[float]
+) -> Float[np.ndarray, "m h"]:
+    """J - J(reference) of every held-back prompt, for multiples of a fitted parameter."""
+    own = rewards[case.held_back][:, : case.deployment.completions]
+    scores = np.asarray(case.deployment.features, np.float64) @ parameter
+    logs = np.multiply.outer(np.asarray(multiples), scores)
+    logs -= logs.max(axis=-1, keepdims=True)
+    logs -= np.log(np.exp(logs).sum(axis=-1, keepdims=True))
+    law = np.exp(logs)
+    value = (law * own).sum(axis=-1) - (law * (logs + np.log(own.shape[1]))).sum(axis=-1)
+    return value - own.mean(axis=-1)
+
+
+def ceiling(case: Case, rewards: Float[np.ndarray, "p k"], seed: int, number: int = 50_000) -> np.ndarray:
+    """The parameter that the true probabilities of very many pairs lead to."""
+    rng = np.random.default_rng([seed, 1])
+    own, features = rewards[case.training], np.asarray(case.pool.features, np.float64)
+    p, i, j = rng.integers(len(own), size=number), *rng.integers(features.shape[1], size=(2, number))
+    chance = 1 / (1 + np.exp(own[p, j] - own[p, i]))
+    found = pref.fit_bradley_terry(features[p, i] - features[p, j], chance, np.ones(number), prior=30.0)
+    return np.asarray(found.parameter)
+
+
+def choices(case: Case, ridge: float, number: int, seed: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The pairs of arms that ask in one round, which know no reward."""
+    problem = arms.Problem(case.pool, case.deployment, ridge, 1.0)
+    budget = jd.Budget(number, per_pair=1)
+    chosen = {name: "random" if name == "random_distinct" else name for name in names}
+    return {name: arms.choose(arm, problem, budget, seed) for name, arm in chosen.items()}
+
+
+def labels_of(case: Case, rewards, arm: str, chosen: dict[str, np.ndarray], ridge: float, number: int, seed: int):
+    """What an arm has after `number` labels."""
+    if arm != "rounds":
+        return ask(case, rewards, chosen[arm])
+    problem = arms.Problem(case.pool, case.deployment, ridge, 1.0)
+    pilot = arms.choose("trace_floor", problem, jd.Budget(round(arms.PILOT * number), per_pair=1), seed)
+    choice = lambda pairs: np.asarray(ask(case, rewards, pairs).choices)  # noqa: E731
+    return arms.two_rounds(problem, pilot, choice, jd.Budget(number, per_pair=1), seed, arms.FLOOR)
+
+
+def tuned(pool: Pool, given: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """{"variant/reward/number": {"ridge", "multiples": {arm: multiple}}}, with all completions."""
+    found = {}
+    for variant in VARIANTS:
+        for reward in given.rewards:
+            for number in given.labels:
+                found[f"{variant}/{reward}/{number}"] = _tuned(pool, variant, reward, number, given)
+                print(variant, reward, number, found[f"{variant}/{reward}/{number}"], flush=True)
+    return found
+
+
+def _tuned(pool, variant, reward, number, given):
+    rewards, seeds = pool.rewards[reward], range(TUNING_SEED, TUNING_SEED + given.tuning_splits)
+    cases = [make_case(pool, variant, pool.features.shape[1], seed) for seed in seeds]
+    total = np.zeros(len(RIDGES))
+    for seed, case in zip(seeds, cases, strict=True):
+        labels = ask(case, rewards, choices(case, 1.0, number, seed, ["random_distinct"])["random_distinct"])
+        total += [gains(case, rewards, fitted(case, labels, ridge), MULTIPLES).mean(axis=1).max() for ridge in RIDGES]
+    ridge = RIDGES[int(np.argmax(total))]
+    multiples = {}
+    for arm in given.arms:
+        by_multiple = np.zeros(len(MULTIPLES))
+        for seed, case in zip(seeds, cases, strict=True):
+            chosen = choices(case, ridge, number, seed, [arm] if arm in ONE_ROUND else [])
+            labels = labels_of(case, rewards, arm, chosen, ridge, number, seed)
+            by_multiple += gains(case, rewards, fitted(case, labels, ridge), MULTIPLES).mean(axis=1)
+        multiples[arm] = MULTIPLES[int(np.argmax(by_multiple))]
+    return {"ridge": ridge, "multiples": multiples}
+
+
+def lines_of(pool: Pool, settled: dict, given: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]]:
+    """One line for every K, variant, reward, number and arm of a split."""
+    for variant in VARIANTS:
+        for completions in given.completions:
+            case = make_case(pool, variant, completions, seed)
+            head = {"seed": seed, "variant": variant, "K": completions}
+            limits = {reward: ceiling(case, pool.rewards[reward], seed) for reward in given.rewards}
+            for reward, parameter in limits.items():
+                found = gains(case, pool.rewards[reward], parameter, (1.0,))[0]
+                yield head | {"reward": reward, "labels": 0, "arm": "ceiling"} | _kept(case, found)
+            for number in given.labels:
+                known: dict[float, dict] = {}
+                for reward in given.rewards:
+                    own = settled[f"{variant}/{reward}/{number}"]
+                    ridge = own["ridge"]
+                    if ridge not in known:
+                        some = [arm for arm in given.arms if arm in ONE_ROUND]
+                        known[ridge] = choices(case, ridge, number, seed, some)
+                    for arm in given.arms:
+                        labels = labels_of(case, pool.rewards[reward], arm, known[ridge], ridge, number, seed)
+                        parameter = fitted(case, labels, ridge)
+                        found = gains(case, pool.rewards[reward], parameter, (own["multiples"][arm],))[0]
+                        yield head | {"reward": reward, "labels": number, "arm": arm} | _kept(case, found)
+
+
+def _kept(case, found):
+    return {"prompts": case.held_back.tolist(), "gains": np.round(found, 6).tolist()}
+
+
+def summary(lines: Sequence[dict[str, Any]], against: str = "random_distinct") -> list[dict[str, Any]]:
+    """Mean gain of every arm and its difference to random pairs of different texts, with limits over new prompts."""
+    seeds = sorted({line["seed"] for line in lines})
+    prompts = 1 + max(max(line["prompts"]) for line in lines)
+    tables: dict[tuple, np.ndarray] = {}
+    for line in lines:
+        key = (line["variant"], line["K"], line["reward"], line["labels"], line["arm"])
+        table = tables.setdefault(key, np.full((len(seeds), prompts), np.nan))
+        table[seeds.index(line["seed"]), line["prompts"]] = line["gains"]
+    rows = []
+    for key, table in tables.items():
+        *place, arm = key
+        row = dict(zip(("variant", "K", "reward", "labels", "arm"), key, strict=True))
+        row["gain"] = mean_interval(table)._asdict()
+        other = tables.get((*place, against))
+        if other is not None and arm != against:
+            row["difference"] = mean_interval(table - other)._asdict()
+        rows.append(row)
+    return rows
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Whole lines of a file, none where there is no file; what a kill left of the last one is dropped."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.experiments.llama_log_linear", description=__doc__)
+    parser.add_argument("--tuning", required=True, help="pool of the tuning prompts")
+    parser.add_argument("--pool", required=True, help="pool of the reported prompts")
+    parser.add_argument("--lines", required=True, help="JSON lines, appended split by split")
+    parser.add_argument("--rewards", nargs="+", choices=REWARDS, default=list(REWARDS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--labels", type=int, nargs="+", default=[100, 200, 400, 800])
+    parser.add_argument("--completions", type=int, nargs="+", default=[4, 8, 16, 32])
+    parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--tuning-splits", type=int, default=6)
+    parser.add_argument("--json", metavar="FILE", help="write the summary here")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    given = parse(arguments)
+    tuning, path = load(given.tuning), Path(given.lines)
+    stored = np.load(given.tuning)
+    temperatures = {name: temperature(stored[name].astype(np.float64)) for name in REWARDS}
+    pool, lines = load(given.pool, temperatures), read_lines(path)
+    done = {line["seed"] for line in lines if "settled" not in line}
+    settled = next((line["settled"] for line in lines if "settled" in line), None)
+    if settled is None:
+        settled = tuned(tuning, given)
+        append(path, [{"settled": settled}])
+    for seed in range(given.splits):
+        if seed not in done:
+            append(path, list(lines_of(pool, settled, given, seed)))
+            print(f"split {seed}", flush=True)
+    lines = [line for line in read_lines(path) if "settled" not in line]
+    results = {
+        "machine": machine(), "settings": settings(given), "temperatures": temperatures, "settled": settled,
+        "rows": summary(lines),
+    }  # fmt: skip
+    write_json(results, given.json)
+    return results
+
+
+def append(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+    """All lines of a split in one write."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines))
+
+
+if __name__ == "__main__":
+    main()
