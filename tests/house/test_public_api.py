@@ -386,7 +386,7 @@ FLAX = {
         "sampling",
         "training",
     ],
-    "llama": ["assembly", "model", "sampling"],
+    "llama": ["assembly", "blocks", "model", "sampling"],
 }
 
 
