@@ -1,9 +1,10 @@
 """The preference side: labels, annotators, losses, policies and rounds, from a design to a better policy and back.
 
-`__all__` names what a label team needs. The rest is in the sub-packages `labels`, `fit`, `features`, `small_model` and
-`simulation` and in the modules beside them (losses, posteriors of labels, rejection sampling, metrics, exact policies,
-targets, rounds); every name of theirs can be imported from here too. Files load on first use, so that the parts that
-need flax, optax or orbax (the extra `preference`) cost nothing to those who do not touch them.
+`__all__` names what a label team needs. The rest is in the sub-packages `labels`, `fit`, `features`, `small_model`,
+`llama` and `simulation` and in the modules beside them (losses, posteriors of labels, rejection sampling, metrics,
+exact policies, targets, rounds); every name of theirs can be imported from here too. Files load on first use, so that
+the parts that need flax, optax or orbax (the extra `preference`), or read models from files (the extra `llm`), cost
+nothing to those who do not touch them.
 """
 
 from typing import TYPE_CHECKING
@@ -17,7 +18,12 @@ _HOMES = {
     "ClippedRows": "features.clipping",
     "Corpus": "small_model.corpus",
     "DeploymentTarget": "targets",
+    "Drawn": "llama.sampling",
     "Examples": "small_model.fine_tuning",
+    "Followed": "llama.sampling",
+    "HeadCache": "llama.cached",
+    "HeadEdit": "llama.policies",
+    "HeldBackValue": "llama.held_back",
     "HiddenReward": "simulation.hidden_reward",
     "LOSSES": "losses",
     "LabelRecord": "labels.tasks",
@@ -26,6 +32,10 @@ _HOMES = {
     "LanguageModel": "small_model.language_model",
     "LanguageModelConfig": "small_model.language_model",
     "LengthSlopes": "fit.slopes_by_length",
+    "Llama": "llama.model",
+    "LlamaConfig": "llama.config",
+    "LlamaTokeniser": "llama.tokeniser",
+    "PolicyCheckpoint": "llama.checkpoints",
     "PolicyValue": "small_model.sampled_value",
     "PositionBias": "fit.position_bias",
     "Posterior": "fit.posterior",
@@ -41,13 +51,17 @@ _HOMES = {
     "Samples": "small_model.sampling",
     "SimulatedAnnotators": "simulation.annotators",
     "StrengthCorrelation": "ranking_metrics",
+    "Tail": "llama.policies",
+    "TailCache": "llama.cached",
     "Task": "labels.tasks",
+    "TokenLaw": "llama.law",
     "Tokeniser": "small_model.tokens",
     "Trained": "small_model.training",
     "acceptance_probabilities": "rejection_sampling",
     "accepted": "rejection_sampling",
     "answered": "labels.tasks",
     "as_labels": "labels.labels",
+    "cached_log_probabilities": "llama.pair_training",
     "check_labels": "labels.labels",
     "check_tasks": "labels.tasks",
     "choice_probabilities": "simulation.annotators",
@@ -59,19 +73,25 @@ _HOMES = {
     "counted_by_annotator": "labels.labels",
     "deployment_target": "targets",
     "dpo_loss": "losses",
+    "draw_completions": "llama.sampling",
     "effective_sample_size": "targets",
     "estimate_position_bias": "fit.position_bias",
     "estimate_reliability": "fit.reliability",
+    "example_log_probability": "llama.policies",
     "exo_loss": "losses",
+    "find_smollm2": "llama.loading",
     "fine_tune": "small_model.fine_tuning",
     "fine_tuning_optimiser": "small_model.fine_tuning",
     "fit_bradley_terry": "fit.bradley_terry",
     "fit_posterior": "fit.posterior",
     "fit_reference": "fit.reference",
     "flip_of": "fit.reliability",
+    "follow_completions": "llama.sampling",
     "gradient_pool": "features.pools",
     "gradient_rows": "features.gradients",
     "grammar_corpus": "small_model.corpus",
+    "head_cache": "llama.cached",
+    "held_back_value": "llama.held_back",
     "hidden_pool": "features.pools",
     "hinge_loss": "losses",
     "implicit_reward": "losses",
@@ -83,7 +103,10 @@ _HOMES = {
     "label_posterior": "label_posteriors",
     "last_hidden_states": "features.hidden_states",
     "length_slopes": "fit.slopes_by_length",
+    "last_states": "llama.features",
     "listwise_exo_loss": "list_losses",
+    "load_llama": "llama.loading",
+    "load_tokeniser": "llama.loading",
     "log_policy": "log_linear",
     "log_ratio_gap": "losses",
     "make_annotators": "simulation.annotators",
@@ -92,6 +115,7 @@ _HOMES = {
     "margin_dpo_loss": "losses",
     "mean_hidden_pool": "features.pools",
     "mean_hidden_states": "features.hidden_states",
+    "mean_states": "llama.features",
     "next_batch": "rounds",
     "optimal_policy": "log_linear",
     "parameter_paths": "features.gradients",
@@ -111,6 +135,7 @@ _HOMES = {
     "reference_target": "fit.reference",
     "reliable_annotators": "fit.reliability",
     "restore_checkpoint": "small_model.checkpoints",
+    "restore_policy": "llama.checkpoints",
     "robust_dpo_loss": "losses",
     "ropo_loss": "losses",
     "rpo_loss": "losses",
@@ -119,6 +144,7 @@ _HOMES = {
     "sampled_policy_value": "small_model.sampled_value",
     "sampled_target": "targets",
     "save_checkpoint": "small_model.checkpoints",
+    "save_policy": "llama.checkpoints",
     "scored_pool": "fit.posterior",
     "sequence_divergence": "small_model.sampled_value",
     "sequence_log_probability": "small_model.language_model",
@@ -129,13 +155,16 @@ _HOMES = {
     "split_model": "features.nnx_policy",
     "strength_correlation": "ranking_metrics",
     "tabular_pool": "log_linear",
+    "tail_cache": "llama.cached",
     "task_id": "labels.tasks",
     "token_log_probabilities": "small_model.language_model",
     "train": "small_model.training",
+    "train_on_cache": "llama.pair_training",
     "train_on_pairs": "small_model.dpo_training",
     "unhinged_loss": "losses",
     "updated_reliability": "label_posteriors",
     "weighted_mean": "losses",
+    "with_adapters": "llama.policies",
     "with_estimated_flip": "fit.reliability",
     "write_preferences": "labels.preference_files",
     "write_tasks": "labels.task_files",
@@ -213,6 +242,34 @@ if TYPE_CHECKING:
     from jaxdesign.preference.labels.tasks import make_tasks as make_tasks
     from jaxdesign.preference.labels.tasks import task_id as task_id
     from jaxdesign.preference.list_losses import listwise_exo_loss as listwise_exo_loss
+    from jaxdesign.preference.llama.cached import HeadCache as HeadCache
+    from jaxdesign.preference.llama.cached import TailCache as TailCache
+    from jaxdesign.preference.llama.cached import head_cache as head_cache
+    from jaxdesign.preference.llama.cached import tail_cache as tail_cache
+    from jaxdesign.preference.llama.checkpoints import PolicyCheckpoint as PolicyCheckpoint
+    from jaxdesign.preference.llama.checkpoints import restore_policy as restore_policy
+    from jaxdesign.preference.llama.checkpoints import save_policy as save_policy
+    from jaxdesign.preference.llama.config import LlamaConfig as LlamaConfig
+    from jaxdesign.preference.llama.features import last_states as last_states
+    from jaxdesign.preference.llama.features import mean_states as mean_states
+    from jaxdesign.preference.llama.held_back import HeldBackValue as HeldBackValue
+    from jaxdesign.preference.llama.held_back import held_back_value as held_back_value
+    from jaxdesign.preference.llama.law import TokenLaw as TokenLaw
+    from jaxdesign.preference.llama.loading import find_smollm2 as find_smollm2
+    from jaxdesign.preference.llama.loading import load_llama as load_llama
+    from jaxdesign.preference.llama.loading import load_tokeniser as load_tokeniser
+    from jaxdesign.preference.llama.model import Llama as Llama
+    from jaxdesign.preference.llama.pair_training import cached_log_probabilities as cached_log_probabilities
+    from jaxdesign.preference.llama.pair_training import train_on_cache as train_on_cache
+    from jaxdesign.preference.llama.policies import HeadEdit as HeadEdit
+    from jaxdesign.preference.llama.policies import Tail as Tail
+    from jaxdesign.preference.llama.policies import example_log_probability as example_log_probability
+    from jaxdesign.preference.llama.policies import with_adapters as with_adapters
+    from jaxdesign.preference.llama.sampling import Drawn as Drawn
+    from jaxdesign.preference.llama.sampling import Followed as Followed
+    from jaxdesign.preference.llama.sampling import draw_completions as draw_completions
+    from jaxdesign.preference.llama.sampling import follow_completions as follow_completions
+    from jaxdesign.preference.llama.tokeniser import LlamaTokeniser as LlamaTokeniser
     from jaxdesign.preference.log_linear import kl_divergence as kl_divergence
     from jaxdesign.preference.log_linear import log_policy as log_policy
     from jaxdesign.preference.log_linear import optimal_policy as optimal_policy
