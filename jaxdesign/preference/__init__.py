@@ -25,6 +25,7 @@ _HOMES = {
     "HeadEdit": "llama.policies",
     "HeldBackValue": "llama.held_back",
     "HiddenReward": "simulation.hidden_reward",
+    "ImpliedPrior": "fit.implied_priors",
     "LOSSES": "losses",
     "LabelRecord": "labels.tasks",
     "LabelStore": "labels.store",
@@ -42,6 +43,8 @@ _HOMES = {
     "Prediction": "small_model.language_model",
     "PreferredPairs": "small_model.dpo_training",
     "ProgressBar": "small_model.training",
+    "ProxyBelief": "fit.proxy",
+    "ProxyPool": "fit.proxy",
     "RankingAccuracy": "ranking_metrics",
     "ReferenceFit": "fit.reference",
     "Reliability": "fit.reliability",
@@ -50,6 +53,7 @@ _HOMES = {
     "SampledTarget": "targets",
     "Samples": "small_model.sampling",
     "SimulatedAnnotators": "simulation.annotators",
+    "SoftLabels": "posterior_labels",
     "StrengthCorrelation": "ranking_metrics",
     "Tail": "llama.policies",
     "TailCache": "llama.cached",
@@ -96,6 +100,7 @@ _HOMES = {
     "hinge_loss": "losses",
     "implicit_reward": "losses",
     "implicit_rewards": "targets",
+    "implied_prior": "fit.implied_priors",
     "importance_weighted_dpo_loss": "losses",
     "ipo_loss": "losses",
     "kl_divergence": "log_linear",
@@ -122,12 +127,15 @@ _HOMES = {
     "per_token": "losses",
     "policy_gap": "log_linear",
     "policy_value": "log_linear",
+    "pool_with_proxy": "fit.proxy",
     "posterior_draws": "fit.posterior",
+    "posterior_policy": "posterior_labels",
     "posterior_targets": "fit.posterior",
     "predicted_gap": "fit.posterior",
     "preferred_pairs": "small_model.dpo_training",
     "project": "features.projection",
     "projected_gradients": "features.gradients",
+    "proxy_belief": "fit.proxy",
     "ramp_loss": "losses",
     "random_reward": "simulation.hidden_reward",
     "ranking_accuracy": "ranking_metrics",
@@ -152,6 +160,7 @@ _HOMES = {
     "simulate_labels": "simulation.annotators",
     "slic_hf_loss": "losses",
     "soft_label_dpo_loss": "losses",
+    "soft_labels": "posterior_labels",
     "split_model": "features.nnx_policy",
     "strength_correlation": "ranking_metrics",
     "tabular_pool": "log_linear",
@@ -161,6 +170,7 @@ _HOMES = {
     "train": "small_model.training",
     "train_on_cache": "llama.pair_training",
     "train_on_pairs": "small_model.dpo_training",
+    "train_on_posterior": "small_model.posterior_training",
     "unhinged_loss": "losses",
     "updated_reliability": "label_posteriors",
     "weighted_mean": "losses",
@@ -203,6 +213,8 @@ if TYPE_CHECKING:
     from jaxdesign.preference.features.projection import project as project
     from jaxdesign.preference.fit.bradley_terry import BradleyTerryFit as BradleyTerryFit
     from jaxdesign.preference.fit.bradley_terry import fit_bradley_terry as fit_bradley_terry
+    from jaxdesign.preference.fit.implied_priors import ImpliedPrior as ImpliedPrior
+    from jaxdesign.preference.fit.implied_priors import implied_prior as implied_prior
     from jaxdesign.preference.fit.position_bias import PositionBias as PositionBias
     from jaxdesign.preference.fit.position_bias import estimate_position_bias as estimate_position_bias
     from jaxdesign.preference.fit.posterior import Posterior as Posterior
@@ -211,6 +223,10 @@ if TYPE_CHECKING:
     from jaxdesign.preference.fit.posterior import posterior_targets as posterior_targets
     from jaxdesign.preference.fit.posterior import predicted_gap as predicted_gap
     from jaxdesign.preference.fit.posterior import scored_pool as scored_pool
+    from jaxdesign.preference.fit.proxy import ProxyBelief as ProxyBelief
+    from jaxdesign.preference.fit.proxy import ProxyPool as ProxyPool
+    from jaxdesign.preference.fit.proxy import pool_with_proxy as pool_with_proxy
+    from jaxdesign.preference.fit.proxy import proxy_belief as proxy_belief
     from jaxdesign.preference.fit.reference import ReferenceFit as ReferenceFit
     from jaxdesign.preference.fit.reference import fit_reference as fit_reference
     from jaxdesign.preference.fit.reference import mapped as mapped
@@ -296,6 +312,9 @@ if TYPE_CHECKING:
     from jaxdesign.preference.losses import soft_label_dpo_loss as soft_label_dpo_loss
     from jaxdesign.preference.losses import unhinged_loss as unhinged_loss
     from jaxdesign.preference.losses import weighted_mean as weighted_mean
+    from jaxdesign.preference.posterior_labels import SoftLabels as SoftLabels
+    from jaxdesign.preference.posterior_labels import posterior_policy as posterior_policy
+    from jaxdesign.preference.posterior_labels import soft_labels as soft_labels
     from jaxdesign.preference.ranking_metrics import RankingAccuracy as RankingAccuracy
     from jaxdesign.preference.ranking_metrics import StrengthCorrelation as StrengthCorrelation
     from jaxdesign.preference.ranking_metrics import ranking_accuracy as ranking_accuracy
@@ -329,6 +348,7 @@ if TYPE_CHECKING:
     from jaxdesign.preference.small_model.language_model import Prediction as Prediction
     from jaxdesign.preference.small_model.language_model import sequence_log_probability as sequence_log_probability
     from jaxdesign.preference.small_model.language_model import token_log_probabilities as token_log_probabilities
+    from jaxdesign.preference.small_model.posterior_training import train_on_posterior as train_on_posterior
     from jaxdesign.preference.small_model.sampled_value import PolicyValue as PolicyValue
     from jaxdesign.preference.small_model.sampled_value import sampled_policy_value as sampled_policy_value
     from jaxdesign.preference.small_model.sampled_value import sequence_divergence as sequence_divergence
