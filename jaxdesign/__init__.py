@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Annotators": "annotators",
+    "Belief": "belief",
     "Budget": "budget.budget",
     "Certificate": "design",
     "CompletionPool": "pool",
@@ -26,6 +27,7 @@ _HOMES = {
     "Trace": "criteria.trace",
     "WorstCase": "criteria.worst_case",
     "evaluate": "certificates.evaluate",
+    "expected_gap": "expected_gap",
     "greedy": "exact.greedy.greedy",
     "held_information": "information",
     "label_curve": "label_curves",
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from jaxdesign import solvers as solvers
     from jaxdesign.annotators import Annotators as Annotators
     from jaxdesign.basis import restrict_to_range as restrict_to_range
+    from jaxdesign.belief import Belief as Belief
     from jaxdesign.budget.budget import Budget as Budget
     from jaxdesign.budget.constraint import Constraint as Constraint
     from jaxdesign.budget.quota import Quota as Quota
@@ -69,6 +72,7 @@ if TYPE_CHECKING:
     from jaxdesign.exact.greedy.greedy import greedy as greedy
     from jaxdesign.exact.random_pairs import with_uniform_floor as with_uniform_floor
     from jaxdesign.exact.select import select_pairs as select_pairs
+    from jaxdesign.expected_gap import expected_gap as expected_gap
     from jaxdesign.information import held_information as held_information
     from jaxdesign.information import label_information as label_information
     from jaxdesign.information import pair_differences as pair_differences

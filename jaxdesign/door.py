@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from jaxdesign import _arrays
 from jaxdesign.analysis import analyse, information
+from jaxdesign.belief import believed
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import resolve
 from jaxdesign.budget.required import Decided, decided_pairs
@@ -39,7 +40,8 @@ def make_problem(
 
     Args:
         pool: what was given; the other arguments are checked here.
-        criterion, budget, prior: as they were given, the budget for all annotators' prompts where there are any.
+        criterion, budget, prior: as they were given, the budget for all annotators' prompts where there are any. Of a
+            belief with a mean a pool without scores gets them.
         flip: of every annotator (`annotators.Asked`); None: no annotators.
         whole: the whole pool is needed in memory. Without it a pool whose features are divided over the prompts of a
             mesh stays so (`pricing.sharded`); what then asks for `Problem.pool` has all of it brought to one device.
@@ -51,6 +53,7 @@ def make_problem(
     pool = checked(pool)
     if whole and not isinstance(pool, CompletionPool):
         raise TypeError(NEEDS_ALL)
+    pool, prior = believed(pool, prior)
     given = criterion, budget, prior, flip
     if isinstance(pool, CompletionPool):
         divided = not whole and _arrays.over_prompts(pool.features) is not None

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import analyse, information
 from jaxdesign.baselines import ON_SOURCES, SELECTORS
+from jaxdesign.belief import believed, held_belief
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.required import without
 from jaxdesign.criteria.protocol import CriterionLike
@@ -109,7 +110,8 @@ def label_curve(
         rules: names of `jaxdesign.baselines.SELECTORS` to compare with, of a source only those of ON_SOURCES there;
             the design itself comes first and always.
         seeds: for the rules that draw; the design is chosen once.
-        target: H of the predicted gap; None for the criterion's own, or `policy_target(pool)` where it has none.
+        target: H of the predicted gap; None for the criterion's own, or where it has none `policy_target(pool)`, of the
+            policy that the mean of a `Belief` leads to where the prior is one.
         beta: strength of the policy's KL term, positive.
         callback: called with (rule, total, Design) after each choice.
 
@@ -139,7 +141,8 @@ def label_curve(
         )
     if target is None:
         own = getattr(crit, "target", None)
-        target = policy_target(pool) if own is None else own
+        target = policy_target(pool, belief=held_belief(prior), beta=beta) if own is None else own
+    pool, prior = believed(pool, prior)
     gap = Trace(np.asarray(target, np.float64))
     chosen: Mapping[str, Callable] = {DESIGN: select_pairs} | {rule: SELECTORS[rule] for rule in rules}
     shape = len(totals), len(seeds)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign import _arrays, _checks
+from jaxdesign.belief import precision_of
 from jaxdesign.budget.limits import Limits
 from jaxdesign.budget.required import Decided
 from jaxdesign.criteria.adapted import adapted
@@ -166,6 +167,7 @@ def criterion_for(criterion: Any, dim: int, draws: int | None) -> ConvexCriterio
 def traceable_prior(prior: Any, pool: CompletionPool) -> Float[Array, "r d d"]:
     """Prior as (R, d, d) float64, traced or not; its values are checked where they are concrete."""
     draws, dim = pool.num_draws or 1, pool.dim
+    prior = precision_of(prior, dim)
     if not _arrays.is_traced(prior):
         return jnp.asarray(prior_matrix(prior, dim, draws))
     if prior.shape not in ((), (dim, dim), (draws, dim, dim)):
@@ -175,7 +177,8 @@ def traceable_prior(prior: Any, pool: CompletionPool) -> Float[Array, "r d d"]:
 
 
 def prior_matrix(prior: Any, dim: int, draws: int) -> Float[np.ndarray, "r d d"]:
-    """Prior information as (R, d, d) float64: zero for None, ridge times I for a scalar."""
+    """Prior information as (R, d, d) float64: zero for None, ridge times I for a scalar, the precision of a belief."""
+    prior = precision_of(prior, dim)
     if prior is None:
         prior = 0.0
     if np.ndim(prior) == 0:

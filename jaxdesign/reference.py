@@ -50,7 +50,7 @@ def optimize(pool: CompletionPool, crit: CriterionLike, budget: Budget, prior: A
         pool: at most 5,000 candidate pairs; meant for up to about 500 and d <= 12.
         crit: LogDet, Trace, or a criterion with an `expression` (see `jaxdesign.criteria.ConvexCriterion`).
         budget: every budget `jaxdesign.optimize` takes.
-        prior: information already held, (d, d) or a scalar ridge.
+        prior: information already held, (d, d) or a scalar ridge; or a `Belief`.
 
     Returns:
         A Design; status CERTIFIED where 1 - efficiency <= 1e-6, INACCURATE otherwise. `passes` is 0.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxdesign import _arrays, _checks
 from jaxdesign._arrays import AnyArray
+from jaxdesign.belief import as_belief
 from jaxdesign.pool import CompletionPool, bare_pool, centred_features
 from jaxdesign.pricing.adapted import AdaptedSource
 from jaxdesign.pricing.checked import checked
@@ -20,7 +23,11 @@ from jaxdesign.pricing.widened import at_algebra, in_dtype
 
 
 def policy_target(
-    pool: CompletionPool | Source, log_weights: Float[AnyArray, "p k"] | None = None
+    pool: CompletionPool | Source,
+    log_weights: Float[AnyArray, "p k"] | None = None,
+    *,
+    belief: Any = None,
+    beta: float = 1.0,
 ) -> Float[AnyArray, "d d"]:
     """H = mean over prompts of Cov[phi] under softmax(log_weights), the curvature of the policy's loss of quality.
 
@@ -31,6 +38,9 @@ def policy_target(
         pool: completions sampled from the policy whose errors matter (log_weights None: equal weights), or from
             another one; or a `pricing.Source` of them.
         log_weights: (P, K) log importance weights, for instance log pi - log pi_sampling; constants per prompt cancel.
+        belief: a `Belief` about the reward parameter with mean m, or what holds one, such as a posterior: H is then of
+            the policy that m leads to, log_weights being those of the reference policy, and phi . m / beta is added.
+        beta: strength of the policy's KL term, above 0; counts with a belief only.
 
     Returns:
         (d, d), float32 (float64 for float64 features); of a source float64, NumPy, by one pass over it. Of a pool
@@ -39,15 +49,16 @@ def policy_target(
     Raises:
         TypeError: what is neither a pool nor a source.
         ValueError: log_weights of another shape; outside of jit also NaN or inf in one of an existing completion (-inf,
-            a weight of 0, is allowed).
+            a weight of 0, is allowed), and a belief about another number of parameters.
 
     Numerics: accumulated in units of the largest centred feature, so that only the result has to be in the range of its
     dtype: float32 ends at entries of 1.2e-38, below which they are 0, and 3.4e38. `second_moment` has no such end.
     Source: arXiv 2606.19607; the expected policy gap is (beta/2) tr(H F^-1); checked by tests/test_information.py.
     """
     pool = checked(pool)
+    tilt = None if belief is None else _tilt(as_belief(belief, pool.dim), beta)
     if not isinstance(pool, CompletionPool):
-        return _policy_target_of_source(pool, log_weights)
+        return _policy_target_of_source(pool, log_weights, tilt)
     shape = (pool.num_prompts, pool.completions)
     if log_weights is None:
         log_weights = jnp.zeros(shape)
@@ -55,7 +66,16 @@ def policy_target(
     log_weights = jnp.asarray(log_weights, _arrays.compute_dtype(pool.features.dtype))
     if not _arrays.is_traced(pool, log_weights):
         _checks.finite(_never_as_zero(log_weights), "log_weights", pool.mask, ("prompt", "completion"))
+    if tilt is not None:
+        log_weights = log_weights + _arrays.contract(
+            "pkd,d->pk", centred_features(pool), tilt.astype(log_weights.dtype)
+        )
     return _where_prompts_lie(_policy_target, pool.features, pool.mask, log_weights)
+
+
+def _tilt(belief, beta):
+    beta = _checks.positive_finite(beta, "beta", "the strength of the policy's KL term")
+    return belief.mean / beta
 
 
 @jax.jit  # the -inf that is compared with stays inside, where `jax_debug_infs` does not stop at it
@@ -63,13 +83,14 @@ def _never_as_zero(log_weights):
     return jnp.where(jnp.isneginf(log_weights), jnp.zeros((), log_weights.dtype), log_weights)
 
 
-def _policy_target_of_source(source, log_weights):
+def _policy_target_of_source(source, log_weights, tilt):
     shape, source = (source.prompts, source.completions), at_algebra(AdaptedSource(source, np.ones(source.dim)))
     log_weights = np.zeros(shape) if log_weights is None else np.asarray(log_weights, np.float64)
     _checks.same_shape(log_weights.shape, shape, "log_weights", "(prompts, completions)")
     totals = np.zeros((source.dim, source.dim)), np.zeros(())
     with _arrays.float64():
-        totals = source.fold(Partial(_add_covariance), totals, log_weights)[0]
+        kernel = Partial(_add_covariance) if tilt is None else Partial(_add_tilted_covariance, np.asarray(tilt))
+        totals = source.fold(kernel, totals, log_weights)[0]
     total = np.asarray(totals[0]) / float(totals[1])
     if not np.isfinite(total).all():  # features are: a source's pass has seen them
         given, exists = np.where(np.isneginf(log_weights), 0, log_weights), survey(source).exists
@@ -85,6 +106,12 @@ def _add_covariance(chunk, totals, log_weights):
     flat, weighted = (a.reshape(-1, rows.shape[-1]) for a in (rows, share * rows))
     total = total + jnp.matmul(weighted.T, flat, precision=_arrays.HIGHEST)
     return (total, count + jnp.sum(jnp.any(exists, axis=1), dtype=count.dtype)), None
+
+
+def _add_tilted_covariance(tilt, chunk, totals, log_weights):
+    rows = chunk.rows.astype(tilt.dtype)
+    tilted = log_weights.astype(tilt.dtype) + _arrays.contract("pkd,d->pk", rows, tilt)
+    return _add_covariance(chunk, totals, tilted)
 
 
 def _policy_target(features, mask, log_weights, axes):

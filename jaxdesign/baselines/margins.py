@@ -24,7 +24,7 @@ def largest_score_gap(
     the features, and that a label whose outcome is certain tells little: its information sigma'(gap) is the smallest.
 
     Args:
-        pool: with scores.
+        pool: with scores, or without and a `Belief` with a mean as prior, which gives them.
         crit, budget, prior: as `select_pairs`; the criterion and the prior only judge the result.
         seed: accepted like everywhere; nothing is drawn.
 
@@ -42,7 +42,7 @@ def largest_score_gap(
     """
     problem = whole_problem(pool, crit, budget, prior, seed)
     pairs = every_pair(problem)
-    gaps = groups(np.abs(_margins(pool, pairs, "largest_score_gap")))
+    gaps = groups(np.abs(_margins(problem.gathered, pairs, "largest_score_gap")))
     rank = rank_in_prompt(pairs, np.argsort(gaps, kind="stable"))
     return by_place(problem, pairs, rank * len(pairs) + gaps)
 
@@ -58,7 +58,7 @@ def closest_call(
     each label's own information sigma'(u) is the largest there is.
 
     Args:
-        pool: with scores.
+        pool: with scores, or without and a `Belief` with a mean as prior, which gives them.
         crit, budget, prior: as `select_pairs`; the criterion and the prior only judge the result.
         seed: accepted like everywhere; nothing is drawn.
 
@@ -75,7 +75,7 @@ def closest_call(
     """
     problem = whole_problem(pool, crit, budget, prior, seed)
     pairs = every_pair(problem)
-    return by_place(problem, pairs, groups(-np.abs(_margins(pool, pairs, "closest_call"))))
+    return by_place(problem, pairs, groups(-np.abs(_margins(problem.gathered, pairs, "closest_call"))))
 
 
 def _margins(pool: CompletionPool, pairs: Int[np.ndarray, "n 3"], name: str) -> Float[np.ndarray, " n"]:

@@ -172,7 +172,7 @@ def square_root(
     with probabilities renormalised over those left.
     """
     problem = whole_problem(pool, crit, budget, prior, seed)
-    return _drawn(problem, log_law(pool, log_weights, beta, square_root_weight), seed)
+    return _drawn(problem, log_law(problem.gathered, log_weights, beta, square_root_weight), seed)
 
 
 def t_pilaf(
@@ -211,7 +211,7 @@ def t_pilaf(
     Source: arXiv 2502.04270; its sampler draws completions afresh, here pairs of a given pool are drawn.
     """
     problem = whole_problem(pool, crit, budget, prior, seed)
-    return _drawn(problem, log_law(pool, log_weights, beta, t_pilaf_weight), seed)
+    return _drawn(problem, log_law(problem.gathered, log_weights, beta, t_pilaf_weight), seed)
 
 
 def _drawn(problem, logs: Float[np.ndarray, "p k k"], seed: int) -> Design:

@@ -46,7 +46,7 @@ def evaluate(
         budget: what allocations it is compared with; the given one must obey it.
         pairs: (S, 3) rows (p, i, j); rows (p, j, i) are turned round, repeated pairs are added up.
         labels: (S,) labels of each pair, non-negative, real or whole.
-        prior: information already held, (d, d) or a scalar ridge.
+        prior: information already held, (d, d) or a scalar ridge; or a `Belief`.
         annotators: who can label; needs `assigned`.
         assigned: (S,) index of the annotator of each pair, as in `Design.annotators`.
 

@@ -72,7 +72,7 @@ def select_pairs(
             there, but for those of the prompts that greedy looks at.
         crit: the criterion.
         budget: a whole total; largest numbers that are not whole count as rounded down, least ones as rounded up.
-        prior: information already held, (d, d) or a scalar ridge.
+        prior: information already held, (d, d) or a scalar ridge; or a `Belief`, as in `optimize`.
         seed: for the choices that draw at random.
         tol: relative gap at which the real-valued design stops, and at which a choice of whole labels is good enough.
         max_passes: passes of the solver after which to stop; None for its own limit.

@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxdesign import _checks
 from jaxdesign._pairs import Allocation
+from jaxdesign.belief import as_belief, held_belief
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.required import decided_pairs
 from jaxdesign.criteria.trace import Trace
@@ -50,7 +51,8 @@ class RoundPlan:
 
     Args:
         totals: labels of each round, whole and positive; two rounds are the usual case.
-        prior: precision of the reward parameter before any label, (d, d) or a scalar ridge above 0.
+        prior: what is known of the reward parameter before any label: its precision, (d, d) or a scalar ridge above 0;
+            or a `Belief`, or what holds one, such as a posterior or an `ImpliedPrior`.
         beta: strength of the policy's KL term.
         budget: limits that hold in every round; its total is not used, its per_pair must be 1 or None (over all
             rounds: with 1 no pair is asked about twice).
@@ -80,7 +82,8 @@ class RoundPlan:
             raise ValueError(
                 f"totals={self.totals}: expected one positive whole number of labels per round, as (100, 300)"
             )
-        prior = np.asarray(self.prior, np.float64)
+        belief = held_belief(self.prior)
+        prior = np.asarray(self.prior if belief is None else belief.precision, np.float64)
         if prior.ndim:
             prior = _checks.symmetric_psd(prior, len(prior), "prior")
         elif not np.isfinite(prior):
@@ -201,14 +204,15 @@ def next_batch(
 ):
     """The best whole-label batch given labels that are held: `select_pairs` for E_w tr(H(w) A(w)^-1).
 
-    The expectation is over `draws` draws of the posterior; with no label held the margins are 0 and H is that of the
-    reference policy (draws from a wide prior would say nothing about this reward and hide what the pool shows).
+    The expectation is over `draws` draws of the posterior. With no label held it is over draws of the prior where that
+    is a `Belief` with a mean, as if its labels were held; else the margins are 0 and H is that of the reference policy
+    (draws from a wide prior around 0 would say nothing about this reward and hide what the pool shows).
 
     Args:
         pool: where pairs are chosen; its flips count, its scores do not.
         budget: of this batch.
         labels: `Labels` held so far, of pairs of the pool.
-        prior: precision of the reward parameter before any label, (d, d) or a scalar ridge above 0.
+        prior: what is known of the reward parameter before any label, as in `RoundPlan`.
         beta: strength of the policy's KL term, above 0.
         deployment: prompts that matter, for H; None: the pool's own.
         reference: (P, K) of the deployment pool, as in `posterior_targets`.
@@ -225,15 +229,15 @@ def next_batch(
     tests/preference/test_rounds.py.
     """
     deployment = pool if deployment is None else deployment
-    ridge = np.asarray(prior, np.float64)
-    ridge = ridge * np.eye(pool.dim) if ridge.ndim == 0 else ridge
+    belief = as_belief(prior, pool.dim)
+    held = np.asarray(belief.precision)
     pairs, _, counts = counted(labels)
-    if not len(pairs):
+    if not len(pairs) and not np.any(belief.mean):
         target = posterior_targets(deployment, np.zeros(pool.dim), beta, reference)
-        return select_pairs(scored_pool(pool, np.zeros(pool.dim)), Trace(target), budget, prior=ridge, seed=seed)
-    drawn = posterior_draws(fit_posterior(pool, labels, prior), draws, seed)
+        return select_pairs(scored_pool(pool, np.zeros(pool.dim)), Trace(target), budget, prior=held, seed=seed)
+    drawn = posterior_draws(fit_posterior(pool, labels, belief), draws, seed)
     scored = scored_pool(pool, drawn)
-    held = ridge + held_information(scored, pairs, counts)
+    held = held + held_information(scored, pairs, counts) if len(pairs) else held
     return select_pairs(
         scored, Trace(posterior_targets(deployment, drawn, beta, reference)), budget, prior=held, seed=seed
     )

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from jaxdesign import _checks
 from jaxdesign.analysis import Analysis
 from jaxdesign.basis import in_basis
+from jaxdesign.belief import believed
 from jaxdesign.budget.budget import Budget
 from jaxdesign.certificates.evaluate import evaluate
 from jaxdesign.certificates.separable import certify, cold_level
@@ -83,6 +84,7 @@ def low_rank_design(
     Source: Fischer's inequality (Horn and Johnson 2013, Matrix Analysis, theorem 7.8.5), the rest derived; checked by
     tests/solvers/test_low_rank.py.
     """
+    pool, prior = believed(pool, prior)
     problem = make_problem(pool, crit, budget, prior)
     rank = _checks.whole_number(rank, "rank", 1)
     if rank > problem.dim:

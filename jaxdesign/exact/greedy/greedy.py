@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxdesign import _arrays, _checks
 from jaxdesign._linalg import cholesky_and_inverse
 from jaxdesign._pairs import Allocation, candidate_pairs, check_pairs, first_copies
+from jaxdesign.belief import believed
 from jaxdesign.budget.limits import Limits
 from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike, Gains
 from jaxdesign.exact.greedy.full import REFRESH, full_greedy
@@ -64,7 +65,8 @@ def greedy(
         per_prompt: at most this many labels on the pairs of one prompt, a number or one per prompt (P,); None for no
             limit.
         exclude: (S, 3) rows (p, i, j) that must not be chosen, such as pairs labelled before; may be traced.
-        prior: information already held: (d, d), (R, d, d) for R draws, or a scalar ridge; that of labels held is
+        prior: information already held: (d, d), (R, d, d) for R draws, or a scalar ridge; a `Belief`, as in `optimize`;
+            that of labels held is
             `held_information(pool, pairs)`, inside of jit `pair_information(pool, labels)`. Where its smallest
             eigenvalue (0 for None) is below 1e-6 of the mean eigenvalue that `size` labels spread evenly would give, so
             much times the identity is added: the first picks are then those that span the space.
@@ -92,6 +94,7 @@ def greedy(
     tests/exact/test_greedy_picks.py.
     """
     crit = checked_criterion(pool, crit)
+    pool, prior = believed(pool, prior)
     if isinstance(size, bool) or not isinstance(size, int | np.integer):
         raise TypeError(f"size: expected a Python int, found {type(size).__name__}; it is a shape")
     if size < 1:

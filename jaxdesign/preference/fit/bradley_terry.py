@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign import _arrays, _checks
 from jaxdesign._linalg import cholesky_and_inverse
+from jaxdesign.belief import as_belief, held_belief
 from jaxdesign.information import margin_information, sparse_information
 
 STEPS = 2.0 ** -np.arange(0, 12)  # step lengths tried along a Newton direction
@@ -63,19 +64,20 @@ def fit_bradley_terry(
     tol: float = 1e-7,
     max_steps: int = 60,
 ) -> BradleyTerryFit:
-    """w that maximises sum_s [wins_s log p(u_s) + (n_s - wins_s) log(1 - p(u_s))] - w^T prior w / 2, u = z w.
+    """w that maximises sum_s [wins_s log p(u_s) + (n_s - wins_s) log(1 - p(u_s))] - (w - m)^T prior (w - m) / 2.
 
-    Newton steps, each with the best of twelve step lengths. Without flips the Hessian is the expected information A =
-    prior + sum_s n_s c(u_s) z_s z_s^T, and the maximum is the only one. With flips a step takes the Hessian where it is
-    positive definite, A where it is not, and there are 16 starts: see the head of this file.
+    u_s = z_s . w. Newton steps, each with the best of twelve step lengths. Without flips the Hessian is the expected
+    information A = prior + sum_s n_s c(u_s) z_s z_s^T, and the maximum is the only one. With flips a step takes the
+    Hessian where it is positive definite, A where it is not, and there are 16 starts: see the head of this file.
 
     Args:
         differences: z, (S, d), one row per labelled pair.
         wins: (S,) labels that prefer the first completion; may be fractional (a tie counts half, or weights).
         counts: n, (S,) labels of each pair, wins <= n; 0 for rows that are padding.
-        prior: precision of a normal prior around w = 0 in the units of A: (d, d), or a scalar ridge.
+        prior: precision of a normal prior in the units of A: (d, d), or a scalar ridge, around m = 0; or a `Belief`
+            N(m, prior^-1), or what holds one, such as the posterior of an earlier round.
         flip: eps, scalar or (S,), at least 0 and below 1/2.
-        start: w to start from; None: 0. With flips it is one of the starts.
+        start: w to start from; None: m. With flips it is one of the starts.
         tol: largest change of a margin by the last step, or what rounding moves margins by where that is more.
         max_steps: Newton steps at most, from each start.
 
@@ -95,7 +97,8 @@ def fit_bradley_terry(
     """
     flips = _arrays.is_traced(flip) or bool(np.any(np.asarray(flip) > 0))
     if _arrays.is_traced(differences, wins, counts, prior, flip, start):
-        return _fit(*_as_arrays(differences, wins, counts, prior, flip, start), tol, max_steps, flips=flips)
+        arrays = _as_arrays(differences, wins, counts, *_mean_and_precision(prior), flip, start)
+        return _fit(*arrays, tol, max_steps, flips=flips)
     given = [np.asarray(a, np.float64) for a in (differences, wins, counts, flip)]
     differences, wins, counts, flip = given
     _checks.rank(differences, (2,), "differences", "(pairs S, dimension d)")
@@ -116,11 +119,9 @@ def fit_bradley_terry(
         start = np.asarray(start, np.float64)
         _checks.same_shape(start.shape, (dim,), "start", "(d,)")
         _finite(start, "start")
-    prior = np.asarray(prior, np.float64)
-    prior = float(prior) * np.eye(dim) if prior.ndim == 0 else prior
-    prior = _checks.symmetric_psd(prior, dim, "prior")
+    belief = as_belief(prior, dim)
     with _arrays.float64():
-        arrays = _as_arrays(differences, wins, counts, prior, flip, start)
+        arrays = _as_arrays(differences, wins, counts, belief.mean, belief.precision, flip, start)
         return _fit(*arrays, tol, max_steps, flips=flips)
 
 
@@ -131,22 +132,29 @@ def _finite(value: np.ndarray, name: str) -> None:
         raise ValueError(f"{name}: {value[tuple(place)]} at {place} ({bad.sum()} such value(s) in all); must be finite")
 
 
-def _as_arrays(differences, wins, counts, prior, flip, start):
+def _mean_and_precision(prior):
+    belief = held_belief(prior)
+    return (0.0, prior) if belief is None else (belief.mean, belief.precision)
+
+
+def _as_arrays(differences, wins, counts, mean, prior, flip, start):
     differences = jnp.asarray(differences)
     dtype, dim = _arrays.compute_dtype(differences.dtype), differences.shape[-1]
     differences = differences.astype(dtype)
     prior = jnp.asarray(prior, dtype)
     prior = prior * jnp.eye(dim, dtype=dtype) if prior.ndim == 0 else prior
-    start = jnp.zeros(dim, dtype) if start is None else jnp.asarray(start, dtype)
+    mean = jnp.broadcast_to(jnp.asarray(mean, dtype), (dim,))
+    start = mean if start is None else jnp.asarray(start, dtype)
     flip = jnp.broadcast_to(jnp.asarray(flip, dtype), differences.shape[:1])
-    return differences, jnp.asarray(wins, dtype), jnp.asarray(counts, dtype), prior, flip, start
+    return differences, jnp.asarray(wins, dtype), jnp.asarray(counts, dtype), mean, prior, flip, start
 
 
 @partial(jax.jit, static_argnames="flips")
-def _fit(differences, wins, counts, prior, flip, start, tol, max_steps, *, flips) -> BradleyTerryFit:
+def _fit(differences, wins, counts, mean, prior, flip, start, tol, max_steps, *, flips) -> BradleyTerryFit:
     differences = jnp.where(counts[:, None] > 0, differences, 0)
     unit = _units(differences, counts, prior)
-    labels = _Labels(differences * unit[None], wins, counts, (prior * unit[:, None]) * unit[None], flip)
+    scaled = (prior * unit[:, None]) * unit[None]
+    labels = _Labels(differences * unit[None], wins, counts, mean / unit, scaled, flip)
     first = start / unit
     if flips:
         clean = _ascend(labels._replace(flip=jnp.zeros_like(flip)), first, tol, max_steps, concave=True).parameter
@@ -174,6 +182,7 @@ class _Labels(NamedTuple):
     z: Array
     wins: Array
     counts: Array
+    mean: Array
     prior: Array
     flip: Array
 
@@ -218,13 +227,14 @@ def _starts(labels):
 
 
 def _ascend(labels, start, tol, max_steps, *, concave) -> _State:
-    z, wins, counts, prior, flip = labels
+    z, wins, counts, mean, prior, flip = labels
 
     def more(state):
         return ~_reached(state, tol) & ~jnp.isnan(state.change) & (state.steps < max_steps)
 
     def newton(state):
-        gradient = _slope(state.margins, wins, counts, flip) @ z - prior @ state.parameter
+        off = state.parameter - mean
+        gradient = _slope(state.margins, wins, counts, flip) @ z - prior @ off
         _, inverse_factor = cholesky_and_inverse(_information(labels, state.margins))
         if not concave:
             curvature = _curvature(state.margins, wins, counts, flip)
@@ -233,7 +243,7 @@ def _ascend(labels, start, tol, max_steps, *, concave) -> _State:
         step = inverse_factor.T @ (inverse_factor @ gradient)
         along = z @ step
         lengths = jnp.asarray(STEPS, z.dtype)
-        linear, quadratic = state.parameter @ prior @ step, step @ prior @ step
+        linear, quadratic = off @ prior @ step, step @ prior @ step
         gains = jax.vmap(lambda t: _log_likelihood(state.margins + t * along, wins, counts, flip))(lengths)
         gains = gains - lengths * linear - lengths**2 * quadratic / 2
         rounding = 8 * jnp.finfo(z.dtype).eps * jnp.max(jnp.abs(gains))
@@ -264,7 +274,8 @@ def _information(labels, margins):
 
 def _log_posterior(labels, parameter, margins):
     data = _log_likelihood(margins, labels.wins, labels.counts, labels.flip)
-    return data - parameter @ labels.prior @ parameter / 2
+    off = parameter - labels.mean
+    return data - off @ labels.prior @ off / 2
 
 
 def log_choice(margins: Float[Array, "*s"], flip: Float[Array, "*#s"] | float = 0.0) -> Float[Array, "*s"]:

@@ -9,6 +9,9 @@ from jaxtyping import Float
 
 from jaxdesign import _arrays, _checks
 from jaxdesign._arrays import AnyArray
+from jaxdesign._scoring import all_finite
+from jaxdesign._scoring import scored_pool as scored_pool
+from jaxdesign.belief import Belief, as_belief, at_unit_diagonal, unchecked_belief
 from jaxdesign.information import pair_differences, pair_flips
 from jaxdesign.pool import CompletionPool
 from jaxdesign.preference.fit.bradley_terry import fit_bradley_terry
@@ -32,9 +35,14 @@ class Posterior(NamedTuple):
     information: Float[np.ndarray, "d d"]
     converged: bool
 
+    @property
+    def belief(self) -> Belief:
+        """The same as a `Belief`, so that a posterior can be passed wherever a prior can: labels may come in parts."""
+        return Belief(self.parameter, self.information)
+
 
 def fit_posterior(pool: CompletionPool, labels: Labels, prior: Any) -> Posterior:
-    """Laplace's approximation of p(w | labels) under Bradley-Terry and the normal prior N(0, prior^-1).
+    """Laplace's approximation of p(w | labels) under Bradley-Terry and the normal prior N(m, prior^-1).
 
     The mean is the mode w, the precision A = prior + sum_s n_s c(z_s . w) z_s z_s^T (`fit_bradley_terry`); ties count
     half, skips nothing; flips of the pool are the noise of every label. Without labels it is the prior.
@@ -42,7 +50,7 @@ def fit_posterior(pool: CompletionPool, labels: Labels, prior: Any) -> Posterior
     Args:
         pool: features and flips; its scores are not used.
         labels: labels of its pairs.
-        prior: (d, d), or a scalar ridge.
+        prior: (d, d), or a scalar ridge, with m = 0; a `Belief`; or what holds one, such as an earlier Posterior.
 
     Returns:
         Posterior.
@@ -53,11 +61,10 @@ def fit_posterior(pool: CompletionPool, labels: Labels, prior: Any) -> Posterior
     Source: Laplace's approximation; checked by tests/preference/fit/test_posterior.py.
     """
     check_labels(labels, pool)
-    prior = np.asarray(prior, np.float64)
-    prior = _checks.symmetric_psd(float(prior) * np.eye(pool.dim) if prior.ndim == 0 else prior, pool.dim, "prior")
+    prior = as_belief(prior, pool.dim)
     pairs, wins, counts = counted(labels)
     if not len(pairs):
-        return Posterior(np.zeros(pool.dim), prior, True)
+        return Posterior(np.asarray(prior.mean), np.asarray(prior.precision), True)
     padding = _arrays.power_of_two(len(pairs)) - len(pairs)
     pairs = np.concatenate([pairs, np.repeat(pairs[:1], padding, axis=0)])
     wins, counts = np.pad(wins, (0, padding)), np.pad(counts, (0, padding))
@@ -85,41 +92,7 @@ def posterior_draws(posterior: Posterior, number: int, seed: int) -> Float[np.nd
 
     Source: derived; checked by tests/preference/fit/test_posterior.py.
     """
-    if number < 1:
-        raise ValueError(f"number={number}: at least one draw is needed")
-    found = _at_unit_diagonal(posterior.information)
-    if found is None:
-        raise ValueError("posterior.information: singular, so there is nothing to draw from; pass a prior")
-    size, correlation = found
-    noise = np.random.default_rng(seed).standard_normal((len(size), number))
-    return posterior.parameter + np.linalg.solve(np.linalg.cholesky(correlation).T, noise).T / size
-
-
-def scored_pool(pool: CompletionPool, parameters: Float[AnyArray, "*r d"]) -> CompletionPool:
-    """The pool with scores u = phi . w: (P, K), or (R, P, K) for R parameters, over which criteria then average.
-
-    The mean of each prompt is taken off, in float64 and before scores are rounded to float32, so that margins keep
-    their digits; only differences within a prompt mean anything.
-
-    Args:
-        pool: any pool; scores it has are replaced.
-        parameters: w, (d,) or (R, d).
-
-    Returns:
-        CompletionPool with float32 scores, in the unit of the reward.
-
-    Raises:
-        ValueError: parameters or scores that are not finite.
-
-    Source: derived; checked by tests/preference/fit/test_posterior.py.
-    """
-    parameters, mask = np.asarray(parameters, np.float64), np.asarray(pool.mask)
-    _finite(parameters, "parameters")
-    scores = np.einsum("pkd,...d->...pk", np.asarray(pool.features, np.float64), parameters, optimize=True)
-    means = np.sum(scores, axis=-1, where=mask, keepdims=True) / np.maximum(mask.sum(axis=-1, keepdims=True), 1)
-    return CompletionPool(
-        pool.features, np.where(mask, scores - means, 0).astype(np.float32), mask, pool.ids, pool.flip
-    )
+    return unchecked_belief(posterior.parameter, posterior.information).draws(number, seed)
 
 
 def posterior_targets(
@@ -151,7 +124,7 @@ def posterior_targets(
     beta = _checks.positive_finite(beta, "beta", "the strength of the policy's KL term")
     with np.errstate(over="ignore"):
         parameters = np.asarray(parameters, np.float64) / beta
-    _finite(parameters, "parameters / beta")
+    all_finite(parameters, "parameters / beta")
     mask = np.asarray(deployment.mask)
     if reference is not None:
         reference = np.where(mask, check_log_weights(np.asarray(reference, np.float64), mask, "reference"), 0.0)
@@ -184,26 +157,8 @@ def predicted_gap(posterior: Posterior, target: Float[AnyArray, "d d"], beta: fl
     """
     beta = _checks.positive_finite(beta, "beta", "the strength of the policy's KL term")
     target = _checks.symmetric_psd(np.asarray(target, np.float64), len(posterior.information), "target")
-    found = _at_unit_diagonal(posterior.information)
+    found = at_unit_diagonal(posterior.information)
     if found is None:
         return float("inf")
     size, correlation = found
     return float(np.trace(np.linalg.solve(correlation, target / size[:, None] / size)) / (2 * beta))
-
-
-def _at_unit_diagonal(information: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    """s and C with A = diag(s) C diag(s), C of unit diagonal; None where C is singular (condition above 1e12)."""
-    information = np.asarray(information, np.float64)
-    diagonal = np.diagonal(information)
-    if not (np.isfinite(information).all() and (diagonal > 0).all()):
-        return None
-    size = np.sqrt(diagonal)
-    correlation = information / size[:, None] / size
-    spectrum = np.linalg.eigvalsh(correlation)
-    return (size, correlation) if spectrum[0] > 1e-12 * spectrum[-1] else None
-
-
-def _finite(parameters: np.ndarray, name: str) -> None:
-    if not np.isfinite(parameters).all():
-        place = np.argwhere(~np.isfinite(parameters))[0].tolist()
-        raise ValueError(f"{name}: {parameters[tuple(place)]} at {place}; must be finite")

@@ -17,6 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxdesign import _arrays
+from jaxdesign.belief import believed
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import Limits
 from jaxdesign.criteria.protocol import CriterionLike
@@ -67,7 +68,7 @@ def frank_wolfe(
         crit: the criterion.
         budget: a `Budget`, whose numbers are then constants of the caller's program; or, to trace or vmap over them,
             `jaxdesign.budget.Limits(total, per_pair, per_prompt)` with arrays, None for what has no limit.
-        prior: information already held: (d, d), (R, d, d) for R draws, or a scalar ridge.
+        prior: information already held: (d, d), (R, d, d) for R draws, or a scalar ridge; or a `Belief`.
         passes: steps, each one pass over the pool; may be traced.
 
     Returns:
@@ -89,7 +90,8 @@ def frank_wolfe(
     1511.05932. The steps between sets are derived; checked by tests/solvers/test_frank_wolfe.py.
     """
     crit = checked_arguments(pool, crit, budget, passes)
-    bare, crit, prior = _arrays.replicated((pool, crit, prior))
+    bare, prior = believed(pool, prior)
+    bare, crit, prior = _arrays.replicated((bare, crit, prior))
     with _arrays.float64():
         arguments = constant((bare, crit, limits_of(budget), traceable_prior(prior, pool)))
         return _frank_wolfe(*arguments, jnp.asarray(passes, jnp.int32))

@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxdesign import _arrays
+from jaxdesign.belief import believed
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import Limits
 from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike
@@ -64,7 +65,7 @@ def multiplicative(
         crit: the criterion.
         budget: a `Budget`, whose numbers are then constants of the caller's program; or, to trace or vmap over them,
             `jaxdesign.budget.Limits(total, per_pair, per_prompt)` with arrays, None for what has no limit.
-        prior: information already held: (d, d), (R, d, d) for R draws, or a scalar ridge.
+        prior: information already held: (d, d), (R, d, d) for R draws, or a scalar ridge; or a `Belief`.
         passes: steps, each one pass over the pool; may be traced.
         power: p; None for 1 (LogDet) or 1/2 (others), at which no step raises LogDet or Trace, with prior and caps too.
             Up to about 1.8 times that takes about half the passes.
@@ -94,7 +95,8 @@ def multiplicative(
         power = default_power(crit)
     elif not _arrays.is_traced(power) and not power > 0:
         raise ValueError(f"power={power}: must be positive; 1 (LogDet) and 1/2 (Trace) are monotone")
-    bare, crit, prior = _arrays.replicated((pool, crit, prior))
+    bare, prior = believed(pool, prior)
+    bare, crit, prior = _arrays.replicated((bare, crit, prior))
     with _arrays.float64():
         arguments = constant((bare, crit, limits_of(budget), traceable_prior(prior, pool)))
         return _multiplicative(*arguments, jnp.asarray(passes, jnp.int32), jnp.asarray(power, jnp.float64))
