@@ -27,7 +27,7 @@ _HOMES = {
     "Trace": "criteria.trace",
     "WorstCase": "criteria.worst_case",
     "evaluate": "certificates.evaluate",
-    "expected_gap": "expected_gap",
+    "expected_gap": "expected_gaps",
     "greedy": "exact.greedy.greedy",
     "held_information": "information",
     "label_curve": "label_curves",
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from jaxdesign.exact.greedy.greedy import greedy as greedy
     from jaxdesign.exact.random_pairs import with_uniform_floor as with_uniform_floor
     from jaxdesign.exact.select import select_pairs as select_pairs
-    from jaxdesign.expected_gap import expected_gap as expected_gap
+    from jaxdesign.expected_gaps import expected_gap as expected_gap
     from jaxdesign.information import held_information as held_information
     from jaxdesign.information import label_information as label_information
     from jaxdesign.information import pair_differences as pair_differences

@@ -116,7 +116,7 @@ class Belief:
         """The belief with mean 0 and the same second moment S + m m^T: precision L - L m m^T L / (1 + m^T L m).
 
         Of all fits that are pulled towards 0, as DPO is that starts at the reference policy, the one with this
-        precision has the smallest expected gap where w ~ N(m, S) (`expected_gap`, tests/test_expected_gap.py).
+        precision has the smallest expected gap where w ~ N(m, S) (`expected_gap`, tests/test_expected_gaps.py).
         """
         pull = self.precision @ self.mean
         return Belief(np.zeros(self.dim), self.precision - np.outer(pull, pull) / (1 + self.mean @ pull))

@@ -25,6 +25,7 @@ _HOMES = {
     "HeadEdit": "llama.policies",
     "HeldBackValue": "llama.held_back",
     "HiddenReward": "simulation.hidden_reward",
+    "ImpliedPrior": "fit.implied_priors",
     "LOSSES": "losses",
     "LabelRecord": "labels.tasks",
     "LabelStore": "labels.store",
@@ -42,6 +43,8 @@ _HOMES = {
     "Prediction": "small_model.language_model",
     "PreferredPairs": "small_model.dpo_training",
     "ProgressBar": "small_model.training",
+    "ProxyBelief": "fit.proxy",
+    "ProxyPool": "fit.proxy",
     "RankingAccuracy": "ranking_metrics",
     "ReferenceFit": "fit.reference",
     "Reliability": "fit.reliability",
@@ -96,6 +99,7 @@ _HOMES = {
     "hinge_loss": "losses",
     "implicit_reward": "losses",
     "implicit_rewards": "targets",
+    "implied_prior": "fit.implied_priors",
     "importance_weighted_dpo_loss": "losses",
     "ipo_loss": "losses",
     "kl_divergence": "log_linear",
@@ -122,12 +126,14 @@ _HOMES = {
     "per_token": "losses",
     "policy_gap": "log_linear",
     "policy_value": "log_linear",
+    "pool_with_proxy": "fit.proxy",
     "posterior_draws": "fit.posterior",
     "posterior_targets": "fit.posterior",
     "predicted_gap": "fit.posterior",
     "preferred_pairs": "small_model.dpo_training",
     "project": "features.projection",
     "projected_gradients": "features.gradients",
+    "proxy_belief": "fit.proxy",
     "ramp_loss": "losses",
     "random_reward": "simulation.hidden_reward",
     "ranking_accuracy": "ranking_metrics",
@@ -203,6 +209,8 @@ if TYPE_CHECKING:
     from jaxdesign.preference.features.projection import project as project
     from jaxdesign.preference.fit.bradley_terry import BradleyTerryFit as BradleyTerryFit
     from jaxdesign.preference.fit.bradley_terry import fit_bradley_terry as fit_bradley_terry
+    from jaxdesign.preference.fit.implied_priors import ImpliedPrior as ImpliedPrior
+    from jaxdesign.preference.fit.implied_priors import implied_prior as implied_prior
     from jaxdesign.preference.fit.position_bias import PositionBias as PositionBias
     from jaxdesign.preference.fit.position_bias import estimate_position_bias as estimate_position_bias
     from jaxdesign.preference.fit.posterior import Posterior as Posterior
@@ -211,6 +219,10 @@ if TYPE_CHECKING:
     from jaxdesign.preference.fit.posterior import posterior_targets as posterior_targets
     from jaxdesign.preference.fit.posterior import predicted_gap as predicted_gap
     from jaxdesign.preference.fit.posterior import scored_pool as scored_pool
+    from jaxdesign.preference.fit.proxy import ProxyBelief as ProxyBelief
+    from jaxdesign.preference.fit.proxy import ProxyPool as ProxyPool
+    from jaxdesign.preference.fit.proxy import pool_with_proxy as pool_with_proxy
+    from jaxdesign.preference.fit.proxy import proxy_belief as proxy_belief
     from jaxdesign.preference.fit.reference import ReferenceFit as ReferenceFit
     from jaxdesign.preference.fit.reference import fit_reference as fit_reference
     from jaxdesign.preference.fit.reference import mapped as mapped

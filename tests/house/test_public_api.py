@@ -208,7 +208,7 @@ LAYERS = [
     ["pool"],
     ["_pairs", "_scoring"],
     ["information", "criteria", "belief"],
-    ["rank_updates", "methods", "budget", "expected_gap"],
+    ["rank_updates", "methods", "budget", "expected_gaps"],
     ["pricing"],
     ["targets", "units", "annotators"],
     ["basis"],

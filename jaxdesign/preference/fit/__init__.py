@@ -7,9 +7,12 @@ from jaxdesign.preference._extras import needed_for
 
 _HOMES = {
     "BradleyTerryFit": "bradley_terry",
+    "ImpliedPrior": "implied_priors",
     "PositionBias": "position_bias",
     "LengthSlopes": "slopes_by_length",
     "Posterior": "posterior",
+    "ProxyBelief": "proxy",
+    "ProxyPool": "proxy",
     "ReferenceFit": "reference",
     "Reliability": "reliability",
     "estimate_position_bias": "position_bias",
@@ -19,10 +22,13 @@ _HOMES = {
     "fit_reference": "reference",
     "flip_of": "reliability",
     "length_slopes": "slopes_by_length",
+    "implied_prior": "implied_priors",
     "mapped": "reference",
+    "pool_with_proxy": "proxy",
     "posterior_draws": "posterior",
     "posterior_targets": "posterior",
     "predicted_gap": "posterior",
+    "proxy_belief": "proxy",
     "reference_target": "reference",
     "reliable_annotators": "reliability",
     "scored_pool": "posterior",
@@ -34,6 +40,8 @@ __all__ = sorted(_HOMES)
 if TYPE_CHECKING:
     from jaxdesign.preference.fit.bradley_terry import BradleyTerryFit as BradleyTerryFit
     from jaxdesign.preference.fit.bradley_terry import fit_bradley_terry as fit_bradley_terry
+    from jaxdesign.preference.fit.implied_priors import ImpliedPrior as ImpliedPrior
+    from jaxdesign.preference.fit.implied_priors import implied_prior as implied_prior
     from jaxdesign.preference.fit.position_bias import PositionBias as PositionBias
     from jaxdesign.preference.fit.position_bias import estimate_position_bias as estimate_position_bias
     from jaxdesign.preference.fit.posterior import Posterior as Posterior
@@ -42,6 +50,10 @@ if TYPE_CHECKING:
     from jaxdesign.preference.fit.posterior import posterior_targets as posterior_targets
     from jaxdesign.preference.fit.posterior import predicted_gap as predicted_gap
     from jaxdesign.preference.fit.posterior import scored_pool as scored_pool
+    from jaxdesign.preference.fit.proxy import ProxyBelief as ProxyBelief
+    from jaxdesign.preference.fit.proxy import ProxyPool as ProxyPool
+    from jaxdesign.preference.fit.proxy import pool_with_proxy as pool_with_proxy
+    from jaxdesign.preference.fit.proxy import proxy_belief as proxy_belief
     from jaxdesign.preference.fit.reference import ReferenceFit as ReferenceFit
     from jaxdesign.preference.fit.reference import fit_reference as fit_reference
     from jaxdesign.preference.fit.reference import mapped as mapped

@@ -43,7 +43,7 @@ def expected_gap(
         ValueError: shapes that do not fit, matrices that are not positive semidefinite, a belief with a singular
             precision, beta not positive.
 
-    Source: derived; the labels' part is arXiv 2606.19607; checked by tests/test_expected_gap.py, by simulation too.
+    Source: derived; the labels' part is arXiv 2606.19607; checked by tests/test_expected_gaps.py, by simulation too.
     """
     beta = _checks.positive_finite(beta, "beta", "the strength of the policy's KL term")
     target = _checks.symmetric_psd(np.asarray(target, np.float64), np.shape(target)[-1], "target")
