@@ -53,6 +53,7 @@ _HOMES = {
     "SampledTarget": "targets",
     "Samples": "small_model.sampling",
     "SimulatedAnnotators": "simulation.annotators",
+    "SoftLabels": "posterior_labels",
     "StrengthCorrelation": "ranking_metrics",
     "Tail": "llama.policies",
     "TailCache": "llama.cached",
@@ -128,6 +129,7 @@ _HOMES = {
     "policy_value": "log_linear",
     "pool_with_proxy": "fit.proxy",
     "posterior_draws": "fit.posterior",
+    "posterior_policy": "posterior_labels",
     "posterior_targets": "fit.posterior",
     "predicted_gap": "fit.posterior",
     "preferred_pairs": "small_model.dpo_training",
@@ -158,6 +160,7 @@ _HOMES = {
     "simulate_labels": "simulation.annotators",
     "slic_hf_loss": "losses",
     "soft_label_dpo_loss": "losses",
+    "soft_labels": "posterior_labels",
     "split_model": "features.nnx_policy",
     "strength_correlation": "ranking_metrics",
     "tabular_pool": "log_linear",
@@ -167,6 +170,7 @@ _HOMES = {
     "train": "small_model.training",
     "train_on_cache": "llama.pair_training",
     "train_on_pairs": "small_model.dpo_training",
+    "train_on_posterior": "small_model.posterior_training",
     "unhinged_loss": "losses",
     "updated_reliability": "label_posteriors",
     "weighted_mean": "losses",
@@ -308,6 +312,9 @@ if TYPE_CHECKING:
     from jaxdesign.preference.losses import soft_label_dpo_loss as soft_label_dpo_loss
     from jaxdesign.preference.losses import unhinged_loss as unhinged_loss
     from jaxdesign.preference.losses import weighted_mean as weighted_mean
+    from jaxdesign.preference.posterior_labels import SoftLabels as SoftLabels
+    from jaxdesign.preference.posterior_labels import posterior_policy as posterior_policy
+    from jaxdesign.preference.posterior_labels import soft_labels as soft_labels
     from jaxdesign.preference.ranking_metrics import RankingAccuracy as RankingAccuracy
     from jaxdesign.preference.ranking_metrics import StrengthCorrelation as StrengthCorrelation
     from jaxdesign.preference.ranking_metrics import ranking_accuracy as ranking_accuracy
@@ -341,6 +348,7 @@ if TYPE_CHECKING:
     from jaxdesign.preference.small_model.language_model import Prediction as Prediction
     from jaxdesign.preference.small_model.language_model import sequence_log_probability as sequence_log_probability
     from jaxdesign.preference.small_model.language_model import token_log_probabilities as token_log_probabilities
+    from jaxdesign.preference.small_model.posterior_training import train_on_posterior as train_on_posterior
     from jaxdesign.preference.small_model.sampled_value import PolicyValue as PolicyValue
     from jaxdesign.preference.small_model.sampled_value import sampled_policy_value as sampled_policy_value
     from jaxdesign.preference.small_model.sampled_value import sequence_divergence as sequence_divergence

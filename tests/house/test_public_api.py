@@ -287,7 +287,7 @@ ROOMS = {
     ],
     "preference": [
         ["_extras", "_loss_inputs", "log_linear", "ranking_metrics"],
-        ["losses", "list_losses", "label_posteriors", "rejection_sampling"],
+        ["losses", "list_losses", "label_posteriors", "posterior_labels", "rejection_sampling"],
         ["labels"],
         ["small_model", "targets"],
         ["features", "simulation", "fit"],
@@ -390,6 +390,17 @@ FLAX = {
     ],
     "llama": ["assembly", "blocks", "cached", "checkpoints", "model", "pair_training", "policies", "sampling"],
 }
+# files of preference/small_model/ that are a Flax model or train one, and load on first use only
+FLAX = [
+    "checkpoints",
+    "dpo_training",
+    "fine_tuning",
+    "language_model",
+    "posterior_training",
+    "sampled_value",
+    "sampling",
+    "training",
+]
 
 
 def test_heavy_libraries_are_imported_inside_functions_only():

@@ -344,3 +344,37 @@ def test_a_posterior_is_the_fit_of_its_labels_and_of_nothing_else():
     rows = np.asarray(jd.pair_differences(POOL, np.asarray(five.pairs)))
     expected = fit_bradley_terry(rows, np.ones(5), np.ones(5), prior=0.5)
     np.testing.assert_allclose(fit_posterior(POOL, five, 0.5).information, expected.information, atol=1e-6)
+
+
+# ---- a belief before the first label
+
+
+@pytest.mark.thorough
+def test_a_belief_with_a_mean_is_the_first_rounds_pilot():
+    """As if its labels were held: draws of it for margins and H; around 0 it is its precision."""
+    none, budget = as_labels(np.zeros((0, 3), int), np.zeros(0, int)), jd.Budget(6, per_pair=1)
+    belief = jd.Belief(TRUTH, 20 * np.eye(3))
+    drawn = belief.draws(2, 7)
+    found = next_batch(POOL, budget, none, belief, 0.8, draws=2, seed=7)
+    expected = jd.select_pairs(
+        scored_pool(POOL, drawn), jd.Trace(posterior_targets(POOL, drawn, 0.8)), budget, prior=20.0, seed=7
+    )
+    np.testing.assert_array_equal(found.pairs, expected.pairs)
+    np.testing.assert_array_equal(found.certificate, expected.certificate)
+    around = next_batch(POOL, budget, none, jd.Belief(np.zeros(3), 0.5 * np.eye(3)), 0.8)
+    np.testing.assert_array_equal(around.certificate, next_batch(POOL, budget, none, 0.5, 0.8).certificate)
+
+
+@pytest.mark.thorough
+def test_rounds_go_on_from_the_posterior_of_earlier_ones(tmp_path):
+    first = run_rounds(POOL, labeller()[0], RoundPlan((10,), prior=0.5, draws=2), LabelStore(tmp_path / "1"), seed=1)
+    plan = RoundPlan((10,), prior=first.posterior, draws=2)
+    second = run_rounds(POOL, labeller()[0], plan, LabelStore(tmp_path / "2"), seed=2)
+    again = fit_posterior(POOL, LabelStore(tmp_path / "2").labels(), first.posterior.belief)
+    np.testing.assert_array_equal(second.posterior.parameter, again.parameter)
+    assert second.gaps[0] < first.gaps[0]
+
+
+def test_a_belief_that_is_not_definite_is_refused_by_plans():
+    with pytest.raises(ValueError, match="must be positive definite"):
+        RoundPlan((10,), prior=jd.Belief(np.zeros(2), np.diag([1.0, 0.0])))

@@ -68,8 +68,9 @@ def proxy_belief(
 
     t is the weighted least-squares fit H^+ Cov(phi, s) of the proxy s on centred features, scaled to t^T H t = 1, H
     being `policy_target(pool, log_weights)`. Its sign does not matter, and labels decide how far it is followed: a
-    proxy that says nothing costs about one label's worth. Choose this where `explained` is near 1, and where the policy
-    that is trained is the fit itself, which cannot express what is not in its features; else `pool_with_proxy`.
+    proxy that says nothing costs what one more parameter does that is held to be large. Choose this where `explained`
+    is near 1, and where the policy that is trained is the fit itself, which cannot express what is not in its features;
+    else `pool_with_proxy`.
 
     Args:
         pool: the features; its scores are not used.

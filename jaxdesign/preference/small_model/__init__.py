@@ -32,6 +32,7 @@ _HOMES = {
     "token_log_probabilities": "language_model",
     "train": "training",
     "train_on_pairs": "dpo_training",
+    "train_on_posterior": "posterior_training",
 }
 
 __all__ = sorted(_HOMES)
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from jaxdesign.preference.small_model.language_model import Prediction as Prediction
     from jaxdesign.preference.small_model.language_model import sequence_log_probability as sequence_log_probability
     from jaxdesign.preference.small_model.language_model import token_log_probabilities as token_log_probabilities
+    from jaxdesign.preference.small_model.posterior_training import train_on_posterior as train_on_posterior
     from jaxdesign.preference.small_model.sampled_value import PolicyValue as PolicyValue
     from jaxdesign.preference.small_model.sampled_value import sampled_policy_value as sampled_policy_value
     from jaxdesign.preference.small_model.sampled_value import sequence_divergence as sequence_divergence
