@@ -236,6 +236,27 @@ def test_a_fit_is_pulled_towards_the_mean(seed, dim):
     np.testing.assert_allclose(gradient, 0, atol=1e-5 * np.abs(z).sum())
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("flip", [0.0, 0.2])
+def test_units_of_columns_do_not_matter_to_fits_with_a_mean(flip):
+    rng, units = np.random.default_rng(0), 2.0 ** np.array([-30, 2, 40])
+    z, wins, counts = 3 * rng.standard_normal((8, 3)), rng.integers(0, 2, 8).astype(float), np.ones(8)
+    plain = fit_bradley_terry(z, wins, counts, prior=BELIEF, flip=flip)
+    scaled = fit_bradley_terry(z * units, wins, counts, prior=BELIEF.in_basis(np.diag(units)), flip=flip)
+    np.testing.assert_allclose(np.asarray(scaled.parameter) * units, plain.parameter, rtol=1e-6)
+
+
+@pytest.mark.thorough
+def test_with_flips_the_best_of_several_ends_is_judged_by_the_belief():
+    """A label against what is believed: it was reversed (w near 3), or the belief is off (w below 0): two maxima."""
+    belief = Belief(np.array([3.0]), np.array([[0.5]]))
+    fit = fit_bradley_terry(np.full((1, 1), 10.0), np.zeros(1), np.ones(1), prior=belief, flip=0.2)
+    grid = np.linspace(-10, 10, 200_001)
+    p = 0.6 / (1 + np.exp(-10 * grid)) + 0.2
+    best = grid[np.argmax(np.log(1 - p) - (grid - 3) ** 2 / 4)]
+    assert float(fit.parameter[0]) == pytest.approx(best, abs=1e-3) and best > 2
+
+
 def test_without_labels_a_posterior_is_the_belief_and_with_strong_belief_nearly():
     none = as_labels(np.zeros((0, 3), int), np.zeros(0, int))
     found = fit_posterior(POOL, none, BELIEF)

@@ -81,6 +81,10 @@ def test_how_much_of_the_proxy_the_features_explain(share):
     assert found.explained == pytest.approx(explained, abs=1e-6)
     assert spread(np.asarray(found.pool.features)[..., -1], mask) == pytest.approx(1, rel=1e-5)
     assert np.isfinite(found.pool.features).all()
+    if share:
+        inside = proxy_belief(pool, np.where(mask, proxy, np.nan), 1.0)
+        assert inside.explained == pytest.approx(explained, abs=1e-6)
+        assert spread(FEATURES @ inside.direction, mask) == pytest.approx(1, rel=1e-5)
 
 
 def mean_gaps(rho, seeds, number=32):
