@@ -227,7 +227,9 @@ def believed(pool: Any, prior: Any) -> tuple[Any, Any]:
         ValueError: a belief about another number of parameters.
     """
     belief = held_belief(prior)
-    return (pool, prior) if belief is None else (_scored(pool, belief), precision_of(belief, pool.dim))
+    if belief is None or not hasattr(pool, "dim"):  # what is no pool is refused elsewhere
+        return pool, prior
+    return _scored(pool, belief), precision_of(belief, pool.dim)
 
 
 def _scored(pool, belief):

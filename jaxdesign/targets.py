@@ -67,15 +67,19 @@ def policy_target(
     if not _arrays.is_traced(pool, log_weights):
         _checks.finite(_never_as_zero(log_weights), "log_weights", pool.mask, ("prompt", "completion"))
     if tilt is not None:
-        log_weights = log_weights + _arrays.contract(
-            "pkd,d->pk", centred_features(pool), tilt.astype(log_weights.dtype)
-        )
+        log_weights = _tilted(pool.features, pool.mask, log_weights, jnp.asarray(tilt, log_weights.dtype))
     return _where_prompts_lie(_policy_target, pool.features, pool.mask, log_weights)
 
 
 def _tilt(belief, beta):
     beta = _checks.positive_finite(beta, "beta", "the strength of the policy's KL term")
     return belief.mean / beta
+
+
+@jax.jit  # a weight of -inf stays inside, where `jax_debug_infs` does not stop at it
+def _tilted(features, mask, log_weights, tilt):
+    rows = centred_features(bare_pool(features, mask), tilt.dtype)
+    return log_weights + _arrays.contract("pkd,d->pk", rows, tilt)
 
 
 @jax.jit  # the -inf that is compared with stays inside, where `jax_debug_infs` does not stop at it

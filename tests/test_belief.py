@@ -302,6 +302,7 @@ def test_labels_that_come_in_parts_tell_what_they_tell_at_once():
             "pass prior=belief.precision",
         ),
         (lambda: optimize(POOL, LogDet(), Budget(5), prior=Belief(np.zeros(2), np.eye(2))), ValueError, "2 parameters"),
+        (lambda: optimize(np.eye(3), LogDet(), Budget(5), prior=BELIEF), TypeError, "pool: expected"),
         (lambda: policy_target(POOL, belief=BELIEF, beta=0.0), ValueError, "beta=0: must be positive"),
     ],
 )
