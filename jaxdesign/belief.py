@@ -27,7 +27,7 @@ NULL = 1e-10  # the same of directions that are dropped with a change of basis: 
 
 
 @jax.tree_util.register_pytree_with_keys_class
-@dataclass(frozen=True, init=False, eq=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Belief:
     """N(mean, precision^-1) for the reward parameter w = beta theta: float64 NumPy, checked; a pytree.
 
@@ -77,6 +77,10 @@ class Belief:
                 "of the identity, or leave that combination out of the features"
             )
         return cls(np.zeros(len(covariance)) if mean is None else mean, precision)
+
+    def __repr__(self) -> str:
+        around = "" if _arrays.is_traced(self.mean) or np.any(self.mean) else ", around 0"
+        return f"Belief(dim={self.dim}{around})"
 
     def tree_flatten_with_keys(self):
         return tuple((jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in ("mean", "precision")), None

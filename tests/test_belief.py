@@ -77,6 +77,7 @@ def test_draws_have_its_mean_and_covariance():
 def test_it_is_a_pytree_of_two_arrays():
     mean, precision = jax.tree.leaves(BELIEF)
     assert mean is BELIEF.mean and precision is BELIEF.precision
+    assert repr(BELIEF) == "Belief(dim=3)" and repr(as_belief(1.0, 2)) == "Belief(dim=2, around 0)"
     doubled = jax.tree.map(lambda a: 2 * a, BELIEF)
     np.testing.assert_array_equal(doubled.mean, 2 * MEAN)
     found = jax.jit(lambda belief: belief.precision @ belief.mean)(BELIEF)
