@@ -196,7 +196,10 @@ def as_belief(prior: Any, dim: int) -> Belief:
     belief = held_belief(prior)
     if belief is not None:
         check_dim(belief, dim)
-        return belief
+        on_host = all(isinstance(leaf, np.ndarray) and leaf.dtype == np.float64 for leaf in jax.tree.leaves(belief))
+        if on_host or _arrays.is_traced(belief):
+            return belief
+        return Belief(np.asarray(belief.mean, np.float64), np.asarray(belief.precision, np.float64))
     matrix = np.asarray(0.0 if prior is None else prior, np.float64)
     matrix = float(matrix) * np.eye(dim) if matrix.ndim == 0 else matrix
     return unchecked_belief(np.zeros(dim), _checks.symmetric_psd(matrix, dim, "prior"))

@@ -25,7 +25,14 @@ from jaxdesign import (
 from jaxdesign.baselines import SELECTORS
 from jaxdesign.belief import as_belief, believed, held_belief
 from jaxdesign.door import make_problem
-from jaxdesign.preference import fit_bradley_terry, fit_posterior, posterior_targets, scored_pool
+from jaxdesign.preference import (
+    estimate_position_bias,
+    estimate_reliability,
+    fit_bradley_terry,
+    fit_posterior,
+    posterior_targets,
+    scored_pool,
+)
 from jaxdesign.preference.labels.labels import as_labels
 from jaxdesign.pricing import memory_source
 from jaxdesign.solvers import multiplicative
@@ -55,6 +62,8 @@ def test_every_kind_of_prior_becomes_one():
     assert as_belief(BELIEF, 3) is BELIEF
     np.testing.assert_array_equal(as_belief(posterior, 3).mean, posterior.parameter)
     np.testing.assert_array_equal(as_belief(posterior, 3).precision, posterior.information)
+    traced = jax.jit(lambda belief: belief)(BELIEF)
+    assert as_belief(traced, 3).precision.dtype == np.float64 and isinstance(as_belief(traced, 3).mean, np.ndarray)
     assert held_belief(2.0) is None and held_belief(BELIEF.precision) is None
     np.testing.assert_array_equal(Belief.from_ridge(2.0, 3, MEAN).precision, 2 * np.eye(3))
 
@@ -218,6 +227,8 @@ def test_policy_targets_of_a_belief_are_those_of_the_policy_its_mean_leads_to(re
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
     of_source = policy_target(memory_source(POOL), reference, belief=BELIEF, beta=0.7)
     np.testing.assert_allclose(of_source, expected, rtol=1e-4, atol=1e-6)
+    traced = jax.jit(lambda belief: policy_target(POOL, reference, belief=belief, beta=0.7))(BELIEF)
+    np.testing.assert_allclose(traced, expected, rtol=1e-4, atol=1e-6)
     assert np.abs(found - np.asarray(policy_target(POOL, reference))).max() > 0.01
 
 
@@ -256,6 +267,16 @@ def test_with_flips_the_best_of_several_ends_is_judged_by_the_belief():
     p = 0.6 / (1 + np.exp(-10 * grid)) + 0.2
     best = grid[np.argmax(np.log(1 - p) - (grid - 3) ** 2 / 4)]
     assert float(fit.parameter[0]) == pytest.approx(best, abs=1e-3) and best > 2
+
+
+@pytest.mark.thorough
+def test_fits_of_annotators_are_pulled_towards_the_mean_too():
+    strong = Belief(MEAN, 1e7 * np.eye(DIM))
+    who = np.arange(len(LABELS.pairs)) % 2
+    found = estimate_reliability(POOL, LABELS._replace(annotators=who), prior=strong)
+    np.testing.assert_allclose(found.parameter, MEAN, atol=1e-5)
+    biased = estimate_position_bias(POOL, LABELS._replace(annotators=who), who == 0, prior=strong)
+    np.testing.assert_allclose(biased.parameter, MEAN, atol=1e-5)
 
 
 def test_without_labels_a_posterior_is_the_belief_and_with_strong_belief_nearly():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ class AdaptedSource(Derived):
         found = self.with_given(partial(in_dtype, dtype=dtype))
         return replace(found, wide=self.wide or np.dtype(dtype) == np.float64)
 
-    def with_given(self, change: Callable[[Any], Any]) -> Self:
+    def with_given(self, change: Callable[[Any], Any]) -> Any:
         """See `Derived.with_given`."""
         with _arrays.scope(self.wide):
             return super().with_given(change)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, Self, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -198,7 +198,7 @@ class Derived:
         """Whether subsets have the rows of listed pairs to the last digit, as those of features as stored do."""
         return getattr(self.given, "as_stored", True)
 
-    def with_given(self, change: Callable[[Any], Any]) -> Self:
+    def with_given(self, change: Callable[[Any], Any]) -> Any:
         """The same of change(given)."""
         return replace(self, given=change(self.given))
 

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdesign import _arrays, _checks
+from jaxdesign.belief import Belief, as_belief
 from jaxdesign.information import pair_differences
 from jaxdesign.pool import CompletionPool
 from jaxdesign.preference.fit.bradley_terry import fit_bradley_terry
@@ -52,7 +53,7 @@ def estimate_position_bias(
         pool: the pool whose features say what a reward can be; its scores and flips are not used.
         labels: at least one judgement; a tie is half a win each way, skips say nothing.
         swapped: (n,) booleans, True where the label's pair (p, i, j) was shown with j first, as `Task.swapped`.
-        prior: precision of a normal prior around w = 0, (d, d) or a scalar ridge.
+        prior: of w, as in `fit_bradley_terry`.
         bias_prior: precision of a normal prior around b = 0, the same for every annotator; at least 0.
         flip: probability that a label is reversed, known: a number, or (n,), `flip_of(eta)` of who gave each label.
 
@@ -83,21 +84,20 @@ def estimate_position_bias(
     judged = choices != SKIP
     if not judged.any():
         raise ValueError("labels: no judgement found (all are skips, or there is no label); a bias needs some")
-    prior = np.asarray(prior, np.float64)
-    prior = _checks.symmetric_psd(prior if prior.ndim else prior * np.eye(pool.dim), pool.dim, "prior")
+    prior = as_belief(prior, pool.dim)
     found, column = np.unique(who[judged], return_inverse=True)
     wins = np.where(choices == TIE, 0.5, choices == FIRST)[judged]
     with _arrays.float64():
         z = np.asarray(pair_differences(pool, pairs[judged].astype(np.int32)), np.float64)
     order = np.where(swapped[judged], -1.0, 1.0)[:, None] * (column[:, None] == np.arange(len(found)))
     d, a = pool.dim, len(found)
-    both = np.block([[prior, np.zeros((d, a))], [np.zeros((a, d)), bias_prior * np.eye(a)]])
+    both = np.block([[prior.precision, np.zeros((d, a))], [np.zeros((a, d)), bias_prior * np.eye(a)]])
     padding = _arrays.power_of_two(len(z)) - len(z)  # few shapes are ever compiled
     fit = fit_bradley_terry(
         np.pad(np.concatenate([z, order], axis=1), ((0, padding), (0, 0))),
         np.pad(wins, (0, padding)),
         np.pad(np.ones(len(z)), (0, padding)),
-        prior=both,
+        prior=Belief(np.append(prior.mean, np.zeros(a)), both),
         flip=np.pad(flip[judged], (0, padding)) if flip.ndim else flip,
     )
     parameter, information, converged = np.asarray(fit.parameter), np.asarray(fit.information), bool(fit.converged)

@@ -35,6 +35,7 @@ from jaxtyping import Float, Int
 
 from jaxdesign import _arrays, _checks
 from jaxdesign.annotators import Annotators
+from jaxdesign.belief import as_belief
 from jaxdesign.information import margin_information, pair_differences, sparse_information
 from jaxdesign.pool import CompletionPool
 from jaxdesign.preference.fit.bradley_terry import fit_bradley_terry, log_choice
@@ -92,8 +93,7 @@ def estimate_reliability(
         labels: at least one judgement. A tie is half a win each way in the fit of w and says nothing about eta.
         annotators: A, how many there are, so that results are those of annotators 0 to A - 1; None: of those found in
             the labels, in the order of their numbers, which may be any (`annotators` of the result holds them).
-        prior: precision of a normal prior around w = 0, (d, d) or a scalar ridge. Without one there is no finite w
-            where labels can be separated, as a single label can.
+        prior: of w, as in `fit_bradley_terry`. Without one there is no finite w where labels can be separated.
         pseudo_labels: (right, reversed), labels that every annotator is taken to have given before: a Beta prior that
             keeps the eta of somebody with few labels from 0 and 1. (0, 0): maximum likelihood.
         start: eta to start from, a number or (A,), from 0.001 to 0.999; see the head of this file.
@@ -130,8 +130,7 @@ def estimate_reliability(
     place = place.ravel()
     seen = np.stack([np.bincount(place[choices == c], minlength=len(rows)) for c in (FIRST, SECOND, TIE)], axis=1)
     unique, row_pair = np.unique(rows[:, :3], axis=0, return_inverse=True)
-    prior = np.asarray(prior, np.float64)
-    prior = _checks.symmetric_psd(prior if prior.ndim else prior * np.eye(pool.dim), pool.dim, "prior")
+    prior = as_belief(prior, pool.dim)
     padding, row_padding = (_arrays.power_of_two(len(a)) - len(a) for a in (unique, rows))
     filled = np.pad(unique.astype(np.int32), ((0, padding), (0, 0)), mode="edge")
     z = np.asarray(pair_differences(pool, filled), np.float64)
@@ -146,7 +145,7 @@ def estimate_reliability(
         )
         last, trace = _em(*given, ema, tol, max_iterations=max_iterations)
         info, *by_row = (np.asarray(a) for a in _summary(*given[:4], last.eta, last.parameter))
-        info, eta = prior + info, np.asarray(last.eta)
+        info, eta = prior.precision + info, np.asarray(last.eta)
     margins, up, down = (a[: len(rows)] for a in by_row)
     flips, judged = 1 - eta[rows[:, 3]], seen[:, :2].sum(axis=1)
     right = np.where(choices == SECOND, down[place], up[place])
@@ -266,7 +265,8 @@ def _em(z, row_pair, row_who, seen, prior, pseudo, start, ema, tol, *, max_itera
         )
         half = ties / 2 * (jax.nn.log_sigmoid(u) + jax.nn.log_sigmoid(-u))
         beta = jax.scipy.special.xlogy(pseudo[0], eta) + jax.scipy.special.xlogy(pseudo[1], 1 - eta)
-        return jnp.sum(labels + half) + jnp.sum(beta) - parameter @ prior @ parameter / 2
+        off = parameter - prior.mean
+        return jnp.sum(labels + half) + jnp.sum(beta) - off @ prior.precision @ off / 2
 
     def refit(parameter, eta):
         u = (z @ parameter)[row_pair]
