@@ -34,11 +34,13 @@ PACKAGES = (
     "jaxdesign.preference.features",
     "jaxdesign.preference.simulation",
     "jaxdesign.preference.small_model",
+    "jaxdesign.preference.llama",
     "jaxdesign.dynamics",
 )
 EXTRAS = {
     "reference": ("cvxpy",),
     "preference": ("flax", "optax", "orbax", "tqdm"),
+    "llm": ("gguf", "tokenizers", "safetensors", "jinja2"),
     "plots": ("matplotlib",),
     "data": ("pyarrow",),
 }

@@ -1,9 +1,10 @@
 """The preference side: labels, annotators, losses, policies and rounds, from a design to a better policy and back.
 
-`__all__` names what a label team needs. The rest is in the sub-packages `labels`, `fit`, `features`, `small_model` and
-`simulation` and in the modules beside them (losses, posteriors of labels, rejection sampling, metrics, exact policies,
-targets, rounds); every name of theirs can be imported from here too. Files load on first use, so that the parts that
-need flax, optax or orbax (the extra `preference`) cost nothing to those who do not touch them.
+`__all__` names what a label team needs. The rest is in the sub-packages `labels`, `fit`, `features`, `small_model`,
+`llama` and `simulation` and in the modules beside them (losses, posteriors of labels, rejection sampling, metrics,
+exact policies, targets, rounds); every name of theirs can be imported from here too. Files load on first use, so that
+the parts that need flax, optax or orbax (the extra `preference`), or read models from files (the extra `llm`), cost
+nothing to those who do not touch them.
 """
 
 from typing import TYPE_CHECKING
@@ -17,7 +18,9 @@ _HOMES = {
     "ClippedRows": "features.clipping",
     "Corpus": "small_model.corpus",
     "DeploymentTarget": "targets",
+    "Drawn": "llama.sampling",
     "Examples": "small_model.fine_tuning",
+    "Followed": "llama.sampling",
     "HiddenReward": "simulation.hidden_reward",
     "LOSSES": "losses",
     "LabelRecord": "labels.tasks",
@@ -26,6 +29,9 @@ _HOMES = {
     "LanguageModel": "small_model.language_model",
     "LanguageModelConfig": "small_model.language_model",
     "LengthSlopes": "fit.slopes_by_length",
+    "Llama": "llama.model",
+    "LlamaConfig": "llama.config",
+    "LlamaTokeniser": "llama.tokeniser",
     "PolicyValue": "small_model.sampled_value",
     "PositionBias": "fit.position_bias",
     "Posterior": "fit.posterior",
@@ -42,6 +48,7 @@ _HOMES = {
     "SimulatedAnnotators": "simulation.annotators",
     "StrengthCorrelation": "ranking_metrics",
     "Task": "labels.tasks",
+    "TokenLaw": "llama.law",
     "Tokeniser": "small_model.tokens",
     "Trained": "small_model.training",
     "acceptance_probabilities": "rejection_sampling",
@@ -59,16 +66,19 @@ _HOMES = {
     "counted_by_annotator": "labels.labels",
     "deployment_target": "targets",
     "dpo_loss": "losses",
+    "draw_completions": "llama.sampling",
     "effective_sample_size": "targets",
     "estimate_position_bias": "fit.position_bias",
     "estimate_reliability": "fit.reliability",
     "exo_loss": "losses",
+    "find_smollm2": "llama.loading",
     "fine_tune": "small_model.fine_tuning",
     "fine_tuning_optimiser": "small_model.fine_tuning",
     "fit_bradley_terry": "fit.bradley_terry",
     "fit_posterior": "fit.posterior",
     "fit_reference": "fit.reference",
     "flip_of": "fit.reliability",
+    "follow_completions": "llama.sampling",
     "gradient_pool": "features.pools",
     "gradient_rows": "features.gradients",
     "grammar_corpus": "small_model.corpus",
@@ -84,6 +94,8 @@ _HOMES = {
     "last_hidden_states": "features.hidden_states",
     "length_slopes": "fit.slopes_by_length",
     "listwise_exo_loss": "list_losses",
+    "load_llama": "llama.loading",
+    "load_tokeniser": "llama.loading",
     "log_policy": "log_linear",
     "log_ratio_gap": "losses",
     "make_annotators": "simulation.annotators",
@@ -213,6 +225,17 @@ if TYPE_CHECKING:
     from jaxdesign.preference.labels.tasks import make_tasks as make_tasks
     from jaxdesign.preference.labels.tasks import task_id as task_id
     from jaxdesign.preference.list_losses import listwise_exo_loss as listwise_exo_loss
+    from jaxdesign.preference.llama.config import LlamaConfig as LlamaConfig
+    from jaxdesign.preference.llama.law import TokenLaw as TokenLaw
+    from jaxdesign.preference.llama.loading import find_smollm2 as find_smollm2
+    from jaxdesign.preference.llama.loading import load_llama as load_llama
+    from jaxdesign.preference.llama.loading import load_tokeniser as load_tokeniser
+    from jaxdesign.preference.llama.model import Llama as Llama
+    from jaxdesign.preference.llama.sampling import Drawn as Drawn
+    from jaxdesign.preference.llama.sampling import Followed as Followed
+    from jaxdesign.preference.llama.sampling import draw_completions as draw_completions
+    from jaxdesign.preference.llama.sampling import follow_completions as follow_completions
+    from jaxdesign.preference.llama.tokeniser import LlamaTokeniser as LlamaTokeniser
     from jaxdesign.preference.log_linear import kl_divergence as kl_divergence
     from jaxdesign.preference.log_linear import log_policy as log_policy
     from jaxdesign.preference.log_linear import optimal_policy as optimal_policy
