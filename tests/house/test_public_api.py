@@ -387,7 +387,7 @@ FLAX = {
         "sampling",
         "training",
     ],
-    "llama": ["assembly", "model", "sampling"],
+    "llama": ["assembly", "blocks", "model", "sampling"],
 }
 
 

@@ -103,7 +103,7 @@ class LlamaTokeniser:
         """Rows [tokens, PAD ... PAD] of `texts`, `length` columns or those of the longest; else as `encode_prompts`."""
         return self._rows(texts, length, lambda row, tokens: (0, len(tokens)))
 
-    def decode(self, tokens: Int[AnyArray, " length"]) -> str:
+    def decode(self, tokens: Int[AnyArray, " length"] | Sequence[int]) -> str:
         """The text of one row of tokens, without padding and control tokens; halves of characters become U+FFFD."""
         return self.tokenizer.decode([int(token) for token in np.asarray(tokens) if token != PAD])
 
