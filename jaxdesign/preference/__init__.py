@@ -21,6 +21,9 @@ _HOMES = {
     "Drawn": "llama.sampling",
     "Examples": "small_model.fine_tuning",
     "Followed": "llama.sampling",
+    "HeadCache": "llama.cached",
+    "HeadEdit": "llama.policies",
+    "HeldBackValue": "llama.held_back",
     "HiddenReward": "simulation.hidden_reward",
     "LOSSES": "losses",
     "LabelRecord": "labels.tasks",
@@ -47,6 +50,8 @@ _HOMES = {
     "Samples": "small_model.sampling",
     "SimulatedAnnotators": "simulation.annotators",
     "StrengthCorrelation": "ranking_metrics",
+    "Tail": "llama.policies",
+    "TailCache": "llama.cached",
     "Task": "labels.tasks",
     "TokenLaw": "llama.law",
     "Tokeniser": "small_model.tokens",
@@ -55,6 +60,7 @@ _HOMES = {
     "accepted": "rejection_sampling",
     "answered": "labels.tasks",
     "as_labels": "labels.labels",
+    "cached_log_probabilities": "llama.pair_training",
     "check_labels": "labels.labels",
     "check_tasks": "labels.tasks",
     "choice_probabilities": "simulation.annotators",
@@ -70,6 +76,7 @@ _HOMES = {
     "effective_sample_size": "targets",
     "estimate_position_bias": "fit.position_bias",
     "estimate_reliability": "fit.reliability",
+    "example_log_probability": "llama.policies",
     "exo_loss": "losses",
     "find_smollm2": "llama.loading",
     "fine_tune": "small_model.fine_tuning",
@@ -82,6 +89,8 @@ _HOMES = {
     "gradient_pool": "features.pools",
     "gradient_rows": "features.gradients",
     "grammar_corpus": "small_model.corpus",
+    "head_cache": "llama.cached",
+    "held_back_value": "llama.held_back",
     "hidden_pool": "features.pools",
     "hinge_loss": "losses",
     "implicit_reward": "losses",
@@ -92,6 +101,7 @@ _HOMES = {
     "label_log_odds": "label_posteriors",
     "label_posterior": "label_posteriors",
     "last_hidden_states": "features.hidden_states",
+    "last_states": "llama.features",
     "length_slopes": "fit.slopes_by_length",
     "listwise_exo_loss": "list_losses",
     "load_llama": "llama.loading",
@@ -104,6 +114,7 @@ _HOMES = {
     "margin_dpo_loss": "losses",
     "mean_hidden_pool": "features.pools",
     "mean_hidden_states": "features.hidden_states",
+    "mean_states": "llama.features",
     "next_batch": "rounds",
     "optimal_policy": "log_linear",
     "parameter_paths": "features.gradients",
@@ -141,13 +152,16 @@ _HOMES = {
     "split_model": "features.nnx_policy",
     "strength_correlation": "ranking_metrics",
     "tabular_pool": "log_linear",
+    "tail_cache": "llama.cached",
     "task_id": "labels.tasks",
     "token_log_probabilities": "small_model.language_model",
     "train": "small_model.training",
+    "train_on_cache": "llama.pair_training",
     "train_on_pairs": "small_model.dpo_training",
     "unhinged_loss": "losses",
     "updated_reliability": "label_posteriors",
     "weighted_mean": "losses",
+    "with_adapters": "llama.policies",
     "with_estimated_flip": "fit.reliability",
     "write_preferences": "labels.preference_files",
     "write_tasks": "labels.task_files",
@@ -225,12 +239,26 @@ if TYPE_CHECKING:
     from jaxdesign.preference.labels.tasks import make_tasks as make_tasks
     from jaxdesign.preference.labels.tasks import task_id as task_id
     from jaxdesign.preference.list_losses import listwise_exo_loss as listwise_exo_loss
+    from jaxdesign.preference.llama.cached import HeadCache as HeadCache
+    from jaxdesign.preference.llama.cached import TailCache as TailCache
+    from jaxdesign.preference.llama.cached import head_cache as head_cache
+    from jaxdesign.preference.llama.cached import tail_cache as tail_cache
     from jaxdesign.preference.llama.config import LlamaConfig as LlamaConfig
+    from jaxdesign.preference.llama.features import last_states as last_states
+    from jaxdesign.preference.llama.features import mean_states as mean_states
+    from jaxdesign.preference.llama.held_back import HeldBackValue as HeldBackValue
+    from jaxdesign.preference.llama.held_back import held_back_value as held_back_value
     from jaxdesign.preference.llama.law import TokenLaw as TokenLaw
     from jaxdesign.preference.llama.loading import find_smollm2 as find_smollm2
     from jaxdesign.preference.llama.loading import load_llama as load_llama
     from jaxdesign.preference.llama.loading import load_tokeniser as load_tokeniser
     from jaxdesign.preference.llama.model import Llama as Llama
+    from jaxdesign.preference.llama.pair_training import cached_log_probabilities as cached_log_probabilities
+    from jaxdesign.preference.llama.pair_training import train_on_cache as train_on_cache
+    from jaxdesign.preference.llama.policies import HeadEdit as HeadEdit
+    from jaxdesign.preference.llama.policies import Tail as Tail
+    from jaxdesign.preference.llama.policies import example_log_probability as example_log_probability
+    from jaxdesign.preference.llama.policies import with_adapters as with_adapters
     from jaxdesign.preference.llama.sampling import Drawn as Drawn
     from jaxdesign.preference.llama.sampling import Followed as Followed
     from jaxdesign.preference.llama.sampling import draw_completions as draw_completions

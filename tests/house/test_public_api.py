@@ -387,7 +387,7 @@ FLAX = {
         "sampling",
         "training",
     ],
-    "llama": ["assembly", "blocks", "model", "sampling"],
+    "llama": ["assembly", "blocks", "cached", "model", "pair_training", "policies", "sampling"],
 }
 
 

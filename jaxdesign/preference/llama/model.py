@@ -29,7 +29,7 @@ class Llama(nnx.Module):
     Numerics: products at full precision of `config.dtype`; norms, attention weights and logits in float32.
 
     Source: Llama, arXiv 2302.13971 (RMS norms, SwiGLU, rotary positions); grouped queries, arXiv 2305.13245; checked by
-    tests/preference/llama/test_llama_model.py.
+    tests/preference/llama/test_llama_files.py.
     """
 
     def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs):
@@ -63,14 +63,14 @@ class Llama(nnx.Module):
         return self.norm(x), prefix
 
     def completion_stream(self, tokens: Int[Array, "p k c"], prefix: Prefix) -> Float[Array, "p k c width"]:
-        """States after the last norm at every token of completions (P, K, c) that follow the prompts of `prefix`.
+        """States after the last norm at `tokens` (P, K, c), completions that follow the prompts of `prefix`.
 
         Padding stands on the right; states there mean nothing.
         """
         return self.norm(through_completions(self.config, self.blocks, self.embed(tokens), prefix)[0])
 
     def empty_cache(self, prefix: Prefix, completions: int, length: int) -> tuple[tuple[Array, Array], ...]:
-        """Room for keys and values of K `completions` of `length` tokens each after `prefix`, a pair of arrays a block."""
+        """Room for keys and values of K `completions` of `length` tokens each after `prefix`, by block."""
         prompts = prefix.exists.shape[0]
         zeros = jnp.zeros((prompts, completions, length, self.config.kv_heads, self.config.size), self.config.dtype)
         return tuple((zeros, zeros) for _ in self.blocks)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxdesign.preference._extras import needed_for
-from jaxdesign.preference.small_model.language_model import LanguageModel
+
+Policy = TypeVar("Policy", bound=nnx.Module)  # a LanguageModel, or any model in Flax NNX
 
 
-class Trained(NamedTuple):
+class Trained(NamedTuple, Generic[Policy]):
     """A trained policy with what is needed to train it on.
 
     Args:
@@ -28,15 +29,15 @@ class Trained(NamedTuple):
         losses: (steps,) float32, of every step's minibatch before the step.
     """
 
-    model: LanguageModel
+    model: Policy
     optimiser_state: Any
     losses: Float[np.ndarray, " steps"]
 
 
 def train(
-    model: LanguageModel,
+    model: Policy,
     data: Any,
-    objective: Callable[[LanguageModel, Any], Array],
+    objective: Callable[[Policy, Any], Array],
     optimiser: optax.GradientTransformation,
     *,
     steps: int,
@@ -146,7 +147,7 @@ def filter_of(trainable: Sequence[str] | None) -> Any:
     return _Named(tuple(trainable))
 
 
-def _check_patterns(trainable: Sequence[str] | None, model: LanguageModel) -> None:
+def _check_patterns(trainable: Sequence[str] | None, model: nnx.Module) -> None:
     """ValueError for a pattern that matches nothing: a misspelt one would silently leave its parameters as they are."""
     paths = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.split(model)[1])]
     for pattern in [] if trainable is None else trainable:
