@@ -35,6 +35,7 @@ _HOMES = {
     "Llama": "llama.model",
     "LlamaConfig": "llama.config",
     "LlamaTokeniser": "llama.tokeniser",
+    "PolicyCheckpoint": "llama.checkpoints",
     "PolicyValue": "small_model.sampled_value",
     "PositionBias": "fit.position_bias",
     "Posterior": "fit.posterior",
@@ -134,6 +135,7 @@ _HOMES = {
     "reference_target": "fit.reference",
     "reliable_annotators": "fit.reliability",
     "restore_checkpoint": "small_model.checkpoints",
+    "restore_policy": "llama.checkpoints",
     "robust_dpo_loss": "losses",
     "ropo_loss": "losses",
     "rpo_loss": "losses",
@@ -142,6 +144,7 @@ _HOMES = {
     "sampled_policy_value": "small_model.sampled_value",
     "sampled_target": "targets",
     "save_checkpoint": "small_model.checkpoints",
+    "save_policy": "llama.checkpoints",
     "scored_pool": "fit.posterior",
     "sequence_divergence": "small_model.sampled_value",
     "sequence_log_probability": "small_model.language_model",
@@ -243,6 +246,9 @@ if TYPE_CHECKING:
     from jaxdesign.preference.llama.cached import TailCache as TailCache
     from jaxdesign.preference.llama.cached import head_cache as head_cache
     from jaxdesign.preference.llama.cached import tail_cache as tail_cache
+    from jaxdesign.preference.llama.checkpoints import PolicyCheckpoint as PolicyCheckpoint
+    from jaxdesign.preference.llama.checkpoints import restore_policy as restore_policy
+    from jaxdesign.preference.llama.checkpoints import save_policy as save_policy
     from jaxdesign.preference.llama.config import LlamaConfig as LlamaConfig
     from jaxdesign.preference.llama.features import last_states as last_states
     from jaxdesign.preference.llama.features import mean_states as mean_states

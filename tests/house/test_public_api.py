@@ -379,6 +379,7 @@ def test_nobody_flips_a_global_switch(file):
 # files of preference that are a Flax model or train one, and load on first use only, by their room
 FLAX = {
     "small_model": [
+        "array_folders",
         "checkpoints",
         "dpo_training",
         "fine_tuning",
@@ -387,7 +388,7 @@ FLAX = {
         "sampling",
         "training",
     ],
-    "llama": ["assembly", "blocks", "cached", "model", "pair_training", "policies", "sampling"],
+    "llama": ["assembly", "blocks", "cached", "checkpoints", "model", "pair_training", "policies", "sampling"],
 }
 
 

@@ -14,6 +14,7 @@ _HOMES = {
     "Llama": "model",
     "LlamaConfig": "config",
     "LlamaTokeniser": "tokeniser",
+    "PolicyCheckpoint": "checkpoints",
     "Tail": "policies",
     "TailCache": "cached",
     "TokenLaw": "law",
@@ -28,6 +29,8 @@ _HOMES = {
     "load_llama": "loading",
     "load_tokeniser": "loading",
     "mean_states": "features",
+    "restore_policy": "checkpoints",
+    "save_policy": "checkpoints",
     "tail_cache": "cached",
     "train_on_cache": "pair_training",
     "with_adapters": "policies",
@@ -40,6 +43,9 @@ if TYPE_CHECKING:
     from jaxdesign.preference.llama.cached import TailCache as TailCache
     from jaxdesign.preference.llama.cached import head_cache as head_cache
     from jaxdesign.preference.llama.cached import tail_cache as tail_cache
+    from jaxdesign.preference.llama.checkpoints import PolicyCheckpoint as PolicyCheckpoint
+    from jaxdesign.preference.llama.checkpoints import restore_policy as restore_policy
+    from jaxdesign.preference.llama.checkpoints import save_policy as save_policy
     from jaxdesign.preference.llama.config import LlamaConfig as LlamaConfig
     from jaxdesign.preference.llama.features import last_states as last_states
     from jaxdesign.preference.llama.features import mean_states as mean_states

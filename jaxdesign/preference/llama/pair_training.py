@@ -19,7 +19,7 @@ from jaxdesign._checks import rows_of_three, same_shape
 from jaxdesign.preference.llama.policies import Frozen, HeadEdit, Tail, check_kind
 from jaxdesign.preference.llama.sampling import ROWS, in_batches
 from jaxdesign.preference.losses import soft_label_dpo_loss
-from jaxdesign.preference.small_model.training import Trained, train
+from jaxdesign.preference.small_model.training import Trained, filter_of, train
 
 PREFIX = "policy/"
 
@@ -128,10 +128,22 @@ def train_on_cache(
         seed=seed,
         optimiser_state=optimiser_state,
         first_step=first_step,
-        trainable=[f"{PREFIX}{pattern}" for pattern in trainable] if isinstance(trainable, list | tuple) else trainable,
+        trainable=_prefixed(trainable),
         callback=callback,
     )
     return Trained(done.model.policy, done.optimiser_state, done.losses)
+
+
+def trained_of(policy: HeadEdit | Tail, trainable: Sequence[str] | None) -> Any:
+    """The state that an optimiser of `train_on_cache` sees."""
+    return nnx.split(_OnCache(policy, ()), filter_of(_prefixed(trainable)), ...)[1]
+
+
+def _prefixed(trainable: Sequence[str] | None) -> Sequence[str] | None:
+    """Patterns on paths of a policy as patterns on those of `_OnCache`; a string is left for `train` to refuse."""
+    if trainable is None or isinstance(trainable, str):
+        return trainable
+    return [f"{PREFIX}{pattern}" for pattern in trainable]
 
 
 def cached_log_probabilities(policy: HeadEdit | Tail, cache: Any, *, rows: int = ROWS) -> Float[np.ndarray, "p k"]:
