@@ -62,6 +62,7 @@ def differences(policy, cache, variable, directions, step=1e-2):
     return np.stack(out, axis=1)
 
 
+@pytest.mark.thorough
 def test_gradients_by_the_bias_and_the_edit_are_those_of_log_probabilities(states):
     policy = HeadEdit(MODEL, LAW, rank=2, rngs=nnx.Rngs(0))
     cache = head_cache(states, COMPLETIONS)

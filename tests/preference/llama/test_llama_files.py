@@ -49,6 +49,7 @@ def test_both_kinds_of_files_hold_the_model_of_the_formulas(gguf, folder):
     assert shape == {name: SHAPE[name] for name in shape} and first.config.norm_epsilon == pytest.approx(1e-3)
 
 
+@pytest.mark.thorough
 def test_embeddings_may_be_tied(tmp_path):
     weights = tensors(1, tied=True)
     expected = logits_in_numpy(weights, TOKENS)
@@ -189,6 +190,7 @@ def test_configurations_that_make_no_llama(field, value, message):
         LlamaConfig(**(SHAPE | {field: value}))
 
 
+@pytest.mark.thorough
 def test_a_missing_library_is_named_with_its_extra(gguf, folder):
     cases = [
         ("gguf", "load_llama", gguf),

@@ -18,6 +18,8 @@ from jaxdesign.preference.llama import (
 )
 from tests.support.tiny_llama import log_probability_in_numpy, tensors, tiny_llama
 
+pytestmark = pytest.mark.thorough
+
 WEIGHTS, MODEL = tensors(0), tiny_llama(0)
 PROMPTS = np.array([[-1, -1, 5, 6, 7], [9, 250, 11, 12, 1]], np.int32)
 COMPLETIONS = np.array([[[5, 9, 3], [30, 31, 32], [8, 3, -1]], [[1, 2, 3], [4, 4, 4], [10, 11, -1]]], np.int32)
@@ -68,7 +70,6 @@ def test_an_edit_changes_the_states_that_the_head_reads(followed):
     )
 
 
-@pytest.mark.thorough
 def test_last_blocks_as_made_are_the_model(cache):
     for blocks in (1, 2):
         some = cache if blocks == 1 else tail_cache(MODEL, PROMPTS, COMPLETIONS, blocks=2, rows=3)
@@ -76,7 +77,6 @@ def test_last_blocks_as_made_are_the_model(cache):
         np.testing.assert_allclose(found, in_numpy(WEIGHTS), atol=3e-5)
 
 
-@pytest.mark.thorough
 def test_adapters_add_a_product_to_their_matrix(cache):
     tail = Tail(MODEL, LAW, blocks=1)
     policy = with_adapters(tail, rank=2, rngs=nnx.Rngs(0), layers=["query", "down"])
