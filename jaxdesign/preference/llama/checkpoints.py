@@ -89,11 +89,11 @@ def restore_policy(
     Source: derived; checked by tests/preference/llama/test_llama_checkpoints.py.
     """
     path = Path(path).absolute()
-    facts, kind = facts_of(path), type(policy).__name__
+    facts, kind = facts_of(path, "restore_policy"), type(policy).__name__
     if facts.get("kind") != kind:
         raise ValueError(f"path: {path} is a checkpoint of a {facts.get('kind', 'LanguageModel')}, not of a {kind}")
     definition, own, head = _own(policy)
-    filled, state = read_folder(path, own, trained_of(policy, trainable), optimiser, "restore_policy")
+    filled, state = read_folder(path, facts, own, trained_of(policy, trainable), optimiser)
     return PolicyCheckpoint(nnx.merge(definition, filled, head), state, int(facts["step"]))
 
 

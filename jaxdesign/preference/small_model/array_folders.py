@@ -75,24 +75,30 @@ def write_folder(
     return path
 
 
-def facts_of(path: Path) -> dict[str, Any]:
-    """What a folder says of itself. FileNotFoundError where no checkpoint is."""
+def facts_of(path: Path, what: str) -> dict[str, Any]:
+    """What a folder says of itself, to `what`. FileNotFoundError where no checkpoint is, ImportError without orbax."""
+    with needed_for(what):  # before anything is said of the folder, which cannot be read without it
+        import orbax.checkpoint  # noqa: F401
     if not (path / FACTS).is_file():
         raise FileNotFoundError(f"path: {path} holds no checkpoint ({FACTS} is missing)")
     return json.loads((path / FACTS).read_text(encoding="utf-8"))
 
 
 def read_folder(
-    path: Path, model: Any, parameters: Any, optimiser: optax.GradientTransformation | None, what: str
+    path: Path,
+    facts: Mapping[str, Any],
+    model: Any,
+    parameters: Any,
+    optimiser: optax.GradientTransformation | None,
 ) -> tuple[Any, Any]:
     """The model's arrays and the optimiser's state of a folder, to the last bit.
 
     Args:
         path: the folder.
+        facts: of it, by `facts_of`.
         model: pytree of the arrays' shapes and dtypes.
         parameters: the part of it that the optimiser was training.
         optimiser: the one whose state was saved; None to leave its state where it is.
-        what: who asks, where orbax is missing.
 
     Returns:
         Both as pytrees; None for the state without an optimiser.
@@ -100,10 +106,9 @@ def read_folder(
     Raises:
         ValueError: no optimiser's state was saved, or arrays of other names or shapes.
     """
-    with needed_for(what):
-        import orbax.checkpoint
+    import orbax.checkpoint
 
-    kinds_found = facts_of(path)["arrays"]
+    kinds_found = facts["arrays"]
     wanted = {MODEL: model}
     if optimiser is not None:
         wanted[OPTIMISER] = jax.eval_shape(optimiser.init, parameters)

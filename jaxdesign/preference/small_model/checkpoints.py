@@ -92,10 +92,10 @@ def restore_checkpoint(
     Source: derived; checked by tests/preference/small_model/test_checkpoints.py.
     """
     path = Path(path).absolute()
-    facts = facts_of(path)
+    facts = facts_of(path, "restore_checkpoint")
     config = LanguageModelConfig(**facts["config"])
     bare = nnx.eval_shape(lambda: LanguageModel(config, rngs=nnx.Rngs(0)))
     definition, parameters = nnx.split(bare)
     trained = nnx.split(bare, filter_of(trainable), ...)[1]
-    filled, state = read_folder(path, parameters, trained, optimiser, "restore_checkpoint")
+    filled, state = read_folder(path, facts, parameters, trained, optimiser)
     return Checkpoint(nnx.merge(definition, filled), state, int(facts["step"]))
