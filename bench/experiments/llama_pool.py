@@ -14,12 +14,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxdesign.preference.llama import TokenLaw, draw_completions, find_smollm2, load_llama, load_tokeniser
-from jaxdesign.preference.llama.features import last_states, mean_states
 from tqdm import tqdm
 
 from bench.experiments import prompts as prompts_of
 from bench.experiments.rewards import REWARDS
+from jaxdesign.preference.llama import TokenLaw, draw_completions, find_smollm2, load_llama, load_tokeniser
+from jaxdesign.preference.llama.features import last_states, mean_states
 
 COMPLETIONS, LENGTH, TEMPERATURE = 32, 20, 0.8
 OUTPUTS = 8192  # of the vocabulary: byte pairs are in the order of frequency, and the head costs a sixth
