@@ -107,6 +107,7 @@ _HOMES = {
     "label_log_odds": "label_posteriors",
     "label_posterior": "label_posteriors",
     "last_hidden_states": "features.hidden_states",
+    "last_states": "llama.features",
     "length_slopes": "fit.slopes_by_length",
     "last_states": "llama.features",
     "listwise_exo_loss": "list_losses",
