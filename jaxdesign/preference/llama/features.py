@@ -1,7 +1,8 @@
 """Features of completions from the states that a Llama had in them: the last one, and their mean.
 
 Gradients by what is trained come from `jaxdesign.preference.features`: `projected_gradients(function, params,
-cache.examples(), parameters=["write"], ...)` with `function, params = split_model(policy, example_log_probability)`.
+cache.examples(), parameters=["write"], ...)` with `function, params = split_model(policy, example_log_probability)`,
+split once, because a new function is compiled anew.
 """
 
 from __future__ import annotations
