@@ -109,7 +109,6 @@ _HOMES = {
     "last_hidden_states": "features.hidden_states",
     "last_states": "llama.features",
     "length_slopes": "fit.slopes_by_length",
-    "last_states": "llama.features",
     "listwise_exo_loss": "list_losses",
     "load_llama": "llama.loading",
     "load_tokeniser": "llama.loading",
