@@ -1,8 +1,9 @@
 """The variance of what features do not explain of a margin, estimated from labels of a pilot.
 
 Labels of pair e come from one margin u_e = z_e . w + delta_e, delta_e ~ N(0, v l_e), w ~ N(0, prior^-1). Repeats of a
-pair, all of which meet the same delta_e, are more alike than the chances of z_e . w allow: that is what tells v. Without
-repeats v is told only by how chances flatten with l_e, and by the prior, which says how large rewards are: little.
+pair, all of which meet the same delta_e, are more alike than the chances of z_e . w allow: that is what tells v.
+Without repeats v is told only by how chances flatten with l_e, and by the prior, which says how large rewards are:
+little.
 
 The likelihood of a pair, L_e(m, s) = int sigma(m + x)^y sigma(-m - x)^(n - y) N(x; 0, s) dx, is log-concave in m
 (Prekopa), so that w is found by Newton steps; the integral is a sum over equal steps of x / sqrt(s), which for such
@@ -28,7 +29,7 @@ from jaxdesign.pool import CompletionPool
 from jaxdesign.residual import Residual
 from jaxdesign.residual_metric import residual_of
 
-NODES = np.linspace(-8, 8, 257)  # of x / sqrt(s): errors below 1e-4 for s up to 400, far less for small ones
+NODES = np.linspace(-8, 8, 257)  # of x / sqrt(s): logarithms are off by 3e-4 at s = 400, by far less below
 LARGEST = 256.0  # at which a label says hardly anything: k = 10
 GRID = np.concatenate([[0.0], np.exp2(np.arange(-5, 8.25, 0.5)), [LARGEST]])
 REFINED = 8  # parts of the grid's steps where the maximum and the ends of the interval are
@@ -68,19 +69,18 @@ def estimate_residual(
 ) -> ResidualVariance:
     """v of residuals N(0, v l_e) of margins, from labels of a pilot; several of a pair, or it will hardly tell.
 
-    Maximises log int prod_e L_e(z_e . w, v l_e) N(w; 0, prior^-1) dw, the integral over w by Laplace's method. With two
-    labels on each of some hundred pairs v is known to a factor of two or so where it is near 4, the variance at which a
-    residual is worth as much as the noise of a label. Chances that a fit predicts are sigma(m / k), k^2 = 1 + pi v l_e /
-    8, of the fitted margin m where that was fitted with the residual, and sigma(m) of a `fit_bradley_terry` without it,
-    which shrinks rewards by about k itself.
+    Maximises log int prod_e L_e(z_e . w, v l_e) N(w; 0, prior^-1) dw, the integral over w by Laplace's method. Two or
+    three labels on each of 200 pairs tell v near 4 to a factor of two; 4 is where a residual costs about as much as the
+    noise of a label. Chances of the fitted model are sigma(m / k), k^2 = 1 + pi v l_e / 8; `fit_bradley_terry`, which
+    knows no residual, finds rewards that are shrunk by about k already, and its chances are sigma(m).
 
     Args:
         pool: the pool, for differences and lengths of pairs.
         pairs: (S, 3) rows (p, i, j), each pair once.
         wins: (S,) labels that prefer the first completion.
         counts: (S,) labels of each pair, at least one.
-        prior: precision of the reward parameter, (d, d) or a scalar ridge, per squared unit of margins: what one knows of
-            the size of rewards. Must be positive definite together with the labels.
+        prior: precision of the reward parameter, (d, d) or a scalar ridge, per squared unit of margins: what one knows
+            of the size of rewards. Must be positive definite together with the labels.
         target: H of the lengths, as for `residual_of`.
 
     Returns:
@@ -90,9 +90,9 @@ def estimate_residual(
         ValueError: pairs outside of the pool or repeated, shapes that do not match, wins outside of [0, counts], no
             label, a prior of another shape or indefinite, and as `residual_of`.
 
-    Numerics: float64; v to about 2% of a factor of two between grid points that are 2^(1/16) apart.
-    Complexity: about 50 searches of at most 40 Newton steps, 200 S exponentials and 2 S d^2 operations each; the passes of
-    `residual_of`.
+    Numerics: float64; v, and the ends of its interval, to about 5%, the interval rather wider.
+    Complexity: about 50 searches of some 5 Newton steps, 2,000 S exponentials and 2 S d^2 operations each, and the
+    passes of `residual_of`.
     Source: Laplace's method and the likelihood ratio, derived for this model; checked by
     tests/preference/fit/test_residual_variance.py, where intervals cover.
     """
@@ -131,9 +131,7 @@ def _searched(evidence) -> tuple[Float[np.ndarray, " g"], Float[np.ndarray, " g"
     """Values on the grid, and on a finer one next to the maximum and to where the interval ends."""
     values = evidence(GRID)
     if not np.isfinite(values).all():
-        raise ValueError(
-            "prior: labels and prior leave a direction of the reward unknown; pass a positive definite one"
-        )
+        raise ValueError("prior: with the labels it leaves a direction unknown; pass a positive definite one")
     best = int(np.argmax(values))
     inside = np.flatnonzero(values >= values[best] - INSIDE)
     steps = {best - 1, best, inside[0] - 1, inside[-1]} & set(range(len(GRID) - 1))
