@@ -347,7 +347,7 @@ def test_no_file_imports_itself_by_a_detour():
 
 # why a file may have more than 250 lines beside its docstrings, and how many
 LONG = {
-    "preference/__init__.py": ("one list of names, told twice: to imports and to editors", 360),
+    "preference/__init__.py": ("one list of names, told twice: to imports and to editors", 380),
     "preference/fit/reliability.py": ("one fit: the model, its starts, the iteration and its standard errors", 300),
     "preference/labels/store.py": ("one class, whose methods share the file on disk", 300),
 }
