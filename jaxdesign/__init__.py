@@ -23,6 +23,7 @@ _HOMES = {
     "LabelCurve": "label_curves",
     "LogDet": "criteria.log_det",
     "Quota": "budget.quota",
+    "Residual": "residual",
     "Status": "design",
     "Trace": "criteria.trace",
     "WorstCase": "criteria.worst_case",
@@ -37,6 +38,7 @@ _HOMES = {
     "pair_information": "information",
     "pair_sensitivities": "information",
     "policy_target": "targets",
+    "residual_of": "residual_metric",
     "restrict_to_range": "basis",
     "second_moment": "targets",
     "select_pairs": "exact.select",
@@ -81,6 +83,8 @@ if TYPE_CHECKING:
     from jaxdesign.label_curves import LabelCurve as LabelCurve
     from jaxdesign.label_curves import label_curve as label_curve
     from jaxdesign.pool import CompletionPool as CompletionPool
+    from jaxdesign.residual import Residual as Residual
+    from jaxdesign.residual_metric import residual_of as residual_of
     from jaxdesign.solvers.optimize import optimize as optimize
     from jaxdesign.targets import policy_target as policy_target
     from jaxdesign.targets import second_moment as second_moment

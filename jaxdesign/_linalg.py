@@ -134,6 +134,13 @@ def _product_by_panels(left, right):
     return upper + jnp.swapaxes(jnp.triu(upper, 1), -1, -2)
 
 
+def gram_sensitivities(rows: Float[Array, "p k d"], others: Float[Array, "p k d"]) -> Float[Array, "p k k"]:
+    """Q_ii + Q_jj - 2 Q_ij with Q = rows others^T per prompt; exactly symmetric when rows is others."""
+    gram = contract("pid,pjd->pij", rows, others)
+    diagonal = jnp.sum(rows * others, axis=-1)
+    return diagonal[:, :, None] + diagonal[:, None, :] - 2 * gram
+
+
 def inverse(information: Float[AnyArray, "*r d d"]) -> Float[Array, "*r d d"]:
     """A^-1 by Cholesky, symmetric to the last bit; NaN where A is not positive definite."""
     return inverse_from(cholesky_and_inverse(information)[1])

@@ -34,16 +34,15 @@ def scored_pool(pool: CompletionPool, parameters: Float[AnyArray, "*r d"]) -> Co
     all_finite(parameters, "parameters")
     scores = np.einsum("pkd,...d->...pk", np.asarray(pool.features, np.float64), parameters, optimize=True)
     means = np.sum(scores, axis=-1, where=mask, keepdims=True) / np.maximum(mask.sum(axis=-1, keepdims=True), 1)
-    return CompletionPool(
-        pool.features, np.where(mask, scores - means, 0).astype(np.float32), mask, pool.ids, pool.flip
-    )
+    scores = np.where(mask, scores - means, 0).astype(np.float32)
+    return CompletionPool(pool.features, scores, mask, pool.ids, pool.flip, pool.residual)
 
 
 def scored_where_it_lies(pool: CompletionPool, parameter: Any) -> CompletionPool:
     """The same for one w of a pool that is traced, or divided over devices: no feature leaves its device; unchecked."""
     rows = centred_features(pool)
     scores = _arrays.contract("pkd,d->pk", rows, _arrays.replicated(parameter).astype(rows.dtype))
-    return unchecked_pool(pool.features, scores, pool.mask, pool.flip, pool.ids)
+    return unchecked_pool(pool.features, scores, pool.mask, pool.flip, pool.residual, pool.ids)
 
 
 def all_finite(parameters: np.ndarray, name: str) -> None:

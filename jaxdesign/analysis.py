@@ -87,7 +87,7 @@ def sensitivity_bounds(
 
 
 def _scored(factors, rows, _):
-    z, c = rows
+    z, c, _ = rows
     unit = float(jnp.finfo(jnp.float64).eps) / 2
     share = (z.shape[-1] + 4) * unit
     b, bound = [], []

@@ -22,6 +22,7 @@ from jaxdesign.pricing.memory import MemorySource
 from jaxdesign.pricing.sharded import sharded_source
 from jaxdesign.pricing.source import Source, closed_bits, survey
 from jaxdesign.problem import NEEDS_ALL, Problem, checked_criterion, criterion_for, prior_matrix
+from jaxdesign.residual import check_one_label
 from jaxdesign.units import column_units, first_look, in_units, rescaled, source_units
 
 INDEFINITE = 1e-6  # share of the largest eigenvalue of G that one below zero may have by rounding
@@ -48,7 +49,8 @@ def make_problem(
 
     Raises:
         TypeError: pool (`pricing.checked`), criterion or budget of another kind; a source, with `whole`.
-        ValueError: no candidate pair, a budget the pool cannot hold, a prior or target of wrong shape or indefinite.
+        ValueError: no candidate pair, a budget the pool cannot hold, a prior or target of wrong shape or indefinite,
+            repeats of pairs whose residual their labels would share.
     """
     pool = checked(pool)
     if whole and not isinstance(pool, CompletionPool):
@@ -80,6 +82,7 @@ def _of_pool(pool: CompletionPool, criterion, budget, prior, flip) -> Problem:
             "pool: is traced; this function runs its loop on the host. Inside jit or vmap use jaxdesign.greedy, "
             "jaxdesign.solvers.frank_wolfe or jaxdesign.solvers.multiplicative"
         )
+    _check_repeats(pool.residual, budget)
     pool = _arrays.in_one_place(pool)
     exists = np.asarray(pool.mask)
     exists = exists if flip is None else np.tile(exists, (len(flip), 1))
@@ -98,12 +101,18 @@ def _of_source(source: Source, criterion, budget, prior, flip) -> Problem:
     given = source if flip is None else AnnotatedSource(source, flip)
     source = AdaptedSource(given, np.ones(source.dim))
     look = first_look(source)
+    _check_repeats(look.residual, budget)
     exists, exponents = look.survey.exists, source_units(source, look.farthest)
     decided = _decided(exists, budget)
     units, closed = np.ldexp(np.ones(source.dim), exponents), closed_bits(decided.closed, *exists.shape)
     source = AdaptedSource(given, units, closed)
     counts = (survey(source) if closed is not None else look.survey).pair_counts
     return _problem(source, exists, counts, exponents, criterion, budget, decided, prior, None, flip)
+
+
+def _check_repeats(residual, budget):
+    if isinstance(budget, Budget):  # what is none is refused later
+        check_one_label(residual, budget.per_pair, "budget.per_pair")
 
 
 def _decided(exists, budget) -> Decided:

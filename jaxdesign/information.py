@@ -23,9 +23,10 @@ from jaxtyping import Array, Float, Int
 from jaxdesign import _arrays, _checks
 from jaxdesign._arrays import AnyArray
 from jaxdesign._centring import centred
-from jaxdesign._linalg import symmetric_product
+from jaxdesign._linalg import gram_sensitivities, symmetric_product
 from jaxdesign._pairs import check_pairs
 from jaxdesign.pool import CompletionPool, centred_features, flips_of
+from jaxdesign.residual import Spread, check_held, listed_shrinkage, shrinkage
 
 
 def margin_information(margin: Float[Array, ...], flip: Float[Array, ...] | float = 0.0) -> Float[Array, ...]:
@@ -57,11 +58,12 @@ class Margins(NamedTuple):
     """All that label information depends on, prompts first, to be cut into chunks beside the features.
 
     One form whatever the pool's is, with or without draws and flips; scores are None where all margins are 0, because
-    sigma' of every pair would take as long as its sensitivity.
+    sigma' of every pair would take as long as its sensitivity, and the spread is None where features explain all.
     """
 
     scores: Float[Array, "p r k"] | None
     flip: Float[Array, "p 1 1"] | Float[Array, "p k k"]
+    spread: Spread | None = None  # rows of the completions, or worked out for all pairs
 
     @property
     def draws(self) -> int:
@@ -75,24 +77,29 @@ def margins_of(pool: CompletionPool) -> Margins:
     if scores is not None:
         scores = jnp.where(pool.mask, scores.reshape(-1, *pool.mask.shape), 0)
         scores = jnp.moveaxis(scores, 0, 1)
-    return Margins(scores, flip.reshape(*flip.shape, *(1, 1)[: 3 - flip.ndim]))
+    return Margins(scores, flip.reshape(*flip.shape, *(1, 1)[: 3 - flip.ndim]), pool.residual)
 
 
 def prompt_label_information(
     margins: Margins | None, dtype: Any
 ) -> Float[Array, "r p k k"] | Float[Array, "1 p 1 1"] | Float[Array, ""]:
-    """c_ij = sigma'(u_i - u_j) for all completions of each prompt, less by flip noise; the number 1/4 without margins.
+    """c_ij = sigma'(u_i - u_j) for all completions of each prompt, less by flips and residuals; 1/4 without margins.
 
     Margins are taken in the dtype of the scores (at least `dtype`) and cast then: where scores form far clusters, a
     cast, or a mean taken off, before the difference would round margins within a cluster away.
     """
     if margins is None:
         return jnp.asarray(0.25, dtype)
-    scores, flip = jax.tree.map(lambda a: a.astype(np.promote_types(a.dtype, dtype)), margins)
+    scores, flip = jax.tree.map(lambda a: a.astype(np.promote_types(a.dtype, dtype)), margins[:2])
+    shrunk = None if margins.spread is None else shrinkage(margins.spread, dtype)
     if scores is None:
-        return ((1 - 2 * flip) ** 2 / 4).astype(dtype)[None]
+        info = ((1 - 2 * flip) ** 2 / 4).astype(dtype)[None]
+        return info if shrunk is None else info * shrunk.scale[None]
     scores = jnp.moveaxis(scores, 1, 0)
-    return margin_information((scores[..., :, None] - scores[..., None, :]).astype(dtype), flip)
+    margin = (scores[..., :, None] - scores[..., None, :]).astype(dtype)
+    if shrunk is None:
+        return margin_information(margin, flip)
+    return margin_information(margin / shrunk.shrink[None], flip) * shrunk.scale[None]
 
 
 def listed_label_information(margins: Margins | None, pairs: Int[Array, "s 3"]) -> Float[Array, "r s"]:
@@ -101,18 +108,16 @@ def listed_label_information(margins: Margins | None, pairs: Int[Array, "s 3"]) 
     dtype = jnp.result_type(float)
     if margins is None:
         return jnp.full((1, len(pairs)), 0.25, dtype)
-    scores, flip = jax.tree.map(lambda a: a.astype(np.promote_types(a.dtype, dtype)), margins)
+    scores, flip = jax.tree.map(lambda a: a.astype(np.promote_types(a.dtype, dtype)), margins[:2])
     flip = flip[p, 0, 0] if flip.shape[1] == 1 else flip[p, i, j]
+    shrunk = None if margins.spread is None else listed_shrinkage(margins.spread, pairs, dtype)
     if scores is None:
-        return ((1 - 2 * flip) ** 2 / 4).astype(dtype)[None]
-    return margin_information((scores[p, :, i] - scores[p, :, j]).T.astype(dtype), flip)
-
-
-def gram_sensitivities(rows: Float[Array, "p k d"], others: Float[Array, "p k d"]) -> Float[Array, "p k k"]:
-    """Q_ii + Q_jj - 2 Q_ij with Q = rows others^T per prompt; exactly symmetric when rows is others."""
-    gram = _arrays.contract("pid,pjd->pij", rows, others)
-    diagonal = jnp.sum(rows * others, axis=-1)
-    return diagonal[:, :, None] + diagonal[:, None, :] - 2 * gram
+        info = ((1 - 2 * flip) ** 2 / 4).astype(dtype)[None]
+        return info if shrunk is None else info * shrunk.scale[None]
+    margin = (scores[p, :, i] - scores[p, :, j]).T.astype(dtype)
+    if shrunk is None:
+        return margin_information(margin, flip)
+    return margin_information(margin / shrunk.shrink[None], flip) * shrunk.scale[None]
 
 
 def prompt_forms(
@@ -316,7 +321,8 @@ def held_information(pool: CompletionPool, pairs: Any, labels: Any = None) -> Fl
         default precision, and the values of traced arguments are not checked.
 
     Raises:
-        ValueError: pairs outside of the pool, labels of another length, negative or not finite.
+        ValueError: pairs outside of the pool, labels of another length, negative or not finite, repeats of pairs with
+            a residual.
 
     Numerics: in float64 from the stored features, traced or not.
     Source: derived; checked by tests/budget/test_quotas.py.
@@ -333,6 +339,7 @@ def held_information(pool: CompletionPool, pairs: Any, labels: Any = None) -> Fl
     if not _arrays.is_traced(labels) and not (np.isfinite(labels) & (labels >= 0)).all():
         row = int(np.argmin(np.isfinite(labels) & (labels >= 0)))
         raise ValueError(f"labels: {labels[row]:g} at row {row}; labels must be finite and at least 0")
+    check_held(pool.residual, pairs, labels)
     default = jnp.result_type(float)
     with _arrays.float64():
         label_info, counts = _arrays.aligned(label_information(pool, pairs), jnp.asarray(labels, jnp.float64))

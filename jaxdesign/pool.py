@@ -20,9 +20,10 @@ from jaxtyping import Array, Bool, Float
 from jaxdesign import _arrays, _checks
 from jaxdesign._centring import centred
 from jaxdesign._checks import check_different
+from jaxdesign.residual import Shrinkage, Spread, checked_residual, residual_rows, shrinkage
 
 FAR = 8.0  # common offset over the spread of a column from which float64 features lose digits worth keeping
-LEAVES = ("features", "scores", "mask", "flip")
+LEAVES = ("features", "scores", "mask", "flip", "residual")
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -41,12 +42,16 @@ class CompletionPool:
         flip: probability that a label is reversed: a number, one per prompt (P,), or one per pair (P, K, K), symmetric,
             anything where there is no pair; common to all draws. At least 0 and below 1/2. None: no noise. See
             `information.margin_information` for what it costs.
+        residual: a `Residual`, see `residual_of`: variances of margins that features do not explain, by which a label
+            is worth less. Kept as rows (P, K, r), which subsets and other bases of the pool keep. None: none.
 
     Raises:
-        TypeError: features, scores or flip of a dtype that is not floating, a mask that is not boolean.
+        TypeError: features, scores or flip of a dtype that is not floating, a mask that is not boolean, a residual of
+            another kind.
         ValueError: wrong rank or shapes, an empty pool, NaN or inf in an existing completion, no prompt with two
-            completions, ids that repeat, flip outside of [0, 1/2) or not symmetric. Values are only checked outside of
-            jit. Prompts with fewer than two completions are skipped by everything and keep their index.
+            completions, ids that repeat, flip outside of [0, 1/2) or not symmetric, a residual of another dimension or
+            not finite. Values are only checked outside of jit. Prompts with fewer than two completions are skipped by
+            everything and keep their index.
 
     Source: the implicit reward of DPO (arXiv 2305.18290) for scores; checked by tests/test_pool.py.
     """
@@ -55,6 +60,7 @@ class CompletionPool:
     scores: Float[Array, "*r p k"] | None
     mask: Bool[Array, "p k"]
     flip: Float[Array, " p"] | Float[Array, "p k k"] | None
+    residual: Spread | None
     ids: tuple | None
 
     def __init__(
@@ -64,6 +70,7 @@ class CompletionPool:
         mask: Any = None,
         ids: Sequence[Any] | np.ndarray | None = None,
         flip: Any = None,
+        residual: Spread | None = None,
     ):
         features = _checks.as_float_array(features, "features")
         _checks.rank(features, (3,), "features", "(prompts P, completions K, dimension d)")
@@ -114,7 +121,8 @@ class CompletionPool:
             features = jnp.where(exists[..., None], features, 0)
             scores = None if scores is None else jnp.where(exists, scores, 0)
         flip = None if flip is None else as_flips(flip, exists)
-        for name, value in zip((*LEAVES, "ids"), (features, scores, exists, flip, ids), strict=True):
+        residual = residual_rows(checked_residual(residual, dim, (prompts, completions)), features, exists)
+        for name, value in zip((*LEAVES, "ids"), (features, scores, exists, flip, residual, ids), strict=True):
             object.__setattr__(self, name, value)
 
     def tree_flatten_with_keys(self):
@@ -212,14 +220,16 @@ def centred_features(pool: CompletionPool, dtype: Any = None) -> Float[Array, "p
     return centred(pool.features.astype(dtype or _arrays.compute_dtype(pool.features.dtype)), pool.mask)
 
 
-def bare_pool(features: Any, mask: Any, scores: Any = None, flip: Any = None) -> CompletionPool:
+def bare_pool(
+    features: Any, mask: Any, scores: Any = None, flip: Any = None, residual: Spread | None = None
+) -> CompletionPool:
     """Completions without names, unchecked."""
-    return unchecked_pool(features, scores, mask, flip)
+    return unchecked_pool(features, scores, mask, flip, residual)
 
 
 def with_features(pool: CompletionPool, features: Any) -> CompletionPool:
-    """The same completions with other features, unchecked: scores, mask, flips and names stay."""
-    return unchecked_pool(features, pool.scores, pool.mask, pool.flip, pool.ids)
+    """The same completions with other features, unchecked: scores, mask, flips, residuals and names stay."""
+    return unchecked_pool(features, pool.scores, pool.mask, pool.flip, pool.residual, pool.ids)
 
 
 def flips_of(pool: CompletionPool) -> Float[Array, " p"] | Float[Array, "p k k"]:
@@ -229,26 +239,38 @@ def flips_of(pool: CompletionPool) -> Float[Array, " p"] | Float[Array, "p k k"]
 
 def with_flip(pool: CompletionPool, flip: Any) -> CompletionPool:
     """The same completions with other flips, unchecked."""
-    return unchecked_pool(pool.features, pool.scores, pool.mask, flip, pool.ids)
+    return unchecked_pool(pool.features, pool.scores, pool.mask, flip, pool.residual, pool.ids)
+
+
+def with_shrinkage(pool: CompletionPool) -> CompletionPool:
+    """The same completions with what residuals do worked out for all pairs, for what asks for it again and again."""
+    if pool.residual is None or isinstance(pool.residual, Shrinkage):
+        return pool
+    length = _arrays.chunk_length(*pool.features.shape)
+    dtype = _arrays.compute_dtype(pool.features.dtype)
+    found = _arrays.map_chunks(lambda rows: shrinkage(rows, dtype), pool.residual, length)
+    return unchecked_pool(pool.features, pool.scores, pool.mask, pool.flip, found, pool.ids)
 
 
 def prompts_of(pool: CompletionPool, index: Any) -> CompletionPool:
     """Some prompts of a pool, without names; traceable."""
     scores = None if pool.scores is None else pool.scores[..., index, :]
     flip = None if pool.flip is None else pool.flip[index]
-    return unchecked_pool(pool.features[index], scores, pool.mask[index], flip)
+    residual = jax.tree.map(lambda rows: rows[index], pool.residual)
+    return unchecked_pool(pool.features[index], scores, pool.mask[index], flip, residual)
 
 
 def replicated_pool(pool: CompletionPool) -> CompletionPool:
     """`_arrays.replicated`, names kept."""
-    features, scores, mask, flip = _arrays.replicated((pool.features, pool.scores, pool.mask, pool.flip))
-    return unchecked_pool(features, scores, mask, flip, pool.ids)
+    return unchecked_pool(**_arrays.replicated({name: getattr(pool, name) for name in LEAVES}), ids=pool.ids)
 
 
-def unchecked_pool(features: Any, scores: Any, mask: Any, flip: Any, ids: tuple | None = None) -> CompletionPool:
+def unchecked_pool(
+    features: Any, scores: Any, mask: Any, flip: Any, residual: Any = None, ids: tuple | None = None
+) -> CompletionPool:
     """A pool of these leaves, whatever they are."""
     pool = object.__new__(CompletionPool)
-    for name, value in zip((*LEAVES, "ids"), (features, scores, mask, flip, ids), strict=True):
+    for name, value in zip((*LEAVES, "ids"), (features, scores, mask, flip, residual, ids), strict=True):
         object.__setattr__(pool, name, value)
     return pool
 

@@ -152,14 +152,25 @@ def _differences_and_label_information(pool: CompletionPool, pairs: Int[np.ndarr
     features = np.asarray(pool.features).astype(np.float64)
     scores = np.zeros(pool.mask.shape) if pool.scores is None else np.asarray(pool.scores).astype(np.float64)
     scores = scores.reshape(-1, *pool.mask.shape)
-    decay = np.exp(-np.abs(scores[:, p, i] - scores[:, p, j]))
+    noise, belief, cap = (_form(part, pairs) for part in pool.residual or (None, None, None))
+    own, both = 1 + np.pi / 8 * noise, 1 + np.pi / 8 * (noise + belief)
+    decay = np.exp(-np.abs(scores[:, p, i] - scores[:, p, j]) / np.sqrt(both))
     info = decay / (1 + decay) ** 2
     if pool.flip is not None:  # [(1 - 2 eps) sigma']^2 / (p (1 - p)), p the probability of the likelier label
         flip = np.asarray(pool.flip).astype(np.float64)
         flip = flip[p] if flip.ndim == 1 else flip[p, i, j]
         likely, unlikely = (((1 - 2 * flip) * odds + flip * (1 + decay)) / (1 + decay) for odds in (1.0, decay))
         info = ((1 - 2 * flip) * info) ** 2 / (likely * unlikely)
-    return features[p, i] - features[p, j], info
+    return features[p, i] - features[p, j], info / np.sqrt(own * both) / np.maximum(cap, 1)
+
+
+def _form(rows, pairs: Int[np.ndarray, "s 3"]) -> Float[np.ndarray, " s"]:
+    """|y_i - y_j|^2 of listed pairs; 0 where there are no rows."""
+    if rows is None:
+        return np.zeros(len(pairs))
+    p, i, j = pairs.T
+    rows = np.asarray(rows).astype(np.float64)
+    return np.sum((rows[p, i] - rows[p, j]) ** 2, axis=-1)
 
 
 def _information(cvxpy, fractions, rows, prior):

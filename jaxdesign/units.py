@@ -21,6 +21,7 @@ from jaxdesign import _arrays
 from jaxdesign._centring import less_first
 from jaxdesign.pool import CompletionPool, bare_pool, centred_features, kept, with_features
 from jaxdesign.pricing.source import Source, Survey, as_survey, surveyed
+from jaxdesign.residual import Residual
 
 ORDINARY = 12  # exponents of columns up to which a pool is used as it is, without a copy of its features
 EXTREME = {4: 126, 8: 1000}  # largest exponent a factor can have, by size of the dtype
@@ -51,21 +52,25 @@ class Look(NamedTuple):
     Args:
         survey: what is there.
         farthest: (d,) the largest size of each column.
+        residual: which variances of margins chunks bring, numbers of no meaning; None: none.
     """
 
     survey: Survey
     farthest: Float[np.ndarray, " d"]
+    residual: Residual | None
 
 
 def first_look(source: Source) -> Look:
     """Both in one pass: a source may have to be read from a disk."""
     start = jnp.zeros(source.dim, source.dtype)
-    farthest, found = source.fold(Partial(_looked), start, merge=jnp.maximum)
-    return Look(as_survey(*found), np.asarray(farthest, np.float64))
+    farthest, (found, residual) = source.fold(Partial(_looked), start, merge=jnp.maximum)
+    return Look(as_survey(*found), np.asarray(farthest, np.float64), residual)
 
 
 def _looked(chunk, farthest, _):
-    return jnp.maximum(farthest, jnp.max(jnp.abs(chunk.rows), axis=(0, 1))), surveyed(chunk)
+    spread = None if chunk.margins is None else chunk.margins.spread
+    residual = jax.tree.map(lambda rows: rows[:, 0, 0], spread)
+    return jnp.maximum(farthest, jnp.max(jnp.abs(chunk.rows), axis=(0, 1))), (surveyed(chunk), residual)
 
 
 def source_units(source: Source, farthest: Float[np.ndarray, " d"]) -> Int[np.ndarray, " d"]:

@@ -48,6 +48,7 @@ _HOMES = {
     "RankingAccuracy": "ranking_metrics",
     "ReferenceFit": "fit.reference",
     "Reliability": "fit.reliability",
+    "ResidualVariance": "fit.residual_variance",
     "RoundPlan": "rounds",
     "RoundsResult": "rounds",
     "SampledTarget": "targets",
@@ -81,6 +82,7 @@ _HOMES = {
     "effective_sample_size": "targets",
     "estimate_position_bias": "fit.position_bias",
     "estimate_reliability": "fit.reliability",
+    "estimate_residual": "fit.residual_variance",
     "example_log_probability": "llama.policies",
     "exo_loss": "losses",
     "find_smollm2": "llama.loading",
@@ -187,6 +189,7 @@ __all__ = [
     "as_labels",
     "counted",
     "estimate_reliability",
+    "estimate_residual",
     "fit_bradley_terry",
     "fit_posterior",
     "make_tasks",
@@ -236,6 +239,8 @@ if TYPE_CHECKING:
     from jaxdesign.preference.fit.reliability import flip_of as flip_of
     from jaxdesign.preference.fit.reliability import reliable_annotators as reliable_annotators
     from jaxdesign.preference.fit.reliability import with_estimated_flip as with_estimated_flip
+    from jaxdesign.preference.fit.residual_variance import ResidualVariance as ResidualVariance
+    from jaxdesign.preference.fit.residual_variance import estimate_residual as estimate_residual
     from jaxdesign.preference.fit.slopes_by_length import LengthSlopes as LengthSlopes
     from jaxdesign.preference.fit.slopes_by_length import length_slopes as length_slopes
     from jaxdesign.preference.label_posteriors import label_log_odds as label_log_odds

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxdesign import _checks
@@ -160,8 +161,8 @@ def run_rounds(
 
     Raises:
         TypeError: `label` gives something else than records.
-        ValueError: a store of another pool (its features, mask, flips or ids differ) or of other totals; more labels
-            than pairs that may be asked about; records of other tasks; and as `select_pairs`.
+        ValueError: a store of another pool (its features, mask, flips, residual or ids differ) or of other totals; more
+            labels than pairs that may be asked about; records of other tasks; and as `select_pairs`.
 
     Source: derived; checked by tests/preference/test_rounds.py (kills included).
     """
@@ -312,7 +313,7 @@ def _check_room(pool, plan) -> None:
 def _fingerprint(pool) -> str:
     """Of what tasks and fits depend on."""
     digest = hashlib.sha256()
-    for array in (pool.features, pool.mask, pool.flip):
+    for array in (pool.features, pool.mask, pool.flip, *jax.tree.leaves(pool.residual)):
         array = np.ascontiguousarray(0 if array is None else array)
         digest.update(f"{array.shape} {array.dtype}".encode())
         digest.update(array.tobytes())
@@ -324,8 +325,8 @@ def _check_notes(store, round, notes) -> None:
     held = store.notes(round)
     if held.get("pool", notes["pool"]) != notes["pool"]:
         raise ValueError(
-            f"store: round {round} in {store.path} was made for another pool (features, mask or flips differ); pass "
-            "that of the first call, or a new store"
+            f"store: round {round} in {store.path} was made for another pool (features, mask, flips or residual "
+            "differ); pass that of the first call, or a new store"
         )
     if held.get("totals", notes["totals"])[: round + 1] != notes["totals"][: round + 1]:
         raise ValueError(

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.tree_util import Partial
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign.information import Margins, reversed_information
@@ -54,7 +54,7 @@ class AnnotatedSource(Derived):
         given, flip = self._given(pairs)
         found = self.given.rows(given)
         with _arrays.float64():
-            info = _reversed(jnp.asarray(found.label_info), flip[None])
+            info = _reversed(jnp.asarray(found.label_info), flip[None], found.scale)
         return found._replace(label_info=info)
 
     def over_pairs(self, kernel: PairKernel, pairs: Int[np.ndarray, "s 3"], per_pair: Any = None) -> Any:
@@ -122,11 +122,10 @@ def pool_source(
 
 def _by_annotator(kernel, chunk: Chunk, carry, inputs):
     flips, inputs = inputs
-    scores = None if chunk.margins is None else chunk.margins.scores
 
     def visit(carry, part):
         flip, one = part
-        return kernel(chunk._replace(margins=Margins(scores, flip[:, None, None])), carry, one)
+        return kernel(_seen(chunk, flip), carry, one)
 
     carry, outputs = lax.scan(visit, carry, jax.tree.map(_swapped, (flips, inputs)))
     return carry, jax.tree.map(_swapped, outputs)
@@ -134,13 +133,18 @@ def _by_annotator(kernel, chunk: Chunk, carry, inputs):
 
 def _reversed_by_prompt(kernel, chunk: Chunk, carry, inputs):
     flip, inputs = inputs
-    scores = None if chunk.margins is None else chunk.margins.scores
-    return kernel(chunk._replace(margins=Margins(scores, flip[:, None, None])), carry, inputs)
+    return kernel(_seen(chunk, flip), carry, inputs)
+
+
+def _seen(chunk: Chunk, flip: Float[Array, " c"]) -> Chunk:
+    """A chunk whose labels are reversed with these probabilities."""
+    scores, _, spread = chunk.margins or (None, None, None)
+    return chunk._replace(margins=Margins(scores, flip[:, None, None], spread))
 
 
 def _reversed_rows(kernel, rows: PairRows, inputs):
     flip, inputs = inputs
-    return kernel(rows._replace(label_info=reversed_information(rows.label_info, flip[None])), inputs)
+    return kernel(rows._replace(label_info=_reversed(rows.label_info, flip[None], rows.scale)), inputs)
 
 
 def _swapped(array):
@@ -153,4 +157,11 @@ def _in_order(outputs):
 
 
 _in_order_on_device = jax.jit(_in_order)
-_reversed = jax.jit(reversed_information)
+
+
+@jax.jit
+def _reversed(info, flip, scale):
+    """Information of labels that are reversed from that of labels that are not."""
+    if scale is None:
+        return reversed_information(info, flip)
+    return reversed_information(info / scale[None], flip) * scale[None]

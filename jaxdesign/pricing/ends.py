@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxdesign.information import Margins, listed_label_information
-from jaxdesign.pricing.source import PairRows
+from jaxdesign.information import Margins
+from jaxdesign.pricing.source import PairRows, listed_pairs
 
 
 class Ends(NamedTuple):
@@ -17,7 +17,8 @@ class Ends(NamedTuple):
 
     Args:
         features: (S, 2, d).
-        margins: theirs, scores (S, R, 2) and flips (S, 1, 1); None: every margin is 0 and no label is reversed.
+        margins: theirs, scores (S, R, 2), flips (S, 1, 1) and rows of residuals (S, 2, r); None: every margin is 0 and
+            no label is reversed.
     """
 
     features: Float[Array, "s 2 d"]
@@ -30,11 +31,12 @@ def ends_of(features: Float[Array, "p k d"], margins: Margins | None, pairs: Int
     both = jnp.stack([features[p, i], features[p, j]], axis=1)
     if margins is None:
         return Ends(both, None)
-    scores, flip = margins
+    scores, flip, spread = margins
     if scores is not None:
         scores = jnp.stack([scores[p, :, i], scores[p, :, j]], axis=-1)
     flip = flip[p] if flip.shape[1] == 1 else flip[p, i, j][:, None, None]
-    return Ends(both, Margins(scores, flip))
+    spread = jax.tree.map(lambda rows: jnp.stack([rows[p, i], rows[p, j]], axis=1), spread)
+    return Ends(both, Margins(scores, flip, spread))
 
 
 @jax.jit
@@ -43,4 +45,4 @@ def rows_between(ends: Ends) -> PairRows:
     left, right = jnp.moveaxis(ends.features.astype(jnp.float64), 1, 0)
     place = jnp.arange(len(left), dtype=jnp.int32)
     pairs = jnp.stack([place, jnp.zeros_like(place), jnp.ones_like(place)], axis=1)
-    return PairRows(left - right, listed_label_information(ends.margins, pairs))
+    return listed_pairs(left - right, ends.margins, pairs)

@@ -15,8 +15,9 @@ from jaxtyping import Array, Float
 from jaxdesign import _coarse
 from jaxdesign._arrays import AnyArray
 from jaxdesign.information import prompt_forms
-from jaxdesign.pricing.passes import all_finite, chunk_sensitivities, largest_share, rounding_error
+from jaxdesign.pricing.passes import all_finite, chunk_sensitivities, largest_share, rounding_error, with_slack
 from jaxdesign.pricing.source import Chunk, Source, open_pairs
+from jaxdesign.residual import shrinkage_error
 
 
 def largest(
@@ -64,6 +65,7 @@ def coarse_sensitivities(
     rows, margins, unit = chunk.rows, chunk.margins, 2.0**-kind.bits
     flat = rows.reshape(-1, rows.shape[-1])
     rounded, products, errors = _coarse.coarsely(flat, kind), [], jnp.zeros((), rows.dtype)
+    slack = None if margins is None else shrinkage_error(margins.spread, jnp.float32)
     for factor in factors:
         y = _coarse.coarse_contract("nd,dq->nq", rounded, _coarse.coarsely(factor, kind), kind)
         y = y.reshape(*rows.shape[:2], -1)
@@ -71,8 +73,9 @@ def coarse_sensitivities(
         sides = jnp.sqrt(jnp.sum(factor * factor, axis=-1))
         moved = (2 + unit) * unit * jnp.sum(jnp.abs(flat) * sides[None], axis=-1).reshape(length.shape)
         moved = (1 + 2.0**-10) * jnp.max(moved + unit * length, axis=-1)  # sums are in float32 here too
-        errors += 2 * (1 + unit) * jnp.max(length, axis=-1) * moved + moved**2 + rounding_error(flat, y, factor)
+        error = 2 * (1 + unit) * jnp.max(length, axis=-1) * moved + moved**2 + rounding_error(flat, y, factor)
         products.append(_coarse.coarsely(y, kind))
+        errors += with_slack(error, slack, partial(_gram_forms, kind), products[-1], chunk.copies)
     forms = prompt_forms([(y, y) for y in products], margins, partial(_gram_forms, kind))
     total = sum(forms, jnp.zeros((), rows.dtype))
     if margins is not None:

@@ -113,9 +113,9 @@ class MemorySource(NamedTuple):
 
     def reversed(self, flip: Float[np.ndarray, " p"]) -> MemorySource:
         """The same where labels of each prompt are reversed with a probability; none are in this one."""
-        scores = None if self.margins is None else self.margins.scores
+        scores, _, spread = self.margins or (None, None, None)
         chunked = _arrays.filled_up(jnp.asarray(flip), self.slots - self.prompts).reshape(*self.copies.shape[:2], 1, 1)
-        return self._replace(margins=Margins(scores, chunked))
+        return self._replace(margins=Margins(scores, chunked, spread))
 
     def adapted(self, units: Float[np.ndarray, " d"], closed: UInt32[np.ndarray, "m k w"] | None) -> MemorySource:
         """The same with features times `units`, (d,) powers of two, and `closed` pairs as (P, K, w) words."""

@@ -11,6 +11,7 @@ a power of two (`in_pricing_units`), which changes no digit, and what a pass ret
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -21,11 +22,13 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxdesign import _arrays
 from jaxdesign._arrays import AnyArray
+from jaxdesign._linalg import gram_sensitivities
 from jaxdesign._pairs import candidate_pairs, pair_keys
 from jaxdesign.information import laplacian_information, prompt_forms, prompt_label_information
 from jaxdesign.pricing.rows_on_host import rows_on_host
 from jaxdesign.pricing.source import Chunk, Foldable, Source, open_pairs
 from jaxdesign.pricing.widened import at_algebra
+from jaxdesign.residual import shrinkage_error
 
 # Rounding error of a priced sensitivity over the bound of `rounding_error`: measured at most 0.7 / ERROR_MARGIN over
 # random pools of condition number 1 to 1e10, d = 3 to 128; the certificate relies on it being at most 1.
@@ -88,12 +91,26 @@ def chunk_sensitivities(
     flat = rows.reshape(-1, rows.shape[-1])
     products = [jnp.matmul(flat, factor, precision=_arrays.HIGHEST).reshape(rows.shape) for factor in factors]
     total, error = jnp.zeros((), rows.dtype), jnp.zeros((), rows.dtype)
+    slack = None if margins is None else shrinkage_error(margins.spread, rows.dtype)
     for b, y, factor in zip(prompt_forms([(y, y) for y in products], margins), products, factors, strict=True):
         total += b
-        error += rounding_error(flat, y, factor)
+        error += with_slack(rounding_error(flat, y, factor), slack, gram_sensitivities, y, chunk.copies)
     if margins is not None:
         error *= largest_share(margins.flip, chunk.copies).astype(rows.dtype)
     return total / len(factors), error / len(factors)
+
+
+def with_slack(
+    error: Float[Array, " c"], slack: Float[Array, "c k k"] | None, gram: Callable, y: Float[Array, "c k q"], copies
+) -> Float[Array, " c"]:
+    """The error of c g, g = |y_i - y_j|^2, where c itself is off by at most `slack` (`residual.shrinkage_error`).
+
+    |c' g' - c g| <= c |g' - g| + g' |c' - c|, and g is off by four times what c <= 1/4 makes of it at most.
+    """
+    if slack is None:
+        return error
+    moved = jnp.where(candidate_pairs(copies), jnp.maximum(gram(y, y), 0) * slack, 0)
+    return error * (1 + 4 * jnp.max(slack, axis=(1, 2))) + jnp.max(moved, axis=(1, 2))
 
 
 def largest_share(flip, copies) -> Float[Array, " c"]:
@@ -116,7 +133,7 @@ def rounding_error(
     cancel (badly conditioned features). So |y_i - y_j|^2 is off by a multiple of |y| s, the Gram form adds eps |y|^2,
     and c, from margins that are differences of stored scores and have a relative error of u each, |u| sigma'(u) < 1/4
     times that: less than what the Gram form adds. The constant is measured, see ERROR_MARGIN; the last term is for
-    what float32 flushes to zero.
+    what float32 flushes to zero. What residuals make c be off by comes on top, see `with_slack`.
     """
     dim = flat.shape[-1]
     diagonal = jnp.sum(factor * factor, axis=-1)[None]

@@ -240,15 +240,17 @@ def _divided_pool(layout: Layout, pool: CompletionPool) -> CompletionPool:
     draws = 0 if pool.num_draws is None else 1
     scores = None if pool.scores is None else layout.divided(pool.scores, draws)
     flip = None if pool.flip is None else layout.divided(pool.flip)
-    return unchecked_pool(layout.divided(pool.features), scores, layout.divided(pool.mask), flip)
+    residual = jax.tree.map(layout.divided, pool.residual)
+    return unchecked_pool(layout.divided(pool.features), scores, layout.divided(pool.mask), flip, residual)
 
 
 @jax.jit(static_argnames=("layout", "dtype", "length"))
 def _prepared(layout, pool, *, dtype, length):
     by_prompt = layout.by_prompt
     scores = None if pool.scores is None else layout.sharding(pool.scores.ndim - 2).spec
-    spread = unchecked_pool(by_prompt, scores, by_prompt, None if pool.flip is None else by_prompt)
-    return on_devices(lambda part: prepared(part, dtype, length), (spread,), by_prompt)(pool)
+    flip, residual = (None if part is None else by_prompt for part in (pool.flip, pool.residual))
+    specs = unchecked_pool(by_prompt, scores, by_prompt, flip, residual)
+    return on_devices(lambda part: prepared(part, dtype, length), (specs,), by_prompt)(pool)
 
 
 @jax.jit(static_argnames=("layout", "merge", "own"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
@@ -21,7 +22,8 @@ def pool_of(source: Source, prompts: Int[np.ndarray, " m"]) -> CompletionPool:
         if len(pools) == 1:
             return pools[0]
         features, mask, flip = (_joined([getattr(p, name) for p in pools]) for name in ("features", "mask", "flip"))
-        return bare_pool(features, mask, _joined([p.scores for p in pools], -2), flip)
+        residual = jax.tree.map(lambda *rows: jnp.concatenate(rows), *[p.residual for p in pools])
+        return bare_pool(features, mask, _joined([p.scores for p in pools], -2), flip, residual)
 
 
 def _as_pool(source: MemorySource) -> CompletionPool:
@@ -29,12 +31,12 @@ def _as_pool(source: MemorySource) -> CompletionPool:
     exists = source.copies.reshape(-1, source.completions)[:prompts] >= 0
     if source.margins is None:
         return bare_pool(source.features, exists)
-    scores, flip = (None if a is None else a.reshape(-1, *a.shape[2:])[:prompts] for a in source.margins)
+    scores, flip, residual = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:prompts], source.margins)
     if scores is not None:
         scores = jnp.moveaxis(scores, 0, 1) if scores.shape[1] > 1 else scores[:, 0]
     if flip is not None and flip.shape[1] == 1:
         flip = flip[:, 0, 0]
-    return bare_pool(source.features, exists, scores, flip)
+    return bare_pool(source.features, exists, scores, flip, residual)
 
 
 def _joined(arrays, axis=0):

@@ -26,8 +26,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from jaxdesign import _arrays
 from jaxdesign._arrays import AnyArray
 from jaxdesign._pairs import candidate_pairs
-from jaxdesign.information import Margins, draw_label_information, pair_differences
+from jaxdesign.information import Margins, listed_label_information, margins_of, pair_differences
 from jaxdesign.pool import CompletionPool
+from jaxdesign.residual import listed_shrinkage
 
 SUBSET = 2**21  # pair slots of a subset at most
 WORD = 32  # bits of closed pairs that are kept together: on a CPU with AVX-512, LLVM cannot compile reads of 8 bytes
@@ -61,10 +62,13 @@ class PairRows(NamedTuple):
     Args:
         differences: (S, d) z = phi_pi - phi_pj.
         label_info: (R, S) c, one row per draw.
+        scale: (S,) what a residual leaves of c, apart from what it does to margins (`residual.Shrinkage`): of c that
+            share is no information of a label. Only who reverses labels asks for it. None: there is no residual.
     """
 
     differences: Float[Array, "s d"]
     label_info: Float[Array, "r s"]
+    scale: Float[Array, " s"] | None = None
 
 
 # kernel(chunk, carry, inputs) -> (carry, outputs): see `Source.fold`
@@ -264,7 +268,15 @@ def pair_rows(pool: CompletionPool, pairs: Int[np.ndarray, "s 3"]) -> PairRows:
 
 @jax.jit
 def _pair_rows(pool, pairs):
-    return PairRows(pair_differences(pool, pairs), draw_label_information(pool, pairs))
+    return listed_pairs(pair_differences(pool, pairs), margins_of(pool), pairs)
+
+
+def listed_pairs(differences: Float[Array, "s d"], margins: Margins | None, pairs: Int[Array, "s 3"]) -> PairRows:
+    """Rows of listed pairs with these differences, of completions with these margins; traceable, in a float64 scope."""
+    info = listed_label_information(margins, pairs)
+    if margins is None or margins.spread is None:
+        return PairRows(differences, info)
+    return PairRows(differences, info, listed_shrinkage(margins.spread, pairs, info.dtype).scale)
 
 
 def open_pairs(chunk: Chunk) -> Bool[Array, "c k k"]:

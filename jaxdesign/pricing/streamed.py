@@ -20,11 +20,12 @@ from jaxdesign import _arrays, _checks
 from jaxdesign._centring import less_first, row_means
 from jaxdesign._pairs import first_copies
 from jaxdesign.information import Margins, margins_of
-from jaxdesign.pool import bare_pool, on_device, rounded_late, with_features
+from jaxdesign.pool import CompletionPool, bare_pool, on_device, rounded_late, unchecked_pool, with_features
 from jaxdesign.pricing.host_fold import Part, visited
 from jaxdesign.pricing.memory import MemorySource, last_chunk, memory_source
 from jaxdesign.pricing.source import Kernel, Merge, PairRows, pair_rows
 from jaxdesign.pricing.stored.protocol import Stored
+from jaxdesign.residual import Residual, residual_rows
 
 # A chunk that is read has so many of the chunks that kernels work on (`_arrays.CHUNK_ENTRIES`): on a CPU one, which is
 # then still in the cache when the kernel comes to it; elsewhere more, as between two of them the host works for about a
@@ -51,6 +52,7 @@ class StreamedSource:
         length: prompts of a chunk.
         wide: whether JAX computed in float64 when it was made: float64 features, scores and flips are then kept as such
             and else rounded to float32, as those of a pool in memory are.
+        residual: factors of variances of margins; None: none.
         copies: what the first pass found, by the number of the chunk.
         working: working dtype; None: that of the features, as of a pool in memory.
 
@@ -63,6 +65,7 @@ class StreamedSource:
     flip: Float[np.ndarray, " p"] | Float[np.ndarray, "p k k"] | None
     length: int
     wide: bool
+    residual: Residual | None = None
     copies: dict[int, Copies] = field(default_factory=dict)
     working: np.dtype | None = None
 
@@ -117,7 +120,8 @@ class StreamedSource:
             flip = np.where(exists.all(axis=1) & (i != j), flip, 0)
         place = np.arange(len(pairs), dtype=np.int32)
         listed = np.stack([place, np.zeros_like(place), np.ones_like(place)], axis=1)
-        return pair_rows(bare_pool(features, exists, scores, flip), listed)
+        residual = None if self.residual is None else self._spread(features, exists)
+        return pair_rows(bare_pool(features, exists, scores, flip, residual), listed)
 
     def subset(self, prompts: Int[np.ndarray, " m"]) -> MemorySource:
         """See `Source.subset`."""
@@ -126,6 +130,7 @@ class StreamedSource:
         scores = None if self.scores is None else self._narrow(self.scores[..., prompts, :])
         with _arrays.scope(self.wide):
             pool = jax.tree.map(on_device, _zeroed(features, mask, scores, self._flip(prompts, mask)))
+            pool = self._with_residual(pool)
             found = memory_source(pool)
         return found.in_dtype(self.dtype)
 
@@ -153,6 +158,7 @@ class StreamedSource:
         if len(mask) < self.length:
             pool = _filled_up(pool, self.length - len(mask))
         copies, pool = default_copies(np.asarray(pool.mask)), jax.tree.map(on_device, pool)
+        pool = self._with_residual(pool)
         if new:
             self.copies[number] = copies_among(np.asarray(_first_copies(pool)))
         copies[self.copies[number].prompts] = self.copies[number].first
@@ -163,6 +169,18 @@ class StreamedSource:
         if self.working is not None:  # rows and what they resolve are then those of the features as stored
             features, last = pool.features, _last_chunk(pool.features, length=length)
         return MemorySource(features, last, means, chunked, margins, None)
+
+    def _with_residual(self, pool: CompletionPool) -> CompletionPool:
+        if self.residual is None:
+            return pool
+        return unchecked_pool(
+            pool.features, pool.scores, pool.mask, pool.flip, self._spread(pool.features, pool.mask), pool.ids
+        )
+
+    def _spread(self, features: _arrays.AnyArray, mask: _arrays.AnyArray) -> Residual | None:
+        """Rows of residuals, as those of a pool in memory: from features as stored, in the dtype of the pool."""
+        with _arrays.scope(self.wide):
+            return residual_rows(self.residual, on_device(features), on_device(mask))
 
     def _exists(self, prompts: Any) -> Bool[np.ndarray, "m k"]:
         if self.mask is not None:

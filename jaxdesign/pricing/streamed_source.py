@@ -9,6 +9,7 @@ import numpy as np
 from jaxdesign import _arrays, _checks
 from jaxdesign.pricing.stored.opened import opened
 from jaxdesign.pricing.streamed import StreamedSource, chunk_length
+from jaxdesign.residual import Residual, checked_residual
 
 
 def streamed_source(
@@ -21,6 +22,7 @@ def streamed_source(
     prompts: int | None = None,
     completions: int | None = None,
     chunk: int | None = None,
+    residual: Residual | None = None,
 ) -> StreamedSource:
     """A pool whose features lie in a file, or are made where they are needed, as a `Source`.
 
@@ -46,6 +48,7 @@ def streamed_source(
         name: of the tensor or column; None: the only one there is.
         prompts: P, for a function.
         completions: K, for a column of one flat list a prompt.
+        residual: factors, as of a `CompletionPool`; their rows are made anew for every chunk, 2 P K d r operations.
         chunk: prompts that are read at a time; None: by backend, as many as kernels work on or a few times that.
 
     Returns:
@@ -84,7 +87,8 @@ def streamed_source(
         _checks.rank(flip, (0, 1, 3), "flip", "(), (P,) or (P, K, K)")
         flip = np.broadcast_to(flip, shape[:1]) if flip.ndim == 0 else flip
         _checks.same_shape(flip.shape, (*shape, shape[1])[: flip.ndim], "flip", "(prompts,), or (P, K, K)")
-    return StreamedSource(stored, scores, mask, flip, chunk_length(stored.shape, chunk), _arrays.in_float64())
+    residual = checked_residual(residual, stored.shape[2], None)
+    return StreamedSource(stored, scores, mask, flip, chunk_length(stored.shape, chunk), _arrays.in_float64(), residual)
 
 
 def _on_host(array):

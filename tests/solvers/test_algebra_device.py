@@ -59,8 +59,8 @@ def test_rows_of_listed_pairs_are_subtracted_on_the_host(put, without_float64):
     pool = pool_of(16, scored=True, draws=2)
     pairs = np.array([[1, 0, 2], [4, 3, 1], [11, 5, 0]], np.int32)
     rows = memory_source(put(pool)).rows(pairs)
-    assert {array.dtype for array in rows} == {np.dtype(np.float64)}
-    assert all(array.devices() == {jax.devices()[HOST]} for array in rows)
+    assert {array.dtype for array in jax.tree.leaves(rows)} == {np.dtype(np.float64)}
+    assert all(array.devices() == {jax.devices()[HOST]} for array in jax.tree.leaves(rows))
     with _arrays.scope(False):
         z, c = listed_rows(memory_source(pool), pairs)
     np.testing.assert_array_equal(rows.differences, z)
@@ -145,7 +145,7 @@ def test_a_problem_with_a_source_is_taken_there(without_float64):
     problem = make_problem(Own(pool), jd.LogDet(), jd.Budget(4, exclude=[[4, 0, 1]]), 0.1).at_algebra()
     some = np.array([1, 4, 5])
     part, rows = problem.part(some), problem.source.rows(np.array([[1, 0, 2]], np.int32))
-    assert all(array.devices() == {jax.devices()[HOST]} for array in (part.features, part.mask, *rows))
+    assert all(array.devices() == {jax.devices()[HOST]} for array in (part.features, part.mask, *jax.tree.leaves(rows)))
     np.testing.assert_array_equal(part.features, np.asarray(pool.features)[some])
     assert survey(problem.source).pair_counts[4] == problem.pair_counts[4] == 13
 

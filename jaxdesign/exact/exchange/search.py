@@ -30,9 +30,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxdesign import _arrays
 from jaxdesign._arrays import AnyArray
+from jaxdesign._linalg import gram_sensitivities
 from jaxdesign.exact.exchange import swap_gains
 from jaxdesign.exact.exchange.swap_gains import NEVER, Factors, Rows
-from jaxdesign.information import gram_sensitivities, prompt_label_information
+from jaxdesign.information import prompt_label_information
 from jaxdesign.pricing.source import Chunk, Foldable, Kernel, open_pairs
 
 NO_PROMPT = np.iinfo(np.int32).max

@@ -31,8 +31,10 @@ from jaxdesign.pool import (
     unchecked_pool,
     with_features,
     with_flip,
+    with_shrinkage,
 )
 from jaxdesign.problem import Problem, checked_criterion, traceable_prior
+from jaxdesign.residual import check_one_label
 from jaxdesign.units import EXTREME, ORDINARY, farthest_rows
 
 LIFT = 1e-6  # smallest eigenvalue before the first pick, over the mean one after an even allocation
@@ -78,8 +80,8 @@ def greedy(
 
     Raises:
         TypeError: pool, crit or size of another kind.
-        ValueError: size below 1, per_pair or per_prompt below 1, pairs to exclude that are none, a prior or target of
-            the wrong shape or (outside of jit) indefinite.
+        ValueError: size below 1, per_pair or per_prompt below 1, repeats of pairs with a residual, pairs to exclude
+            that are none, a prior or target of the wrong shape or (outside of jit) indefinite.
 
     Numerics: the d x d algebra in float64 whatever the x64 flag; pairs are compared in float32 (float64 for float64
     features), gains within 4e-6 of the best count as ties: of the first such prompt, the first such (i, j). Features
@@ -101,6 +103,7 @@ def greedy(
         raise ValueError(f"size={size}: must be at least 1; it is the number of labels to choose")
     limits = {"per_pair": per_pair, "per_prompt": per_prompt}
     cap, quota = (_cap(limit, name, pool.num_prompts) for name, limit in limits.items())
+    check_one_label(pool.residual, per_pair, "per_pair")
     shut = None
     if exclude is not None and len(exclude):
         check_pairs(pool, exclude)
@@ -131,7 +134,8 @@ def _on_devices(pool, crit, prior, cap, quota, shut, *, lying, size):
     mesh, axes = lying
     by_prompt, whole = PartitionSpec(axes), PartitionSpec()
     scores = None if pool.scores is None else PartitionSpec(*[None] * (pool.scores.ndim - 2), axes)
-    specs = unchecked_pool(by_prompt, scores, by_prompt, by_prompt), whole, whole, by_prompt, by_prompt, whole
+    residual = None if pool.residual is None else by_prompt
+    specs = unchecked_pool(by_prompt, scores, by_prompt, by_prompt, residual), whole, whole, by_prompt, by_prompt, whole
     given = with_flip(pool, flips_of(pool)), crit, prior, cap, quota, shut
 
     def choose(part, crit, prior, cap, quota, shut):
@@ -262,6 +266,7 @@ def _cap(limit, name, prompts):
 @jax.jit(static_argnames=("rows", "peers"))
 def _greedy(pool, crit, prior, size, cap, quota, closed=None, *, rows, peers=ALONE):
     """Pairs (rows, 3) and how many of them count, at most `size`. Call inside `_arrays.float64()`."""
+    pool = with_shrinkage(pool)
     is_open, mean, start = _start(pool, prior, size, closed, peers)
     rules = Rules(size, jnp.asarray(cap), jnp.asarray(quota))
     if crit.gains is Gains.LOG_DET:
@@ -272,6 +277,7 @@ def _greedy(pool, crit, prior, size, cap, quota, closed=None, *, rows, peers=ALO
 
 @jax.jit(static_argnames="rows")
 def _myopic(pool, crit, prior, size, cap, quota, closed=None, *, rows):
+    pool = with_shrinkage(pool)
     is_open, mean, start = _start(pool, prior, size, closed)
     rules = Rules(size, jnp.asarray(cap), jnp.asarray(quota))
     return full_greedy(pool, crit, start.matrix, jnp.zeros_like(mean), is_open, rules, rows=rows)

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxdesign import _arrays
-from jaxdesign._linalg import cholesky_and_inverse, gradient_factors, inverse
+from jaxdesign._linalg import cholesky_and_inverse, gradient_factors, gram_sensitivities, inverse
 from jaxdesign.criteria.protocol import Gains
 from jaxdesign.exact.greedy.ties import CLOSED
-from jaxdesign.information import gram_sensitivities, margins_of, prompt_label_information
+from jaxdesign.information import margins_of, prompt_label_information
 from jaxdesign.pool import CompletionPool, centred_features
 
 

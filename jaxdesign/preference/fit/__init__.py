@@ -15,8 +15,10 @@ _HOMES = {
     "ProxyPool": "proxy",
     "ReferenceFit": "reference",
     "Reliability": "reliability",
+    "ResidualVariance": "residual_variance",
     "estimate_position_bias": "position_bias",
     "estimate_reliability": "reliability",
+    "estimate_residual": "residual_variance",
     "fit_bradley_terry": "bradley_terry",
     "fit_posterior": "posterior",
     "fit_reference": "reference",
@@ -63,6 +65,8 @@ if TYPE_CHECKING:
     from jaxdesign.preference.fit.reliability import flip_of as flip_of
     from jaxdesign.preference.fit.reliability import reliable_annotators as reliable_annotators
     from jaxdesign.preference.fit.reliability import with_estimated_flip as with_estimated_flip
+    from jaxdesign.preference.fit.residual_variance import ResidualVariance as ResidualVariance
+    from jaxdesign.preference.fit.residual_variance import estimate_residual as estimate_residual
     from jaxdesign.preference.fit.slopes_by_length import LengthSlopes as LengthSlopes
     from jaxdesign.preference.fit.slopes_by_length import length_slopes as length_slopes
 else:  # or any misspelt name would have a type

@@ -138,7 +138,7 @@ def pool_with_proxy(
     precision[:-1, :-1], precision[-1, -1] = prior.precision, 1 / tau**2
     dtype = _arrays.compute_dtype(pool.features.dtype)
     features = np.concatenate([np.asarray(pool.features).astype(dtype), column[..., None].astype(dtype)], axis=-1)
-    wide = CompletionPool(features, pool.scores, pool.mask, pool.ids, pool.flip)
+    wide = CompletionPool(features, pool.scores, pool.mask, pool.ids, pool.flip, pool.residual)
     return ProxyPool(wide, Belief(np.append(prior.mean, 0.0), precision), explained)
 
 

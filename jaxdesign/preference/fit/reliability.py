@@ -240,8 +240,8 @@ def with_estimated_flip(
     _checks.same_shape(shares.shape, flip.shape, "shares", "(A,), one per annotator")
     if not (np.isfinite(shares).all() and (shares >= 0).all() and shares.any()):
         raise ValueError(f"shares: {shares} found; must be finite, at least 0 and not all 0")
-    shares = shares / shares.max()
-    return CompletionPool(pool.features, pool.scores, pool.mask, pool.ids, flip=float(flip @ shares / shares.sum()))
+    mean = float(flip @ (shares / shares.max()) / (shares / shares.max()).sum())
+    return CompletionPool(pool.features, pool.scores, pool.mask, pool.ids, mean, pool.residual)
 
 
 class _State(NamedTuple):

@@ -24,6 +24,7 @@ from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.memory import MemorySource, memory_source
 from jaxdesign.pricing.passes import pairs_information
 from jaxdesign.problem import Problem, checked_criterion
+from jaxdesign.residual import check_one_label
 from jaxdesign.solvers.dense.allocations import dense_candidates, dense_information, dense_sensitivities
 from jaxdesign.solvers.dense.whitening import criterion_unit, power_of_two_near, whitened_source, whitening
 
@@ -151,6 +152,7 @@ def checked_arguments(pool: Any, crit: Any, budget: Any, passes: Any) -> ConvexC
         if np.shape(getattr(budget, name)) not in ((), (pool.num_prompts,)):
             shape = np.shape(getattr(budget, name))
             raise ValueError(f"budget.{name}: shape {shape} found; expected a scalar or ({pool.num_prompts},)")
+    check_one_label(pool.residual, budget.per_pair, "budget.per_pair")
     if not _arrays.is_traced(passes):
         _checks.whole_number(passes, "passes", 1)
     return crit
