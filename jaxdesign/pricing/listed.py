@@ -28,6 +28,7 @@ PAGE = 4096  # listed pairs looked up at a time: one compilation whatever their 
 PairKernel = Callable[[PairRows, Any], Any]
 
 
+@runtime_checkable
 class Rows(Protocol):
     """What has rows of listed pairs: every source."""
 
