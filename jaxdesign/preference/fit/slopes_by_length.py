@@ -6,16 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import expit
 
 from jaxdesign import _arrays
+from jaxdesign.belief import inverse_of
 from jaxdesign.information import pair_differences, pair_flips
 from jaxdesign.pool import CompletionPool
+from jaxdesign.preference.fit.bradley_terry import fit_bradley_terry
 from jaxdesign.preference.fit.posterior import fit_posterior
 from jaxdesign.preference.labels.labels import Labels, check_labels, concatenated, counted
-
-STEPS = 50  # Newton steps; the log-likelihoods have one or two parameters and are concave without flips
-FURTHEST = 20.0  # slopes are looked for within this: labels that a decile's predictions separate have none
 
 
 class LengthSlopes(NamedTuple):
@@ -134,30 +132,12 @@ def length_slopes(
 
 def _fitted(columns, wins, counts, flip):
     """Coefficients that maximise the likelihood of wins, and their covariance; NaN where there is no maximum."""
-    size = columns.shape[1]
-    unit = np.sqrt(np.maximum(np.mean(columns**2, axis=0), 1e-300))
-    columns, parameter = columns / unit, np.zeros(size)
-    nothing = np.full(size, np.nan), np.full((size, size), np.nan)
-    for _ in range(STEPS):
-        gradient, information = _score(columns, wins, counts, flip, parameter)
-        if np.linalg.eigvalsh(information)[0] <= 1e-12 * max(counts.sum(), 1):
-            return nothing
-        step = np.linalg.solve(information, gradient)
-        parameter = parameter + step / max(1, np.abs(step).max())
-        if np.abs(parameter).max() > FURTHEST * max(unit.max(), 1):
-            return nothing
-        if np.abs(step).max() < 1e-10:
-            break
-    else:
-        return nothing
-    return parameter / unit, np.linalg.inv(information) / unit[:, None] / unit
-
-
-def _score(columns, wins, counts, flip, parameter):
-    """Gradient of the log-likelihood and expected information."""
-    plain = expit(columns @ parameter)
-    chance = (1 - 2 * flip) * plain + flip
-    slope = (1 - 2 * flip) * plain * (1 - plain)
-    variance = np.maximum(chance * (1 - chance), 1e-300)
-    gradient = columns.T @ (slope / variance * (wins - counts * chance))
-    return gradient, (columns.T * (counts * slope**2 / variance)) @ columns
+    padding = _arrays.power_of_two(len(wins)) - len(wins)  # rows without labels: few shapes are ever compiled
+    columns, wins, counts, flip = (
+        np.pad(a, ((0, padding), *[(0, 0)] * (a.ndim - 1))) for a in (columns, wins, counts, flip)
+    )
+    found = fit_bradley_terry(columns, wins, counts, flip=flip)
+    covariance = inverse_of(np.asarray(found.information)) if found.converged else None
+    if covariance is None:
+        return np.full(columns.shape[1], np.nan), np.full([columns.shape[1]] * 2, np.nan)
+    return np.asarray(found.parameter), covariance
