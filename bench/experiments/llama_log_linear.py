@@ -64,12 +64,10 @@ class Case(NamedTuple):
     luck: Float[np.ndarray, "t k k"]  # uniform numbers, one for every pair
 
 
-def load(path: str, temperatures: dict[str, float] | None = None) -> Pool:
+def load(path: str, temperatures: dict[str, float]) -> Pool:
     """A pool as it was written, its rewards divided by their temperatures."""
     stored = np.load(path)
-    rewards = {name: stored[name].astype(np.float64) for name in REWARDS}
-    temperatures = temperatures or {name: temperature(values) for name, values in rewards.items()}
-    scaled = {name: rewards[name] / temperatures[name] for name in REWARDS}
+    scaled = {name: stored[name].astype(np.float64) / temperatures[name] for name in REWARDS}
     return Pool(stored["mean"].astype(np.float32), scaled, first_of_equals(stored["texts"]))
 
 
@@ -79,6 +77,12 @@ def first_of_equals(texts: np.ndarray) -> Bool[np.ndarray, "p k"]:
     for row, own in zip(first, texts, strict=True):
         row[np.unique(own, return_index=True)[1]] = True
     return first
+
+
+def temperatures_of(path: str) -> dict[str, float]:
+    """The temperature of every reward of a pool."""
+    stored = np.load(path)
+    return {name: temperature(stored[name].astype(np.float64)) for name in REWARDS}
 
 
 def temperature(rewards: Float[np.ndarray, "p k"]) -> float:
@@ -271,10 +275,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     given = parse(arguments)
-    tuning, path = load(given.tuning), Path(given.lines)
-    stored = np.load(given.tuning)
-    temperatures = {name: temperature(stored[name].astype(np.float64)) for name in REWARDS}
-    pool, lines = load(given.pool, temperatures), read_lines(path)
+    path, temperatures = Path(given.lines), temperatures_of(given.tuning)
+    tuning, pool, lines = load(given.tuning, temperatures), load(given.pool, temperatures), read_lines(path)
     done = {line["seed"] for line in lines if "settled" not in line}
     settled = next((line["settled"] for line in lines if "settled" in line), None)
     if settled is None:

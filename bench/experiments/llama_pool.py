@@ -8,7 +8,7 @@ there.
 from __future__ import annotations
 
 import argparse
-import os
+import io
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from bench.experiments import prompts as prompts_of
 from bench.experiments.rewards import REWARDS
+from jaxdesign._files import write_whole
 from jaxdesign.preference.llama import TokenLaw, draw_completions, find_smollm2, load_llama, load_tokeniser
 from jaxdesign.preference.llama.features import last_states, mean_states
 
@@ -75,11 +76,10 @@ def write_pool(out: Path, texts: list[str], seed: int, model: Any) -> None:
 
 
 def save(path: Path, **arrays: np.ndarray) -> None:
-    """Written under a temporary name and renamed."""
-    part = path.with_suffix(".part")
-    with open(part, "wb") as file:
-        np.savez(file, **arrays)
-    os.replace(part, path)
+    """A .npz file, whole or not there."""
+    data = io.BytesIO()
+    np.savez(data, **arrays)
+    write_whole(path, data.getvalue())
 
 
 if __name__ == "__main__":
