@@ -2,16 +2,22 @@
 
     python -m bench.experiments.llama_log_linear --tuning tuning.npz --pool reported.npz --lines lines.jsonl --json FILE
 
+Hypotheses, from a pilot on other prompts and stated before these were seen: against random pairs of different texts,
+trace and BAIT gain J on word length with raw rows, and on sentiment and first person with clipped rows.
+
 Pools are made by `bench.experiments.llama_pool`. Every split holds 23% of the prompts back; the policy is pi prop. to
 exp(phi . w) over the K completions of a prompt, the reference uniform, beta 1, and J = E r - KL, exact. Labels are
 Bradley-Terry draws of r / T, T such that a label names the better of two different rewards 77 times in a hundred; a
 pair has the same label in all arms of a split. Features are 64 principal components of the training prompts, of mean
-variance 1: `raw`, or `clipped` (`clip_rows`). H is that of the held-back prompts.
+variance 1: `raw`, or `clipped` (`clip_rows`); `by_slope` is the one of the two that `length_slopes` of the first
+quarter of the labels, random pairs, asks for. H is that of the held-back prompts.
 
 What is tuned: the ridge of the fit, which is the prior of the design, for random pairs of different texts, and the
 multiple of the fitted parameter, for every arm alike; at each number of labels, on the prompts and seeds of the tuning
-pool. `ceiling` is the policy of all pairs with their true probabilities, same ridge rule. Lines are appended per split,
-so that a run goes on where it was; gains are kept prompt by prompt, and intervals are over new prompts (`by_prompt`).
+pool. `ceiling` is the policy of very many pairs with their true probabilities. Proxies are the same reward of the first
+half of a text: in the fit (`proxy_belief`), or, in the side row `best_worst_proxy`, in the choice alone. Lines are
+appended per split, so that a run goes on where it was; gains are kept prompt by prompt, and intervals are over new
+prompts (`by_prompt`).
 """
 
 from __future__ import annotations
@@ -29,15 +35,39 @@ import jaxdesign as jd
 from bench.experiments import arms
 from bench.experiments.by_prompt import mean_interval
 from bench.experiments.files import settings, write_json
+from bench.experiments.rewards import PROXIES
 from bench.measure import machine
 from jaxdesign import preference as pref
 from jaxdesign.preference.features.clipping import clip_rows
 from jaxdesign.preference.labels.labels import FIRST, SECOND
 
-REWARDS = ("word_length", "sentiment", "first_person", "near_length")
+REWARDS = ("word_length", "sentiment", "first_person")
 VARIANTS = ("raw", "clipped")
-ONE_ROUND = ("random_distinct", "trace", "logdet", "bait", "largest_distance")
-ARMS = (*ONE_ROUND, "rounds")
+BY_SLOPE = "by_slope"
+
+
+class Way(NamedTuple):
+    """How an arm chooses and fits: one of `arms.ONE_ROUND`, or "rounds"; a residual cap; the proxy in the fit."""
+
+    rule: str
+    capped: bool = False
+    proxy: bool = False
+
+
+WAYS = {
+    "random_distinct": Way("random"),
+    "trace": Way("trace"),
+    "logdet": Way("logdet"),
+    "bait": Way("bait"),
+    "largest_distance": Way("largest_distance"),
+    "trace_capped": Way("trace", capped=True),
+    "rounds": Way("rounds"),
+    "rounds_capped": Way("rounds", capped=True),
+    "random_proxy": Way("random", proxy=True),
+    "trace_proxy": Way("trace", proxy=True),
+    "best_worst_proxy": Way("largest_score_gap"),
+}
+AT_ALL_K = ("random_distinct", "trace", "bait")  # the others with all completions only
 COMPONENTS = 64
 TRAINING = 0.77  # share of the prompts
 AGREEMENT = 0.77  # of a label with the better of two different rewards
@@ -46,11 +76,19 @@ MULTIPLES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 TUNING_SEED = 1000  # the first; those of reports begin at 0
 
 
+class Reward(NamedTuple):
+    """Its name, (P, K) values over their temperature, and those of the first half of every text, where there are."""
+
+    name: str
+    values: Float[np.ndarray, "p k"]
+    proxy: Float[np.ndarray, "p k"] | None
+
+
 class Pool(NamedTuple):
-    """What a pool file has: features (P, K, d), rewards (P, K) over their temperatures, the first of equal texts."""
+    """What a pool file has: features (P, K, d), rewards, the first of equal texts."""
 
     features: Float[np.ndarray, "p k d"]
-    rewards: dict[str, Float[np.ndarray, "p k"]]
+    rewards: dict[str, Reward]
     first: Bool[np.ndarray, "p k"]
 
 
@@ -67,8 +105,11 @@ class Case(NamedTuple):
 def load(path: str, temperatures: dict[str, float]) -> Pool:
     """A pool as it was written, its rewards divided by their temperatures."""
     stored = np.load(path)
-    scaled = {name: stored[name].astype(np.float64) / temperatures[name] for name in REWARDS}
-    return Pool(stored["mean"].astype(np.float32), scaled, first_of_equals(stored["texts"]))
+    rewards = {}
+    for name in REWARDS:
+        proxy = stored[f"half_{name}"] if name in PROXIES else None
+        rewards[name] = Reward(name, stored[name].astype(np.float64) / temperatures[name], proxy)
+    return Pool(stored["mean"].astype(np.float32), rewards, first_of_equals(stored["texts"]))
 
 
 def first_of_equals(texts: np.ndarray) -> Bool[np.ndarray, "p k"]:
@@ -125,8 +166,8 @@ def ask(case: Case, rewards: Float[np.ndarray, "p k"], pairs: Int[np.ndarray, "n
     return pref.as_labels(pairs, np.where(case.luck[p, i, j] < chance, FIRST, SECOND))
 
 
-def fitted(case: Case, labels: pref.Labels, ridge: float) -> Float[np.ndarray, " d"]:
-    return pref.fit_posterior(case.pool, labels, ridge).parameter
+def fitted(case: Case, labels: pref.Labels, belief: Any) -> Float[np.ndarray, " d"]:
+    return pref.fit_posterior(case.pool, labels, belief).parameter
 
 
 def gains(
@@ -153,77 +194,129 @@ def ceiling(case: Case, rewards: Float[np.ndarray, "p k"], seed: int, number: in
     return np.asarray(found.parameter)
 
 
-def choices(case: Case, ridge: float, number: int, seed: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The pairs of arms that ask in one round, which know no reward."""
-    problem = arms.Problem(case.pool, case.deployment, ridge, 1.0)
-    budget = jd.Budget(number, per_pair=1)
-    chosen = {name: "random" if name == "random_distinct" else name for name in names}
-    return {name: arms.choose(arm, problem, budget, seed) for name, arm in chosen.items()}
+def belief_of(case: Case, reward: Reward, way: Way, ridge: float) -> Any:
+    """The prior of an arm's design and fit."""
+    return pref.proxy_belief(case.pool, seen_of(case, reward.proxy), ridge).belief if way.proxy else ridge
 
 
-def labels_of(case: Case, rewards, arm: str, chosen: dict[str, np.ndarray], ridge: float, number: int, seed: int):
-    """What an arm has after `number` labels."""
-    if arm != "rounds":
-        return ask(case, rewards, chosen[arm])
-    problem = arms.Problem(case.pool, case.deployment, ridge, 1.0)
-    pilot = arms.choose("trace_floor", problem, jd.Budget(round(arms.PILOT * number), per_pair=1), seed)
-    choice = lambda pairs: np.asarray(ask(case, rewards, pairs).choices)  # noqa: E731
-    return arms.two_rounds(problem, pilot, choice, jd.Budget(number, per_pair=1), seed, arms.FLOOR)
+def seen_of(case: Case, values: Float[np.ndarray, "p k"]) -> Float[np.ndarray, "t k"]:
+    return values[case.training, : case.pool.completions]
+
+
+def pairs_of(case: Case, reward: Reward, way: Way, belief: Any, number: int, seed: int) -> Int[np.ndarray, "n 3"]:
+    """The pairs of an arm that asks in one round, which knows of the reward no more than its proxy."""
+    scores = seen_of(case, reward.proxy) if way.rule in arms.NEED_SCORES else None
+    problem = arms.Problem(capped(case.pool) if way.capped else case.pool, case.deployment, belief, 1.0, scores)
+    return arms.choose(way.rule, problem, jd.Budget(number, per_pair=1), seed)
+
+
+def capped(pool: jd.CompletionPool) -> jd.CompletionPool:
+    """The pool with `residual_of(pool, "cap")`."""
+    return jd.CompletionPool(pool.features, mask=pool.mask, residual=jd.residual_of(pool, "cap"))
+
+
+def labels_of(case: Case, reward: Reward, way: Way, ridge: float, number: int, seed: int, known: dict) -> pref.Labels:
+    """What an arm has after `number` labels. known: keeps choices that do not depend on the reward."""
+    if way.rule != "rounds":
+        key = (way, ridge, number, reward.name if way.proxy or way.rule in arms.NEED_SCORES else None)
+        if key not in known:
+            known[key] = pairs_of(case, reward, way, belief_of(case, reward, way, ridge), number, seed)
+        return ask(case, reward.values, known[key])
+    problem = arms.Problem(capped(case.pool) if way.capped else case.pool, case.deployment, ridge, 1.0)
+    first, floor = ("trace", 0.0) if way.capped else ("trace_floor", arms.FLOOR)
+    size = round(arms.PILOT * number)
+    key = (first, way, ridge, size)
+    if key not in known:
+        known[key] = arms.choose(first, problem, jd.Budget(size, per_pair=1), seed)
+    choice = lambda pairs: np.asarray(ask(case, reward.values, pairs).choices)  # noqa: E731
+    return arms.two_rounds(problem, known[key], choice, jd.Budget(number, per_pair=1), seed, floor)
+
+
+def arms_for(reward: Reward, completions: int, given: argparse.Namespace) -> list[str]:
+    """Those that a reward has, and a number of completions."""
+    needs_proxy = lambda way: way.proxy or way.rule in arms.NEED_SCORES  # noqa: E731
+    found = [name for name in given.arms if reward.proxy is not None or not needs_proxy(WAYS[name])]
+    return found if completions == max(given.completions) else [name for name in found if name in AT_ALL_K]
 
 
 def tuned(pool: Pool, given: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """{"variant/reward/number": {"ridge", "multiples": {arm: multiple}}}, with all completions."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
+    seeds = range(TUNING_SEED, TUNING_SEED + given.tuning_splits)
     for variant in VARIANTS:
-        for reward in given.rewards:
+        cases = [(make_case(pool, variant, max(given.completions), seed), seed, {}) for seed in seeds]
+        for name in given.rewards:
             for number in given.labels:
-                found[f"{variant}/{reward}/{number}"] = _tuned(pool, variant, reward, number, given)
-                print(variant, reward, number, found[f"{variant}/{reward}/{number}"], flush=True)
+                found[f"{variant}/{name}/{number}"] = _tuned(cases, pool.rewards[name], number, given)
+                print(variant, name, number, found[f"{variant}/{name}/{number}"], flush=True)
     return found
 
 
-def _tuned(pool, variant, reward, number, given):
-    rewards, seeds = pool.rewards[reward], range(TUNING_SEED, TUNING_SEED + given.tuning_splits)
-    cases = [make_case(pool, variant, pool.features.shape[1], seed) for seed in seeds]
+def _tuned(cases, reward: Reward, number: int, given: argparse.Namespace) -> dict[str, Any]:
     total = np.zeros(len(RIDGES))
-    for seed, case in zip(seeds, cases, strict=True):
-        labels = ask(case, rewards, choices(case, 1.0, number, seed, ["random_distinct"])["random_distinct"])
-        total += [gains(case, rewards, fitted(case, labels, ridge), MULTIPLES).mean(axis=1).max() for ridge in RIDGES]
+    for case, seed, known in cases:
+        labels = labels_of(case, reward, WAYS["random_distinct"], 1.0, number, seed, known)
+        by_ridge = [gains(case, reward.values, fitted(case, labels, ridge), MULTIPLES) for ridge in RIDGES]
+        total += [found.mean(axis=1).max() for found in by_ridge]
     ridge = RIDGES[int(np.argmax(total))]
     multiples = {}
-    for arm in given.arms:
+    for arm in arms_for(reward, max(given.completions), given):
         by_multiple = np.zeros(len(MULTIPLES))
-        for seed, case in zip(seeds, cases, strict=True):
-            chosen = choices(case, ridge, number, seed, [arm] if arm in ONE_ROUND else [])
-            labels = labels_of(case, rewards, arm, chosen, ridge, number, seed)
-            by_multiple += gains(case, rewards, fitted(case, labels, ridge), MULTIPLES).mean(axis=1)
+        for case, seed, known in cases:
+            labels = labels_of(case, reward, WAYS[arm], ridge, number, seed, known)
+            parameter = fitted(case, labels, belief_of(case, reward, WAYS[arm], ridge))
+            by_multiple += gains(case, reward.values, parameter, MULTIPLES).mean(axis=1)
         multiples[arm] = MULTIPLES[int(np.argmax(by_multiple))]
     return {"ridge": ridge, "multiples": multiples}
 
 
 def lines_of(pool: Pool, settled: dict, given: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]]:
     """One line for every K, variant, reward, number and arm of a split."""
-    for variant in VARIANTS:
-        for completions in given.completions:
-            case = make_case(pool, variant, completions, seed)
-            head = {"seed": seed, "variant": variant, "K": completions}
-            limits = {reward: ceiling(case, pool.rewards[reward], seed) for reward in given.rewards}
-            for reward, parameter in limits.items():
-                found = gains(case, pool.rewards[reward], parameter, (1.0,))[0]
-                yield head | {"reward": reward, "labels": 0, "arm": "ceiling"} | _kept(case, found)
-            for number in given.labels:
-                known: dict[float, dict] = {}
-                for reward in given.rewards:
-                    own = settled[f"{variant}/{reward}/{number}"]
-                    ridge = own["ridge"]
-                    if ridge not in known:
-                        some = [arm for arm in given.arms if arm in ONE_ROUND]
-                        known[ridge] = choices(case, ridge, number, seed, some)
-                    for arm in given.arms:
-                        labels = labels_of(case, pool.rewards[reward], arm, known[ridge], ridge, number, seed)
-                        parameter = fitted(case, labels, ridge)
-                        found = gains(case, pool.rewards[reward], parameter, (own["multiples"][arm],))[0]
-                        yield head | {"reward": reward, "labels": number, "arm": arm} | _kept(case, found)
+    for completions in given.completions:
+        cases = {variant: make_case(pool, variant, completions, seed) for variant in VARIANTS}
+        known: dict[str, dict] = {variant: {} for variant in VARIANTS}
+        for name in given.rewards:
+            reward = pool.rewards[name]
+            for variant, case in cases.items():
+                head = {"seed": seed, "variant": variant, "K": completions, "reward": name}
+                found = gains(case, reward.values, ceiling(case, reward.values, seed), (1.0,))[0]
+                yield head | {"labels": 0, "arm": "ceiling"} | _kept(case, found)
+                for number in given.labels:
+                    own = settled[f"{variant}/{name}/{number}"]
+                    for arm in arms_for(reward, completions, given):
+                        labels = labels_of(case, reward, WAYS[arm], own["ridge"], number, seed, known[variant])
+                        parameter = fitted(case, labels, belief_of(case, reward, WAYS[arm], own["ridge"]))
+                        found = gains(case, reward.values, parameter, (own["multiples"][arm],))[0]
+                        yield head | {"labels": number, "arm": arm} | _kept(case, found)
+            if completions == max(given.completions):
+                for number in given.labels:
+                    yield from by_slope(cases, reward, settled, number, seed, known)
+
+
+def by_slope(cases: dict[str, Case], reward: Reward, settled: dict, number: int, seed: int, known: dict):
+    """Trace in the variant that a pilot of random pairs asks for, and random pairs in the same variant."""
+    head = {"seed": seed, "variant": BY_SLOPE, "K": cases["raw"].pool.completions, "reward": reward.name}
+    size, random = round(arms.PILOT * number), WAYS["random_distinct"]
+    raw = settled[f"raw/{reward.name}/{number}"]["ridge"]
+    pilot = labels_of(cases["raw"], reward, random, raw, size, seed, known["raw"])
+    slopes = pref.length_slopes(cases["raw"].pool, pilot, raw)
+    variant = "clipped" if slopes.clip else "raw"
+    case, own = cases[variant], settled[f"{variant}/{reward.name}/{number}"]
+    held = jd.held_information(case.pool, pilot.pairs)
+    rest = jd.select_pairs(
+        case.pool,
+        jd.Trace(arms.Problem(case.pool, case.deployment, own["ridge"], 1.0).target()),
+        jd.Budget(number - size, per_pair=1, exclude=pilot.pairs),
+        prior=own["ridge"] * np.eye(case.pool.dim) + held,
+    ).pairs
+    both = {
+        "trace": np.concatenate([pilot.pairs, rest]),
+        "random_distinct": labels_of(case, reward, random, own["ridge"], number, seed, known[variant]).pairs,
+    }
+    for arm, pairs in both.items():
+        parameter = fitted(case, ask(case, reward.values, pairs), own["ridge"])
+        found = gains(case, reward.values, parameter, (own["multiples"][arm],))[0]
+        yield head | {"labels": number, "arm": arm, "chosen": variant, "trend": slopes.trend} | _kept(case, found)
 
 
 def _kept(case, found):
@@ -264,7 +357,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pool", required=True, help="pool of the reported prompts")
     parser.add_argument("--lines", required=True, help="JSON lines, appended split by split")
     parser.add_argument("--rewards", nargs="+", choices=REWARDS, default=list(REWARDS))
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--labels", type=int, nargs="+", default=[100, 200, 400, 800])
     parser.add_argument("--completions", type=int, nargs="+", default=[4, 8, 16, 32])
     parser.add_argument("--splits", type=int, default=20)

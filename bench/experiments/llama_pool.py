@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bench.experiments import prompts as prompts_of
-from bench.experiments.rewards import REWARDS
+from bench.experiments.rewards import PROXIES, REWARDS
 from jaxdesign._files import write_whole
 from jaxdesign.preference.llama import TokenLaw, draw_completions, find_smollm2, load_llama, load_tokeniser
 from jaxdesign.preference.llama.features import last_states, mean_states
@@ -71,8 +71,10 @@ def write_pool(out: Path, texts: list[str], seed: int, model: Any) -> None:
     blocks = [np.load(parts / f"{start}.npz") for start in range(0, len(texts), BLOCK)]
     arrays = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0].files}
     written = tokeniser.decode_all(arrays["tokens"].astype(np.int32))
+    begun = tokeniser.decode_all(arrays["tokens"][..., : LENGTH // 2].astype(np.int32))
     rewards = {name: np.vectorize(reward)(written).astype(np.float32) for name, reward in REWARDS.items()}
-    save(out, prompts=np.array(texts), prompt_tokens=rows, texts=written.astype(str), **arrays, **rewards)
+    halves = {f"half_{name}": np.vectorize(REWARDS[name])(begun).astype(np.float32) for name in PROXIES}
+    save(out, prompts=np.array(texts), prompt_tokens=rows, texts=written.astype(str), **arrays, **rewards, **halves)
 
 
 def save(path: Path, **arrays: np.ndarray) -> None:

@@ -45,3 +45,4 @@ REWARDS = {
     "first_person": first_person,
     "near_length": near_length,
 }
+PROXIES = ("sentiment", "word_length", "first_person")  # of which the reward of the first half of a text says something
