@@ -3,10 +3,13 @@
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from jaxdesign._files import write_whole
 
 
 def write_json(results: dict[str, Any], file: str | None) -> None:
@@ -30,3 +33,19 @@ def plain(value: Any) -> Any:
 def settings(given: argparse.Namespace) -> dict[str, Any]:
     """The arguments that decide results, which those that say where to write them do not."""
     return {name: value for name, value in vars(given).items() if name not in ("json", "plot")}
+
+
+def read_json(file: str | Path) -> dict[str, Any]:
+    """What `write_json` wrote."""
+    return json.loads(Path(file).read_text(encoding="utf-8"))
+
+
+def append_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+    """JSON lines at the end of a file, all of them or none: the file is written anew and renamed."""
+    before = path.read_bytes() if path.exists() else b""
+    write_whole(path, before + "".join(json.dumps(plain(line)) + "\n" for line in lines).encode())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file, none where there is no file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []

@@ -23,7 +23,6 @@ prompts (`by_prompt`).
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +33,8 @@ from jaxtyping import Bool, Float, Int
 import jaxdesign as jd
 from bench.experiments import arms
 from bench.experiments.by_prompt import mean_interval
-from bench.experiments.files import settings, write_json
+from bench.experiments.files import append_lines, read_lines, settings, write_json
+from bench.experiments.gain_plots import plot_differences
 from bench.experiments.rewards import PROXIES
 from bench.measure import machine
 from jaxdesign import preference as pref
@@ -279,14 +279,14 @@ def lines_of(pool: Pool, settled: dict, given: argparse.Namespace, seed: int) ->
             reward = pool.rewards[name]
             for variant, case in cases.items():
                 head = {"seed": seed, "variant": variant, "K": completions, "reward": name}
-                found = gains(case, reward.values, ceiling(case, reward.values, seed), (1.0,))[0]
+                found = gains(case, reward.values, ceiling(case, reward.values, seed), (1.0,))
                 yield head | {"labels": 0, "arm": "ceiling"} | _kept(case, found)
                 for number in given.labels:
                     own = settled[f"{variant}/{name}/{number}"]
                     for arm in arms_for(reward, completions, given):
                         labels = labels_of(case, reward, WAYS[arm], own["ridge"], number, seed, known[variant])
                         parameter = fitted(case, labels, belief_of(case, reward, WAYS[arm], own["ridge"]))
-                        found = gains(case, reward.values, parameter, (own["multiples"][arm],))[0]
+                        found = gains(case, reward.values, parameter, (own["multiples"][arm], 1.0))
                         yield head | {"labels": number, "arm": arm} | _kept(case, found)
             if completions == max(given.completions):
                 for number in given.labels:
@@ -315,40 +315,38 @@ def by_slope(cases: dict[str, Case], reward: Reward, settled: dict, number: int,
     }
     for arm, pairs in both.items():
         parameter = fitted(case, ask(case, reward.values, pairs), own["ridge"])
-        found = gains(case, reward.values, parameter, (own["multiples"][arm],))[0]
+        found = gains(case, reward.values, parameter, (own["multiples"][arm], 1.0))
         yield head | {"labels": number, "arm": arm, "chosen": variant, "trend": slopes.trend} | _kept(case, found)
 
 
 def _kept(case, found):
-    return {"prompts": case.held_back.tolist(), "gains": np.round(found, 6).tolist()}
+    """Gains by prompt at the tuned multiple, and at 1."""
+    rows = {"gains": found[0], "as_fitted": found[-1]}
+    return {"prompts": case.held_back.tolist(), **{name: np.round(row, 6).tolist() for name, row in rows.items()}}
 
 
-def summary(lines: Sequence[dict[str, Any]], against: str = "random_distinct") -> list[dict[str, Any]]:
+def summary(
+    lines: Sequence[dict[str, Any]], gain: str = "gains", against: str = "random_distinct"
+) -> list[dict[str, Any]]:
     """Mean gain of every arm and its difference to random pairs of different texts, with limits over new prompts."""
     seeds = sorted({line["seed"] for line in lines})
     prompts = 1 + max(max(line["prompts"]) for line in lines)
+    counts = sorted({line["labels"] for line in lines} - {0})
     tables: dict[tuple, np.ndarray] = {}
     for line in lines:
         key = (line["variant"], line["K"], line["reward"], line["labels"], line["arm"])
         table = tables.setdefault(key, np.full((len(seeds), prompts), np.nan))
-        table[seeds.index(line["seed"]), line["prompts"]] = line["gains"]
+        table[seeds.index(line["seed"]), line["prompts"]] = line[gain]
     rows = []
-    for key, table in tables.items():
-        *place, arm = key
-        row = dict(zip(("variant", "K", "reward", "labels", "arm"), key, strict=True))
-        row["gain"] = mean_interval(table)._asdict()
-        other = tables.get((*place, against))
-        if other is not None and arm != against:
-            row["difference"] = mean_interval(table - other)._asdict()
-        rows.append(row)
+    for (*place, number, arm), table in tables.items():
+        for labels in counts if arm == "ceiling" else [number]:
+            row = dict(zip(("variant", "K", "reward", "labels", "arm"), (*place, labels, arm), strict=True))
+            row["gain"] = mean_interval(table)._asdict()
+            other = tables.get((*place, labels, against))
+            if other is not None and arm != against:
+                row["difference"] = mean_interval(table - other)._asdict()
+            rows.append(row)
     return rows
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Whole lines of a file, none where there is no file; what a kill left of the last one is dropped."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -363,6 +361,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--tuning-splits", type=int, default=6)
     parser.add_argument("--json", metavar="FILE", help="write the summary here")
+    parser.add_argument("--plot", metavar="FILE", help="draw the differences to random pairs here")
     return parser.parse_args(arguments)
 
 
@@ -374,24 +373,30 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     settled = next((line["settled"] for line in lines if "settled" in line), None)
     if settled is None:
         settled = tuned(tuning, given)
-        append(path, [{"settled": settled}])
+        append_lines(path, [{"settled": settled}])
     for seed in range(given.splits):
         if seed not in done:
-            append(path, list(lines_of(pool, settled, given, seed)))
+            append_lines(path, list(lines_of(pool, settled, given, seed)))
             print(f"split {seed}", flush=True)
     lines = [line for line in read_lines(path) if "settled" not in line]
     results = {
         "machine": machine(), "settings": settings(given), "temperatures": temperatures, "settled": settled,
-        "rows": summary(lines),
+        "rows": summary(lines), "as_fitted": summary(lines, "as_fitted"),
     }  # fmt: skip
     write_json(results, given.json)
+    if given.plot:
+        plot_differences(panels_of(results["rows"], max(given.completions)), given.plot)
     return results
 
 
-def append(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    """All lines of a split in one write."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(line) + "\n" for line in lines))
+def panels_of(rows: Sequence[dict[str, Any]], completions: int) -> dict[str, list[dict[str, Any]]]:
+    """For `plot_differences`: one panel for every reward and variant, with all completions."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["K"] == completions and "difference" in row:
+            panel = found.setdefault(f"{row['reward'].replace('_', ' ')}, {row['variant'].replace('_', ' ')}", [])
+            panel.append({"arm": row["arm"], "labels": row["labels"], "difference": tuple(row["difference"].values())})
+    return found
 
 
 if __name__ == "__main__":

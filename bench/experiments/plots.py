@@ -60,7 +60,7 @@ def plot_gaps(cases: dict[str, Any], file: str) -> None:
         forest(axis, rows, order, 1)
         axis.set(xscale="log", title=PROBLEMS[case], xlabel="policy gap / that of random pairs")
         plain_numbers(axis)
-    _sizes(figure, [int(n) for n in next(iter(found["arms"].values()))["ratio"]])
+    label_sizes(figure, [int(n) for n in next(iter(found["arms"].values()))["ratio"]])
     save(figure, file)
 
 
@@ -72,7 +72,7 @@ def plot_gains(results: dict[str, Any], file: str) -> None:
     for axis, (against, table) in zip(axes, tables.items(), strict=True):
         forest(axis, differences(table, against), order, 0)
         axis.set(xlabel=f"gain in J - that of {RULES[against].name}")
-    _sizes(figure, sorted({row["labels"] for row in results["summary"]}))
+    label_sizes(figure, sorted({row["labels"] for row in results["summary"]}))
     save(figure, file)
 
 
@@ -102,7 +102,7 @@ def plot_predictions(problems: dict[str, Any], file: str) -> None:
         bottom.set(xlabel=f"labels random pairs need / {middle:,} of this rule", xscale="log")
         for axis in (top, bottom):
             plain_numbers(axis)
-    _sizes(figure, counts)
+    label_sizes(figure, counts)
     save(figure, file)
 
 
@@ -147,7 +147,7 @@ def plot_excess(problems: dict[str, Any], file: str) -> None:
         forest(axis, rows, order, 1)
         axis.set(xscale="log", title=PROBLEMS[problem], xlabel="excess gap / that of random pairs")
         plain_numbers(axis)
-    _sizes(figure, [int(n) for n in next(iter(found["rows"].values()))])
+    label_sizes(figure, [int(n) for n in next(iter(found["rows"].values()))])
     save(figure, file)
 
 
@@ -159,7 +159,7 @@ def plot_votes(results: dict[str, Any], file: str) -> None:
     figure, (axis,) = panels(1, len(order))
     forest(axis, rows, order, 0)
     axis.set(xlabel="log loss - that of random pairs")
-    _sizes(figure, counts)
+    label_sizes(figure, counts)
     save(figure, file)
 
 
@@ -174,7 +174,7 @@ def _size(k: int, number: int) -> float:
     return 4.5 if number == 1 else 2.5 + 3 * k / (number - 1)
 
 
-def _sizes(figure, counts: Sequence[int]) -> None:
+def label_sizes(figure, counts: Sequence[int]) -> None:
     """Below the panels, which point belongs to which number of labels."""
     from matplotlib.lines import Line2D
 

@@ -1,0 +1,140 @@
+"""The world of a seed for `transformer`: a fine-tuned small transformer, its completions, features and rewards."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+import jaxdesign as jd
+from jaxdesign import preference as pref
+from jaxdesign.preference.features.pools import gradient_pool
+from jaxdesign.preference.small_model.corpus import ALPHABET
+
+TOKENISER = pref.Tokeniser(ALPHABET)
+PROMPT_COLUMNS, COMPLETION_COLUMNS = 11, 27
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What makes a world, and what all arms share.
+
+    `shares` of the kinds of prompts: names and colours have one right answer, notes a usual one, tales and odes are
+    free. `scale` is the standard deviation of a word's hidden value, `trainable` the parameters that DPO trains and by
+    which features differentiate, `projected` the dimension of projected gradients, of which `components` are kept.
+    """
+
+    corpus: int = 4_000
+    pool: int = 200
+    completions: int = 32
+    held_back: int = 120
+    samples: int = 64
+    fine_tuning_steps: int = 600
+    shares: tuple[tuple[str, float], ...] = (("name", 0.2), ("hue", 0.2), ("note", 0.2), ("tale", 0.2), ("ode", 0.2))
+    scale: float = 1.0
+    beta: float = 0.5
+    projected: int = 512
+    components: int = 64
+    trainable: tuple[str, ...] = ("head/*",)
+    batch_size: int = 64
+
+
+SHORT = Setting(
+    corpus=400, pool=40, completions=6, held_back=32, samples=4, fine_tuning_steps=40, projected=32, components=8
+)
+
+
+CORRELATIONS = (0.5, 0.8)  # of proxies with the reward, within prompts
+
+
+class World(NamedTuple):
+    """What a seed decides; texts that came before in their prompt are masked in the pool.
+
+    pool: (P, K) completions with features in units in which components have a mean variance of 1 within prompts.
+    rewards: (P, K); proxies: correlation within prompts -> (P, K).
+    """
+
+    policy: pref.LanguageModel
+    prompts: np.ndarray
+    completions: np.ndarray
+    rewards: np.ndarray
+    proxies: dict[float, np.ndarray]
+    pool: jd.CompletionPool
+    held_back: np.ndarray
+    reward: pref.HiddenReward
+    facts: dict[str, Any]
+
+
+def make_world(seed: int, setting: Setting) -> World:
+    """Corpus, supervised fine-tuning, completions of the pool's prompts, features, rewards and proxies of them."""
+    corpus = pref.grammar_corpus(setting.corpus, seed=seed, shares=dict(setting.shares))
+    learnt = TOKENISER.encode_prompts(corpus.prompts, PROMPT_COLUMNS)
+    different = np.random.default_rng([seed, 5]).permutation(sorted(set(corpus.prompts)))
+    different = different[: setting.pool + setting.held_back]
+    initialise, sample, project = jax.random.split(jax.random.key(seed), 3)
+    asked, held_back = np.split(TOKENISER.encode_prompts(different.tolist(), PROMPT_COLUMNS), [setting.pool])
+    texts = corpus.draw(range(setting.corpus), seed)
+    examples = pref.Examples(learnt, TOKENISER.encode_completions(texts, COMPLETION_COLUMNS))
+    start = time.perf_counter()
+    config = pref.LanguageModelConfig(
+        TOKENISER.characters, max_length=PROMPT_COLUMNS + COMPLETION_COLUMNS, width=64, tied=False
+    )
+    blank = pref.LanguageModel(config, rngs=nnx.Rngs(initialise))
+    tuned = pref.fine_tune(blank, examples, steps=setting.fine_tuning_steps, seed=seed)
+    samples = pref.sample_completions(
+        tuned.model, asked, sample, completions=setting.completions, length=COMPLETION_COLUMNS
+    )
+    completions = np.asarray(samples.tokens)
+    gradients = gradient_pool(
+        tuned.model, asked, completions, dimension=setting.projected, key=project, parameters=setting.trainable
+    )
+    pool = in_components(np.asarray(gradients.features, np.float64), setting.components, first_of_its_kind(completions))
+    reward = pref.random_reward(seed, scale=setting.scale)
+    rewards = np.asarray(reward(TOKENISER.decode_all(completions)), np.float64)
+    facts = {
+        "loss": float(tuned.losses[-50:].mean()),
+        "entropy": float(corpus.entropies().mean()),
+        "distinct": float(np.asarray(pool.mask).sum(axis=1).mean()),
+        "reward_sd": float(np.sqrt(rewards.var(axis=1).mean())),
+        "seconds": time.perf_counter() - start,
+    }
+    proxies = {rho: proxy_of(rewards, rho, np.random.default_rng([seed, 6])) for rho in CORRELATIONS}
+    return World(tuned.model, asked, completions, rewards, proxies, pool, held_back, reward, facts)
+
+
+def in_components(features: np.ndarray, components: int, first: np.ndarray) -> jd.CompletionPool:
+    """Principal components of rows less their prompt's mean, over all samples; first (P, K): candidates."""
+    rows = features - features.mean(axis=1, keepdims=True)
+    values, vectors = np.linalg.eigh(np.einsum("pkd,pke->de", rows, rows, optimize=True))
+    unit = np.sqrt(values[::-1][:components].mean() / (rows.shape[0] * rows.shape[1]))
+    return jd.CompletionPool((rows @ vectors[:, ::-1][:, :components] / unit).astype(np.float32), mask=first)
+
+
+def first_of_its_kind(completions: np.ndarray) -> np.ndarray:
+    """(P, K) True where a completion has not come before among those of its prompt; completions (P, K, c)."""
+    same = (completions[:, :, None] == completions[:, None, :]).all(axis=-1)
+    return np.argmax(same, axis=2) == np.arange(completions.shape[1])
+
+
+def proxy_of(rewards: np.ndarray, correlation: float, rng: np.random.Generator) -> np.ndarray:
+    """Rewards with noise, so that their correlation within prompts is the one given, on average."""
+    spread = np.sqrt(rewards.var(axis=1).mean())
+    return rewards + spread * np.sqrt(1 / correlation**2 - 1) * rng.standard_normal(rewards.shape)
+
+
+def value_of(policy: pref.LanguageModel, world: World, setting: Setting, seed: int) -> pref.PolicyValue:
+    """J of a policy on the held-back prompts, from fresh samples; the same seed for all policies of a world."""
+    return pref.sampled_policy_value(
+        policy,
+        world.policy,
+        world.held_back,
+        lambda tokens: world.reward(TOKENISER.decode_all(tokens)),
+        setting.beta,
+        jax.random.key(10_000 + seed),
+        completions=setting.samples,
+        length=COMPLETION_COLUMNS,
+    )
