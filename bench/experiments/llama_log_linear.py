@@ -32,9 +32,9 @@ from jaxtyping import Bool, Float, Int
 
 import jaxdesign as jd
 from bench.experiments import arms
-from bench.experiments.by_prompt import mean_interval
 from bench.experiments.files import append_lines, read_lines, settings, write_json
 from bench.experiments.gain_plots import plot_differences
+from bench.experiments.llama_summary import panels_of, summary
 from bench.experiments.rewards import PROXIES
 from bench.measure import machine
 from jaxdesign import preference as pref
@@ -299,7 +299,7 @@ def by_slope(cases: dict[str, Case], reward: Reward, settled: dict, number: int,
     size, random = round(arms.PILOT * number), WAYS["random_distinct"]
     raw = settled[f"raw/{reward.name}/{number}"]["ridge"]
     pilot = labels_of(cases["raw"], reward, random, raw, size, seed, known["raw"])
-    slopes = pref.length_slopes(cases["raw"].pool, pilot, raw)
+    slopes = pref.length_slopes(cases["raw"].pool, pilot, raw, groups=1)
     variant = "clipped" if slopes.clip else "raw"
     case, own = cases[variant], settled[f"{variant}/{reward.name}/{number}"]
     held = jd.held_information(case.pool, pilot.pairs)
@@ -323,30 +323,6 @@ def _kept(case, found):
     """Gains by prompt at the tuned multiple, and at 1."""
     rows = {"gains": found[0], "as_fitted": found[-1]}
     return {"prompts": case.held_back.tolist(), **{name: np.round(row, 6).tolist() for name, row in rows.items()}}
-
-
-def summary(
-    lines: Sequence[dict[str, Any]], gain: str = "gains", against: str = "random_distinct"
-) -> list[dict[str, Any]]:
-    """Mean gain of every arm and its difference to random pairs of different texts, with limits over new prompts."""
-    seeds = sorted({line["seed"] for line in lines})
-    prompts = 1 + max(max(line["prompts"]) for line in lines)
-    counts = sorted({line["labels"] for line in lines} - {0})
-    tables: dict[tuple, np.ndarray] = {}
-    for line in lines:
-        key = (line["variant"], line["K"], line["reward"], line["labels"], line["arm"])
-        table = tables.setdefault(key, np.full((len(seeds), prompts), np.nan))
-        table[seeds.index(line["seed"]), line["prompts"]] = line[gain]
-    rows = []
-    for (*place, number, arm), table in tables.items():
-        for labels in counts if arm == "ceiling" else [number]:
-            row = dict(zip(("variant", "K", "reward", "labels", "arm"), (*place, labels, arm), strict=True))
-            row["gain"] = mean_interval(table)._asdict()
-            other = tables.get((*place, labels, against))
-            if other is not None and arm != against:
-                row["difference"] = mean_interval(table - other)._asdict()
-            rows.append(row)
-    return rows
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -387,16 +363,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if given.plot:
         plot_differences(panels_of(results["rows"], max(given.completions)), given.plot)
     return results
-
-
-def panels_of(rows: Sequence[dict[str, Any]], completions: int) -> dict[str, list[dict[str, Any]]]:
-    """For `plot_differences`: one panel for every reward and variant, with all completions."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["K"] == completions and "difference" in row:
-            panel = found.setdefault(f"{row['reward'].replace('_', ' ')}, {row['variant'].replace('_', ' ')}", [])
-            panel.append({"arm": row["arm"], "labels": row["labels"], "difference": tuple(row["difference"].values())})
-    return found
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,9 +38,11 @@ import jaxdesign as jd
 from bench.experiments import arms, paired
 from bench.experiments.files import append_lines, read_json, read_lines, write_json
 from bench.experiments.gain_plots import plot_differences
+from bench.experiments.transformer_head import HeadOnStates, log_probabilities, train_head
 from bench.experiments.transformer_world import SHORT, Setting, World, make_world, value_of
 from bench.measure import machine
 from jaxdesign import preference as pref
+from jaxdesign.preference.labels.labels import FIRST
 
 
 class Way(NamedTuple):
@@ -91,9 +94,16 @@ RIDGES, POSTERIOR_RATES, POSTERIOR_STEPS = (0.3, 1.0, 3.0), (1e-3, 3e-3), (200, 
 TUNING_SEED = 1_000
 
 
+@cache  # the same object, so that a step is compiled once
 def optimiser_of(rate: float) -> optax.GradientTransformation:
     """Adam with clipped gradients."""
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+
+
+@cache
+def posterior_optimiser(rate: float, steps: int) -> optax.GradientTransformation:
+    """What `train_on_posterior` takes by default, at another rate."""
+    return pref.fine_tuning_optimiser(rate, steps)
 
 
 def problem_of(way: Way, world: World, setting: Setting, ridge: float) -> arms.Problem:
@@ -126,36 +136,27 @@ def collected(way: Way, world: World, number: int, setting: Setting, ridge: floa
     return pref.simulate_labels(key, world.rewards, arms.choose(way.rule, problem, budget, seed))
 
 
-def trained(world: World, labels: pref.Labels, setting: Setting, settled: Settled, seed: int) -> pref.LanguageModel:
+def trained(world: World, labels: pref.Labels, setting: Setting, settled: Settled, seed: int) -> HeadOnStates:
     """DPO on the labels."""
-    return pref.train_on_pairs(
-        world.policy,
-        pref.preferred_pairs(world.prompts, world.completions, labels),
-        pref.dpo_loss,
-        {"beta": setting.beta},
-        optimiser=optimiser_of(settled.rate),
-        steps=max(1, round(settled.epochs * len(labels.pairs) / setting.batch_size)),
-        batch_size=setting.batch_size,
-        seed=seed,
-        trainable=setting.trainable,
-    ).model
+    chosen, rejected = rows_of(world, np.asarray(labels.pairs)).T
+    won = np.asarray(labels.choices) == FIRST
+    pairs = np.stack([np.where(won, chosen, rejected), np.where(won, rejected, chosen)], axis=1)
+    steps = max(1, round(settled.epochs * len(pairs) / setting.batch_size))
+    optimiser = optimiser_of(settled.rate)
+    return train_head(world.head, pairs, np.ones(len(pairs)), setting.beta, optimiser, steps, setting.batch_size, seed)
 
 
 def trained_on(world: World, belief: Any, pool: jd.CompletionPool, setting: Setting, settled: Settled, seed: int):
-    """DPO on the soft labels of a belief."""
-    return pref.train_on_posterior(
-        world.policy,
-        world.prompts,
-        world.completions,
-        pool,
-        belief,
-        beta=setting.beta,
-        steps=settled.posterior_steps,
-        batch_size=setting.batch_size,
-        optimiser=pref.fine_tuning_optimiser(settled.posterior_rate, settled.posterior_steps),
-        seed=seed,
-        trainable=setting.trainable,
-    ).model
+    """DPO on the soft labels of a belief, as `train_on_posterior` does it."""
+    steps, size = settled.posterior_steps, setting.batch_size
+    pairs, probabilities = pref.soft_labels(pool, belief, number=steps * size, seed=seed)
+    optimiser = posterior_optimiser(settled.posterior_rate, steps)
+    return train_head(world.head, rows_of(world, pairs), probabilities, setting.beta, optimiser, steps, size, seed)
+
+
+def rows_of(world: World, pairs: np.ndarray) -> np.ndarray:
+    """(n, 2) completions of pairs (n, 3), counted over all prompts."""
+    return (pairs[:, :1] * world.completions.shape[1] + pairs[:, 1:]).astype(np.int32)
 
 
 def truth_of(world: World) -> tuple[jd.CompletionPool, jd.Belief]:
@@ -179,7 +180,7 @@ def policy_of(way: Way, world: World, number: int, setting: Setting, settled: Se
 def one_seed(seed: int, setting: Setting, settled: dict[int, Settled], names: Sequence[str]) -> list[dict[str, Any]]:
     """A line for every arm at every number of labels in the world of one seed."""
     world = make_world(seed, setting)
-    before = value_of(world.policy, world, setting, seed).value
+    before = value_of(world.head, world, setting, seed).value
     lines = []
     for number, own in settled.items():
         for name in names:
@@ -241,7 +242,7 @@ def tune(setting: Setting, counts: Sequence[int], seeds: Sequence[int], path: Pa
 def _tried(seed: int, setting: Setting, counts: Sequence[int]) -> list[dict[str, Any]]:
     """Gains of random pairs for everything that is tried, and the ridges that trained policies imply."""
     world, random = make_world(seed, setting), WAYS["random_distinct"]
-    before = value_of(world.policy, world, setting, seed).value
+    before = value_of(world.head, world, setting, seed).value
     gain = lambda policy: value_of(policy, world, setting, seed).value - before  # noqa: E731
     lines = []
     for number in counts:
@@ -261,15 +262,10 @@ def _tried(seed: int, setting: Setting, counts: Sequence[int]) -> list[dict[str,
     return lines
 
 
-def _implicit(policy: pref.LanguageModel, world: World, setting: Setting) -> np.ndarray:
+def _implicit(policy: HeadOnStates, world: World, setting: Setting) -> np.ndarray:
     """beta log(pi / pi_ref) of every completion of the pool, (P, K)."""
-    shape = world.completions.shape
-    prompts = np.repeat(world.prompts, shape[1], axis=0)
-    rows = world.completions.reshape(-1, shape[2])
-    own, reference = (
-        np.asarray(pref.compiled_log_probability(model, prompts, rows), np.float64) for model in (policy, world.policy)
-    )
-    return setting.beta * (own - reference).reshape(shape[:2])
+    own, reference = (np.asarray(log_probabilities(held), np.float64) for held in (policy, world.head))
+    return setting.beta * (own - reference).reshape(world.completions.shape[:2])
 
 
 def _best(lines: Sequence[dict[str, Any]]) -> Settled:

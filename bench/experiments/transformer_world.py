@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 import jaxdesign as jd
+from bench.experiments.transformer_head import HeadOnStates, with_head, with_states
 from jaxdesign import preference as pref
 from jaxdesign.preference.features.pools import gradient_pool
 from jaxdesign.preference.small_model.corpus import ALPHABET
@@ -24,8 +25,8 @@ class Setting:
     """What makes a world, and what all arms share.
 
     `shares` of the kinds of prompts: names and colours have one right answer, notes a usual one, tales and odes are
-    free. `scale` is the standard deviation of a word's hidden value, `trainable` the parameters that DPO trains and by
-    which features differentiate, `projected` the dimension of projected gradients, of which `components` are kept.
+    free. `scale` is the standard deviation of a word's hidden value, `projected` the dimension of gradients by
+    the head, which is what DPO trains; `components` of them are kept.
     """
 
     corpus: int = 4_000
@@ -39,7 +40,6 @@ class Setting:
     beta: float = 0.5
     projected: int = 512
     components: int = 64
-    trainable: tuple[str, ...] = ("head/*",)
     batch_size: int = 64
 
 
@@ -59,6 +59,7 @@ class World(NamedTuple):
     """
 
     policy: pref.LanguageModel
+    head: HeadOnStates
     prompts: np.ndarray
     completions: np.ndarray
     rewards: np.ndarray
@@ -90,7 +91,7 @@ def make_world(seed: int, setting: Setting) -> World:
     )
     completions = np.asarray(samples.tokens)
     gradients = gradient_pool(
-        tuned.model, asked, completions, dimension=setting.projected, key=project, parameters=setting.trainable
+        tuned.model, asked, completions, dimension=setting.projected, key=project, parameters=("head/*",)
     )
     pool = in_components(np.asarray(gradients.features, np.float64), setting.components, first_of_its_kind(completions))
     reward = pref.random_reward(seed, scale=setting.scale)
@@ -103,7 +104,8 @@ def make_world(seed: int, setting: Setting) -> World:
         "seconds": time.perf_counter() - start,
     }
     proxies = {rho: proxy_of(rewards, rho, np.random.default_rng([seed, 6])) for rho in CORRELATIONS}
-    return World(tuned.model, asked, completions, rewards, proxies, pool, held_back, reward, facts)
+    head = with_states(tuned.model, asked, completions)
+    return World(tuned.model, head, asked, completions, rewards, proxies, pool, held_back, reward, facts)
 
 
 def in_components(features: np.ndarray, components: int, first: np.ndarray) -> jd.CompletionPool:
@@ -126,10 +128,10 @@ def proxy_of(rewards: np.ndarray, correlation: float, rng: np.random.Generator) 
     return rewards + spread * np.sqrt(1 / correlation**2 - 1) * rng.standard_normal(rewards.shape)
 
 
-def value_of(policy: pref.LanguageModel, world: World, setting: Setting, seed: int) -> pref.PolicyValue:
+def value_of(policy: HeadOnStates, world: World, setting: Setting, seed: int) -> pref.PolicyValue:
     """J of a policy on the held-back prompts, from fresh samples; the same seed for all policies of a world."""
     return pref.sampled_policy_value(
-        policy,
+        with_head(world.policy, policy),
         world.policy,
         world.held_back,
         lambda tokens: world.reward(TOKENISER.decode_all(tokens)),

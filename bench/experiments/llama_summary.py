@@ -1,0 +1,44 @@
+"""Lines of experiments on the real language model, one for every arm and split, as rows with limits over prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bench.experiments.by_prompt import mean_interval
+
+
+def summary(
+    lines: Sequence[dict[str, Any]], gain: str = "gains", against: str = "random_distinct"
+) -> list[dict[str, Any]]:
+    """Mean gain of every arm and its difference to random pairs of different texts, with limits over new prompts."""
+    seeds = sorted({line["seed"] for line in lines})
+    prompts = 1 + max(max(line["prompts"]) for line in lines)
+    counts = sorted({line["labels"] for line in lines} - {0})
+    tables: dict[tuple, np.ndarray] = {}
+    for line in lines:
+        key = (line["variant"], line["K"], line["reward"], line["labels"], line["arm"])
+        table = tables.setdefault(key, np.full((len(seeds), prompts), np.nan))
+        table[seeds.index(line["seed"]), line["prompts"]] = line[gain]
+    rows = []
+    for (*place, number, arm), table in tables.items():
+        for labels in counts if arm == "ceiling" else [number]:
+            row = dict(zip(("variant", "K", "reward", "labels", "arm"), (*place, labels, arm), strict=True))
+            row["gain"] = mean_interval(table)._asdict()
+            other = tables.get((*place, labels, against))
+            if other is not None and arm != against:
+                row["difference"] = mean_interval(table - other)._asdict()
+            rows.append(row)
+    return rows
+
+
+def panels_of(rows: Sequence[dict[str, Any]], completions: int) -> dict[str, list[dict[str, Any]]]:
+    """For `plot_differences`: one panel for every reward and variant, with all completions."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["K"] == completions and "difference" in row:
+            panel = found.setdefault(f"{row['reward'].replace('_', ' ')}, {row['variant'].replace('_', ' ')}", [])
+            panel.append({"arm": row["arm"], "labels": row["labels"], "difference": tuple(row["difference"].values())})
+    return found

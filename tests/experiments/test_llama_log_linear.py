@@ -1,0 +1,145 @@
+"""The log-linear experiment on stored completions: its labels, its splits, its statistics, and that it goes on."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bench.experiments import llama_log_linear as experiment
+from bench.experiments.files import append_lines, read_lines
+from bench.experiments.llama_summary import panels_of, summary
+
+pytestmark = pytest.mark.thorough
+PROMPTS, COMPLETIONS, DIM = 30, 6, 70
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Two pools as `llama_pool` writes them: rewards linear in the features, all but the noise, and half of them."""
+    folder = tmp_path_factory.mktemp("pools")
+    for name, seed in (("tuning", 0), ("reported", 1)):
+        rng = np.random.default_rng(seed)
+        features = rng.normal(size=(PROMPTS, COMPLETIONS, DIM)).astype(np.float16)
+        rewards = {name: features[..., k] + 0.3 * rng.normal(size=features.shape[:2]) for k, name in enumerate(
+            experiment.REWARDS)}  # fmt: skip
+        halves = {f"half_{name}": values + rng.normal(size=values.shape) for name, values in rewards.items()}
+        texts = np.array([[f"{p} {k % 5}" for k in range(COMPLETIONS)] for p in range(PROMPTS)])  # the last is a repeat
+        np.savez(folder / f"{name}.npz", mean=features, texts=texts, **rewards, **halves)
+    return folder
+
+
+def arguments_of(files, lines, *more):
+    given = ["--tuning", str(files / "tuning.npz"), "--pool", str(files / "reported.npz"), "--lines", str(lines)]
+    return [*given, "--labels", "24", "--completions", "4", "6", "--tuning-splits", "1", *more]
+
+
+def loaded(files, name="reported"):
+    path = str(files / f"{name}.npz")
+    return experiment.load(path, experiment.temperatures_of(path))
+
+
+def test_the_temperature_makes_labels_right_as_often_as_asked():
+    rng = np.random.default_rng(0)
+    rewards = rng.normal(size=(50, 8)) * 7
+    rewards[:, 1] = rewards[:, 0]  # ties do not count
+    T = experiment.temperature(rewards)
+    i, j = np.triu_indices(8, 1)
+    margin = np.abs(rewards[:, i] - rewards[:, j])
+    assert np.mean(1 / (1 + np.exp(-margin[margin > 0] / T))) == pytest.approx(experiment.AGREEMENT, abs=1e-9)
+    assert experiment.temperature(3 * rewards) == pytest.approx(3 * T)
+
+
+def test_repeated_texts_are_no_candidates_but_count_in_the_deployment(files):
+    case = experiment.make_case(loaded(files), "raw", COMPLETIONS, 0)
+    assert not np.asarray(case.pool.mask)[:, -1].any() and np.asarray(case.pool.mask)[:, :-1].all()
+    assert np.asarray(case.deployment.mask).all()
+
+
+def test_splits_are_alike_for_variants_and_numbers_of_completions(files):
+    pool = loaded(files)
+    one, other = experiment.make_case(pool, "raw", 4, 3), experiment.make_case(pool, "clipped", COMPLETIONS, 3)
+    assert (one.training == other.training).all() and (one.luck == other.luck[:, :4, :4]).all()
+    assert not set(one.training) & set(one.held_back)
+    assert len(one.held_back) + len(one.training) == PROMPTS
+    raw, clipped = (
+        np.linalg.norm(np.asarray(experiment.make_case(pool, variant, COMPLETIONS, 3).pool.features)[:, :-1], axis=-1)
+        for variant in experiment.VARIANTS
+    )
+    assert clipped.max() < np.quantile(raw, 0.5) < raw.max()
+
+
+def test_a_pair_has_the_same_label_in_all_arms(files):
+    pool = loaded(files)
+    case = experiment.make_case(pool, "raw", COMPLETIONS, 0)
+    values = pool.rewards["sentiment"].values
+    pairs = np.array([[0, 0, 1], [3, 1, 4], [5, 2, 3]])
+    whole = np.asarray(experiment.ask(case, values, pairs).choices)
+    assert (np.asarray(experiment.ask(case, values, pairs[::-1]).choices)[::-1] == whole).all()
+
+
+def test_gains_are_exact(files):
+    """J against a sum over completions, and the best parameter of a linear reward gains what the best policy does."""
+    pool = loaded(files)
+    case = experiment.make_case(pool, "raw", COMPLETIONS, 0)
+    rng = np.random.default_rng(0)
+    w, values = rng.normal(size=case.pool.dim), rng.normal(size=(PROMPTS, COMPLETIONS))
+    found = experiment.gains(case, values, w, (0.0, 0.5))
+    assert found[0] == pytest.approx(0, abs=1e-12)
+    scores = 0.5 * np.asarray(case.deployment.features, np.float64) @ w
+    law = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    own = values[case.held_back]
+    expected = (law * (own - np.log(law * COMPLETIONS))).sum(axis=1) - own.mean(axis=1)
+    assert found[1] == pytest.approx(expected)
+
+
+def test_it_runs_goes_on_and_repeats(files, tmp_path):
+    arms = ["--arms", "random_distinct", "trace", "trace_capped", "rounds_capped", "trace_proxy", "best_worst_proxy"]
+    lines, plot = tmp_path / "lines.jsonl", tmp_path / "gains.png"
+    more = [*arms, "--rewards", "word_length"]
+    experiment.main(arguments_of(files, lines, *more, "--splits", "1"))
+    first = read_lines(lines)
+    result = experiment.main(
+        arguments_of(files, lines, *more, "--splits", "2", "--json", str(tmp_path / "r.json"), "--plot", str(plot))
+    )
+    again = read_lines(lines)
+    assert again[: len(first)] == first and {line.get("seed") for line in again} == {None, 0, 1}
+    assert json.loads((tmp_path / "r.json").read_text())["rows"] == result["rows"] and plot.stat().st_size > 1_000
+    by = {(r["variant"], r["K"], r["arm"]): r for r in result["rows"] if r["labels"] == 24}
+    assert {variant for variant, _, _ in by} == {"raw", "clipped", "by_slope"}
+    assert ("raw", 4, "trace_capped") not in by and ("raw", 4, "trace") in by  # with all completions alone
+    assert by["raw", 6, "ceiling"]["gain"]["mean"] > by["raw", 6, "random_distinct"]["gain"]["mean"]
+    fresh = tmp_path / "fresh.jsonl"
+    experiment.main(arguments_of(files, fresh, *more, "--splits", "1"))
+    assert read_lines(fresh) == first
+
+
+def test_differences_are_paired_by_prompt():
+    """Prompts differ by much, arms by 0.5 on each: so do the limits."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for seed in range(4):
+        prompts = rng.permutation(20)[:8]
+        base = 10.0 * prompts
+        head = {"seed": seed, "variant": "raw", "K": 4, "reward": "x", "prompts": prompts.tolist()}
+        lines.append(head | {"arm": "ceiling", "labels": 0, "gains": (base + 2).tolist()})
+        lines.append(head | {"arm": "random_distinct", "labels": 9, "gains": base.tolist()})
+        lines.append(head | {"arm": "trace", "labels": 9, "gains": (base + 0.5).tolist()})
+    rows = {row["arm"]: row for row in summary(lines)}
+    assert rows["trace"]["difference"] == pytest.approx({"mean": 0.5, "low": 0.5, "high": 0.5})
+    assert rows["ceiling"]["labels"] == 9 and rows["ceiling"]["difference"]["mean"] == pytest.approx(2)
+    assert "difference" not in rows["random_distinct"]
+    assert panels_of(list(rows.values()), 4) == {
+        "x, raw": [
+            {"arm": "ceiling", "labels": 9, "difference": (2, 2, 2)},
+            {"arm": "trace", "labels": 9, "difference": (0.5, 0.5, 0.5)},
+        ]
+    }
+
+
+def test_lines_are_there_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    assert read_lines(path) == []
+    append_lines(path, [{"a": np.float64(1)}, {"a": float("nan")}])
+    append_lines(path, [{"a": 3}])
+    assert read_lines(path) == [{"a": 1.0}, {"a": None}, {"a": 3}]
+    assert [p.name for p in tmp_path.iterdir()] == ["lines.jsonl"]
