@@ -35,6 +35,7 @@ from bench.experiments import arms
 from bench.experiments.files import append_lines, read_lines, settings, write_json
 from bench.experiments.gain_plots import plot_differences
 from bench.experiments.llama_summary import panels_of, summary
+from bench.experiments.programs import let_go_of_many
 from bench.experiments.rewards import PROXIES
 from bench.measure import machine
 from jaxdesign import preference as pref
@@ -278,6 +279,7 @@ def lines_of(pool: Pool, settled: dict, given: argparse.Namespace, seed: int) ->
         for name in given.rewards:
             reward = pool.rewards[name]
             for variant, case in cases.items():
+                let_go_of_many()
                 head = {"seed": seed, "variant": variant, "K": completions, "reward": name}
                 found = gains(case, reward.values, ceiling(case, reward.values, seed), (1.0,))
                 yield head | {"labels": 0, "arm": "ceiling"} | _kept(case, found)

@@ -38,6 +38,7 @@ import jaxdesign as jd
 from bench.experiments import arms, paired
 from bench.experiments.files import append_lines, read_json, read_lines, write_json
 from bench.experiments.gain_plots import plot_differences
+from bench.experiments.programs import let_go_of_many
 from bench.experiments.transformer_head import HeadOnStates, log_probabilities, train_head
 from bench.experiments.transformer_world import SHORT, Setting, World, make_world, value_of
 from bench.measure import machine
@@ -183,6 +184,7 @@ def one_seed(seed: int, setting: Setting, settled: dict[int, Settled], names: Se
     before = value_of(world.head, world, setting, seed).value
     lines = []
     for number, own in settled.items():
+        let_go_of_many()
         for name in names:
             start = time.perf_counter()
             policy, labels = policy_of(WAYS[name], world, number, setting, own, seed)

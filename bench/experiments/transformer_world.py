@@ -124,7 +124,7 @@ def first_of_its_kind(completions: np.ndarray) -> np.ndarray:
 
 def proxy_of(rewards: np.ndarray, correlation: float, rng: np.random.Generator) -> np.ndarray:
     """Rewards with noise, so that their correlation within prompts is the one given, on average."""
-    spread = np.sqrt(rewards.var(axis=1).mean())
+    spread = np.sqrt(rewards.var(axis=1, ddof=1).mean())
     return rewards + spread * np.sqrt(1 / correlation**2 - 1) * rng.standard_normal(rewards.shape)
 
 
