@@ -3,7 +3,8 @@
     python -m bench.experiments.llama_log_linear --tuning tuning.npz --pool reported.npz --lines lines.jsonl --json FILE
 
 Hypotheses, from a pilot on other prompts and stated before these were seen: against random pairs of different texts,
-trace and BAIT gain J on word length with raw rows, and on sentiment and first person with clipped rows.
+trace and BAIT gain J on word length with raw rows, and on sentiment and first person with clipped rows. Bounded word
+length was added afterwards, when nine completions of one endless word were found to outweigh all others.
 
 Pools are made by `bench.experiments.llama_pool`. Every split holds 23% of the prompts back; the policy is pi prop. to
 exp(phi . w) over the K completions of a prompt, the reference uniform, beta 1, and J = E r - KL, exact. Labels are
@@ -42,7 +43,7 @@ from jaxdesign import preference as pref
 from jaxdesign.preference.features.clipping import clip_rows
 from jaxdesign.preference.labels.labels import FIRST, SECOND
 
-REWARDS = ("word_length", "sentiment", "first_person")
+REWARDS = ("word_length", "bounded_word_length", "sentiment", "first_person")
 VARIANTS = ("raw", "clipped")
 BY_SLOPE = "by_slope"
 

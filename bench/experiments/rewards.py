@@ -8,6 +8,7 @@ from typing import Any
 
 WORD = re.compile(r"[A-Za-z']+")
 FIRST_PERSON = frozenset("i me my mine myself we us our ours ourselves i'm i've i'll i'd we're we've we'll".split())
+LONGEST = 15  # letters: "Hiiiii..." is no long word, and nine of 12,800 completions like it outweighed all others
 WANTED_LENGTH = 90  # characters; completions of 20 tokens have 60 to 120
 
 
@@ -29,6 +30,12 @@ def word_length(text: str) -> float:
     return sum(map(len, words)) / len(words) if words else 0.0
 
 
+def bounded_word_length(text: str) -> float:
+    """The same with no word counted for more than LONGEST letters."""
+    lengths = [min(len(word), LONGEST) for word in WORD.findall(text)]
+    return sum(lengths) / len(lengths) if lengths else 0.0
+
+
 def first_person(text: str) -> float:
     """Words in the first person."""
     return float(sum(word.lower() in FIRST_PERSON for word in WORD.findall(text)))
@@ -42,7 +49,9 @@ def near_length(text: str) -> float:
 REWARDS = {
     "sentiment": sentiment,
     "word_length": word_length,
+    "bounded_word_length": bounded_word_length,
     "first_person": first_person,
     "near_length": near_length,
 }
-PROXIES = ("sentiment", "word_length", "first_person")  # of which the reward of the first half of a text says something
+# of which the reward of the first half of a text says something
+PROXIES = ("sentiment", "word_length", "bounded_word_length", "first_person")
