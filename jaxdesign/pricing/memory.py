@@ -117,6 +117,18 @@ class MemorySource(NamedTuple):
         chunked = _arrays.filled_up(jnp.asarray(flip), self.slots - self.prompts).reshape(*self.copies.shape[:2], 1, 1)
         return self._replace(margins=Margins(scores, chunked, spread))
 
+    @property
+    def scored(self) -> bool:
+        """Whether it has scores."""
+        return self.margins is not None and self.margins.scores is not None
+
+    def with_scores(self, scores: Float[_arrays.AnyArray, "p k"]) -> MemorySource:
+        """The same with these scores in place of any it has; traceable."""
+        chunks, length = self.copies.shape[:2]
+        chunked = _arrays.filled_up(jnp.asarray(scores), self.slots - self.prompts)
+        _, flip, spread = self.margins or (None, jnp.zeros((chunks, length, 1, 1), jnp.float32), None)
+        return self._replace(margins=Margins(chunked.reshape(chunks, length, 1, -1), flip, spread))
+
     def adapted(self, units: Float[np.ndarray, " d"], closed: UInt32[np.ndarray, "m k w"] | None) -> MemorySource:
         """The same with features times `units`, (d,) powers of two, and `closed` pairs as (P, K, w) words."""
         with _arrays.scope(True):  # dtypes stay as they are

@@ -138,6 +138,15 @@ class StreamedSource:
         """The same with another working dtype; what was found in a pass is kept by both."""
         return replace(self, working=np.dtype(dtype))
 
+    @property
+    def scored(self) -> bool:
+        """Whether it has scores."""
+        return self.scores is not None
+
+    def with_scores(self, scores: Float[np.ndarray, "p k"]) -> StreamedSource:
+        """The same with these scores in place of any it has."""
+        return replace(self, scores=scores)
+
     def _chunks(self) -> Iterator[Part]:
         for number, start in enumerate(range(0, self.prompts, self.length)):
             size = min(self.length, self.prompts - start)

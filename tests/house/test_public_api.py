@@ -248,6 +248,7 @@ ROOMS = {
         ["listed", "memory"],
         ["owned"],
         ["projected", "widened"],
+        ["believed"],
         ["adapted", "in_basis", "passes", "sharded", "streamed"],
         ["annotated", "largest", "some_prompts", "streamed_source"],
         ["sweep"],
