@@ -55,7 +55,7 @@ def _scored_source(source: Any, belief: Belief) -> Any:
     _checks.concrete("Belief", belief, name="prior")
     if has_scores(source) or not np.any(belief.mean):
         return source
-    return with_scores(source, completion_scores(source, belief.mean))
+    return with_scores(source, completion_scores(source, np.asarray(belief.mean)))
 
 
 def completion_scores(source: Any, parameter: Float[np.ndarray, " d"]) -> Float[np.ndarray, "p k"]:

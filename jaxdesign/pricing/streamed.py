@@ -25,7 +25,7 @@ from jaxdesign.pricing.host_fold import Part, visited
 from jaxdesign.pricing.memory import MemorySource, last_chunk, memory_source
 from jaxdesign.pricing.source import Kernel, Merge, PairRows, pair_rows
 from jaxdesign.pricing.stored.protocol import Stored
-from jaxdesign.residual import Residual, residual_rows
+from jaxdesign.residual import Residual, check_rows, residual_rows
 
 # A chunk that is read has so many of the chunks that kernels work on (`_arrays.CHUNK_ENTRIES`): on a CPU one, which is
 # then still in the cache when the kernel comes to it; elsewhere more, as between two of them the host works for about a
@@ -169,6 +169,7 @@ class StreamedSource:
         copies, pool = default_copies(np.asarray(pool.mask)), jax.tree.map(on_device, pool)
         pool = self._with_residual(pool)
         if new:
+            check_rows(pool.residual, part.start)
             self.copies[number] = copies_among(np.asarray(_first_copies(pool)))
         copies[self.copies[number].prompts] = self.copies[number].first
         copies = np.pad(copies, ((0, -len(copies) % length), (0, 0)), constant_values=-1)
