@@ -141,12 +141,12 @@ def residual_rows(residual: Residual | None, features: Array, mask: Bool[Array, 
     return Residual(*(None if part is None else _rows(part, features, mask) for part in residual))
 
 
-def check_rows(residual: Residual | None, first: int = 0) -> None:
+def check_rows(residual: Spread | None, first: int = 0) -> None:
     """ValueError where variances of margins leave the range of numbers; `first`: number of the first prompt.
 
     Of rows that are there, not of traced ones.
     """
-    for name, rows in () if residual is None else residual._asdict().items():
+    for name, rows in residual._asdict().items() if isinstance(residual, Residual) else ():
         if rows is None or _arrays.is_traced(rows):
             continue
         most = float(jnp.finfo(rows.dtype).max) ** 0.5 / 16  # of |y|, so that sums of squares are finite

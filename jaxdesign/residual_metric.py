@@ -92,9 +92,9 @@ def _in_units(pool: CompletionPool | Source) -> tuple[Source, Int[np.ndarray, " 
     if not isinstance(pool, CompletionPool):
         exponents = source_units(pool, first_look(pool).farthest)
         return AdaptedSource(pool, np.ldexp(1.0, exponents)), exponents
-    pool = _arrays.in_one_place(pool)
-    exponents = column_units(pool)
-    return pool_source(in_units(pool, exponents)), exponents
+    held: CompletionPool = _arrays.in_one_place(pool)
+    exponents = column_units(held)
+    return pool_source(in_units(held, exponents)), exponents
 
 
 def inverse_root(H: Float[np.ndarray, "d d"], moment: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d r"]:

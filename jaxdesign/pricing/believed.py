@@ -18,7 +18,7 @@ from jaxdesign import _arrays, _checks
 from jaxdesign._scoring import scored_pool, scored_where_it_lies
 from jaxdesign.belief import Belief, check_dim, held_belief, precision_of
 from jaxdesign.pool import CompletionPool
-from jaxdesign.pricing.source import has_scores, with_scores
+from jaxdesign.pricing.scores import has_scores, with_scores
 from jaxdesign.pricing.widened import in_dtype
 
 

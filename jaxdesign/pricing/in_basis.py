@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from jaxdesign import _arrays
 from jaxdesign.pricing.memory import MemorySource
 from jaxdesign.pricing.projected import projected
+from jaxdesign.pricing.scores import has_scores, with_scores
 from jaxdesign.pricing.source import (
     Derived,
     Divided,
@@ -27,9 +28,7 @@ from jaxdesign.pricing.source import (
     PairRows,
     Source,
     as_here,
-    has_scores,
     some_of,
-    with_scores,
 )
 from jaxdesign.pricing.widened import in_dtype
 

@@ -161,20 +161,6 @@ class Divided(Source, Protocol):
         ...
 
 
-@runtime_checkable
-class Scorable(Protocol):
-    """A source that can be given scores, as by a belief with a mean; no source has to."""
-
-    @property
-    def scored(self) -> bool:
-        """Whether it has scores."""
-        ...
-
-    def with_scores(self, scores: Float[np.ndarray, "p k"]) -> Any:
-        """The same source with these scores in place of any it has."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class Derived:
     """What a source that shows another one otherwise has in common with it."""
@@ -219,22 +205,6 @@ class Derived:
     def with_given(self, change: Callable[[Any], Any]) -> Any:
         """The same of change(given)."""
         return replace(self, given=change(self.given))
-
-
-def has_scores(source: Any) -> bool:
-    """Whether a source has scores; False for one that does not say."""
-    return bool(getattr(source, "scored", False))
-
-
-def with_scores(source: Any, scores: Float[np.ndarray, "p k"]) -> Any:
-    """The same source with these scores in place of any it has; ValueError where it has no way to be given scores."""
-    if not isinstance(source, Scorable):
-        raise ValueError(
-            "prior: a belief with a mean sets the margins of what has no scores, and there is no way to give "
-            f"{type(source).__name__} any; let its chunks have the scores phi . mean and pass prior=belief.precision, "
-            "or add the property scored and the method with_scores(scores)"
-        )
-    return source.with_scores(scores)
 
 
 def as_here(kernel: Callable) -> Partial:

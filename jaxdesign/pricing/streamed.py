@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from jaxdesign._centring import less_first, row_means
 from jaxdesign._pairs import first_copies
 from jaxdesign.information import Margins, margins_of
 from jaxdesign.pool import CompletionPool, bare_pool, on_device, rounded_late, unchecked_pool, with_features
+from jaxdesign.pricing.copies import Copies, copies_among, default_copies
 from jaxdesign.pricing.host_fold import Part, visited
 from jaxdesign.pricing.memory import MemorySource, last_chunk, memory_source
 from jaxdesign.pricing.source import Kernel, Merge, PairRows, pair_rows
@@ -31,13 +32,6 @@ from jaxdesign.residual import Residual, check_rows, residual_rows
 # then still in the cache when the kernel comes to it; elsewhere more, as between two of them the host works for about a
 # millisecond.
 CHUNKS = {"cpu": 1, "gpu": 4, "tpu": 4}
-
-
-class Copies(NamedTuple):
-    """Where a chunk has completions with the same features: prompts, counted in the chunk, and their `first_copies`."""
-
-    prompts: Int[np.ndarray, " n"]
-    first: Int[np.ndarray, "n k"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,17 +254,6 @@ def check(features: np.ndarray, scores: np.ndarray | None, flip: np.ndarray | No
 def paired(mask: Bool[np.ndarray, "m k"]) -> Bool[np.ndarray, "m k k"]:
     """Where there is a pair."""
     return mask[:, :, None] & mask[:, None, :] & ~np.eye(mask.shape[1], dtype=bool)
-
-
-def default_copies(mask: Bool[np.ndarray, "m k"]) -> Int[np.ndarray, "m k"]:
-    """`first_copies` where no completions are alike."""
-    return np.where(mask, np.arange(mask.shape[1], dtype=np.int32), np.int32(-1))
-
-
-def copies_among(first: Int[np.ndarray, "m k"]) -> Copies:
-    """What is not `default_copies`."""
-    prompts = np.flatnonzero((first != default_copies(first >= 0)).any(axis=1))
-    return Copies(prompts, first[prompts])
 
 
 def _zeroed(features, mask, scores, flip):

@@ -15,7 +15,8 @@ from jaxtyping import Int
 from jaxdesign import _arrays
 from jaxdesign.pricing.host_fold import Part, visited
 from jaxdesign.pricing.memory import MemorySource
-from jaxdesign.pricing.source import SUBSET, Derived, Kernel, Merge, PairRows, Source, has_scores, with_scores
+from jaxdesign.pricing.scores import has_scores, with_scores
+from jaxdesign.pricing.source import SUBSET, Derived, Kernel, Merge, PairRows, Source
 
 
 def in_dtype(source: Source, dtype: Any) -> Source:

@@ -243,7 +243,7 @@ ROOMS = {
         ["oracle"],
     ],
     "pricing": [
-        ["ceilings", "rows_on_host", "source", "stored"],
+        ["ceilings", "copies", "rows_on_host", "scores", "source", "stored"],
         ["checked", "ends", "host_fold", "layout"],
         ["listed", "memory"],
         ["owned"],
