@@ -293,6 +293,7 @@ ROOMS = {
         ["labels"],
         ["small_model", "targets"],
         ["features", "simulation", "fit"],
+        ["round_notes", "round_residuals"],
         ["llama", "rounds"],
     ],
 }

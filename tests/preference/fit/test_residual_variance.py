@@ -73,7 +73,8 @@ def test_likelihoods_are_those_of_quadrature(spread):
         return np.log(np.sum(np.exp(terms - x**2 / 2), axis=1) * (x[1] - x[0]) / np.sqrt(2 * np.pi))
 
     with _arrays.float64():
-        given = _Pilot(*(jnp.asarray(a) for a in (np.diag(margins), np.full(4, spread), wins, counts, np.eye(4))))
+        half = (np.diag(margins) / 2, np.full(4, spread), wins, counts, np.eye(4), margins / 2)
+        given = _Pilot(*(jnp.asarray(a) for a in half))
         value, slope, curvature = (np.asarray(a) for a in _likelihoods(given, jnp.asarray(1.0), jnp.ones(4)))
     shift = np.log(16 * np.sqrt(2 * np.pi))  # nodes are 1/16 apart, and not normalised
     np.testing.assert_allclose(value - shift, truth(margins), atol=3e-4 if spread > 100 else 1e-8)
