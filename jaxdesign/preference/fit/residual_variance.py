@@ -48,7 +48,8 @@ class ResidualVariance(NamedTuple):
         variance: the most likely v, in squared units of margins, at most 256.
         standard_error: of v, by the curvature of the likelihood; inf where the maximum is at an end.
         interval: (low, high), 95% by the likelihood ratio; 0 and inf where it does not end.
-        told: whether the pilot tells: the interval does not contain both 0.25 and 25.
+        told: whether the pilot tells: the interval ends, and does not contain both 0.25 and 25. One that does not end
+            says of v that it is large and no more.
         residual: of v, or where the pilot does not tell of the cap: what `CompletionPool(..., residual=...)` takes.
     """
 
@@ -156,7 +157,7 @@ def _told(pool, target, variances, values) -> ResidualVariance:
         0.0 if low == 0 else float(variances[low]),
         np.inf if high == len(values) - 1 else float(variances[high + 1]),
     )
-    told = not (ends[0] <= TELLING[0] and ends[1] >= TELLING[1])
+    told = bool(np.isfinite(ends[1])) and not (ends[0] <= TELLING[0] and ends[1] >= TELLING[1])
     variance = float(variances[best])
     return ResidualVariance(variance, error, ends, told, residual_of(pool, variance if told else "cap", target=target))
 
