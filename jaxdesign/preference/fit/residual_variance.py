@@ -32,7 +32,7 @@ from jaxdesign.residual_metric import residual_of
 
 NODES = np.linspace(-8, 8, 257)  # of x / sqrt(s): logarithms are off by 3e-4 at s = 400, by far less below
 LARGEST = 256.0  # at which a label says hardly anything: k = 10
-GRID = np.concatenate([[0.0], np.exp2(np.arange(-5, 8.25, 0.5)), [LARGEST]])
+GRID = np.concatenate([[0.0], np.exp2(np.arange(-5, 8, 0.5)), [LARGEST]])
 REFINED = 8  # parts of the grid's steps where the maximum and the ends of the interval are
 INSIDE = 1.92  # half the 95% quantile of chi^2 of one degree of freedom
 TELLING = (0.25, 25.0)  # k^2 = 1.1, where a residual hardly matters, and 11, where it drowns the label's own noise
