@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -10,6 +12,7 @@ from jaxtyping import Float, Int
 
 from jaxdesign import _arrays, _checks
 from jaxdesign._linalg import gram_sensitivities, unit_diagonal
+from jaxdesign.belief import held_belief
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.adapted import AdaptedSource
 from jaxdesign.pricing.annotated import pool_source
@@ -30,7 +33,7 @@ def residual_of(
     variance: float | str,
     *,
     target: Float[_arrays.AnyArray, "d d"] | None = None,
-    belief: Float[_arrays.AnyArray, "d d"] | None = None,
+    belief: Any = None,
 ) -> Residual:
     """Factors of a residual variance v l_e of margins, l_e = z_e^T H^-1 z_e over its median in the pool; or a cap.
 
@@ -44,7 +47,8 @@ def residual_of(
         pool: the pool, concrete, or a `pricing.Source`; closed pairs of a source do not count.
         variance: v >= 0, squared units of margins (`estimate_residual` says which), or "cap".
         target: H, (d, d), in units of the pool's features; None: the pool's own second moment.
-        belief: (d, d) covariance of the parameter whose mean gives the scores, to average information over it as well.
+        belief: what is believed of the parameter whose mean gives the scores, to average information over it as well: a
+            `Belief`, what holds one, such as a posterior, or its covariance (d, d).
 
     Returns:
         Residual of factors (d, r), float64 NumPy; without any for v = 0.
@@ -69,7 +73,7 @@ def residual_of(
         raise ValueError(f"variance={v:g}: must be finite and at least 0; it is that of a margin")
     pool = checked(pool)
     _checks.concrete("residual_of", pool)
-    known = None if belief is None else _root(_checks.symmetric_psd(belief, pool.dim, "belief"))
+    known = None if belief is None else _root(_checks.symmetric_psd(_covariance(belief), pool.dim, "belief"))
     H = None if target is None else _checks.symmetric_psd(target, pool.dim, "target")
     if v == 0:
         return Residual(belief=known)
@@ -85,6 +89,11 @@ def residual_of(
     with np.errstate(over="ignore"):  # inf, which no pool takes
         factor = np.ldexp(np.sqrt(v) * factor / np.sqrt(median), exponents[:, None])
     return Residual(belief=known, cap=factor) if capped else Residual(factor, known)
+
+
+def _covariance(belief):
+    held = held_belief(belief)
+    return belief if held is None else held.covariance
 
 
 def _in_units(pool: CompletionPool | Source) -> tuple[Source, Int[np.ndarray, " d"]]:
