@@ -64,6 +64,12 @@ FLOOR = 0.25
 class RoundPlan:
     """How many labels each round has and how it is designed.
 
+    A residual makes fits smaller: labels of margins m + delta have chances of nearly sigma(m / k), k^2 = 1 + pi v / 8
+    at the median pair (k = 2.2 at v = 10), and a fit that knows none finds rewards that are too small by about k.
+    Nothing here takes that back: posterior, draws and H are those of the plain fit, which a policy trained on these
+    labels has too. `RoundsResult.residual.shrinkage` is k. What a label tells, in designs and in predicted gaps, is
+    what the residual leaves of it.
+
     Args:
         totals: labels of each round, whole and positive; two rounds are the usual case.
         prior: what is known of the reward parameter before any label: its precision, (d, d) or a scalar ridge above 0;
@@ -74,24 +80,18 @@ class RoundPlan:
         draws: posterior draws over which later rounds average.
         floor: share of each round that is drawn at random, in [0, 1): a guard against features and rewards that do not
             fit (where rewards are linear in the features, 0 saves a few labels more).
+        stop_gap: rounds end where the predicted gap is at most this; None: after the last.
         residual: what features leave unexplained of margins, by which long pairs are worth less (`residual_of`): a
             variance v at the median pair; "cap", no pair counts for more than the median one; "pilot", the first round
             is designed with the cap, and v then estimated from its labels (`estimate_residual`), or the cap kept where
             they do not tell, as they hardly do where no pair has several labels (of several annotators, say). None:
             none but the pool's own. With one, budget.per_pair must be 1.
 
-    A residual makes fits smaller: labels of margins m + delta have chances of nearly sigma(m / k), k^2 = 1 + pi v / 8
-    at the median pair (k = 2.2 at v = 10), and a fit that knows none finds rewards that are too small by about k.
-    Nothing here takes that back: posterior, draws and H are those of the plain fit, which a policy trained on these
-    labels has too. `RoundsResult.residual.shrinkage` is k. What a label tells, in designs and in predicted gaps, is
-    what the residual leaves of it.
-        stop_gap: rounds end where the predicted gap is at most this; None: after the last.
-
     Raises:
         ValueError: totals that are no positive whole numbers, a prior that is not positive definite, a budget whose
             per_pair is neither 1 nor None, or with a residual not 1, other values out of range.
 
-    Source: derived; checked by tests/preference/test_rounds.py.
+    Source: derived; checked by tests/preference/test_rounds.py and tests/preference/test_round_residuals.py.
     """
 
     totals: tuple[int, ...]
@@ -302,6 +302,7 @@ def next_batch(
 
 
 def _check_one_residual(pool, plan) -> None:
+    """Refuse two residuals of one pool."""
     if pool.residual is not None and plan.residual is not None:
         raise ValueError(
             f"plan.residual={plan.residual!r}: the pool has a residual already; pass a pool without, or residual=None"
