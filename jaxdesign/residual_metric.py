@@ -40,9 +40,10 @@ def residual_of(
     A pair of the median length then has residual variance v, longer ones more: with k^2 = 1 + pi v l_e / 8 a label has
     the information c = sigma'(m / k) / k^2, at m = 0 that is 1 / (4 + (pi / 2) v l_e). "cap": c min(1, 1 / l_e), by
     which no pair counts for more than one of the median length, for rewards that may be far from linear in the
-    features. In one direction a longer pair never tells less: c l_e rises with l_e to 2 / (pi v), with the cap it is 1/4
-    from the median on. Pass it on as `CompletionPool(..., residual=...)`, with one label a pair (`Budget(per_pair=1)`). What is
-    certified is then the best allocation for these c: a surrogate, as good as v l_e describes what features miss.
+    features. In one direction a longer pair never tells less: c l_e rises with l_e to 2 / (pi v), and with the cap it
+    is 1/4 from the median on. Pass it on as `CompletionPool(..., residual=...)`, with one label a pair
+    (`Budget(per_pair=1)`). What is certified is then the best allocation for these c: a surrogate, as good as v l_e
+    describes what features miss.
 
     Args:
         pool: the pool, concrete, or a `pricing.Source`; closed pairs of a source do not count.
