@@ -294,6 +294,7 @@ ROOMS = {
         ["small_model", "targets"],
         ["features", "simulation", "fit"],
         ["round_notes", "round_residuals"],
+        ["round_plan"],
         ["llama", "rounds"],
     ],
 }
