@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from jaxdesign import _arrays, _checks
 from jaxdesign._arrays import AnyArray
 from jaxdesign._linalg import unit_diagonal
-from jaxdesign._scoring import all_finite, scored_pool, scored_where_it_lies
-from jaxdesign.pool import CompletionPool
+from jaxdesign._scoring import all_finite
 
 SINGULAR = 1e-12  # smallest over largest eigenvalue at unit diagonal, below which a matrix counts as singular
 NULL = 1e-10  # the same of directions that are dropped with a change of basis: nothing is known along them
@@ -221,38 +219,6 @@ def precision_of(prior: Any, dim: int) -> Any:
         return prior
     check_dim(belief, dim)
     return belief.precision
-
-
-def believed(pool: Any, prior: Any) -> tuple[Any, Any]:
-    """Pool and prior as designs take them: what every function does first that has both.
-
-    Of a belief the prior is its precision, and a pool without scores gets phi . m where the belief has a mean. All else
-    is given back as it is.
-
-    Raises:
-        TypeError: a `pricing.Source`, whose scores are its own, and a belief with a mean.
-        ValueError: a belief about another number of parameters.
-    """
-    belief = held_belief(prior)
-    if belief is None or not hasattr(pool, "dim"):  # what is no pool is refused elsewhere
-        return pool, prior
-    return _scored(pool, belief), precision_of(belief, pool.dim)
-
-
-def _scored(pool, belief):
-    if getattr(pool, "scores", None) is not None:
-        return pool
-    if not isinstance(pool, CompletionPool):
-        if _arrays.is_traced(belief) or np.any(belief.mean):
-            raise TypeError(
-                "prior: a belief with a mean sets the margins of a CompletionPool without scores, and what was given "
-                "is a source, which has its own; let it have the scores phi . mean and pass prior=belief.precision"
-            )
-        return pool
-    check_dim(belief, pool.dim)
-    if _arrays.is_traced(pool, belief) or _arrays.over_prompts(pool.features) is not None:
-        return scored_where_it_lies(pool, jnp.asarray(belief.mean))
-    return scored_pool(pool, belief.mean) if np.any(belief.mean) else pool
 
 
 def at_unit_diagonal(matrix: Any) -> tuple[np.ndarray, np.ndarray] | None:

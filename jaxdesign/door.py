@@ -10,13 +10,13 @@ from jaxtyping import Float
 
 from jaxdesign import _arrays
 from jaxdesign.analysis import analyse, information
-from jaxdesign.belief import believed
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import resolve
 from jaxdesign.budget.required import Decided, decided_pairs
 from jaxdesign.pool import CompletionPool, kept
 from jaxdesign.pricing.adapted import AdaptedSource
 from jaxdesign.pricing.annotated import AnnotatedSource, pool_source
+from jaxdesign.pricing.believed import believed
 from jaxdesign.pricing.checked import checked
 from jaxdesign.pricing.memory import MemorySource
 from jaxdesign.pricing.sharded import sharded_source

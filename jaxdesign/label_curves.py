@@ -12,7 +12,7 @@ from jaxtyping import Float
 from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import analyse, information
 from jaxdesign.baselines import ON_SOURCES, SELECTORS
-from jaxdesign.belief import believed, held_belief
+from jaxdesign.belief import held_belief
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.required import without
 from jaxdesign.criteria.protocol import CriterionLike
@@ -21,6 +21,7 @@ from jaxdesign.design import Design
 from jaxdesign.door import make_problem
 from jaxdesign.exact.select import select_pairs
 from jaxdesign.pool import CompletionPool
+from jaxdesign.pricing.believed import believed
 from jaxdesign.pricing.source import Source
 from jaxdesign.targets import policy_target
 

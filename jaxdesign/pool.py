@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float
 from jaxdesign import _arrays, _checks
 from jaxdesign._centring import centred
 from jaxdesign._checks import check_different
-from jaxdesign.residual import Shrinkage, Spread, checked_residual, residual_rows, shrinkage
+from jaxdesign.residual import Shrinkage, Spread, check_rows, checked_residual, residual_rows, shrinkage
 
 FAR = 8.0  # common offset over the spread of a column from which float64 features lose digits worth keeping
 LEAVES = ("features", "scores", "mask", "flip", "residual")
@@ -49,9 +49,9 @@ class CompletionPool:
         TypeError: features, scores or flip of a dtype that is not floating, a mask that is not boolean, a residual of
             another kind.
         ValueError: wrong rank or shapes, an empty pool, NaN or inf in an existing completion, no prompt with two
-            completions, ids that repeat, flip outside of [0, 1/2) or not symmetric, a residual of another dimension or
-            not finite. Values are only checked outside of jit. Prompts with fewer than two completions are skipped by
-            everything and keep their index.
+            completions, ids that repeat, flip outside of [0, 1/2) or not symmetric, a residual of another dimension,
+            not finite, or of variances that are not. Values are only checked outside of jit. Prompts with fewer than
+            two completions are skipped by everything and keep their index.
 
     Source: the implicit reward of DPO (arXiv 2305.18290) for scores; checked by tests/test_pool.py.
     """
@@ -122,6 +122,7 @@ class CompletionPool:
             scores = None if scores is None else jnp.where(exists, scores, 0)
         flip = None if flip is None else as_flips(flip, exists)
         residual = residual_rows(checked_residual(residual, dim, (prompts, completions)), features, exists)
+        check_rows(residual)
         for name, value in zip((*LEAVES, "ids"), (features, scores, exists, flip, residual, ids), strict=True):
             object.__setattr__(self, name, value)
 

@@ -91,9 +91,17 @@ def checked_residual(value: Any, dim: int, shape: tuple[int, int] | None) -> Res
             _checks.rank(part, (2,), f"residual.{name}", "(d, r): a factor of the variance")
             _checks.same_shape(part.shape[:1], (dim,), f"residual.{name}", "rows, one per feature dimension")
         if not _arrays.is_traced(part):
-            _checks.finite(part, f"residual.{name}")
+            _check_finite(part, f"residual.{name}")
         found[name] = part
     return Residual(**found) if found else None
+
+
+def _check_finite(part, name):
+    """Of what is on the host in its own dtype: a float64 factor may be beyond float32 where features are tiny."""
+    bad = ~(np if isinstance(part, np.ndarray) else jnp).isfinite(part)
+    if bool(bad.any()):
+        index = tuple(int(k) for k in np.argwhere(_arrays.on_host(bad))[0])
+        raise ValueError(f"{name}: {np.asarray(part[index])!s} at {index}; must be finite")
 
 
 def check_one_label(residual: Spread | None, per_pair: Any, name: str) -> None:
@@ -131,6 +139,25 @@ def residual_rows(residual: Residual | None, features: Array, mask: Bool[Array, 
     if residual is None:
         return None
     return Residual(*(None if part is None else _rows(part, features, mask) for part in residual))
+
+
+def check_rows(residual: Spread | None, first: int = 0) -> None:
+    """ValueError where variances of margins leave the range of numbers; `first`: number of the first prompt.
+
+    Of rows that are there, not of traced ones.
+    """
+    for name, rows in residual._asdict().items() if isinstance(residual, Residual) else ():
+        if rows is None or _arrays.is_traced(rows):
+            continue
+        most = float(jnp.finfo(rows.dtype).max) ** 0.5 / 16  # of |y|, so that sums of squares are finite
+        largest = jnp.max(jnp.abs(rows), axis=(1, 2)) * rows.shape[-1] ** 0.5
+        fine = largest < most
+        if not bool(jnp.all(fine)):
+            p = int(np.argmin(_arrays.on_host(fine)))
+            raise ValueError(
+                f"residual.{name}: variances of prompt {p + first} are beyond {rows.dtype}; pass a smaller variance, "
+                'or "cap", and look at completions with very large features (`clip_rows`)'
+            )
 
 
 def _rows(part, features, mask):

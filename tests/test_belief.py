@@ -23,7 +23,7 @@ from jaxdesign import (
     select_pairs,
 )
 from jaxdesign.baselines import SELECTORS
-from jaxdesign.belief import as_belief, believed, held_belief
+from jaxdesign.belief import as_belief, held_belief
 from jaxdesign.door import make_problem
 from jaxdesign.preference import (
     estimate_position_bias,
@@ -35,6 +35,7 @@ from jaxdesign.preference import (
 )
 from jaxdesign.preference.labels.labels import as_labels
 from jaxdesign.pricing import memory_source
+from jaxdesign.pricing.believed import believed
 from jaxdesign.solvers import multiplicative
 from tests.support.problems import DIM, PROMPTS, random_pool, random_spd
 
@@ -318,11 +319,6 @@ def test_labels_that_come_in_parts_tell_what_they_tell_at_once():
         (lambda: BELIEF.in_basis(np.ones((3, 2))), ValueError, "linearly dependent"),
         (lambda: as_belief(BELIEF, 4), ValueError, "about 3 parameters found for 4 features; belief.in_basis"),
         (lambda: as_belief(np.eye(2), 3), ValueError, r"prior: shape \(2, 2\) found"),
-        (
-            lambda: optimize(memory_source(POOL), LogDet(), Budget(5), prior=BELIEF),
-            TypeError,
-            "pass prior=belief.precision",
-        ),
         (lambda: optimize(POOL, LogDet(), Budget(5), prior=Belief(np.zeros(2), np.eye(2))), ValueError, "2 parameters"),
         (lambda: optimize(np.eye(3), LogDet(), Budget(5), prior=BELIEF), TypeError, "pool: expected"),
         (lambda: policy_target(POOL, belief=BELIEF, beta=0.0), ValueError, "beta=0: must be positive"),

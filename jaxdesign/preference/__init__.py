@@ -48,8 +48,9 @@ _HOMES = {
     "RankingAccuracy": "ranking_metrics",
     "ReferenceFit": "fit.reference",
     "Reliability": "fit.reliability",
+    "ResidualUsed": "round_residuals",
     "ResidualVariance": "fit.residual_variance",
-    "RoundPlan": "rounds",
+    "RoundPlan": "round_plan",
     "RoundsResult": "rounds",
     "SampledTarget": "targets",
     "Samples": "small_model.sampling",
@@ -326,7 +327,8 @@ if TYPE_CHECKING:
     from jaxdesign.preference.ranking_metrics import strength_correlation as strength_correlation
     from jaxdesign.preference.rejection_sampling import acceptance_probabilities as acceptance_probabilities
     from jaxdesign.preference.rejection_sampling import accepted as accepted
-    from jaxdesign.preference.rounds import RoundPlan as RoundPlan
+    from jaxdesign.preference.round_plan import RoundPlan as RoundPlan
+    from jaxdesign.preference.round_residuals import ResidualUsed as ResidualUsed
     from jaxdesign.preference.rounds import RoundsResult as RoundsResult
     from jaxdesign.preference.rounds import next_batch as next_batch
     from jaxdesign.preference.rounds import run_rounds as run_rounds

@@ -11,23 +11,20 @@ anywhere goes on where it was, asks again only for labels that were never stored
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
+from jaxtyping import Float
 
-from jaxdesign import _checks
 from jaxdesign._pairs import Allocation
-from jaxdesign.belief import as_belief, held_belief
+from jaxdesign.belief import as_belief
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.required import decided_pairs
 from jaxdesign.criteria.trace import Trace
 from jaxdesign.exact.random_pairs import with_uniform_floor
 from jaxdesign.exact.select import select_pairs
-from jaxdesign.information import held_information
 from jaxdesign.pool import CompletionPool
 from jaxdesign.preference.fit.posterior import (
     Posterior,
@@ -40,89 +37,51 @@ from jaxdesign.preference.fit.posterior import (
 from jaxdesign.preference.labels.labels import Labels, concatenated, counted
 from jaxdesign.preference.labels.store import LabelStore
 from jaxdesign.preference.labels.tasks import LabelRecord, Task, check_tasks, make_tasks
+from jaxdesign.preference.round_notes import check_notes, notes_of
+from jaxdesign.preference.round_plan import RoundPlan as RoundPlan
+from jaxdesign.preference.round_residuals import (
+    PILOT,
+    ResidualUsed,
+    after_pilot,
+    before_labels,
+    from_summary,
+    information_left,
+    with_residual,
+)
 from jaxdesign.pricing.memory import memory_source
 from jaxdesign.pricing.source import survey
+from jaxdesign.residual import Residual
 
 GROUP = 64  # labels asked for between two writes to the store
-
-
-@dataclass(frozen=True, eq=False)
-class RoundPlan:
-    """How many labels each round has and how it is designed.
-
-    Args:
-        totals: labels of each round, whole and positive; two rounds are the usual case.
-        prior: what is known of the reward parameter before any label: its precision, (d, d) or a scalar ridge above 0;
-            or a `Belief`, or what holds one, such as a posterior or an `ImpliedPrior`.
-        beta: strength of the policy's KL term.
-        budget: limits that hold in every round; its total is not used, its per_pair must be 1 or None (over all
-            rounds: with 1 no pair is asked about twice).
-        draws: posterior draws over which later rounds average.
-        floor: share of each round that is drawn at random, in [0, 1): a guard against features and rewards that do not
-            fit (where rewards are linear in the features, 0 saves a few labels more).
-        stop_gap: rounds end where the predicted gap is at most this; None: after the last.
-
-    Raises:
-        ValueError: totals that are no positive whole numbers, a prior that is not positive definite, a budget whose
-            per_pair is neither 1 nor None, other values out of range.
-
-    Source: derived; checked by tests/preference/test_rounds.py.
-    """
-
-    totals: tuple[int, ...]
-    prior: Any
-    beta: float = 1.0
-    budget: Budget = field(default_factory=lambda: Budget(1, per_pair=1))
-    draws: int = 4
-    floor: float = 0.25
-    stop_gap: float | None = None
-
-    def __post_init__(self):
-        totals = np.asarray(self.totals, np.float64)
-        if totals.ndim != 1 or not totals.size or not ((totals >= 1) & (totals == np.round(totals))).all():
-            raise ValueError(
-                f"totals={self.totals}: expected one positive whole number of labels per round, as (100, 300)"
-            )
-        belief = held_belief(self.prior)
-        prior = np.asarray(self.prior if belief is None else belief.precision, np.float64)
-        if prior.ndim:
-            prior = _checks.symmetric_psd(prior, len(prior), "prior")
-        elif not np.isfinite(prior):
-            raise ValueError(f"prior={prior:g}: must be finite and above 0")
-        if not (prior > 0 if prior.ndim == 0 else np.linalg.eigvalsh(prior)[0] > 0):
-            found = (
-                f"{float(prior):g}" if prior.ndim == 0 else f"smallest eigenvalue {np.linalg.eigvalsh(prior)[0]:.3g}"
-            )
-            raise ValueError(
-                f"prior: {found} found; must be positive definite, so that few labels give a posterior at all"
-            )
-        _checks.positive_finite(self.beta, "beta", "the strength of the policy's KL term")
-        if not 0 <= self.floor < 1:
-            raise ValueError(f"floor={self.floor:g}: must be at least 0 and below 1")
-        if self.draws != int(self.draws) or self.draws < 1:
-            raise ValueError(f"draws={self.draws}: expected a whole number of at least 1")
-        if self.stop_gap is not None:
-            _checks.positive_finite(
-                self.stop_gap, "stop_gap", "the predicted gap that is small enough; None: no such rule"
-            )
-        if self.budget.per_pair is not None and not (np.asarray(self.budget.per_pair) == 1).all():
-            raise ValueError(f"budget.per_pair={self.budget.per_pair}: rounds keep track of 1 or None only")
 
 
 class RoundsResult(NamedTuple):
     """What `run_rounds` found.
 
     Args:
-        posterior: of all labels.
-        gaps: predicted policy gap with the labels up to each finished round, in the unit of the reward.
+        posterior: of all labels, by a fit that knows no residual (`fit_posterior`).
+        gaps: predicted policy gap with the labels up to each finished round, in the unit of the reward, by what the
+            residual leaves of them.
         stopped: whether `RoundPlan.stop_gap` ended the rounds.
         checks: what `check` said of each stored round, None where there was none.
+        residual: the one in force after the labels that are stored, with the pilot's estimate; notes of the store have
+            that of each round.
+        information: (d, d), prior and what the residual leaves of all labels: what later designs should hold as prior
+            in place of the posterior's, `Belief(posterior.parameter, information)`. The same without a residual.
     """
 
     posterior: Posterior
     gaps: tuple[float, ...]
     stopped: bool
     checks: tuple[dict[str, Any] | None, ...] = ()
+    residual: ResidualUsed = ResidualUsed(None)
+    information: Float[np.ndarray, "d d"] | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """Gaps, whether they ended the rounds, the residual and the checks, in what JSON can hold."""
+        gaps = [gap if np.isfinite(gap) else None for gap in self.gaps]
+        found = {"gaps": gaps, "stopped": self.stopped, "residual": self.residual.summary()}
+        return found | {"checks": list(self.checks)}
 
 
 def run_rounds(
@@ -161,34 +120,44 @@ def run_rounds(
 
     Raises:
         TypeError: `label` gives something else than records.
-        ValueError: a store of another pool (its features, mask, flips, residual or ids differ) or of other totals; more
-            labels than pairs that may be asked about; records of other tasks; and as `select_pairs`.
+        ValueError: a store of another pool (its features, mask, flips, residual or ids differ), of other totals or of
+            another `RoundPlan.residual`; a residual of the plan and one of the pool; more labels than pairs that may be
+            asked about; records of other tasks; and as `select_pairs`.
 
-    Source: derived; checked by tests/preference/test_rounds.py (kills included).
+    Source: derived; checked by tests/preference/test_rounds.py (kills included) and
+    tests/preference/test_round_residuals.py.
     """
     deployment = pool if deployment is None else deployment
     _check_room(pool, plan)
-    notes = {"pool": _fingerprint(pool), "totals": [int(total) for total in plan.totals]}
+    _check_one_residual(pool, plan)
+    notes = notes_of(pool, plan.totals, plan.residual)
+    used = before_labels(plan.residual)
+    seen = with_residual(pool, used)
     gaps: list[float] = []
     for round in range(len(plan.totals)):
         if round not in store.rounds():
-            tasks = _designed(pool, plan, store, round, deployment, reference, seed)
+            tasks = _designed(seen, plan, store, round, deployment, reference, seed)
             said = {} if check is None else {"check": check(pool, _batch(tasks), store.labels())}
-            store.write_batch(round, tasks, notes | said)
-        _check_notes(store, round, notes)
+            store.write_batch(round, tasks, notes | {"residual_used": used.summary()} | said)
+        check_notes(store, round, notes)
         tasks = store.batch(round)
         check_tasks(tasks, pool.ids)
         if not _labelled(tasks, label, store):
             break
+        if round == 0 and plan.residual == PILOT:
+            used = _told_by_pilot(pool, plan, store)
+            seen = with_residual(pool, used)
         held = concatenated(*(store.labels(number) for number in range(round + 1)))
-        posterior = fit_posterior(pool, held, plan.prior)
+        posterior = _with_information_left(fit_posterior(pool, held, plan.prior), seen, held, plan)
         target = posterior_targets(deployment, posterior.parameter, plan.beta, reference)
         gaps.append(predicted_gap(posterior, target, plan.beta))
         if plan.stop_gap is not None and gaps[-1] <= plan.stop_gap:
             break
     stopped = bool(gaps) and plan.stop_gap is not None and gaps[-1] <= plan.stop_gap
     checks = tuple(store.notes(number).get("check") for number in store.rounds())
-    return RoundsResult(fit_posterior(pool, store.labels(), plan.prior), tuple(gaps), stopped, checks)
+    posterior = fit_posterior(pool, store.labels(), plan.prior)
+    information = _with_information_left(posterior, seen, store.labels(), plan).information
+    return RoundsResult(posterior, tuple(gaps), stopped, checks, used, information)
 
 
 def next_batch(
@@ -210,9 +179,10 @@ def next_batch(
     (draws from a wide prior around 0 would say nothing about this reward and hide what the pool shows).
 
     Args:
-        pool: where pairs are chosen; its flips count, its scores do not.
+        pool: where pairs are chosen; its flips and its residual count, its scores do not.
         budget: of this batch.
-        labels: `Labels` held so far, of pairs of the pool.
+        labels: `Labels` held so far, of pairs of the pool. Where the pool has a residual, several labels of a pair
+            count as one, and the fit that draws are from knows no residual (`RoundPlan`).
         prior: what is known of the reward parameter before any label, as in `RoundPlan`.
         beta: strength of the policy's KL term, above 0.
         deployment: prompts that matter, for H; None: the pool's own.
@@ -224,24 +194,46 @@ def next_batch(
         Design, whole labels.
 
     Raises:
+        ValueError: a residual that has a belief of its own: draws average over what is believed already.
         TypeError, ValueError: as `fit_posterior`, `posterior_draws`, `posterior_targets` and `select_pairs`.
 
     Source: derived from arXiv 2606.19607 (its criterion, averaged over the posterior); checked by
     tests/preference/test_rounds.py.
     """
+    if isinstance(pool.residual, Residual) and pool.residual.belief is not None:
+        raise ValueError(
+            "pool.residual.belief: draws of the posterior average over what is believed already; make the residual "
+            "without it, residual_of(pool, v), and pass the belief as prior"
+        )
     deployment = pool if deployment is None else deployment
     belief = as_belief(prior, pool.dim)
-    held = np.asarray(belief.precision)
-    pairs, _, counts = counted(labels)
-    if not len(pairs) and not np.any(belief.mean):
-        target = posterior_targets(deployment, np.zeros(pool.dim), beta, reference)
-        return select_pairs(scored_pool(pool, np.zeros(pool.dim)), Trace(target), budget, prior=held, seed=seed)
-    drawn = posterior_draws(fit_posterior(pool, labels, belief), draws, seed)
-    scored = scored_pool(pool, drawn)
-    held = held + held_information(scored, pairs, counts) if len(pairs) else held
-    return select_pairs(
-        scored, Trace(posterior_targets(deployment, drawn, beta, reference)), budget, prior=held, seed=seed
-    )
+    drawn = np.zeros(pool.dim)
+    if len(counted(labels)[0]) or np.any(belief.mean):
+        drawn = posterior_draws(fit_posterior(pool, labels, belief), draws, seed)
+    target = Trace(posterior_targets(deployment, drawn, beta, reference))
+    held = information_left(pool, labels, belief, drawn)
+    return select_pairs(scored_pool(pool, drawn), target, budget, prior=held, seed=seed)
+
+
+def _check_one_residual(pool, plan) -> None:
+    """Refuse two residuals of one pool."""
+    if pool.residual is not None and plan.residual is not None:
+        raise ValueError(
+            f"plan.residual={plan.residual!r}: the pool has a residual already; pass a pool without, or residual=None"
+        )
+
+
+def _told_by_pilot(pool, plan, store) -> ResidualUsed:
+    """As the rounds after the pilot were designed; else by its labels."""
+    used = [store.notes(round).get("residual_used") for round in store.rounds() if round > 0]
+    return from_summary(used[0]) if used and used[0] else after_pilot(pool, store.labels(0), plan.prior)
+
+
+def _with_information_left(posterior, seen, labels, plan) -> Posterior:
+    """The posterior whose precision counts of labels what the residual leaves."""
+    if seen.residual is None:
+        return posterior
+    return posterior._replace(information=information_left(seen, labels, plan.prior, posterior.parameter))
 
 
 def _designed(pool, plan, store, round, deployment, reference, seed) -> list[Task]:
@@ -307,29 +299,4 @@ def _check_room(pool, plan) -> None:
         raise ValueError(
             f"plan.totals={tuple(plan.totals)}: {wanted} labels, but only {free} pairs of different completions may be "
             "asked about, once each (budget.per_pair=1); ask for fewer, or pass per_pair=None"
-        )
-
-
-def _fingerprint(pool) -> str:
-    """Of what tasks and fits depend on."""
-    digest = hashlib.sha256()
-    for array in (pool.features, pool.mask, pool.flip, *jax.tree.leaves(pool.residual)):
-        array = np.ascontiguousarray(0 if array is None else array)
-        digest.update(f"{array.shape} {array.dtype}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def _check_notes(store, round, notes) -> None:
-    """Refuse a store that was begun with another pool or plan; one whose notes say nothing is taken as it is."""
-    held = store.notes(round)
-    if held.get("pool", notes["pool"]) != notes["pool"]:
-        raise ValueError(
-            f"store: round {round} in {store.path} was made for another pool (features, mask, flips or residual "
-            "differ); pass that of the first call, or a new store"
-        )
-    if held.get("totals", notes["totals"])[: round + 1] != notes["totals"][: round + 1]:
-        raise ValueError(
-            f"plan.totals={tuple(notes['totals'])}: {store.path} was begun with {tuple(held['totals'])}; rounds that "
-            "are stored keep their totals"
         )

@@ -35,6 +35,7 @@ MORE = {  # that a source may have
     "over_pairs": Method("kernel, pairs, per_pair=None", ((2, ()), (3, ()))),
     "home": Method("prompts", ((1, ()),)),
     "some": Method("prompts", ((1, ()),)),
+    "with_scores": Method("scores", ((1, ()),)),
 }
 
 

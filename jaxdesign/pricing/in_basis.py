@@ -7,6 +7,7 @@ could not be: along directions in which features hardly differ, products of colu
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import jax
@@ -18,7 +19,17 @@ from jaxtyping import Float, Int
 from jaxdesign import _arrays
 from jaxdesign.pricing.memory import MemorySource
 from jaxdesign.pricing.projected import projected
-from jaxdesign.pricing.source import Derived, Divided, Kernel, Merge, PairRows, Source, as_here, some_of
+from jaxdesign.pricing.scores import has_scores, with_scores
+from jaxdesign.pricing.source import (
+    Derived,
+    Divided,
+    Kernel,
+    Merge,
+    PairRows,
+    Source,
+    as_here,
+    some_of,
+)
 from jaxdesign.pricing.widened import in_dtype
 
 
@@ -66,6 +77,15 @@ class BasisSource(Derived):
     def in_dtype(self, dtype: Any) -> BasisSource:
         """The same with another working dtype."""
         return replace(self, working=np.dtype(dtype))
+
+    @property
+    def scored(self) -> bool:
+        """Whether it has scores."""
+        return has_scores(self.given)
+
+    def with_scores(self, scores: Float[np.ndarray, "p k"]) -> BasisSource:
+        """The same with these scores in place of any it has: scores know no basis."""
+        return self.with_given(partial(with_scores, scores=scores))
 
     def home(self, prompts: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
         """Which of the devices have them."""

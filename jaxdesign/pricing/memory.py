@@ -114,8 +114,17 @@ class MemorySource(NamedTuple):
     def reversed(self, flip: Float[np.ndarray, " p"]) -> MemorySource:
         """The same where labels of each prompt are reversed with a probability; none are in this one."""
         scores, _, spread = self.margins or (None, None, None)
-        chunked = _arrays.filled_up(jnp.asarray(flip), self.slots - self.prompts).reshape(*self.copies.shape[:2], 1, 1)
-        return self._replace(margins=Margins(scores, chunked, spread))
+        return self._replace(margins=Margins(scores, _by_chunk(self, flip, 1, 1), spread))
+
+    @property
+    def scored(self) -> bool:
+        """Whether it has scores."""
+        return self.margins is not None and self.margins.scores is not None
+
+    def with_scores(self, scores: Float[_arrays.AnyArray, "p k"]) -> MemorySource:
+        """The same with these scores in place of any it has; traceable."""
+        _, flip, spread = self.margins or (None, _by_chunk(self, jnp.zeros(self.prompts, jnp.float32), 1, 1), None)
+        return self._replace(margins=Margins(_by_chunk(self, scores, 1, self.completions), flip, spread))
 
     def adapted(self, units: Float[np.ndarray, " d"], closed: UInt32[np.ndarray, "m k w"] | None) -> MemorySource:
         """The same with features times `units`, (d,) powers of two, and `closed` pairs as (P, K, w) words."""
@@ -188,8 +197,7 @@ def prepared(pool: CompletionPool, dtype: Any, length: int) -> tuple[Array, Arra
 @jax.jit(static_argnames=("dtype", "length"))
 def _parts(features, mask, *, dtype, length):
     def prepare(part):
-        rows, exists = part
-        return row_means(less_first(rows.astype(dtype), exists), exists), first_copies(bare_pool(rows, exists))
+        return row_means(less_first(part[0].astype(dtype), part[1]), part[1]), first_copies(bare_pool(*part))
 
     return last_chunk(features, length), *_arrays.map_padded(prepare, (features, mask), length)
 
@@ -245,6 +253,11 @@ def _resolution(rows, dtype):
     return jnp.maximum(largest * float(kind.eps), float(kind.smallest_subnormal))
 
 
+def _by_chunk(source, array, *shape):
+    """Entries of prompts, of a shape, where a source has its own."""
+    return _arrays.filled_up(jnp.asarray(array), source.slots - len(array)).reshape(*source.copies.shape[:2], *shape)
+
+
 def _flat(array):
     return array.reshape(-1, *array.shape[2:])
 
@@ -287,9 +300,7 @@ def chunked(rows: Taken, length: int) -> MemorySource:
 @jax.jit
 def _adapted(source, units, closed):
     features, last = (a.astype(units.dtype) * units[None, None] for a in (source.features, source.last))
-    if closed is not None:
-        closed = _arrays.filled_up(closed, source.slots - len(closed))
-        closed = closed.reshape(*source.copies.shape[:2], *closed.shape[1:])
+    closed = None if closed is None else _by_chunk(source, closed, *closed.shape[1:])
     means = source.means * units[None, None]
     return source._replace(features=features, last=last, means=means, closed=closed)
 
@@ -301,11 +312,9 @@ def _in_dtype(source, *, dtype):
 
 def row_means_of(features, copies, dtype):
     """`MemorySource.means` of features whose `copies` are known."""
-    length = copies.shape[1]
     exists = copies.reshape(-1, copies.shape[-1])[: len(features)] >= 0
 
     def of_part(part):
-        rows, exists = part
-        return row_means(less_first(rows.astype(dtype), exists), exists)
+        return row_means(less_first(part[0].astype(dtype), part[1]), part[1])
 
-    return _arrays.map_padded(of_part, (features, exists), length)
+    return _arrays.map_padded(of_part, (features, exists), copies.shape[1])

@@ -146,6 +146,15 @@ class ShardedSource:
             return self._run(_in_basis, self.parts, jnp.asarray(basis), dtype=np.dtype(dtype))
 
     @property
+    def scored(self) -> bool:
+        """Whether it has scores."""
+        return self.parts.scored
+
+    def with_scores(self, scores: Float[np.ndarray, "p k"]) -> ShardedSource:
+        """The same with these scores in place of any it has, each device with those of its prompts."""
+        return replace(self, parts=self._run(_with_scores, self.parts, self.layout.divided(scores)))
+
+    @property
     def devices(self) -> int:
         """Devices that have prompts of their own."""
         return self.layout.parts
@@ -271,6 +280,12 @@ def _fold(layout, parts, kernel, carry, inputs, *, merge, own):
 @jax.jit(static_argnames=("layout", "dtype"))
 def _in_dtype(layout, parts, *, dtype):
     return on_devices(lambda part: part.in_dtype(dtype), (layout.by_prompt,), layout.by_prompt)(parts)
+
+
+@jax.jit(static_argnames="layout")
+def _with_scores(layout, parts, scores):
+    specs = (layout.by_prompt,) * 2
+    return on_devices(lambda part, own: part.with_scores(own), specs, layout.by_prompt)(parts, scores)
 
 
 @jax.jit(static_argnames=("layout", "dtype"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,23 +21,17 @@ from jaxdesign._centring import less_first, row_means
 from jaxdesign._pairs import first_copies
 from jaxdesign.information import Margins, margins_of
 from jaxdesign.pool import CompletionPool, bare_pool, on_device, rounded_late, unchecked_pool, with_features
+from jaxdesign.pricing.copies import Copies, copies_among, default_copies
 from jaxdesign.pricing.host_fold import Part, visited
 from jaxdesign.pricing.memory import MemorySource, last_chunk, memory_source
 from jaxdesign.pricing.source import Kernel, Merge, PairRows, pair_rows
 from jaxdesign.pricing.stored.protocol import Stored
-from jaxdesign.residual import Residual, residual_rows
+from jaxdesign.residual import Residual, check_rows, residual_rows
 
 # A chunk that is read has so many of the chunks that kernels work on (`_arrays.CHUNK_ENTRIES`): on a CPU one, which is
 # then still in the cache when the kernel comes to it; elsewhere more, as between two of them the host works for about a
 # millisecond.
 CHUNKS = {"cpu": 1, "gpu": 4, "tpu": 4}
-
-
-class Copies(NamedTuple):
-    """Where a chunk has completions with the same features: prompts, counted in the chunk, and their `first_copies`."""
-
-    prompts: Int[np.ndarray, " n"]
-    first: Int[np.ndarray, "n k"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +132,15 @@ class StreamedSource:
         """The same with another working dtype; what was found in a pass is kept by both."""
         return replace(self, working=np.dtype(dtype))
 
+    @property
+    def scored(self) -> bool:
+        """Whether it has scores."""
+        return self.scores is not None
+
+    def with_scores(self, scores: Float[np.ndarray, "p k"]) -> StreamedSource:
+        """The same with these scores in place of any it has."""
+        return replace(self, scores=scores)
+
     def _chunks(self) -> Iterator[Part]:
         for number, start in enumerate(range(0, self.prompts, self.length)):
             size = min(self.length, self.prompts - start)
@@ -160,6 +163,7 @@ class StreamedSource:
         copies, pool = default_copies(np.asarray(pool.mask)), jax.tree.map(on_device, pool)
         pool = self._with_residual(pool)
         if new:
+            check_rows(pool.residual, part.start)
             self.copies[number] = copies_among(np.asarray(_first_copies(pool)))
         copies[self.copies[number].prompts] = self.copies[number].first
         copies = np.pad(copies, ((0, -len(copies) % length), (0, 0)), constant_values=-1)
@@ -250,17 +254,6 @@ def check(features: np.ndarray, scores: np.ndarray | None, flip: np.ndarray | No
 def paired(mask: Bool[np.ndarray, "m k"]) -> Bool[np.ndarray, "m k k"]:
     """Where there is a pair."""
     return mask[:, :, None] & mask[:, None, :] & ~np.eye(mask.shape[1], dtype=bool)
-
-
-def default_copies(mask: Bool[np.ndarray, "m k"]) -> Int[np.ndarray, "m k"]:
-    """`first_copies` where no completions are alike."""
-    return np.where(mask, np.arange(mask.shape[1], dtype=np.int32), np.int32(-1))
-
-
-def copies_among(first: Int[np.ndarray, "m k"]) -> Copies:
-    """What is not `default_copies`."""
-    prompts = np.flatnonzero((first != default_copies(first >= 0)).any(axis=1))
-    return Copies(prompts, first[prompts])
 
 
 def _zeroed(features, mask, scores, flip):

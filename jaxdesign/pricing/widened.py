@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from jaxtyping import Int
 from jaxdesign import _arrays
 from jaxdesign.pricing.host_fold import Part, visited
 from jaxdesign.pricing.memory import MemorySource
+from jaxdesign.pricing.scores import has_scores, with_scores
 from jaxdesign.pricing.source import SUBSET, Derived, Kernel, Merge, PairRows, Source
 
 
@@ -76,6 +78,15 @@ class SubsetSource(Derived):
         with _arrays.scope(self.wide):
             found = self.given.subset(prompts)
         return _arrays.for_algebra(found).in_dtype(self.working)
+
+    @property
+    def scored(self) -> bool:
+        """Whether it has scores."""
+        return has_scores(self.given)
+
+    def with_scores(self, scores: Any) -> SubsetSource:
+        """The same with these scores in place of any it has."""
+        return self.with_given(partial(with_scores, scores=scores))
 
     def in_dtype(self, dtype: Any) -> SubsetSource:
         """The same with another working dtype."""

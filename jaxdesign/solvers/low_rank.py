@@ -22,7 +22,6 @@ from jaxtyping import Float
 from jaxdesign import _checks
 from jaxdesign.analysis import Analysis
 from jaxdesign.basis import in_basis
-from jaxdesign.belief import believed
 from jaxdesign.budget.budget import Budget
 from jaxdesign.certificates.evaluate import evaluate
 from jaxdesign.certificates.separable import certify, cold_level
@@ -32,6 +31,7 @@ from jaxdesign.criteria.trace import Trace
 from jaxdesign.design import Design
 from jaxdesign.door import make_problem
 from jaxdesign.pool import CompletionPool
+from jaxdesign.pricing.believed import believed
 from jaxdesign.pricing.passes import in_pricing_units
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.optimize import optimize

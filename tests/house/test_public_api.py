@@ -243,11 +243,12 @@ ROOMS = {
         ["oracle"],
     ],
     "pricing": [
-        ["ceilings", "rows_on_host", "source", "stored"],
+        ["ceilings", "copies", "rows_on_host", "scores", "source", "stored"],
         ["checked", "ends", "host_fold", "layout"],
         ["listed", "memory"],
         ["owned"],
         ["projected", "widened"],
+        ["believed"],
         ["adapted", "in_basis", "passes", "sharded", "streamed"],
         ["annotated", "largest", "some_prompts", "streamed_source"],
         ["sweep"],
@@ -292,6 +293,8 @@ ROOMS = {
         ["labels"],
         ["small_model", "targets"],
         ["features", "simulation", "fit"],
+        ["round_notes", "round_residuals"],
+        ["round_plan"],
         ["llama", "rounds"],
     ],
 }

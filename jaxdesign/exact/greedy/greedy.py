@@ -16,7 +16,6 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxdesign import _arrays, _checks
 from jaxdesign._linalg import cholesky_and_inverse
 from jaxdesign._pairs import Allocation, candidate_pairs, check_pairs, first_copies
-from jaxdesign.belief import believed
 from jaxdesign.budget.limits import Limits
 from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike, Gains
 from jaxdesign.exact.greedy.full import REFRESH, full_greedy
@@ -33,6 +32,7 @@ from jaxdesign.pool import (
     with_flip,
     with_shrinkage,
 )
+from jaxdesign.pricing.believed import believed
 from jaxdesign.problem import Problem, checked_criterion, traceable_prior
 from jaxdesign.residual import check_one_label
 from jaxdesign.units import EXTREME, ORDINARY, farthest_rows

@@ -1,6 +1,6 @@
 """The variance of what features do not explain of a margin, estimated from labels of a pilot.
 
-Labels of pair e come from one margin u_e = z_e . w + delta_e, delta_e ~ N(0, v l_e), w ~ N(0, prior^-1). Repeats of a
+Labels of pair e come from one margin u_e = z_e . w + delta_e, delta_e ~ N(0, v l_e), w ~ N(m, prior^-1). Repeats of a
 pair, all of which meet the same delta_e, are more alike than the chances of z_e . w allow: that is what tells v.
 Without repeats v is told only by how chances flatten with l_e, and by the prior, which says how large rewards are:
 little.
@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, Int
 from jaxdesign import _arrays, _checks
 from jaxdesign._linalg import cholesky_and_inverse
 from jaxdesign._pairs import check_pairs
+from jaxdesign.belief import as_belief
 from jaxdesign.information import pair_differences
 from jaxdesign.pool import CompletionPool
 from jaxdesign.residual import Residual
@@ -31,7 +32,7 @@ from jaxdesign.residual_metric import residual_of
 
 NODES = np.linspace(-8, 8, 257)  # of x / sqrt(s): logarithms are off by 3e-4 at s = 400, by far less below
 LARGEST = 256.0  # at which a label says hardly anything: k = 10
-GRID = np.concatenate([[0.0], np.exp2(np.arange(-5, 8.25, 0.5)), [LARGEST]])
+GRID = np.concatenate([[0.0], np.exp2(np.arange(-5, 8, 0.5)), [LARGEST]])
 REFINED = 8  # parts of the grid's steps where the maximum and the ends of the interval are
 INSIDE = 1.92  # half the 95% quantile of chi^2 of one degree of freedom
 TELLING = (0.25, 25.0)  # k^2 = 1.1, where a residual hardly matters, and 11, where it drowns the label's own noise
@@ -47,7 +48,8 @@ class ResidualVariance(NamedTuple):
         variance: the most likely v, in squared units of margins, at most 256.
         standard_error: of v, by the curvature of the likelihood; inf where the maximum is at an end.
         interval: (low, high), 95% by the likelihood ratio; 0 and inf where it does not end.
-        told: whether the pilot tells: the interval does not contain both 0.25 and 25.
+        told: whether the pilot tells: the interval ends, and does not contain both 0.25 and 25. One that does not end
+            says of v that it is large and no more.
         residual: of v, or where the pilot does not tell of the cap: what `CompletionPool(..., residual=...)` takes.
     """
 
@@ -69,7 +71,7 @@ def estimate_residual(
 ) -> ResidualVariance:
     """v of residuals N(0, v l_e) of margins, from labels of a pilot; several of a pair, or it will hardly tell.
 
-    Maximises log int prod_e L_e(z_e . w, v l_e) N(w; 0, prior^-1) dw, the integral over w by Laplace's method. Two or
+    Maximises log int prod_e L_e(z_e . w, v l_e) N(w; m, prior^-1) dw, the integral over w by Laplace's method. Two or
     three labels on each of 200 pairs tell v near 4 to a factor of two; 4 is where a residual costs about as much as the
     noise of a label. Chances of the fitted model are sigma(m / k), k^2 = 1 + pi v l_e / 8; `fit_bradley_terry`, which
     knows no residual, finds rewards that are shrunk by about k already, and its chances are sigma(m).
@@ -80,7 +82,8 @@ def estimate_residual(
         wins: (S,) labels that prefer the first completion.
         counts: (S,) labels of each pair, at least one.
         prior: precision of the reward parameter, (d, d) or a scalar ridge, per squared unit of margins: what one knows
-            of the size of rewards. Must be positive definite together with the labels.
+            of the size of rewards; or a `Belief`, or what holds one. Must be positive definite together with the
+            labels. One that holds rewards to be smaller than they are puts the rest down to the residual.
         target: H of the lengths, as for `residual_of`.
 
     Returns:
@@ -107,14 +110,12 @@ def estimate_residual(
     if bad.any() or not len(pairs):
         found = "no labels" if not len(pairs) else f"{wins[bad][0]:g} of {counts[bad][0]:g} labels"
         raise ValueError(f"wins: {found} found; each pair needs a label, and wins within [0, counts]")
-    prior = np.asarray(prior, np.float64)
-    prior = float(prior) * np.eye(pool.dim) if prior.ndim == 0 else prior
-    prior = _checks.symmetric_psd(prior, pool.dim, "prior")
+    prior = as_belief(prior, pool.dim)
     unit = residual_of(pool, 1.0, target=target)
     with _arrays.float64():
         z = np.asarray(pair_differences(pool, pairs.astype(np.int32)), np.float64)
         lengths = np.sum((z @ np.asarray(unit.noise)) ** 2, axis=1)
-        pilot = _Pilot(*(jnp.asarray(a) for a in (z, lengths, wins, counts, prior)))
+        pilot = _Pilot(*(jnp.asarray(a) for a in (z, lengths, wins, counts, prior.precision, z @ prior.mean)))
         variances, values = _searched(lambda v: np.asarray(_evidence(pilot, jnp.asarray(v))))
     return _told(pool, target, variances, values)
 
@@ -125,6 +126,7 @@ class _Pilot(NamedTuple):
     wins: Array
     counts: Array
     prior: Array
+    believed: Array  # margins at the mean of the prior; parameters are less that mean
 
 
 def _searched(evidence) -> tuple[Float[np.ndarray, " g"], Float[np.ndarray, " g"]]:
@@ -155,7 +157,7 @@ def _told(pool, target, variances, values) -> ResidualVariance:
         0.0 if low == 0 else float(variances[low]),
         np.inf if high == len(values) - 1 else float(variances[high + 1]),
     )
-    told = not (ends[0] <= TELLING[0] and ends[1] >= TELLING[1])
+    told = bool(np.isfinite(ends[1])) and not (ends[0] <= TELLING[0] and ends[1] >= TELLING[1])
     variance = float(variances[best])
     return ResidualVariance(variance, error, ends, told, residual_of(pool, variance if told else "cap", target=target))
 
@@ -176,7 +178,9 @@ def _evidence(pilot: _Pilot, variances: Float[Array, " g"]) -> Float[Array, " g"
 
 def _likelihoods(pilot, variance, parameter):
     """log L_e, its slope in the margin, and minus its curvature; each (S,)."""
-    margins = (pilot.z @ parameter)[:, None] + jnp.sqrt(variance * pilot.lengths)[:, None] * NODES[None]
+    margins = (pilot.believed + pilot.z @ parameter)[:, None] + jnp.sqrt(variance * pilot.lengths)[:, None] * NODES[
+        None
+    ]
     wins, losses = pilot.wins[:, None], (pilot.counts - pilot.wins)[:, None]
     terms = wins * jax.nn.log_sigmoid(margins) + losses * jax.nn.log_sigmoid(-margins) - NODES[None] ** 2 / 2
     total = jax.nn.logsumexp(terms, axis=1)
@@ -185,8 +189,8 @@ def _likelihoods(pilot, variance, parameter):
     slopes = wins - pilot.counts[:, None] * chance
     mean = jnp.sum(weights * slopes, axis=1)
     own = jnp.sum(weights * pilot.counts[:, None] * chance * jax.nn.sigmoid(-margins), axis=1)
-    spread = jnp.sum(weights * (slopes - mean[:, None]) ** 2, axis=1)
-    return total, mean, jnp.maximum(own - spread, 0)
+    between = jnp.sum(weights * (slopes - mean[:, None]) ** 2, axis=1)
+    return total, mean, jnp.maximum(own - between, 0)
 
 
 def _posterior(pilot, variance, parameter):

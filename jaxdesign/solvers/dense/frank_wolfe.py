@@ -17,7 +17,6 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxdesign import _arrays
-from jaxdesign.belief import believed
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import Limits
 from jaxdesign.criteria.protocol import CriterionLike
@@ -25,6 +24,7 @@ from jaxdesign.design import Certificate
 from jaxdesign.methods.line_search import exact_step
 from jaxdesign.methods.room import Room, linear_oracle
 from jaxdesign.pool import CompletionPool
+from jaxdesign.pricing.believed import believed
 from jaxdesign.problem import traceable_prior
 from jaxdesign.solvers.dense.allocations import dense_information
 from jaxdesign.solvers.dense.certificate import finish

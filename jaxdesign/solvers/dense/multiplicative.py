@@ -14,13 +14,13 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxdesign import _arrays
-from jaxdesign.belief import believed
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.limits import Limits
 from jaxdesign.criteria.protocol import ConvexCriterion, CriterionLike
 from jaxdesign.design import Certificate
 from jaxdesign.methods.room import rescale
 from jaxdesign.pool import CompletionPool
+from jaxdesign.pricing.believed import believed
 from jaxdesign.problem import traceable_prior
 from jaxdesign.solvers.dense.certificate import finish
 from jaxdesign.solvers.dense.problem import (

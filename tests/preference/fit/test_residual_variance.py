@@ -55,6 +55,8 @@ def test_a_pilot_that_cannot_tell_gets_the_cap():
     found = _told(POOL, None, GRID, -1e-3 * (GRID - 2) ** 2 / (1 + GRID))
     assert not found.told and found.residual.cap is not None and found.residual.noise is None
     assert found.interval == (0, np.inf) and found.variance == 2
+    large = _told(POOL, None, GRID, -5.0 / (1 + GRID))
+    assert large.interval[0] > 0.25 and large.interval[1] == np.inf and not large.told and large.residual.noise is None
     told = _told(POOL, None, GRID, -0.5 * (GRID - 2) ** 2 / (1 + GRID))
     assert told.told and told.residual.cap is None and 0 < told.interval[0] < 2 < told.interval[1] < 25
     assert told.standard_error == pytest.approx(np.sqrt(3), rel=0.1)
@@ -73,7 +75,8 @@ def test_likelihoods_are_those_of_quadrature(spread):
         return np.log(np.sum(np.exp(terms - x**2 / 2), axis=1) * (x[1] - x[0]) / np.sqrt(2 * np.pi))
 
     with _arrays.float64():
-        given = _Pilot(*(jnp.asarray(a) for a in (np.diag(margins), np.full(4, spread), wins, counts, np.eye(4))))
+        half = (np.diag(margins) / 2, np.full(4, spread), wins, counts, np.eye(4), margins / 2)
+        given = _Pilot(*(jnp.asarray(a) for a in half))
         value, slope, curvature = (np.asarray(a) for a in _likelihoods(given, jnp.asarray(1.0), jnp.ones(4)))
     shift = np.log(16 * np.sqrt(2 * np.pi))  # nodes are 1/16 apart, and not normalised
     np.testing.assert_allclose(value - shift, truth(margins), atol=3e-4 if spread > 100 else 1e-8)
@@ -81,6 +84,33 @@ def test_likelihoods_are_those_of_quadrature(spread):
     up, here, down = (truth(margins + step) for step in (h, 0, -h))
     np.testing.assert_allclose(slope, (up - down) / (2 * h), atol=1e-3 if spread > 100 else 2e-5)
     np.testing.assert_allclose(curvature, -(up - 2 * here + down) / h**2, atol=3e-3 if spread > 100 else 2e-4)
+
+
+def test_a_belief_says_where_margins_are():
+    """A sure one: margins are known, and v is the maximum of likelihoods integrated on a grid. A ridge is one too."""
+    truth = np.array([1.0, -2.0, 0.5, 0.0])
+    rng, (pairs, _, counts) = np.random.default_rng(3), pilot(0, 0.0, 2)
+    features = np.asarray(POOL.features, np.float64)
+    z = features[pairs[:, 0], pairs[:, 1]] - features[pairs[:, 0], pairs[:, 2]]
+    spread = np.sum((z @ jd.residual_of(POOL, 1.0).noise) ** 2, axis=1)
+    margins = z @ truth + np.sqrt(4 * spread) * rng.standard_normal(len(z))
+    wins = rng.binomial(2, 1 / (1 + np.exp(-margins))).astype(float)
+    found = estimate_residual(POOL, pairs, wins, counts, prior=jd.Belief(truth, 1e8 * np.eye(DIM)))
+    x, w = np.polynomial.hermite_e.hermegauss(80)
+
+    def evidence(v):
+        chance = 1 / (1 + np.exp(-(z @ truth)[:, None] - np.sqrt(v * spread)[:, None] * x))
+        return np.sum(np.log((chance ** wins[:, None] * (1 - chance) ** (counts - wins)[:, None]) @ w))
+
+    grid = np.geomspace(0.1, 100, 400)
+    values = np.array([evidence(v) for v in grid])
+    assert found.variance == pytest.approx(grid[np.argmax(values)], rel=0.06)
+    inside = grid[values >= values.max() - 1.92]
+    np.testing.assert_allclose(found.interval, [inside[0], inside[-1]], rtol=0.15)
+    same = (
+        estimate_residual(POOL, pairs, wins, counts, prior=prior) for prior in (2.0, jd.Belief.from_ridge(2.0, DIM))
+    )
+    assert len({one[:4] for one in same}) == 1
 
 
 def test_what_is_no_pilot_is_refused():
