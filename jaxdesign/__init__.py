@@ -16,10 +16,12 @@ _HOMES = {
     "Budget": "budget.budget",
     "Certificate": "design",
     "CompletionPool": "pool",
+    "CompletionsForecast": "forecasts_by_completions",
     "Constraint": "budget.constraint",
     "ConvexCriterion": "criteria.protocol",
     "Criterion": "criteria.of_function",
     "Design": "design",
+    "Forecast": "forecasts",
     "LabelCurve": "label_curves",
     "LogDet": "criteria.log_det",
     "Quota": "budget.quota",
@@ -29,6 +31,8 @@ _HOMES = {
     "WorstCase": "criteria.worst_case",
     "evaluate": "certificates.evaluate",
     "expected_gap": "expected_gaps",
+    "forecast": "forecasts",
+    "forecast_by_completions": "forecasts_by_completions",
     "greedy": "exact.greedy.greedy",
     "held_information": "information",
     "label_curve": "label_curves",
@@ -80,6 +84,10 @@ if TYPE_CHECKING:
     from jaxdesign.information import pair_differences as pair_differences
     from jaxdesign.information import pair_information as pair_information
     from jaxdesign.information import pair_sensitivities as pair_sensitivities
+    from jaxdesign.forecasts import Forecast as Forecast
+    from jaxdesign.forecasts import forecast as forecast
+    from jaxdesign.forecasts_by_completions import CompletionsForecast as CompletionsForecast
+    from jaxdesign.forecasts_by_completions import forecast_by_completions as forecast_by_completions
     from jaxdesign.label_curves import LabelCurve as LabelCurve
     from jaxdesign.label_curves import label_curve as label_curve
     from jaxdesign.pool import CompletionPool as CompletionPool
