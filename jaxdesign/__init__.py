@@ -79,15 +79,15 @@ if TYPE_CHECKING:
     from jaxdesign.exact.random_pairs import with_uniform_floor as with_uniform_floor
     from jaxdesign.exact.select import select_pairs as select_pairs
     from jaxdesign.expected_gaps import expected_gap as expected_gap
+    from jaxdesign.forecasts import Forecast as Forecast
+    from jaxdesign.forecasts import forecast as forecast
+    from jaxdesign.forecasts_by_completions import CompletionsForecast as CompletionsForecast
+    from jaxdesign.forecasts_by_completions import forecast_by_completions as forecast_by_completions
     from jaxdesign.information import held_information as held_information
     from jaxdesign.information import label_information as label_information
     from jaxdesign.information import pair_differences as pair_differences
     from jaxdesign.information import pair_information as pair_information
     from jaxdesign.information import pair_sensitivities as pair_sensitivities
-    from jaxdesign.forecasts import Forecast as Forecast
-    from jaxdesign.forecasts import forecast as forecast
-    from jaxdesign.forecasts_by_completions import CompletionsForecast as CompletionsForecast
-    from jaxdesign.forecasts_by_completions import forecast_by_completions as forecast_by_completions
     from jaxdesign.label_curves import LabelCurve as LabelCurve
     from jaxdesign.label_curves import label_curve as label_curve
     from jaxdesign.pool import CompletionPool as CompletionPool

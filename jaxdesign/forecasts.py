@@ -33,15 +33,17 @@ from jaxdesign.door import make_problem
 from jaxdesign.exact.random_pairs import random_candidates
 from jaxdesign.exact.select import select_pairs
 from jaxdesign.pool import CompletionPool
+from jaxdesign.pricing.checked import checked
 from jaxdesign.pricing.source import Source
 from jaxdesign.problem import Problem
 from jaxdesign.targets import policy_target
+
 RANDOM = "random pairs of different completions"
 
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """What `forecast` found: expected policy gaps, in units of J, which are those of the reward; one a number of labels.
+    """What `forecast` found: expected policy gaps in units of J, those of the reward, one for each number of labels.
 
     Args:
         totals: (n,) numbers of labels, rising.
@@ -79,9 +81,18 @@ class Forecast:
         return self.random - self.design
 
     def matters(self, worth: float = MATTERS) -> list[bool]:
-        """For each number of labels, whether choosing can gain `worth` in J: False is proven, but for random's error."""
+        """For each number of labels, whether choosing can gain `worth` in J; False is proven, up to `random_error`."""
         worth = worth_of(worth)
         return [bool(most >= worth) for most in self.controllable]
+
+    def verdicts(self, worth: float = MATTERS) -> list[str]:
+        """For each number of labels one sentence: choosing cannot matter, is not expected to, or what it should gain.
+
+        Raises:
+            ValueError: a gain that is not above 0.
+        """
+        figures = zip(self.totals, self.random, self.least, self.design, strict=True)
+        return [said(*row, worth_of(worth), RANDOM) for row in figures]
 
     def summary(self, worth: float = MATTERS) -> str:
         """A table, a sentence for each number of labels, and what the figures hold for.
@@ -92,16 +103,14 @@ class Forecast:
         Raises:
             ValueError: a gain that is not above 0.
         """
-        worth = worth_of(worth)
         random = [f"{r:.4g} +- {e:.1g}" for r, e in zip(self.random, self.random_error, strict=True)]
         columns = {"random leaves": random, "certified least": self.least, "design leaves": self.design}
-        figures = zip(self.totals, self.random, self.least, self.design, strict=True)
         told = "linear in the features" if self.linear else "with the residual of the pool"
         return "\n".join(
             [
                 f"expected gap to the best policy in the features, units of J, beta {self.beta:g}",
                 *table(self.totals, columns),
-                *(said(*row, worth, RANDOM) for row in figures),
+                *self.verdicts(worth),
                 f"These figures hold for the prior and for rewards {told}.",
                 OUTSIDE,
             ]
@@ -120,7 +129,7 @@ def forecast(
     seed: int = 0,
     callback: Callable[[float, Design], None] | None = None,
 ) -> Forecast:
-    """What random pairs, the best choice and the design leave of the policy gap, by number of labels, before any is paid.
+    """What random pairs, the best choice and the design leave of the policy gap, by number of labels, before any label.
 
     All three are tr(H A^-1) / (2 beta), A = prior + sum_e n_e c_e z_e z_e^T: of random pairs of different completions
     the mean over draws of pairs, for the design that of its whole labels, and the least from the design's certificate.
@@ -150,7 +159,7 @@ def forecast(
     Source: arXiv 2606.19607 (the trace); E tr(H A^-1) >= tr(H E[A]^-1) is Jensen's inequality; checked by
     tests/test_forecasts.py, by simulation too.
     """
-    totals, beta, draws = checked_totals(totals), checked_beta(beta), _checked_draws(draws)
+    totals, beta, draws = checked_totals(totals), checked_beta(beta), checked_draws(draws)
     _checks.seed(seed)
     gap, pool, prior = asked_gap(pool, None, prior, target, beta)
     rows = []
@@ -190,7 +199,7 @@ def forecast_beside(
 
     Source: as `forecast`.
     """
-    beta, draws = checked_beta(beta), _checked_draws(draws)
+    beta, draws = checked_beta(beta), checked_draws(draws)
     _checks.seed(seed)
     gap, pool, prior = asked_gap(pool, crit, prior, target, beta)
     problem = make_problem(pool, gap, budget, prior)
@@ -227,12 +236,13 @@ def asked_gap(pool: Any, crit: Any, prior: Any, target: Any, beta: float) -> tup
 
     It is `crit` itself where that is a Trace and no other target is given, so that its certificates are the gap's.
     """
+    pool = checked(pool)
     if target is None and isinstance(crit, Trace):
         return crit, *believed(pool, prior)
     if target is None:
         own = getattr(crit, "target", None)
         target = policy_target(pool, belief=held_belief(prior), beta=beta) if own is None else own
-    return Trace(np.asarray(target, np.float64)), *believed(pool, prior)
+    return Trace(_checks.symmetric_psd(np.asarray(target, np.float64), pool.dim, "target")), *believed(pool, prior)
 
 
 def least_and_left(problem: Problem, gap: Trace, crit: Any, design: Design) -> tuple[float, float]:
@@ -249,7 +259,8 @@ def checked_beta(beta: float) -> float:
     return _checks.positive_finite(beta, "beta", "the strength of the policy's KL term")
 
 
-def _checked_draws(draws: int) -> int:
+def checked_draws(draws: int) -> int:
+    """ValueError for no draw of random pairs."""
     if draws < 1:
         raise ValueError(f"draws={draws}: at least one draw of random pairs is needed")
     return draws

@@ -85,7 +85,9 @@ def random_candidates(problem: Problem, seed: int = 0) -> Allocation:
     where the labels are as many as a sixteenth of them.
     """
     number = problem.exists.sum(axis=1)
-    return _drawn(problem.exists, number * (number - 1) // 2, problem.limits, lambda pairs: _usable(problem, pairs), seed)
+    return _drawn(
+        problem.exists, number * (number - 1) // 2, problem.limits, lambda pairs: _usable(problem, pairs), seed
+    )
 
 
 def _usable(problem: Problem, pairs):
