@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ def worth_of(worth: Any) -> float:
     return _checks.positive_finite(worth, "worth", "the gain in J that is worth choosing for")
 
 
-def table(totals: Float[np.ndarray, " n"], columns: Mapping[str, Sequence[Any]], of: str = "labels") -> list[str]:
+def table(totals: Float[np.ndarray, " n"], columns: Mapping[str, Iterable[Any]], of: str = "labels") -> list[str]:
     """One line for every number of labels, or of what else, under a line of names."""
     cells = {of: [f"{total:g}" for total in totals]}
     cells |= {name: [c if isinstance(c, str) else f"{c:.4g}" for c in column] for name, column in columns.items()}

@@ -226,9 +226,9 @@ def _row(problem: Problem, certified: tuple[float, float], draws: int, seed: int
 
 
 def _forecast(pool, totals, rows: list[_Row], beta: float) -> Forecast:
-    gaps = _Row(*(np.array(column) / (2 * beta) for column in zip(*rows, strict=True)))
+    nothing, even, random, error, least, leaves = np.array(rows).T / (2 * beta)
     linear = getattr(pool, "residual", None) is None
-    return Forecast(totals, float(gaps.nothing[0]), *gaps[1:], beta, linear)
+    return Forecast(totals, float(nothing[0]), even, random, error, least, leaves, beta, linear)
 
 
 def asked_gap(pool: Any, crit: Any, prior: Any, target: Any, beta: float) -> tuple[Trace, Any, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -128,8 +128,8 @@ def forecast_by_completions(
         for name in FIGURES:
             found[name][row] = np.mean([_spread(name, each, len(totals)) for each in one], axis=0)
     told = {name: _beyond(sizes, found[name], further) for name in FIGURES}
-    values, errors, ways = ({name: told[name][place] for name in FIGURES} for place in range(3))
-    return CompletionsForecast(sizes, totals, found, further, values, errors, ways)
+    values, errors = ({name: getattr(one, part) for name, one in told.items()} for part in ("values", "errors"))
+    return CompletionsForecast(sizes, totals, found, further, values, errors, {name: told[name].way for name in told})
 
 
 def with_completions(pool: CompletionPool, number: int, seed: int) -> CompletionPool:
@@ -170,7 +170,15 @@ def _spread(name: str, found: Forecast | None, number: int) -> Float[np.ndarray,
     return values
 
 
-def _beyond(sizes, gaps, further) -> tuple[Float[np.ndarray, "b n"], Float[np.ndarray, "b n"], str]:
+class _Beyond(NamedTuple):
+    """Values (b, n), their errors, and the way they were extrapolated."""
+
+    values: Float[np.ndarray, "b n"]
+    errors: Float[np.ndarray, "b n"]
+    way: str
+
+
+def _beyond(sizes, gaps, further) -> _Beyond:
     """Values, errors and the way of one figure; logarithms are fitted, since gaps stay above 0."""
     values, errors = np.full((2, len(further), gaps.shape[1]), np.nan)
     logs = np.log(np.maximum(gaps, np.finfo(np.float64).tiny))
@@ -184,7 +192,7 @@ def _beyond(sizes, gaps, further) -> tuple[Float[np.ndarray, "b n"], Float[np.nd
         values[:, n] = line[best]
         apart = np.max([np.abs(other - line[best]) for other in line.values()], axis=0)
         errors[:, n] = np.maximum(apart, np.expm1(abs(missed[best][place])) * line[best])
-    return values, errors, best
+    return _Beyond(values, errors, best)
 
 
 def _missed(sizes, logs, known: Bool[np.ndarray, " k"], way) -> float:

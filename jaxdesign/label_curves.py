@@ -53,6 +53,10 @@ class LabelCurve:
         The sentence says whether choosing can gain `worth` in J over the rule; `forecast` says the same without a rule,
         for random pairs of different completions.
 
+        Args:
+            worth: the gain in J below which choosing is said not to matter.
+            against: the rule that the design is compared with.
+
         Raises:
             ValueError: a rule that is not on the curve, a gain that is not above 0.
         """

@@ -50,7 +50,7 @@ class ProxyWorth:
         nothing: (r,) the gap of the policy that training starts from; no label, no proxy.
         explained: the share of the proxy's variance that the features explain; the rest of it is not counted.
 
-    Source: derived; checked by tests/preference/fit/test_proxy_worth.py.
+    Source: derived; checked by tests/preference/fit/test_proxy_worths.py.
     """
 
     totals: Float[np.ndarray, " n"]
@@ -119,7 +119,7 @@ def proxy_worth(
 
     Numerics: float64.
     Complexity: two `select_pairs` for each total.
-    Source: derived; checked by tests/preference/fit/test_proxy_worth.py, by simulation too.
+    Source: derived; checked by tests/preference/fit/test_proxy_worths.py, by simulation too.
     """
     totals, beta, draws = checked_totals(totals), checked_beta(beta), checked_draws(draws)
     _checks.seed(seed)
