@@ -3,16 +3,20 @@
     python -m bench.experiments.forecast_check --result llama_log_linear.json --pool reported.npz --json FILE
 
 For every cell of a result of `llama_log_linear` (variant, K, reward, number of labels) the pairs of both arms are
-chosen again on some of its splits, and criterion (*) of `jaxdesign.expected_gap` says what they leave, at the reference
-policy's H of the held-back prompts and beta 1. Labels have c = 1 / (4 k^2), k^2 = 1 + pi v / 8, v being the variance of
-what a linear reward leaves of margins, learned from rewards of training prompts alone: ridge regression, judged across
-prompts. Training is pulled towards 0 by the ridge that was tuned; in units of a fit that is multiplied by k again its
-precision is ridge / k^2. What is believed of the reward parameter is said in several ways, all of mean 0:
+chosen again on some of its splits. What they gain is forecast as criterion (*) of `jaxdesign.expected_gap` is derived,
+for the fit that the experiment makes: labels of margins u that are partly residual have the slope 1 / (4 k) in z . w,
+k^2 = 1 + pi v / 8, and variance 1/4; the fit w' with ridge R is pulled to 0, and the multiple a w' is the best one for
+its arm. With M = sum z z^T / 4, B = (R + M)^-1, w ~ N(0, S), and H that of the held-back prompts at the reference,
+
+    E gain = max_a E [a w' H w - a^2 w' H w' / 2] = tr(H B M S)^2 / (2 tr(H B (M S M + k^2 M) B)),
+
+to second order, beta 1. v is the variance of what a linear reward leaves of margins, learned from rewards of training
+prompts alone: ridge regression, judged across prompts. S is said in several ways:
 
     ridge      what the ridge that was tuned says: variance k^2 / ridge of every component
     spread     the variance, alike for all components, that makes rewards as large as those that regression explains
     bands      the same for 1, 3, 12 and the other principal components each, as learned from training rewards
-    by length  as spread, but with v l_e in place of v: `residual_of`, by which long pairs are worth less
+    by length  as spread, but with v l_e in place of v: `residual_of`, by which long pairs have smaller slopes
 
 `spread` was chosen beforehand as the one to be judged by, on the tuning prompts, where v did not grow with the length
 of pairs; the others are printed whatever they show. A forecast is right where it has the sign of the measured gain and
@@ -94,22 +98,32 @@ def centred(case: log_linear.Case, values: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def forecasts(case: log_linear.Case, told: Learned, ridge: float, pairs: np.ndarray) -> dict[str, float]:
-    """The expected gap after labels of these pairs, in every way of saying what is believed."""
+    """The expected gain over the reference of labels of these pairs, in every way of saying what is believed."""
     H = np.asarray(jd.policy_target(case.deployment), np.float64)
+    z = np.asarray(jd.pair_differences(case.pool, pairs), np.float64)
     size = 1 + np.pi / 8 * told.variance
-    information = np.asarray(jd.held_information(case.pool, pairs), np.float64)
-    ways = {"ridge": size / ridge * np.eye(len(H)), **told.covariances}
-    gaps = {}
-    for way, covariance in ways.items():
-        belief = jd.Belief.from_covariance(covariance)
-        gaps[way] = jd.expected_gap(belief, ridge / size, information / size, H)
     residual = jd.residual_of(case.pool, told.variance)
-    shrunk = jd.held_information(
-        jd.CompletionPool(case.pool.features, mask=case.pool.mask, residual=residual), np.unique(pairs, axis=0)
-    )
-    belief = jd.Belief.from_covariance(told.covariances["spread"])
-    gaps["by length"] = jd.expected_gap(belief, ridge / size, np.asarray(shrunk, np.float64), H)
-    return gaps
+    longer = jd.CompletionPool(case.pool.features, mask=case.pool.mask, residual=residual)
+    lengths = np.asarray(jd.label_information(longer, pairs), np.float64)  # 1 / (4 k_e^2)
+    ways = {"ridge": size / ridge * np.eye(len(H)), **told.covariances}
+    alike = np.full(len(z), 1 / (4 * np.sqrt(size)))
+    gains = {way: expected_gain(H, covariance, ridge, z, alike) for way, covariance in ways.items()}
+    return gains | {"by length": expected_gain(H, ways["spread"], ridge, z, np.sqrt(lengths) / 2)}
+
+
+def expected_gain(
+    H: Float[np.ndarray, "d d"],
+    S: Float[np.ndarray, "d d"],
+    ridge: float,
+    z: Float[np.ndarray, "n d"],
+    slopes: Float[np.ndarray, " n"],
+) -> float:
+    """Of the best multiple of a fit: labels less 1/2 are slope z . w in the mean, w ~ N(0, S), and of variance 1/4."""
+    noise = z.T @ z / 4
+    B = np.linalg.inv(ridge * np.eye(len(H)) + noise)
+    signal = (z * slopes[:, None]).T @ z
+    along = np.sum(H * (B @ signal @ S))
+    return float(along**2 / (2 * np.trace(H @ B @ (signal @ S @ signal.T + noise) @ B)))
 
 
 def checked(results: dict[str, Any], pool: log_linear.Pool, splits: int) -> list[dict[str, Any]]:
@@ -147,12 +161,11 @@ def _place(row):
 
 def _both(case, told, reward, ridge, number, seed, known) -> dict[str, tuple[float, float]]:
     """What random pairs gain over the reference, and the design over random pairs."""
-    gaps = []
-    for arm in ("random_distinct", "trace"):
-        labels = log_linear.labels_of(case, reward, log_linear.WAYS[arm], ridge, number, seed, known)
-        gaps.append(forecasts(case, told, ridge, labels.pairs))
-    nothing = forecasts(case, told, ridge, labels.pairs[:0])
-    return {way: (nothing[way] - gaps[0][way], gaps[0][way] - gaps[1][way]) for way in nothing}
+    random, design = (
+        forecasts(case, told, ridge, log_linear.labels_of(case, reward, way, ridge, number, seed, known).pairs)
+        for way in (log_linear.WAYS["random_distinct"], log_linear.WAYS["trace"])
+    )
+    return {way: (random[way], design[way] - random[way]) for way in random}
 
 
 def _row(row, gain, facts, found) -> dict[str, Any]:
