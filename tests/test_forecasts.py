@@ -41,7 +41,7 @@ def test_figures_are_those_of_matrices_written_out(found):
     for place, total in enumerate((6, 12)):
         assert found.even[place] == pytest.approx(gap(every * total / len(pairs)), rel=1e-6)
         design = select_pairs(POOL, Trace(H), Budget(total, per_pair=1), prior=RIDGE)
-        chosen = information_of(*written_out(POOL)[1:], labels_of(design), 0 * H)[0]
+        chosen = information_of(*written_out(POOL)[1:], labels_of(design), 0.0)[0]
         assert found.design[place] == pytest.approx(gap(chosen), rel=1e-6)
         assert found.least[place] == pytest.approx(design.certificate.lower_bound / 2, rel=1e-6)
         rng = np.random.default_rng(total)
@@ -194,8 +194,8 @@ def test_pairs_of_a_large_pool_are_never_listed():
 
 
 def gaps(random, least, design, totals=(100.0,)):
-    arrays = (np.full(len(totals), value) for value in (least, random, 0.0, least, design))
-    return Forecast(np.asarray(totals), 1.0, *arrays, 1.0, True)
+    even, drawn, error, bound, leaves = (np.full(len(totals), value) for value in (least, random, 0.0, least, design))
+    return Forecast(np.asarray(totals), 1.0, even, drawn, error, bound, leaves, 1.0, True)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Forecasts by completions: of subsets they are those of the subset, and beyond them as good as they say."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -103,4 +105,5 @@ def test_bad_arguments_are_named(change, message):
 
 def test_sources_are_refused():
     with pytest.raises(TypeError, match="needs all features in memory"):
-        forecast_by_completions(streamed_source(chunk=50, **ragged(prompts=120)), BUDGET, [6], prior=RIDGE)
+        source: Any = streamed_source(chunk=50, **ragged(prompts=120))
+        forecast_by_completions(source, BUDGET, [6], prior=RIDGE)

@@ -162,7 +162,9 @@ def _place(row):
 def _both(case, told, reward, ridge, number, seed, known) -> dict[str, tuple[float, float]]:
     """What random pairs gain over the reference, and the design over random pairs."""
     random, design = (
-        forecasts(case, told, ridge, log_linear.labels_of(case, reward, way, ridge, number, seed, known).pairs)
+        forecasts(
+            case, told, ridge, np.asarray(log_linear.labels_of(case, reward, way, ridge, number, seed, known).pairs)
+        )
         for way in (log_linear.WAYS["random_distinct"], log_linear.WAYS["trace"])
     )
     return {way: (random[way], design[way] - random[way]) for way in random}
