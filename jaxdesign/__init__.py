@@ -16,10 +16,12 @@ _HOMES = {
     "Budget": "budget.budget",
     "Certificate": "design",
     "CompletionPool": "pool",
+    "CompletionsForecast": "forecasts_by_completions",
     "Constraint": "budget.constraint",
     "ConvexCriterion": "criteria.protocol",
     "Criterion": "criteria.of_function",
     "Design": "design",
+    "Forecast": "forecasts",
     "LabelCurve": "label_curves",
     "LogDet": "criteria.log_det",
     "Quota": "budget.quota",
@@ -29,6 +31,8 @@ _HOMES = {
     "WorstCase": "criteria.worst_case",
     "evaluate": "certificates.evaluate",
     "expected_gap": "expected_gaps",
+    "forecast": "forecasts",
+    "forecast_by_completions": "forecasts_by_completions",
     "greedy": "exact.greedy.greedy",
     "held_information": "information",
     "label_curve": "label_curves",
@@ -75,6 +79,10 @@ if TYPE_CHECKING:
     from jaxdesign.exact.random_pairs import with_uniform_floor as with_uniform_floor
     from jaxdesign.exact.select import select_pairs as select_pairs
     from jaxdesign.expected_gaps import expected_gap as expected_gap
+    from jaxdesign.forecasts import Forecast as Forecast
+    from jaxdesign.forecasts import forecast as forecast
+    from jaxdesign.forecasts_by_completions import CompletionsForecast as CompletionsForecast
+    from jaxdesign.forecasts_by_completions import forecast_by_completions as forecast_by_completions
     from jaxdesign.information import held_information as held_information
     from jaxdesign.information import label_information as label_information
     from jaxdesign.information import pair_differences as pair_differences

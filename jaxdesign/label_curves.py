@@ -9,21 +9,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from jaxdesign._forecast_words import MATTERS, OUTSIDE, said, table, worth_of
 from jaxdesign._pairs import Allocation
 from jaxdesign.analysis import analyse, information
 from jaxdesign.baselines import ON_SOURCES, SELECTORS
-from jaxdesign.belief import held_belief
 from jaxdesign.budget.budget import Budget
 from jaxdesign.budget.required import without
 from jaxdesign.criteria.protocol import CriterionLike
-from jaxdesign.criteria.trace import Trace
 from jaxdesign.design import Design
 from jaxdesign.door import make_problem
 from jaxdesign.exact.select import select_pairs
+from jaxdesign.forecasts import asked_gap, checked_beta, checked_totals, least_and_left
 from jaxdesign.pool import CompletionPool
-from jaxdesign.pricing.believed import believed
 from jaxdesign.pricing.source import Source
-from jaxdesign.targets import policy_target
 
 ROUNDING = 1e-9  # relative difference of gaps that are the same
 DESIGN = "design"  # the name of `select_pairs` among the rules
@@ -38,6 +36,7 @@ class LabelCurve:
         values: rule -> (n, s) criterion of its labels; inf where A is singular.
         gaps: rule -> (n, s) predicted policy gap tr(H A^-1) / (2 beta) of the same labels, in the unit of the reward.
         lower_bounds: (n,); no choice of so many whole labels has a smaller criterion.
+        least: (n,) certified, in the unit of `gaps`: no choice of so many labels leaves a smaller policy gap.
 
     Source: derived; checked by tests/test_label_curves.py.
     """
@@ -46,6 +45,27 @@ class LabelCurve:
     values: dict[str, Float[np.ndarray, "n s"]]
     gaps: dict[str, Float[np.ndarray, "n s"]]
     lower_bounds: Float[np.ndarray, " n"]
+    least: Float[np.ndarray, " n"]
+
+    def summary(self, worth: float = MATTERS, against: str = "random") -> str:
+        """For each number of labels what a rule leaves, the certified least, what the design leaves, and a sentence.
+
+        The sentence says whether choosing can gain `worth` in J over the rule; `forecast` says the same without a rule,
+        for random pairs of different completions.
+
+        Args:
+            worth: the gain in J below which choosing is said not to matter.
+            against: the rule that the design is compared with.
+
+        Raises:
+            ValueError: a rule that is not on the curve, a gain that is not above 0.
+        """
+        worth = worth_of(worth)
+        rule, design = (np.mean(self.gaps[self._known(name)], axis=1) for name in (against, DESIGN))
+        columns = {f"{against} leaves": rule, "certified least": self.least, "design leaves": design}
+        figures = zip(self.totals, rule, self.least, design, strict=True)
+        lines = table(self.totals, columns) + [said(*row, worth, f"pairs by {against!r}") for row in figures]
+        return "\n".join([*lines, OUTSIDE])
 
     def labels_needed(self, rule: str, gap: float) -> float:
         """Labels after which a rule's predicted gap, averaged over seeds, is at most `gap`.
@@ -126,11 +146,7 @@ def label_curve(
     Source: arXiv 2606.19607 (matching upper and lower bounds with this trace); checked by
     tests/test_label_curves.py.
     """
-    totals = np.asarray(totals, dtype=np.float64)
-    if totals.ndim != 1 or len(totals) == 0 or (np.diff(totals) <= 0).any():
-        raise ValueError(f"totals={totals.tolist()}: expected a list of rising numbers of labels")
-    if not (np.isfinite(beta) and beta > 0):
-        raise ValueError(f"beta={beta:g}: must be positive and finite")
+    totals, beta = checked_totals(totals), checked_beta(beta)
     unknown = [rule for rule in rules if rule not in SELECTORS]
     if unknown:
         raise ValueError(f"rules: {unknown[0]!r} is unknown; choose of {', '.join(SELECTORS)}")
@@ -140,15 +156,11 @@ def label_curve(
             f"rules: {held[0]!r} needs all features in memory, and a source was given; choose of "
             f"{', '.join(ON_SOURCES)}, or pass a CompletionPool as pool"
         )
-    if target is None:
-        own = getattr(crit, "target", None)
-        target = policy_target(pool, belief=held_belief(prior), beta=beta) if own is None else own
-    pool, prior = believed(pool, prior)
-    gap = Trace(np.asarray(target, np.float64))
+    gap, pool, prior = asked_gap(pool, crit, prior, target, beta)
     chosen: Mapping[str, Callable] = {DESIGN: select_pairs} | {rule: SELECTORS[rule] for rule in rules}
     shape = len(totals), len(seeds)
     values, gaps = ({rule: np.full(shape, np.inf) for rule in chosen} for _ in range(2))
-    bounds = np.zeros(len(totals))
+    bounds, least = np.zeros((2, len(totals)))
     for row, total in enumerate(totals):
         here = replace(budget, total=float(total))
         problem = make_problem(pool, gap, here, prior)
@@ -165,6 +177,7 @@ def label_curve(
                     gaps[rule][row, column] = analyse(problem, matrix).value / (2 * beta)
                 if rule == DESIGN:
                     bounds[row] = design.certificate.lower_bound
+                    least[row] = least_and_left(problem, gap, crit, design)[0] / (2 * beta)
                 if callback is not None:
                     callback(rule, float(total), design)
-    return LabelCurve(totals, values, gaps, bounds)
+    return LabelCurve(totals, values, gaps, bounds, least)

@@ -82,7 +82,7 @@ def power_laws():
         "late": np.full((4, 1), np.inf),
     }
     gaps["late"][2:] = 0.1
-    return LabelCurve(totals, gaps, gaps, np.zeros(4))
+    return LabelCurve(totals, gaps, gaps, np.zeros(4), 2.5 / totals)
 
 
 def test_between_the_numbers_tried_the_gap_is_a_power_of_the_number():

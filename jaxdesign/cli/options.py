@@ -67,6 +67,23 @@ def parser() -> argparse.ArgumentParser:
         "what the same labels spread evenly would bring (default 1e-3)",
     )
     command.add_argument(
+        "--beta",
+        metavar="BETA",
+        type=_positive,
+        default=1.0,
+        help="strength of the KL term of the policy that will be trained: what random pairs, the best possible choice "
+        "and this one are expected to leave of its gap, tr(H A^-1) / (2 beta), is printed in the unit of the "
+        "reward, in which a label is sigma(difference) (default 1)",
+    )
+    command.add_argument(
+        "--worth",
+        metavar="J",
+        type=_positive,
+        default=0.01,
+        help="gain over random pairs, in the same unit, below which the command says that choosing cannot matter "
+        "(default 0.01)",
+    )
+    command.add_argument(
         "--tol",
         metavar="GAP",
         type=_number(0, 1, "at least 0 and below 1"),
@@ -112,6 +129,13 @@ def _whole(least: int) -> Callable[[str], int]:
         return int(number)
 
     return read
+
+
+def _positive(text: str) -> float:
+    number = _number(0, math.inf, "finite and above 0")(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} found; must be a number, finite and above 0")
+    return number
 
 
 def _cap(text: str) -> int | None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import jaxdesign
 from jaxdesign.cli.progress import Meter
 from jaxdesign.cli.saving import save
-from jaxdesign.cli.words import cut, errors_in_options, in_options, number
+from jaxdesign.cli.words import cut, errors_in_options, in_gaps, in_options, number
 from jaxdesign.cli.writing import Writing
+from jaxdesign.forecasts import forecast_beside
 from jaxdesign.io.design_files import check_writable, task_rows
 from jaxdesign.io.featurise import featurise
 from jaxdesign.io.joined_texts import with_texts
@@ -44,14 +45,15 @@ def select(chosen: argparse.Namespace, writing: Writing) -> int:
         with meter.compilations():
             pool, whole_dim = _pool(file, chosen.pool)
             with errors_in_options():
-                design, chance = _designed(chosen, pool, meter)
+                found = _designed(chosen, pool, meter)
         meter.phase("writing", chosen.output)
-        rows = task_rows(_tasks(design, file, chosen.seed), file)
-        report = _report(chosen, pool, design, chance, time.perf_counter() - began)
+        rows = task_rows(_tasks(found.design, file, chosen.seed), file)
+        report = _report(chosen, pool, found, time.perf_counter() - began)
         with writing:
             saved = save(chosen.output, rows, report, chosen.overwrite)
     if saved.tasks is not None:
-        _summary(design, chance, pool.dim, whole_dim)
+        _summary(found, pool.dim, whole_dim)
+        print(in_gaps(found.forecast, chosen.worth))
         print(f"written: {saved.tasks} and {saved.report}")
     return 0 if saved.as_asked else 1
 
@@ -91,8 +93,15 @@ def _pool(file: PoolFile, path: str | None):
     return pool, whole.dim
 
 
-def _designed(chosen: argparse.Namespace, pool, meter: Meter):
-    """The choice of pairs, and what random pairs would be worth."""
+class _Found(NamedTuple):
+    """The choice of pairs, the efficiency of random ones, and the policy gaps that are expected of both."""
+
+    design: jaxdesign.Design
+    chance: float | None
+    forecast: jaxdesign.Forecast
+
+
+def _designed(chosen: argparse.Namespace, pool, meter: Meter) -> _Found:
     budget = jaxdesign.Budget(chosen.labels, chosen.per_pair, chosen.per_prompt)
     moment = jaxdesign.second_moment(pool)
     criterion = jaxdesign.LogDet() if chosen.criterion == "logdet" else jaxdesign.Trace(jaxdesign.policy_target(pool))
@@ -110,7 +119,9 @@ def _designed(chosen: argparse.Namespace, pool, meter: Meter):
         progress=lambda phase, detail: meter.phase(*_in_words(phase, detail)),
     )
     meter.phase("comparing", "with random pairs")
-    return design, by_chance(pool, criterion, budget, prior, chosen.seed, design)
+    chance = by_chance(pool, criterion, budget, prior, chosen.seed, design)
+    settings = {"prior": prior, "beta": chosen.beta, "seed": chosen.seed}
+    return _Found(design, chance, forecast_beside(pool, criterion, budget, design, **settings))
 
 
 def _in_words(phase: str, detail: str) -> tuple[str, str]:
@@ -142,9 +153,12 @@ def by_chance(pool, criterion, budget, prior, seed: int, design) -> float | None
     return float(criterion.efficiency(value, min(design.certificate.lower_bound, value), pool.dim))
 
 
-def _report(chosen: argparse.Namespace, pool, design, chance: float | None, seconds: float) -> dict[str, Any]:
+def _report(chosen: argparse.Namespace, pool, found: _Found, seconds: float) -> dict[str, Any]:
     import jax
 
+    design, forecast = found.design, found.forecast
+    gaps = {name: getattr(forecast, name).item() for name in ("random", "random_error", "least", "design")}
+    gaps = {name: gap if np.isfinite(gap) else None for name, gap in gaps.items()}
     return {
         "certificate": design.certificate._asdict(),
         "status": str(design.status),
@@ -153,7 +167,9 @@ def _report(chosen: argparse.Namespace, pool, design, chance: float | None, seco
         "skipped_prompts": design.skipped_prompts,
         "passes": design.passes,
         "selection": design.report,
-        "random_pairs": {"efficiency": chance},
+        "random_pairs": {"efficiency": found.chance},
+        "expected_gaps": gaps
+        | {"beta": chosen.beta, "worth": chosen.worth, "matters": forecast.matters(chosen.worth)[0]},
         "seed": chosen.seed,
         "seconds": seconds,
         "versions": {"jaxdesign": jaxdesign.__version__, "jax": jax.__version__, "numpy": np.__version__},
@@ -161,7 +177,8 @@ def _report(chosen: argparse.Namespace, pool, design, chance: float | None, seco
     }
 
 
-def _summary(design, chance: float | None, dim: int, whole_dim: int) -> None:
+def _summary(found: _Found, dim: int, whole_dim: int) -> None:
+    design, chance = found.design, found.chance
     prompts, total = len(np.unique(design.pairs[:, 0])), design.labels.sum()
     if dim < whole_dim:
         print(f"features: rank {dim} of {whole_dim}; worked in the {number(dim, 'dimension')} they span")

@@ -7,6 +7,8 @@ import math
 import re
 from collections.abc import Iterator
 
+from jaxdesign.forecasts import Forecast
+
 # Library messages name arguments, and whoever types a command has options. Applied in this order.
 _OPTIONS = [
     (r"use jaxdesign\.restrict_to_range\(pool\), or |, or use jaxdesign\.restrict_to_range\(.*larger rtol", ""),
@@ -66,3 +68,14 @@ def cut(share: float) -> str:
 def number(count: float, word: str) -> str:
     """3 labels, 1 label."""
     return f"{count:.0f} {word}" if count == 1 else f"{count:.0f} {word}s"
+
+
+def in_gaps(forecast: Forecast, worth: float) -> str:
+    """What random pairs, the best choice at least and this one leave of the policy gap, and whether it can matter."""
+    random, error, least, design = (
+        getattr(forecast, name).item() for name in ("random", "random_error", "least", "design")
+    )
+    return (
+        f"expected policy gap in units of J, beta {forecast.beta:g}: random pairs leave {random:.3g} +- {error:.1g}, "
+        f"the certified least is {least:.3g}, this choice leaves {design:.3g}\n{forecast.verdicts(worth)[0]}"
+    )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
+import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from jaxdesign import _arrays
 from jaxdesign._pairs import Allocation, not_among
@@ -16,7 +19,9 @@ from jaxdesign.budget.required import Decided, decided_pairs
 from jaxdesign.exact.by_score import largest_scores
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.checked import checked
+from jaxdesign.pricing.listed import over_pairs
 from jaxdesign.pricing.source import Source, survey
+from jaxdesign.problem import Problem
 
 MANY = 2**24  # pairs up to which all are listed
 FIRST = 4  # pairs drawn for each label where they are not
@@ -51,7 +56,8 @@ def random_pairs(pool: CompletionPool | Source, budget: Budget, seed: int = 0) -
     decided, number = decided_pairs(mask, budget), mask.sum(axis=1)
     counts = number * (number - 1) // 2
     if counts.sum() > MANY:
-        return _drawn(mask, counts, budget, decided, seed)
+        limits = _limits(counts, budget, decided, mask)
+        return _drawn(mask, counts, limits, lambda pairs: _open(pairs, decided, mask), seed)
     exists = mask[:, :, None] & mask[:, None, :]
     pairs = _open(np.stack(np.nonzero(np.triu(exists, 1)), axis=1).astype(np.int32), decided, mask)
     limits = _limits(counts, budget, decided, mask)
@@ -60,9 +66,42 @@ def random_pairs(pool: CompletionPool | Source, budget: Budget, seed: int = 0) -
     return Allocation(pairs[labels > 0], labels[labels > 0])
 
 
-def _drawn(mask, counts, budget: Budget, decided: Decided, seed: int) -> Allocation:
+def random_candidates(problem: Problem, seed: int = 0) -> Allocation:
+    """Whole labels on pairs drawn evenly from those that may be used: of completions that differ, and not closed.
+
+    As `random_pairs`, where pairs of identical completions are drawn too; of the labels that are left to choose.
+
+    Args:
+        problem: source, budget and what it decides.
+        seed: of NumPy's default generator.
+
+    Returns:
+        pairs (S, 3) in order and labels (S,), whole, summing to the total left to choose.
+
+    Raises:
+        ValueError: a total that the limits do not allow.
+
+    Complexity: about 40 bytes for each of the pairs drawn, a few times as many as labels; pairs are never listed, but
+    where the labels are as many as a sixteenth of them.
+    """
+    number = problem.exists.sum(axis=1)
+    return _drawn(
+        problem.exists, number * (number - 1) // 2, problem.limits, lambda pairs: _usable(problem, pairs), seed
+    )
+
+
+def _usable(problem: Problem, pairs):
+    pairs = _open(pairs, problem.decided, problem.exists)
+    return pairs[over_pairs(problem.source, Partial(_differ), pairs)] if len(pairs) else pairs
+
+
+def _differ(rows, _):
+    return jnp.any(rows.differences != 0, axis=-1)
+
+
+def _drawn(mask, counts, limits: Limits, usable: Callable, seed: int) -> Allocation:
     """The first pairs of a random order of all, drawn one by one: as many as it takes to find room for all labels."""
-    limits, total = _limits(counts, budget, decided, mask), int(counts.sum())
+    total = int(counts.sum())
     rng, ends = np.random.default_rng(seed), np.cumsum(counts)
     numbers, size = np.zeros(0, np.int64), FIRST * (int(limits.total) + 1)
     while True:
@@ -71,7 +110,7 @@ def _drawn(mask, counts, budget: Budget, decided: Decided, seed: int) -> Allocat
         while len(numbers) < size:  # repeated ones are passed over
             more = np.concatenate([numbers, rng.integers(0, total, size)])
             numbers = more[np.sort(np.unique(more, return_index=True)[1])]
-        pairs = _open(_numbered(numbers[:size], mask, counts, ends), decided, mask)
+        pairs = usable(_numbered(numbers[:size], mask, counts, ends))
         order = np.lexsort(pairs.T[::-1])
         scores = -np.arange(len(pairs), dtype=np.float64)[order]
         try:

@@ -45,6 +45,7 @@ _HOMES = {
     "ProgressBar": "small_model.training",
     "ProxyBelief": "fit.proxy",
     "ProxyPool": "fit.proxy",
+    "ProxyWorth": "fit.proxy_worths",
     "RankingAccuracy": "ranking_metrics",
     "ReferenceFit": "fit.reference",
     "Reliability": "fit.reliability",
@@ -139,6 +140,7 @@ _HOMES = {
     "project": "features.projection",
     "projected_gradients": "features.gradients",
     "proxy_belief": "fit.proxy",
+    "proxy_worth": "fit.proxy_worths",
     "ramp_loss": "losses",
     "random_reward": "simulation.hidden_reward",
     "ranking_accuracy": "ranking_metrics",
@@ -231,6 +233,8 @@ if TYPE_CHECKING:
     from jaxdesign.preference.fit.proxy import ProxyPool as ProxyPool
     from jaxdesign.preference.fit.proxy import pool_with_proxy as pool_with_proxy
     from jaxdesign.preference.fit.proxy import proxy_belief as proxy_belief
+    from jaxdesign.preference.fit.proxy_worths import ProxyWorth as ProxyWorth
+    from jaxdesign.preference.fit.proxy_worths import proxy_worth as proxy_worth
     from jaxdesign.preference.fit.reference import ReferenceFit as ReferenceFit
     from jaxdesign.preference.fit.reference import fit_reference as fit_reference
     from jaxdesign.preference.fit.reference import mapped as mapped

@@ -54,6 +54,9 @@ def test_the_packaged_pool_needs_nothing_but_a_number_of_labels(tmp_path, capsys
     assert report["settings"]["criterion"] == "trace"
     out, err = capsys.readouterr()
     assert out.startswith("100 labels on 100 pairs of ") and "certified efficiency 0.9" in out and "at random" in out
+    assert "\nexpected policy gap in units of J, beta 1: random pairs leave " in out
+    assert report["expected_gaps"]["matters"] is True
+    assert "\nWith 100 labels choosing is expected to gain 0.1" in out
     pattern = "^(reading|preparing|optimising|rounding|choosing greedily|exchanging|comparing|writing)"
     assert all(re.match(pattern, line) for line in err.splitlines())
 
@@ -104,7 +107,10 @@ def test_every_pair_is_as_good_at_random_as_by_design(features, capsys):
     said = capsys.readouterr().out
     shares = re.findall(r"(?:certified efficiency|at random:) (\S+?)[:\s]", said)
     assert len(shares) == 2 and shares[0] == shares[1]
-    certified = json.loads((features / "pairs.json").read_text())["certificate"]["efficiency"]
+    report = json.loads((features / "pairs.json").read_text())
+    certified, gaps = report["certificate"]["efficiency"], report["expected_gaps"]
+    assert "With 60 labels choosing cannot matter: no choice gains more than " in said and gaps["matters"] is False
+    assert gaps["random"] == pytest.approx(gaps["design"], rel=1e-6) and gaps["least"] <= gaps["design"]
     assert float(shares[0]) <= certified < float(shares[0]) + 1e-3
 
 

@@ -13,6 +13,7 @@ _HOMES = {
     "Posterior": "posterior",
     "ProxyBelief": "proxy",
     "ProxyPool": "proxy",
+    "ProxyWorth": "proxy_worths",
     "ReferenceFit": "reference",
     "Reliability": "reliability",
     "ResidualVariance": "residual_variance",
@@ -31,6 +32,7 @@ _HOMES = {
     "posterior_targets": "posterior",
     "predicted_gap": "posterior",
     "proxy_belief": "proxy",
+    "proxy_worth": "proxy_worths",
     "reference_target": "reference",
     "reliable_annotators": "reliability",
     "scored_pool": "posterior",
@@ -56,6 +58,8 @@ if TYPE_CHECKING:
     from jaxdesign.preference.fit.proxy import ProxyPool as ProxyPool
     from jaxdesign.preference.fit.proxy import pool_with_proxy as pool_with_proxy
     from jaxdesign.preference.fit.proxy import proxy_belief as proxy_belief
+    from jaxdesign.preference.fit.proxy_worths import ProxyWorth as ProxyWorth
+    from jaxdesign.preference.fit.proxy_worths import proxy_worth as proxy_worth
     from jaxdesign.preference.fit.reference import ReferenceFit as ReferenceFit
     from jaxdesign.preference.fit.reference import fit_reference as fit_reference
     from jaxdesign.preference.fit.reference import mapped as mapped
