@@ -6,8 +6,10 @@ import contextlib
 import math
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from jaxdesign.forecasts import Forecast
+if TYPE_CHECKING:  # help and mistakes need no NumPy
+    from jaxdesign.forecasts import Forecast
 
 # Library messages name arguments, and whoever types a command has options. Applied in this order.
 _OPTIONS = [
