@@ -22,7 +22,7 @@ RULES = {
     "random_posterior": Rule("random, posterior trained on", "#525252"),
     "trace_proxy": Rule("trace, proxy in the fit", "#1b7837"),
     "random_proxy": Rule("random, proxy in the fit", "#a6dba0"),
-    "best_worst_proxy": Rule("best against worst by proxy", "#d8b365"),
+    "best_worst_proxy": Rule("best against worst by proxy", "#bf812d"),
     "best_worst_proxy_5": Rule("best against worst, proxy of .5", "#f6e8c3"),
     "best_worst_proxy_8": Rule("best against worst, proxy of .8", "#d8b365"),
     "trace_averaged": Rule("trace, averaged", "#843c39"),

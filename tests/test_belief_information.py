@@ -89,15 +89,18 @@ def test_float32_is_float64_with_fewer_digits():
 
 
 @pytest.mark.thorough
-def test_its_designs_are_nearly_those_of_many_draws():
-    """Judged by 200 draws: E_w tr(H A(w)^-1) of the design by the closed form, against the best that 200 draws find."""
+def test_its_designs_are_for_the_mean_information_and_not_for_the_mean_of_draws():
+    """tr(H E[A]^-1) is least at the closed form's design; E tr(H A(w)^-1), which draws stand for, is larger (Jensen) and
+    may be least elsewhere: by a factor where the belief is as wide as here."""
     crit, budget = jd.Trace(np.eye(DIM)), jd.Budget(12, per_pair=1)
-    drawn = scored_pool(POOL, BELIEF.draws(200, 5))
+    drawn = scored_pool(POOL, BELIEF.draws(24, 5))
     known = {"prior": BELIEF.precision}
     closed = jd.optimize(averaged(POOL, BELIEF), crit, budget, **known)
     best = jd.optimize(drawn, crit, budget, **known)
-    judged = jd.evaluate(drawn, crit, budget, closed.pairs, closed.labels, **known)
-    assert judged.certificate.value <= 1.01 * best.certificate.value
+    by_mean = jd.evaluate(averaged(POOL, BELIEF), crit, budget, best.pairs, best.labels, **known)
+    assert closed.certificate.value <= by_mean.certificate.value
+    by_draws = jd.evaluate(drawn, crit, budget, closed.pairs, closed.labels, **known)
+    assert by_draws.certificate.value >= max(best.certificate.value, closed.certificate.value)
     # of a belief as prior only the precision counts where the pool has scores
     same = jd.optimize(averaged(POOL, BELIEF), crit, budget, prior=BELIEF)
     np.testing.assert_array_equal(same.certificate, closed.certificate)
