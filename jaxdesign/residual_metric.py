@@ -50,7 +50,9 @@ def residual_of(
         variance: v >= 0, squared units of margins (`estimate_residual` says which), or "cap".
         target: H, (d, d), in units of the pool's features; None: the pool's own second moment.
         belief: what is believed of the parameter whose mean gives the scores, to average information over it as well: a
-            `Belief`, what holds one, such as a posterior, or its covariance (d, d).
+            `Belief`, what holds one, such as a posterior, or its covariance (d, d). The mean of information is what
+            designs then hold, at no cost; scores of several draws average the criterion instead, and where the belief
+            is wide other pairs are best for that (`preference.next_batch`).
 
     Returns:
         Residual of factors (d, r), float64 NumPy; without any for v = 0.

@@ -90,7 +90,7 @@ def test_float32_is_float64_with_fewer_digits():
 
 @pytest.mark.thorough
 def test_its_designs_are_for_the_mean_information_and_not_for_the_mean_of_draws():
-    """tr(H E[A]^-1) is least at the closed form's design; E tr(H A(w)^-1), which draws stand for, is larger (Jensen) and
+    """tr(H E[A]^-1) is least at the design of the closed form; E tr(H A(w)^-1), which draws stand for, is larger and
     may be least elsewhere: by a factor where the belief is as wide as here."""
     crit, budget = jd.Trace(np.eye(DIM)), jd.Budget(12, per_pair=1)
     drawn = scored_pool(POOL, BELIEF.draws(24, 5))
