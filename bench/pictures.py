@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import growth_plot
-from bench.experiments import phase_plots, plots
+from bench.experiments import gain_plots, phase_plots, plots
+from bench.experiments.llama_summary import panels_of
 from bench.rules import PROBLEMS, RULES, in_order
 
 RESULTS = Path(__file__).parent / "results"
@@ -70,6 +71,8 @@ def main() -> None:
     plots.plot_gaps(recorded("real-pools")["cases"], str(RESULTS / "real-pools.png"))
     plots.plot_excess(recorded("weighted-labels")["problems"], str(RESULTS / "weighted-labels.png"))
     plots.plot_gains(recorded("language-model"), str(RESULTS / "language-model.png"))
+    solved = recorded("llama-log-linear")
+    gain_plots.plot_differences(panels_of(solved["rows"], 32), str(RESULTS / "llama-log-linear.png"))
     plots.plot_votes(recorded("human-votes"), str(RESULTS / "human-votes.png"))
     phase_plots.plot_phases(recorded("phase-diagrams"), str(RESULTS / "phase-diagrams.png"))
     growth_plot.plot_growth(recorded("cpu-2-cores-growth"), str(RESULTS / "growth.png"))

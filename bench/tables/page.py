@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bench.tables import gpu, growth, loops, savings, sharded, speed
+from bench.tables import gpu, growth, llama, loops, savings, sharded, speed
 from bench.tables.markdown import wrapped
 
 RESULTS = Path(__file__).parent.parent / "results"
 PAGE = RESULTS.parent / "README.md"
-SECTIONS = (savings, loops, speed, sharded, growth, gpu)
+SECTIONS = (savings, llama, loops, speed, sharded, growth, gpu)
 
 HEAD = """# Measured
 
@@ -22,6 +22,7 @@ variable `JAXDESIGN_DATA` names; experiments need `pip install '.[preference,plo
 checkout.
 
 - [Does it save labels?](#does-it-save-labels) Exactly solved policies, real completions, people, a transformer.
+- [A real small language model](#a-real-small-language-model) What its features explain, what choosing pairs gains.
 - [Rounds over time](#rounds-over-time) Where they end, what is certified, how fast that is known.
 - [Speed on two CPU cores](#speed-on-two-cpu-cores) Designs, peers, passes, whole labels, greedy choices, features.
 - [Several devices](#several-devices) What dividing a pool costs, and what devices exchange.

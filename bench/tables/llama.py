@@ -1,0 +1,99 @@
+"""Tables of experiments on a real small language model: what features explain, and what choosing pairs gains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.rules import RULES, in_order
+from bench.tables.markdown import hardware, limits, table
+
+FEATURES, SOLVED = "llama-features", "llama-log-linear"
+REWARDS = {
+    "word_length": "Letters of a word",
+    "bounded_word_length": "Letters of a word, at most 15 counted",
+    "sentiment": "Sentiment (VADER)",
+    "first_person": "Words in the first person",
+    "near_length": "Near 90 characters",
+}
+VARIANTS = {"raw": "raw rows", "clipped": "clipped rows", "by_slope": "as the pilot's slope says"}
+
+
+def section(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Paragraphs and tables; results by file name."""
+    return [
+        "## A real small language model",
+        "SmolLM2-135M-Instruct: 400 prompts that nothing was tuned on, 32 completions of 20 tokens each "
+        "(`python -m bench.experiments.llama_pool`). Limits are 95% and speak of new prompts: prompts and splits are "
+        "drawn anew (`bench.experiments.by_prompt`).",
+        *_features(results[FEATURES]),
+        *_solved(results[SOLVED]),
+    ]
+
+
+def _features(found: dict[str, Any]) -> list[str]:
+    by = {(row["reward"], row["features"]): row["r2"] for row in found["rows"]}
+    rows = [
+        [REWARDS[reward], *(limits(*by[reward, kind].values()) for kind in ("mean", "last"))]
+        for reward in dict.fromkeys(reward for reward, _ in by)
+    ]
+    return [
+        "### What features explain",
+        "`python -m bench.experiments.llama_features`. R2 within held-back prompts of a ridge fit on 64 principal "
+        "components. The mean hidden state of a completion tells three to five times as much as that of its last "
+        "token. Letters of a word are what no linear head fits well; a few completions are one endless word "
+        "(\"Hiiiii...\"), and weigh more than all others unless a word counts for 15 letters at most.",
+        table(["reward", "mean hidden state", "last token's"], rows),
+        hardware(found["machine"], FEATURES),
+    ]  # fmt: skip
+
+
+def _solved(found: dict[str, Any]) -> list[str]:
+    rows = found["rows"]
+    most = max(row["K"] for row in rows)
+    own = {(r["reward"], r["variant"], r["arm"], r["labels"]): r for r in rows if r["K"] == most}
+    counts = sorted({row["labels"] for row in rows})
+    rewards = [reward for reward in REWARDS if any(key[0] == reward for key in own)]
+    parts = [
+        "### Log-linear policies on its features",
+        "`python -m bench.experiments.llama_log_linear`. Policies on 64 components of the mean hidden state, J exact "
+        f"on held-back prompts, beta 1, {most} completions; ridge and multiple of the fit tuned on other prompts, the "
+        "ridge for random pairs of different texts, the multiple for every arm. Hypotheses were stated before these "
+        "prompts were seen: trace and BAIT beat random pairs with raw rows on letters of a word, with clipped rows "
+        "on the others. *Proxy*: the same reward of the first half of a text, in the fit, or (*best against worst*) "
+        "in the choice alone; these arms know what the others do not. *All pairs, true probabilities*: as fitted, "
+        "with no multiple. Gain in J less that of random pairs of different texts:",
+    ]
+    for reward in rewards:
+        for variant, words in VARIANTS.items():
+            arms = in_order({key[2] for key in own if key[:2] == (reward, variant)} - {"random_distinct"})
+            if not arms:
+                continue
+            cells = [
+                [RULES[arm].name, *(_difference(own.get((reward, variant, arm, n))) for n in counts)] for arm in arms
+            ]
+            gains = ", ".join(f"{own[reward, variant, 'random_distinct', n]['gain']['mean']:.3f}" for n in counts)
+            parts.append(f"**{REWARDS[reward]}, {words}** (gain of random pairs: {gains})")
+            parts.append(table(["rule", *(f"{n} labels" for n in counts)], cells))
+    parts.append(hardware(found["machine"], SOLVED))
+    parts.append(f"![Gain in J less that of random pairs, by reward, rows and rule](results/{SOLVED}.png)")
+    parts += _by_completions(rows, rewards, counts)
+    return parts
+
+
+def _by_completions(rows, rewards, counts) -> list[str]:
+    by = {(r["reward"], r["variant"], r["K"], r["labels"]): r for r in rows if r["arm"] == "trace"}
+    cells = [
+        [str(completions), REWARDS[reward], VARIANTS[variant],
+         *(_difference(by.get((reward, variant, completions, n))) for n in counts)]
+        for completions in sorted({row["K"] for row in rows})
+        for reward in rewards
+        for variant in ("raw", "clipped")
+    ]  # fmt: skip
+    return [
+        "By number of completions, trace less random pairs of different texts:",
+        table(["completions", "reward", "rows", *(f"{n} labels" for n in counts)], cells),
+    ]
+
+
+def _difference(row: dict[str, Any] | None) -> str:
+    return "" if row is None or "difference" not in row else limits(*row["difference"].values(), sign="+", places=3)
