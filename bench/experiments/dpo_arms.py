@@ -1,0 +1,172 @@
+"""What the arms of `llama_dpo` are: pairs, labels, training and what it is worth, for one seed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+import jaxdesign as jd
+from bench.experiments import arms, head_laws
+from bench.experiments import llama_log_linear as ll
+from jaxdesign import preference as pref
+from jaxdesign.preference.labels.labels import FIRST
+from jaxdesign.preference.llama import HeadEdit, Llama, held_back_value
+
+PLAIN = ("random_distinct", "trace", "trace_clipped")
+WITH_PROXY = ("random_proxy", "trace_proxy")
+CEILINGS = ("ceiling_steps", "ceiling")
+ARMS = (*PLAIN, *WITH_PROXY, *CEILINGS)
+FEATURES = {"word_length": "raw", "sentiment": "clipped", "first_person": "clipped"}  # where a proxy is added
+RANK, BATCH, EPOCHS = 8, head_laws.BATCH, 6
+CEILING_STEPS = 400
+CAP = 0.998  # quantile of the rewards of the tuning pool
+
+
+class World(NamedTuple):
+    """What all arms share: a pool, its rewards with caps, the policy to train, the laws of all completions."""
+
+    pool: ll.Pool
+    capped: dict[str, Float[np.ndarray, "p k"]]
+    head: head_laws.EditedHead
+    laws: head_laws.Laws
+    reference: Float[np.ndarray, "p k"]
+
+
+class Training(NamedTuple):
+    """Pairs of the pool, labels in [0, 1], rate and steps."""
+
+    pairs: Int[np.ndarray, "n 3"]
+    label: Float[np.ndarray, " n"]
+    rate: float
+    steps: int
+
+
+def make_world(path: str, cache: Path, model: Llama, policy: HeadEdit, scales: dict) -> World:
+    """Everything that is computed once for a pool file."""
+    stored = np.load(path)
+    tokens, name = stored["tokens"].astype(np.int32), Path(path).stem
+    states = head_laws.cached_states(cache / name, model, policy.law, stored["prompt_tokens"], tokens)
+    head, laws = head_laws.EditedHead(policy), head_laws.pool_laws(policy, states, tokens)
+    reference = head_laws.log_probabilities(head, laws, np.arange(len(tokens)))
+    pool = ll.load(path, scales["temperatures"])
+    capped = {name: np.minimum(pool.rewards[name].values, cap) for name, cap in scales["caps"].items()}
+    return World(pool, capped, head, laws, reference)
+
+
+def scales_of(path: str) -> dict[str, dict[str, float]]:
+    """Temperatures of the rewards of the tuning pool, and what they are capped at in units of them."""
+    temperatures = ll.temperatures_of(path)
+    pool = ll.load(path, temperatures)
+    caps = {name: float(np.quantile(reward.values, CAP)) for name, reward in pool.rewards.items()}
+    return {"temperatures": temperatures, "caps": caps}
+
+
+def cases_of(world: World, seed: int) -> dict[str, ll.Case]:
+    """The split of a seed in both kinds of features."""
+    return {variant: ll.make_case(world.pool, variant, world.pool.first.shape[1], seed) for variant in ll.VARIANTS}
+
+
+def plain_pairs(case: ll.Case, trace: bool, ridge: float, number: int, seed: int) -> Int[np.ndarray, "n 3"]:
+    """Pairs of the training prompts, in a random order."""
+    problem = arms.Problem(case.pool, case.deployment, ridge, 1.0)
+    return arms.choose("trace" if trace else "random", problem, jd.Budget(number, per_pair=1), seed)
+
+
+def on_labels(case: ll.Case, rewards, pairs, own: dict[str, Any]) -> Training:
+    """Training on the labels of these pairs."""
+    labels = ll.ask(case, rewards, pairs)
+    steps = -(-EPOCHS * len(pairs) // BATCH)
+    return Training(np.asarray(labels.pairs), np.asarray(labels.choices) == FIRST, own["rate"], steps)
+
+
+def on_posterior(case: ll.Case, rewards, proxy, trace: bool, own: dict[str, Any], number: int, seed: int) -> Training:
+    """Labels of random or of designed pairs, a fit with the proxy, and training on what it says of the whole pool."""
+    wide = pref.pool_with_proxy(case.pool, proxy[case.training], own["proxy_ridge"])
+    budget = jd.Budget(number, per_pair=1)
+    if trace:
+        target = jd.Trace(jd.policy_target(wide.pool))
+        pairs = jd.select_pairs(wide.pool, target, budget, prior=wide, seed=seed).pairs
+    else:
+        pairs = plain_pairs(case, False, own["proxy_ridge"], number, seed)
+    fit = pref.fit_posterior(wide.pool, ll.ask(case, rewards, pairs), wide)
+    soft = pref.soft_labels(wide.pool, fit, number=own["posterior_steps"] * BATCH, seed=seed)
+    return Training(soft.pairs, soft.probabilities, own["posterior_rate"], own["posterior_steps"])
+
+
+def on_truth(case: ll.Case, rewards, rate: float, steps: int, seed: int) -> Training:
+    """True probabilities of pairs that are each seen once."""
+    problem = arms.Problem(case.pool, case.pool, 1.0, 1.0)
+    pairs = arms.choose("random", problem, jd.Budget(steps * BATCH, per_pair=1), seed)
+    p, i, j = np.asarray(pairs).T
+    own = rewards[case.training]
+    return Training(pairs, 1 / (1 + np.exp(own[p, j] - own[p, i])), rate, steps)
+
+
+def training_of(
+    world: World, cases: dict[str, ll.Case], reward: str, arm: str, own: dict[str, Any], number: int, seed: int
+) -> Training:
+    """What an arm trains on after `number` labels."""
+    rewards, proxy = world.pool.rewards[reward][1:]
+    variant = "clipped" if arm == "trace_clipped" else "raw"
+    if arm in PLAIN:
+        pairs = plain_pairs(cases[variant], arm != "random_distinct", own["ridge"][variant], number, seed)
+        return on_labels(cases[variant], rewards, pairs, own)
+    if arm in WITH_PROXY:
+        case = cases[FEATURES[reward]]
+        return on_posterior(case, rewards, proxy, arm == "trace_proxy", own, number, seed)
+    if arm == "ceiling":
+        return on_truth(cases["raw"], rewards, own["rate"], CEILING_STEPS, seed)
+    return on_truth(cases["raw"], rewards, own["rate"], -(-EPOCHS * number // BATCH), seed)
+
+
+def trained(world: World, case: ll.Case, given: Training, seed: int) -> head_laws.EditedHead:
+    """The policy after DPO, `case` giving the prompts that pairs count among."""
+    pairs = np.column_stack([case.training[given.pairs[:, 0]], given.pairs[:, 1:]])
+    options = {"rate": given.rate, "steps": given.steps, "seed": seed}
+    return head_laws.trained(world.head, world.laws, world.reference, pairs, given.label, **options)
+
+
+def worth(world: World, case: ll.Case, head: head_laws.EditedHead, reward: str) -> dict[str, Any]:
+    """J of every held-back prompt less the reference's, by rewards as they are and capped."""
+    part = case.held_back
+    own = head_laws.log_probabilities(head, world.laws, part)
+    found = {}
+    for name, rewards in (("gains", world.pool.rewards[reward].values), ("capped", world.capped[reward])):
+        value = held_back_value(own, world.reference[part], rewards[part], 1.0)
+        found[name] = np.round(value.value - rewards[part].mean(axis=1), 6).tolist()
+    means = {"kl": float(value.kl.mean()), "effective": float(value.effective.mean())}
+    return {"prompts": part.tolist()} | found | means
+
+
+def facts(
+    cases: dict[str, ll.Case], rewards, ridges: dict[str, float], pairs: Int[np.ndarray, "n 3"]
+) -> dict[str, Any]:
+    """Predicted gap tr(H A^-1) / 2 of labelled pairs in both kinds of features, their length, and rewards' gaps."""
+    found: dict[str, Any] = {}
+    p, i, j = pairs.T
+    for variant, case in cases.items():
+        features = np.asarray(case.pool.features, np.float64)
+        z = features[p, i] - features[p, j]
+        target = np.asarray(jd.policy_target(case.deployment), np.float64)
+        information = ridges[variant] * np.eye(case.pool.dim) + z.T @ z / 4
+        found[f"predicted_{variant}"] = float(np.trace(np.linalg.solve(information, target)) / 2)
+        found[f"length_{variant}"] = float((z**2).sum(axis=1).mean())
+    own = rewards[cases["raw"].training]
+    found["reward_gap"] = float(np.abs(own[p, i] - own[p, j]).mean())
+    return found
+
+
+def line_of(world: World, cases, reward: str, arm: str, own: dict[str, Any], number: int, seed: int) -> dict[str, Any]:
+    """One arm of one seed; the ceiling at 0 labels."""
+    start = time.process_time()
+    given = training_of(world, cases, reward, arm, own, number, seed)
+    head = trained(world, cases["raw"], given, seed)
+    line = {"seed": seed, "reward": reward, "labels": number, "arm": arm}
+    line |= worth(world, cases["raw"], head, reward)
+    if arm in PLAIN:
+        line |= facts(cases, world.pool.rewards[reward].values, own["ridge"], given.pairs)
+    return line | {"cpu_seconds": round(time.process_time() - start, 2)}

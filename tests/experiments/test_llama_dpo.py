@@ -1,0 +1,157 @@
+"""DPO of the language model experiment on a tiny Llama: cheap heads are the library's, labels, lines, summaries."""
+
+import json
+
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from bench.experiments import dpo_arms as da
+from bench.experiments import head_laws, llama_dpo
+from bench.experiments import llama_log_linear as ll
+from bench.experiments.files import append_lines, read_lines
+from jaxdesign.preference.llama import (
+    HeadEdit,
+    TokenLaw,
+    cached_log_probabilities,
+    follow_completions,
+    head_cache,
+    mean_states,
+    train_on_cache,
+)
+from tests.support.tiny_llama import tiny_llama
+
+PROMOTION = "standard"  # optax raises floats to whole powers
+PROMPTS, COMPLETIONS, LENGTH, OUTPUTS = 14, 6, 3, 40
+LAW = TokenLaw(outputs=OUTPUTS, banned=[7], temperature=3.0)
+OWN = {"ridge": {"raw": 10.0, "clipped": 10.0}, "proxy_ridge": 10.0, "rate": 1e-2}
+OWN |= {"posterior_rate": 1e-2, "posterior_steps": 2}
+LABELS = 20
+
+
+@pytest.fixture(scope="module")
+def parts():
+    rng = np.random.default_rng(0)
+    model = tiny_llama(0)
+    prompts = rng.integers(8, OUTPUTS, (PROMPTS, 4)).astype(np.int32)
+    tokens = rng.integers(8, OUTPUTS, (PROMPTS, COMPLETIONS, LENGTH)).astype(np.int32)
+    states = follow_completions(model, prompts, tokens, LAW).states
+    return HeadEdit(model, LAW, rank=2, rngs=nnx.Rngs(0)), head_cache(states, tokens), mean_states(states, tokens)
+
+
+@pytest.fixture(scope="module")
+def world(parts):
+    policy, cache, features = parts
+    head, laws = head_laws.EditedHead(policy), head_laws.pool_laws(policy, cache.states, cache.tokens)
+    rng = np.random.default_rng(1)
+    scores = features @ rng.standard_normal(features.shape[-1]) / 3
+    noisy = lambda size: scores + size * rng.standard_normal(scores.shape)  # noqa: E731
+    rewards = {name: ll.Reward(name, noisy(0.3), noisy(1.0)) for name in da.FEATURES}
+    pool = ll.Pool(features, rewards, np.ones(scores.shape, bool))
+    capped = {name: np.minimum(reward.values, 2.0) for name, reward in rewards.items()}
+    reference = head_laws.log_probabilities(head, laws, np.arange(PROMPTS))
+    return da.World(pool, capped, head, laws, reference)
+
+
+def test_a_head_on_laws_is_that_of_the_library(parts, world):
+    policy, cache, _ = parts
+    np.testing.assert_allclose(world.reference, cached_log_probabilities(policy, cache), atol=0.02)
+    rng = np.random.default_rng(2)
+    edited = HeadEdit(tiny_llama(0), LAW, rank=2, rngs=nnx.Rngs(0))  # the same R
+    edited.write[...] = 0.3 * rng.standard_normal(policy.write[...].shape).astype(np.float32)
+    edited.bias[...] = 0.1 * rng.standard_normal(policy.bias[...].shape).astype(np.float32)
+    some = np.array([3, 0, 9])
+    moved = head_laws.log_probabilities(head_laws.EditedHead(edited), world.laws, some) - world.reference[some]
+    expected = (cached_log_probabilities(edited, cache) - cached_log_probabilities(policy, cache))[some]
+    assert np.abs(expected).max() > 1
+    np.testing.assert_allclose(moved, expected, atol=2e-3 * np.abs(expected).max())
+
+
+@pytest.mark.thorough
+def test_training_on_laws_is_that_of_the_library(parts, world):
+    policy, cache, _ = parts
+    pairs = np.array([[p, i, i + 1] for p in range(PROMPTS) for i in range(4)])
+    label = np.linspace(0, 1, len(pairs))
+    found = head_laws.trained(world.head, world.laws, world.reference, pairs, label, rate=0.02, steps=8, seed=3)
+    adam = optax.adam(optax.cosine_decay_schedule(0.02, 8))
+    own = train_on_cache(policy, cache, pairs, label, beta=1.0, optimiser=adam, steps=8, seed=3).model
+    expected = cached_log_probabilities(own, cache) - cached_log_probabilities(policy, cache)
+    moved = head_laws.log_probabilities(found, world.laws, np.arange(PROMPTS)) - world.reference
+    assert np.abs(expected).max() > 0.3
+    np.testing.assert_allclose(moved, expected, atol=0.02 * np.abs(expected).max())
+
+
+@pytest.mark.thorough
+def test_a_pair_has_one_label_in_all_arms(world):
+    """Raw and clipped features, with a proxy or without: one split, and one label a pair and seed."""
+    rewards = world.pool.rewards["sentiment"].values
+    cases = da.cases_of(world, 5)
+    every = np.array([[p, i, j] for p in range(11) for i in range(COMPLETIONS) for j in range(i + 1, COMPLETIONS)])
+    one, other = (ll.ask(cases[variant], rewards, every).choices for variant in ll.VARIANTS)
+    np.testing.assert_array_equal(one, other)
+    known = dict(zip(map(tuple, every), np.asarray(one) == da.FIRST, strict=True))
+    seen = []
+    for arm in da.PLAIN:
+        given = da.training_of(world, cases, "sentiment", arm, OWN, LABELS, 5)
+        assert given.pairs.shape == (LABELS, 3) and given.steps == 3
+        assert len(set(map(tuple, given.pairs))) == LABELS
+        assert [bool(known[tuple(pair)]) for pair in given.pairs] == given.label.tolist()
+        seen.append(set(map(tuple, given.pairs)))
+    assert seen[0] != seen[1] != seen[2]
+    assert (ll.ask(da.cases_of(world, 6)["raw"], rewards, every).choices != one).any()
+    truth = da.training_of(world, cases, "sentiment", "ceiling_steps", OWN, LABELS, 5)
+    p, i, j = truth.pairs.T
+    margin = rewards[cases["raw"].training[p], i] - rewards[cases["raw"].training[p], j]
+    np.testing.assert_allclose(truth.label, 1 / (1 + np.exp(-margin)))
+
+
+SHORT = ["random_distinct", "ceiling_steps", "ceiling"]  # no design, which takes long to compile
+
+
+def run(world, path, monkeypatch, *more):
+    monkeypatch.setattr(da, "CEILING_STEPS", 3)
+    monkeypatch.setattr(da, "BATCH", 20)  # there are 165 pairs
+    files = ["--tuning", "t", "--pool", "p", "--cache", "c", "--lines", str(path)]
+    given = llama_dpo.parse(
+        [*files, "--rewards", "sentiment", "--labels", str(LABELS), "--splits", "2", "--arms", *SHORT, *more]
+    )
+    return llama_dpo.run(given, path, {}, lambda name: {"p": world}[name])
+
+
+@pytest.mark.thorough
+def test_a_run_goes_on_where_it_was_stopped(world, tmp_path, monkeypatch):
+    path = tmp_path / "lines.jsonl"
+    append_lines(path, [{"settled": {f"sentiment/{LABELS}": OWN, "sentiment/0": OWN}}])
+    whole = run(world, path, monkeypatch, "--json", str(tmp_path / "found.json"))
+    lines = read_lines(path)
+    assert len(lines) == 1 + 2 * len(SHORT) and all(len(line["gains"]) == 3 for line in lines[1:])
+    assert {line["labels"] for line in lines[1:] if line["arm"] == "ceiling"} == {0}
+    path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines()[:-2]))  # as a kill leaves it
+    run(world, path, monkeypatch)
+    again = read_lines(path)
+    for line in (*lines[1:], *again[1:]):
+        del line["cpu_seconds"]
+    assert again == lines
+    stored = json.loads((tmp_path / "found.json").read_text())
+    assert {row["arm"] for row in stored["rows"]} == set(SHORT) == {row["arm"] for row in whole["rows"]}
+
+
+def test_differences_are_of_the_same_prompts_and_seeds():
+    """Gains that differ from prompt to prompt and are .1 larger in one arm: a difference without spread."""
+    rng, lines = np.random.default_rng(0), []
+    for seed in range(4):
+        prompts = np.sort(rng.permutation(12)[:5])
+        base = rng.standard_normal(5)
+        for arm, more in (("random_distinct", 0.0), ("trace", 0.1)):
+            each = {"gains": (base + more).tolist(), "capped": (base - more).tolist(), "kl": 1.0 + seed}
+            lines.append(
+                {"seed": seed, "reward": "sentiment", "labels": 9, "arm": arm, "prompts": prompts.tolist()} | each
+            )
+    rows = {row["arm"]: row for row in llama_dpo.summary(lines)}
+    found = rows["trace"]
+    assert list(found["gains_difference"].values()) == pytest.approx([0.1] * 3)
+    assert list(found["capped_difference"].values()) == pytest.approx([-0.1] * 3)
+    assert (found["gains_better_in"], found["capped_better_in"], found["seeds"], found["kl"]) == (4, 0, 4, 2.5)
+    assert rows["random_distinct"]["gains"]["low"] < rows["random_distinct"]["gains"]["high"]
+    assert "gains_difference" not in rows["random_distinct"]
