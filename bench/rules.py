@@ -16,6 +16,7 @@ RULES = {
     "trace": Rule("trace", "#d62728"),
     "trace_two_rounds": Rule("trace, two rounds", "#ff7f0e"),
     "rounds": Rule("rounds", "#e377c2"),
+    "trace_clipped": Rule("trace, clipped rows", "#fb8072"),
     "trace_capped": Rule("trace, capped", "#e7298a"),
     "rounds_capped": Rule("rounds, capped", "#f7b6d2"),
     "trace_posterior": Rule("trace, posterior trained on", "#b2182b"),
@@ -46,6 +47,7 @@ RULES = {
     "largest_score_gap": Rule("largest gap, rewards known", "#393b79"),
     "closest_call": Rule("closest call, rewards known", "#7b4173"),
     "every_vote": Rule("every vote", "#aec7e8"),
+    "ceiling_steps": Rule("true probabilities, same steps", "#969696"),
     "ceiling": Rule("all pairs, true probabilities", "#bdbdbd"),
 }
 """By key. trace: the design of the reference policy, in one round; trace_two_rounds: a pilot, then the design at its

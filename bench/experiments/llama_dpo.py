@@ -41,18 +41,21 @@ from typing import Any
 
 import numpy as np
 from flax import nnx
+from jaxtyping import Float
 
 from bench.experiments import dpo_arms as da
 from bench.experiments import llama_log_linear as ll
 from bench.experiments.by_prompt import mean_interval
 from bench.experiments.files import append_lines, read_lines, settings, write_json
+from bench.experiments.gain_plots import plot_differences
 from bench.experiments.llama_pool import law_of
 from bench.measure import machine
 from jaxdesign import preference as pref
+from jaxdesign.preference.labels.labels import FIRST, SECOND
 from jaxdesign.preference.llama import HeadEdit, find_smollm2, load_llama, load_tokeniser
 
-AGAINST = {"trace": "random_distinct", "trace_clipped": "random_distinct", "random_proxy": "random_distinct"}
-AGAINST |= {"trace_proxy": "random_proxy", "ceiling_steps": "random_distinct"}
+AGAINST = {"": "random_distinct", "_to_random_proxy": "random_proxy"}  # by what a difference is called
+GAINS = {"gains": "", "capped": ", capped"}  # of a line, and what pictures call them
 RATES = (5e-5, 1e-4, 2e-4, 4e-4, 8e-4)
 POSTERIOR_RATES, POSTERIOR_STEPS = (5e-4, 1e-3, 2e-3), (60, 200)
 FEW = 4  # tuning splits of what takes long
@@ -64,6 +67,7 @@ def tuned(world: da.World, reward: str, number: int, seeds: Sequence[int]) -> di
 
     def mean_gain(arm, some, **given):
         each = [da.line_of(world, cases[seed], reward, arm, own | given, number, seed)["capped"] for seed in some]
+        print(reward, number, arm, given, np.mean(each), flush=True)
         return float(np.mean(each))
 
     own: dict[str, Any] = {"ridge": {}, "tried": {}}
@@ -109,39 +113,66 @@ def implied(world: da.World, cases: dict[str, ll.Case], reward: str, own: dict[s
     head = da.trained(world, cases["raw"], given, seed)
     rows = cases["raw"].training
     scores = da.head_laws.log_probabilities(head, world.laws, rows) - world.reference[rows]
-    labels = pref.as_labels(given.pairs, np.where(given.label > 0.5, da.FIRST, da.SECOND))
+    labels = pref.as_labels(given.pairs, np.where(given.label > 0.5, FIRST, SECOND))
     found = {variant: pref.implied_prior(scores, case.pool, labels) for variant, case in cases.items()}
     return {variant: [one.ridge, one.correlation, one.scale] for variant, one in found.items()}
 
 
 def summary(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For every reward, number of labels and arm: gain, difference to the arm of AGAINST, limits over new prompts."""
+    """For every reward, number of labels and arm: gains and differences of AGAINST with limits over new prompts.
+
+    The ceiling stands at every number of labels.
+    """
     seeds = sorted({line["seed"] for line in lines})
     prompts = 1 + max(max(line["prompts"]) for line in lines)
+    counts = sorted({line["labels"] for line in lines} - {0})
     tables: dict[tuple, dict[str, np.ndarray]] = {}
     numbers: dict[tuple, dict[str, list]] = {}
     for line in lines:
-        key = (line["reward"], line["labels"], line["arm"])
-        empty = {name: np.full((len(seeds), prompts), np.nan) for name in ("gains", "capped")}
-        for name, table in tables.setdefault(key, empty).items():
-            table[seeds.index(line["seed"]), line["prompts"]] = line[name]
-        for name in line.keys() - {"seed", "reward", "labels", "arm", "prompts", "gains", "capped"}:
-            numbers.setdefault(key, {}).setdefault(name, []).append(line[name])
+        for labels in counts if line["arm"] == "ceiling" else [line["labels"]]:
+            key = (line["reward"], labels, line["arm"])
+            empty = {name: np.full((len(seeds), prompts), np.nan) for name in GAINS}
+            for name, table in tables.setdefault(key, empty).items():
+                table[seeds.index(line["seed"]), line["prompts"]] = line[name]
+            for name in sorted(line.keys() - {"seed", "reward", "labels", "arm", "prompts", *GAINS}):
+                numbers.setdefault(key, {}).setdefault(name, []).append(line[name])
     rows = []
     for key, own in tables.items():
-        reward, number, arm = key
-        row: dict[str, Any] = {"reward": reward, "labels": number, "arm": arm}
-        row |= {name: float(np.mean(values)) for name, values in numbers[key].items()}
+        row: dict[str, Any] = dict(zip(("reward", "labels", "arm"), key, strict=True))
+        row["means"] = {name: float(np.mean(values)) for name, values in numbers[key].items()}
         row["seeds"] = int((~np.isnan(own["gains"])).any(axis=1).sum())
-        other = tables.get((reward, number, AGAINST.get(arm, "")))
         for name, table in own.items():
             row[name] = mean_interval(table)._asdict()
-            if other is not None:
-                row[f"{name}_difference"] = mean_interval(table - other[name])._asdict()
-                each = np.nanmean(table - other[name], axis=1)
-                row[f"{name}_better_in"] = int((each > 0).sum())
+            for suffix, against in AGAINST.items():
+                other = tables.get((*key[:2], against))
+                if other is not None and key[2] != against:
+                    row[f"{name}_difference{suffix}"] = difference(table, other[name])
         rows.append(row)
     return rows
+
+
+def difference(table: Float[np.ndarray, "s p"], other: Float[np.ndarray, "s p"]) -> dict[str, float]:
+    """Mean with limits over new prompts, in how many seeds it is above 0, and its standard deviation over seeds."""
+    found = table - other
+    each = np.nanmean(found[~np.isnan(found).all(axis=1)], axis=1)
+    more = {
+        "better_in": int((each > 0).sum()),
+        "of_seeds": len(each),
+        "sd_over_seeds": float(each.std(ddof=len(each) > 1)),
+    }
+    return mean_interval(found)._asdict() | more
+
+
+def panels_of(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """For `plot_differences`: two panels for every reward, as it is and capped."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        for name, title in GAINS.items():
+            if f"{name}_difference" in row:
+                limits = tuple(row[f"{name}_difference"][end] for end in ("mean", "low", "high"))
+                panel = found.setdefault(f"{row['reward'].replace('_', ' ')}{title}", [])
+                panel.append({"arm": row["arm"], "labels": row["labels"], "difference": limits})
+    return found
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -157,6 +188,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--tuning-splits", type=int, default=6)
     parser.add_argument("--json", metavar="FILE", help="write the summary here")
+    parser.add_argument("--plot", metavar="FILE", help="draw the differences here")
     return parser.parse_args(arguments)
 
 
@@ -174,7 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 def run(given: argparse.Namespace, path: Path, scales: dict, world_of) -> dict[str, Any]:
     """Whatever lines do not have yet, line by line; then the summary of all of them."""
     settled = settled_of(read_lines(path))
-    cells = [(reward, number) for reward in given.rewards for number in (*given.labels, 0)]
+    numbers = sorted({number for number, _ in cells_of(given)})
+    cells = [(reward, number) for reward in given.rewards for number in numbers]
     missing = [(reward, number) for reward, number in cells if f"{reward}/{number}" not in settled]
     if missing:
         tuning, seeds = world_of(given.tuning), range(ll.TUNING_SEED, ll.TUNING_SEED + given.tuning_splits)
@@ -200,6 +233,8 @@ def run(given: argparse.Namespace, path: Path, scales: dict, world_of) -> dict[s
         "machine": machine(), "settings": settings(given), "scales": scales, "settled": settled, "rows": summary(lines),
     }  # fmt: skip
     write_json(results, given.json)
+    if given.plot:
+        plot_differences(panels_of(results["rows"]), given.plot)
     return results
 
 

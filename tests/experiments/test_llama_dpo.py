@@ -137,6 +137,24 @@ def test_a_run_goes_on_where_it_was_stopped(world, tmp_path, monkeypatch):
     assert {row["arm"] for row in stored["rows"]} == set(SHORT) == {row["arm"] for row in whole["rows"]}
 
 
+@pytest.mark.thorough
+def test_what_is_tuned_is_the_best_of_what_was_tried(world, monkeypatch):
+    for name, grid in {"RATES": (1e-3, 1e-2), "POSTERIOR_RATES": (1e-2,), "POSTERIOR_STEPS": (2, 3)}.items():
+        monkeypatch.setattr(llama_dpo, name, grid)
+    monkeypatch.setattr(da, "BATCH", 20)
+    own = llama_dpo.tuned(world, "sentiment", LABELS, [7, 8])
+    tried = own["tried"]
+    assert own["rate"] == max(tried["rate"], key=tried["rate"].get) and set(tried["rate"]) == {1e-3, 1e-2}
+    assert [own["posterior_rate"], own["posterior_steps"]] == max(tried["posterior"], key=lambda row: row[2])[:2]
+    assert own["proxy_ridge"] == own["ridge"]["clipped"] == max(tried["ridge_clipped"], key=tried["ridge_clipped"].get)
+    cases = da.cases_of(world, 7)
+    by_hand = [da.line_of(world, da.cases_of(world, s), "sentiment", "random_distinct", own, LABELS, s) for s in (7, 8)]
+    assert tried["rate"][own["rate"]] == pytest.approx(np.mean([line["capped"] for line in by_hand]))
+    ridge, correlation, scale = llama_dpo.implied(world, cases, "sentiment", own, LABELS, 7)["raw"]
+    assert ridge > 0 and 0 < correlation <= 1 and scale > 0
+    json.dumps(own)
+
+
 def test_differences_are_of_the_same_prompts_and_seeds():
     """Gains that differ from prompt to prompt and are .1 larger in one arm: a difference without spread."""
     rng, lines = np.random.default_rng(0), []
@@ -148,10 +166,17 @@ def test_differences_are_of_the_same_prompts_and_seeds():
             lines.append(
                 {"seed": seed, "reward": "sentiment", "labels": 9, "arm": arm, "prompts": prompts.tolist()} | each
             )
+    lines += [{**line, "labels": 0, "arm": "ceiling"} for line in lines if line["arm"] == "trace"]
     rows = {row["arm"]: row for row in llama_dpo.summary(lines)}
-    found = rows["trace"]
-    assert list(found["gains_difference"].values()) == pytest.approx([0.1] * 3)
-    assert list(found["capped_difference"].values()) == pytest.approx([-0.1] * 3)
-    assert (found["gains_better_in"], found["capped_better_in"], found["seeds"], found["kl"]) == (4, 0, 4, 2.5)
+    for arm in ("trace", "ceiling"):
+        found = [rows[arm][f"{name}_difference"] for name in ("gains", "capped")]
+        assert [row[end] for row in found for end in ("mean", "low", "high")] == pytest.approx([0.1] * 3 + [-0.1] * 3)
+        assert [(row["better_in"], row["of_seeds"]) for row in found] == [(4, 4), (0, 4)]
+        assert (rows[arm]["labels"], rows[arm]["seeds"], rows[arm]["means"]) == (9, 4, {"kl": 2.5})
     assert rows["random_distinct"]["gains"]["low"] < rows["random_distinct"]["gains"]["high"]
     assert "gains_difference" not in rows["random_distinct"]
+    panels = llama_dpo.panels_of(list(rows.values()))
+    assert {title: [row["arm"] for row in panel] for title, panel in panels.items()} == {
+        "sentiment": ["trace", "ceiling"],
+        "sentiment, capped": ["trace", "ceiling"],
+    }
