@@ -17,6 +17,7 @@ RULES = {
     "trace_two_rounds": Rule("trace, two rounds", "#ff7f0e"),
     "rounds": Rule("rounds", "#e377c2"),
     "trace_clipped": Rule("trace, clipped rows", "#fb8072"),
+    "trace_gradients": Rule("trace, gradient rows", "#8b0000"),
     "trace_capped": Rule("trace, capped", "#e7298a"),
     "rounds_capped": Rule("rounds, capped", "#f7b6d2"),
     "trace_posterior": Rule("trace, posterior trained on", "#b2182b"),

@@ -16,20 +16,23 @@ from jaxdesign import preference as pref
 from jaxdesign.preference.labels.labels import FIRST
 from jaxdesign.preference.llama import HeadEdit, Llama, held_back_value
 
-PLAIN = ("random_distinct", "trace", "trace_clipped")
+PLAIN = {"random_distinct": "raw", "trace": "raw", "trace_clipped": "clipped", "trace_gradients": "gradients"}
 WITH_PROXY = ("random_proxy", "trace_proxy")
 CEILINGS = ("ceiling_steps", "ceiling")
 ARMS = (*PLAIN, *WITH_PROXY, *CEILINGS)
 FEATURES = {"word_length": "raw", "sentiment": "clipped", "first_person": "clipped"}  # where a proxy is added
 RANK, BATCH, EPOCHS = 8, head_laws.BATCH, 6
 CEILING_STEPS = 400
+VARIANTS = (*ll.VARIANTS, "gradients")
+PROJECTED, COMPONENTS = 768, 128  # of gradients
 CAP = 0.998  # quantile of the rewards of the tuning pool
 
 
 class World(NamedTuple):
-    """What all arms share: a pool, its rewards with caps, the policy to train, the laws of all completions."""
+    """What all arms share: a pool, more of its features, rewards with caps, the policy to train, and all laws."""
 
     pool: ll.Pool
+    gradients: Float[np.ndarray, "p k d"]
     capped: dict[str, Float[np.ndarray, "p k"]]
     head: head_laws.EditedHead
     laws: head_laws.Laws
@@ -54,7 +57,7 @@ def make_world(path: str, cache: Path, model: Llama, policy: HeadEdit, scales: d
     reference = head_laws.log_probabilities(head, laws, np.arange(len(tokens)))
     pool = ll.load(path, scales["temperatures"])
     capped = {name: np.minimum(pool.rewards[name].values, cap) for name, cap in scales["caps"].items()}
-    return World(pool, capped, head, laws, reference)
+    return World(pool, head_laws.projected_gradients(policy, laws, PROJECTED), capped, head, laws, reference)
 
 
 def scales_of(path: str) -> dict[str, dict[str, float]]:
@@ -66,8 +69,11 @@ def scales_of(path: str) -> dict[str, dict[str, float]]:
 
 
 def cases_of(world: World, seed: int) -> dict[str, ll.Case]:
-    """The split of a seed in both kinds of features."""
-    return {variant: ll.make_case(world.pool, variant, world.pool.first.shape[1], seed) for variant in ll.VARIANTS}
+    """The split of a seed in all kinds of features."""
+    each = world.pool.first.shape[1]
+    found = {variant: ll.make_case(world.pool, variant, each, seed) for variant in ll.VARIANTS}
+    other = world.pool._replace(features=world.gradients)
+    return found | {"gradients": ll.make_case(other, "raw", each, seed, COMPONENTS)}
 
 
 def plain_pairs(case: ll.Case, trace: bool, ridge: float, number: int, seed: int) -> Int[np.ndarray, "n 3"]:
@@ -111,8 +117,8 @@ def training_of(
 ) -> Training:
     """What an arm trains on after `number` labels."""
     rewards, proxy = world.pool.rewards[reward][1:]
-    variant = "clipped" if arm == "trace_clipped" else "raw"
     if arm in PLAIN:
+        variant = PLAIN[arm]
         pairs = plain_pairs(cases[variant], arm != "random_distinct", own["ridge"][variant], number, seed)
         return on_labels(cases[variant], rewards, pairs, own)
     if arm in WITH_PROXY:
@@ -145,7 +151,7 @@ def worth(world: World, case: ll.Case, head: head_laws.EditedHead, reward: str) 
 def facts(
     cases: dict[str, ll.Case], rewards, ridges: dict[str, float], pairs: Int[np.ndarray, "n 3"]
 ) -> dict[str, Any]:
-    """Predicted gap tr(H A^-1) / 2 of labelled pairs in both kinds of features, their length, and rewards' gaps."""
+    """Predicted gap tr(H A^-1) / 2 of labelled pairs in all kinds of features, their length, and rewards' gaps."""
     found: dict[str, Any] = {}
     p, i, j = pairs.T
     for variant, case in cases.items():

@@ -146,6 +146,26 @@ def pool_laws(policy: HeadEdit, states: Float[np.ndarray, "p k c w"], tokens: In
     return Laws(jnp.asarray(laws), jnp.asarray(seen), jnp.asarray(tokens, jnp.int32))
 
 
+def projected_gradients(
+    policy: HeadEdit, laws: Laws, dimension: int, seed: int = 0
+) -> Float[np.ndarray, "p k dimension"]:
+    """Derivatives of log pi(y | x) by the edit, at none, projected at random.
+
+    Over the square roots of their sizes, as the steps of Adam would have it, they tell less of what training does.
+    """
+    rows = policy.rows[...].astype(jnp.float32)
+
+    @jax.jit
+    def of(law, seen, tokens):
+        expected = contract("kcv,vw->kcw", jnp.exp(law.astype(jnp.float32)), rows)
+        return contract("kcr,kcw->krw", seen, (rows[tokens] - expected) / policy.law.temperature)
+
+    size = laws.seen.shape[3] * rows.shape[1]
+    directions = np.random.default_rng(seed).standard_normal((size, dimension)).astype(np.float32) / np.sqrt(dimension)
+    each = [np.asarray(of(*one)).reshape(-1, size) @ directions for one in zip(*laws, strict=True)]
+    return np.stack(each).astype(np.float32)
+
+
 def cached_states(
     folder: Path, model: Llama, law: TokenLaw, prompts: Int[np.ndarray, "p t"], tokens: Int[np.ndarray, "p k c"]
 ) -> Float[np.ndarray, "p k c w"]:

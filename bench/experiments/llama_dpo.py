@@ -17,6 +17,7 @@ has the same label in all arms of a seed. J = reward - KL of every held-back pro
     random_distinct   random pairs of different texts; labels, 6 epochs
     trace             the design on mean hidden states, prior of `prior`, one label a pair; the same training
     trace_clipped     the same on clipped rows
+    trace_gradients   the same on gradients by what is trained, 128 components of 768 projections
     random_proxy      random pairs; a fit with one feature more, the reward of the first ten tokens (`pool_with_proxy`),
                       and DPO on the soft labels of its posterior mode for pairs drawn from the whole pool
     trace_proxy       the same of the design with this prior
@@ -74,7 +75,7 @@ def tuned(world: da.World, reward: str, number: int, seeds: Sequence[int]) -> di
     if not number:
         own["tried"]["rate"] = {rate: mean_gain("ceiling", seeds[:FEW], rate=rate) for rate in POSTERIOR_RATES}
         return own | {"rate": best(own["tried"]["rate"])}
-    for variant in ll.VARIANTS:
+    for variant in da.VARIANTS:
         found = ridges(world, {seed: cases[seed][variant] for seed in seeds}, reward, number)
         own["ridge"][variant] = best(found)
         own["tried"][f"ridge_{variant}"] = found
@@ -108,7 +109,7 @@ def ridges(world: da.World, cases: dict[int, ll.Case], reward: str, number: int)
 
 
 def implied(world: da.World, cases: dict[str, ll.Case], reward: str, own: dict[str, Any], number: int, seed: int):
-    """The ridge that DPO on the labels of random pairs amounts to, in both kinds of features."""
+    """The ridge that DPO on the labels of random pairs amounts to, in all kinds of features."""
     given = da.training_of(world, cases, reward, "random_distinct", own, number, seed)
     head = da.trained(world, cases["raw"], given, seed)
     rows = cases["raw"].training

@@ -11,10 +11,12 @@ from bench.experiments import dpo_arms as da
 from bench.experiments import head_laws, llama_dpo
 from bench.experiments import llama_log_linear as ll
 from bench.experiments.files import append_lines, read_lines
+from jaxdesign.preference import gradient_rows, split_model
 from jaxdesign.preference.llama import (
     HeadEdit,
     TokenLaw,
     cached_log_probabilities,
+    example_log_probability,
     follow_completions,
     head_cache,
     mean_states,
@@ -25,7 +27,7 @@ from tests.support.tiny_llama import tiny_llama
 PROMOTION = "standard"  # optax raises floats to whole powers
 PROMPTS, COMPLETIONS, LENGTH, OUTPUTS = 14, 6, 3, 40
 LAW = TokenLaw(outputs=OUTPUTS, banned=[7], temperature=3.0)
-OWN = {"ridge": {"raw": 10.0, "clipped": 10.0}, "proxy_ridge": 10.0, "rate": 1e-2}
+OWN = {"ridge": dict.fromkeys(da.VARIANTS, 10.0), "proxy_ridge": 10.0, "rate": 1e-2}
 OWN |= {"posterior_rate": 1e-2, "posterior_steps": 2}
 LABELS = 20
 
@@ -51,7 +53,7 @@ def world(parts):
     pool = ll.Pool(features, rewards, np.ones(scores.shape, bool))
     capped = {name: np.minimum(reward.values, 2.0) for name, reward in rewards.items()}
     reference = head_laws.log_probabilities(head, laws, np.arange(PROMPTS))
-    return da.World(pool, capped, head, laws, reference)
+    return da.World(pool, head_laws.projected_gradients(policy, laws, 20), capped, head, laws, reference)
 
 
 def test_a_head_on_laws_is_that_of_the_library(parts, world):
@@ -82,6 +84,16 @@ def test_training_on_laws_is_that_of_the_library(parts, world):
     np.testing.assert_allclose(moved, expected, atol=0.02 * np.abs(expected).max())
 
 
+def test_gradients_are_those_of_the_library(parts, world):
+    """Kernels of projected rows, up to the error of projecting: those of the library's rows."""
+    policy, cache, _ = parts
+    function, params = split_model(policy, example_log_probability)
+    rows = [gradient_rows(function, params, cache.examples(), parameters=[name]) for name in ("write", "bias")]
+    rows = np.concatenate([np.asarray(part).reshape(PROMPTS * COMPLETIONS, -1) for part in rows], axis=1)
+    found = head_laws.projected_gradients(policy, world.laws, 20_000).reshape(len(rows), -1)
+    np.testing.assert_allclose(found @ found.T, rows @ rows.T, atol=0.05 * np.abs(rows @ rows.T).max())
+
+
 @pytest.mark.thorough
 def test_a_pair_has_one_label_in_all_arms(world):
     """Raw and clipped features, with a proxy or without: one split, and one label a pair and seed."""
@@ -98,7 +110,7 @@ def test_a_pair_has_one_label_in_all_arms(world):
         assert len(set(map(tuple, given.pairs))) == LABELS
         assert [bool(known[tuple(pair)]) for pair in given.pairs] == given.label.tolist()
         seen.append(set(map(tuple, given.pairs)))
-    assert seen[0] != seen[1] != seen[2]
+    assert len({frozenset(pairs) for pairs in seen}) == 4
     assert (ll.ask(da.cases_of(world, 6)["raw"], rewards, every).choices != one).any()
     truth = da.training_of(world, cases, "sentiment", "ceiling_steps", OWN, LABELS, 5)
     p, i, j = truth.pairs.T
