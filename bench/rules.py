@@ -18,6 +18,7 @@ RULES = {
     "rounds": Rule("rounds", "#e377c2"),
     "trace_clipped": Rule("trace, clipped rows", "#fb8072"),
     "trace_gradients": Rule("trace, gradient rows", "#8b0000"),
+    "distance_gradients": Rule("largest distance, gradient rows", "#bc8f8f"),
     "trace_capped": Rule("trace, capped", "#e7298a"),
     "rounds_capped": Rule("rounds, capped", "#f7b6d2"),
     "trace_posterior": Rule("trace, posterior trained on", "#b2182b"),

@@ -16,7 +16,13 @@ from jaxdesign import preference as pref
 from jaxdesign.preference.labels.labels import FIRST
 from jaxdesign.preference.llama import HeadEdit, Llama, held_back_value
 
-PLAIN = {"random_distinct": "raw", "trace": "raw", "trace_clipped": "clipped", "trace_gradients": "gradients"}
+PLAIN = {  # the rule of `arms`, and which features it sees
+    "random_distinct": ("random", "raw"),
+    "trace": ("trace", "raw"),
+    "trace_clipped": ("trace", "clipped"),
+    "trace_gradients": ("trace", "gradients"),
+    "distance_gradients": ("largest_distance", "gradients"),
+}
 WITH_PROXY = ("random_proxy", "trace_proxy")
 CEILINGS = ("ceiling_steps", "ceiling")
 ARMS = (*PLAIN, *WITH_PROXY, *CEILINGS)
@@ -76,10 +82,10 @@ def cases_of(world: World, seed: int) -> dict[str, ll.Case]:
     return found | {"gradients": ll.make_case(other, "raw", each, seed, COMPONENTS)}
 
 
-def plain_pairs(case: ll.Case, trace: bool, ridge: float, number: int, seed: int) -> Int[np.ndarray, "n 3"]:
+def plain_pairs(case: ll.Case, rule: str, ridge: float, number: int, seed: int) -> Int[np.ndarray, "n 3"]:
     """Pairs of the training prompts, in a random order."""
     problem = arms.Problem(case.pool, case.deployment, ridge, 1.0)
-    return arms.choose("trace" if trace else "random", problem, jd.Budget(number, per_pair=1), seed)
+    return arms.choose(rule, problem, jd.Budget(number, per_pair=1), seed)
 
 
 def on_labels(case: ll.Case, rewards, pairs, own: dict[str, Any]) -> Training:
@@ -97,7 +103,7 @@ def on_posterior(case: ll.Case, rewards, proxy, trace: bool, own: dict[str, Any]
         target = jd.Trace(jd.policy_target(wide.pool))
         pairs = jd.select_pairs(wide.pool, target, budget, prior=wide, seed=seed).pairs
     else:
-        pairs = plain_pairs(case, False, own["proxy_ridge"], number, seed)
+        pairs = plain_pairs(case, "random", own["proxy_ridge"], number, seed)
     fit = pref.fit_posterior(wide.pool, ll.ask(case, rewards, pairs), wide)
     soft = pref.soft_labels(wide.pool, fit, number=own["posterior_steps"] * BATCH, seed=seed)
     return Training(soft.pairs, soft.probabilities, own["posterior_rate"], own["posterior_steps"])
@@ -118,8 +124,8 @@ def training_of(
     """What an arm trains on after `number` labels."""
     rewards, proxy = world.pool.rewards[reward][1:]
     if arm in PLAIN:
-        variant = PLAIN[arm]
-        pairs = plain_pairs(cases[variant], arm != "random_distinct", own["ridge"][variant], number, seed)
+        rule, variant = PLAIN[arm]
+        pairs = plain_pairs(cases[variant], rule, own["ridge"][variant], number, seed)
         return on_labels(cases[variant], rewards, pairs, own)
     if arm in WITH_PROXY:
         case = cases[FEATURES[reward]]
@@ -148,21 +154,24 @@ def worth(world: World, case: ll.Case, head: head_laws.EditedHead, reward: str) 
     return {"prompts": part.tolist()} | found | means
 
 
-def facts(
-    cases: dict[str, ll.Case], rewards, ridges: dict[str, float], pairs: Int[np.ndarray, "n 3"]
-) -> dict[str, Any]:
-    """Predicted gap tr(H A^-1) / 2 of labelled pairs in all kinds of features, their length, and rewards' gaps."""
+def facts(cases: dict[str, ll.Case], rewards, own: dict[str, Any], pairs: Int[np.ndarray, "n 3"]) -> dict[str, Any]:
+    """What is predicted of labelled pairs in all kinds of features, their length, and rewards' gaps.
+
+    The gap tr(H A^-1) / 2, A with the ridge that the design has for its prior ("ridge"), and with the one that training
+    pulls with ("pull").
+    """
     found: dict[str, Any] = {}
     p, i, j = pairs.T
     for variant, case in cases.items():
         features = np.asarray(case.pool.features, np.float64)
         z = features[p, i] - features[p, j]
         target = np.asarray(jd.policy_target(case.deployment), np.float64)
-        information = ridges[variant] * np.eye(case.pool.dim) + z.T @ z / 4
-        found[f"predicted_{variant}"] = float(np.trace(np.linalg.solve(information, target)) / 2)
+        for kind in ("ridge", "pull"):
+            information = own[kind][variant] * np.eye(case.pool.dim) + z.T @ z / 4
+            found[f"gap_{kind}_{variant}"] = float(np.trace(np.linalg.solve(information, target)) / 2)
         found[f"length_{variant}"] = float((z**2).sum(axis=1).mean())
-    own = rewards[cases["raw"].training]
-    found["reward_gap"] = float(np.abs(own[p, i] - own[p, j]).mean())
+    seen = rewards[cases["raw"].training]
+    found["reward_gap"] = float(np.abs(seen[p, i] - seen[p, j]).mean())
     return found
 
 
@@ -174,5 +183,5 @@ def line_of(world: World, cases, reward: str, arm: str, own: dict[str, Any], num
     line = {"seed": seed, "reward": reward, "labels": number, "arm": arm}
     line |= worth(world, cases["raw"], head, reward)
     if arm in PLAIN:
-        line |= facts(cases, world.pool.rewards[reward].values, own["ridge"], given.pairs)
+        line |= facts(cases, world.pool.rewards[reward].values, own, given.pairs)
     return line | {"cpu_seconds": round(time.process_time() - start, 2)}
