@@ -74,7 +74,7 @@ def tuned(world: da.World, reward: str, number: int, seeds: Sequence[int]) -> di
         print(reward, number, arm, given, np.mean(each), flush=True)
         return float(np.mean(each))
 
-    own: dict[str, Any] = {"ridge": {}, "tried": {}}
+    own: dict[str, Any] = {"ridge": {}, "pull": dict.fromkeys(da.VARIANTS, 1.0), "tried": {}}
     if not number:
         own["tried"]["rate"] = {rate: mean_gain("ceiling", seeds[:FEW], rate=rate) for rate in POSTERIOR_RATES}
         return own | {"rate": best(own["tried"]["rate"])}
@@ -92,7 +92,6 @@ def tuned(world: da.World, reward: str, number: int, seeds: Sequence[int]) -> di
     }
     own["posterior_rate"], own["posterior_steps"] = best(grid)
     own["tried"]["posterior"] = [[*key, value] for key, value in grid.items()]
-    own["pull"] = dict.fromkeys(da.VARIANTS, 1.0)
     own["implied"] = [implied(world, cases[seed], reward, own, number, seed) for seed in seeds]
     own["pull"] = pull_of(own["implied"])
     return own
