@@ -57,13 +57,14 @@ class Training(NamedTuple):
 def make_world(path: str, cache: Path, model: Llama, policy: HeadEdit, scales: dict) -> World:
     """Everything that is computed once for a pool file."""
     stored = np.load(path)
-    tokens, name = stored["tokens"].astype(np.int32), Path(path).stem
-    states = head_laws.cached_states(cache / name, model, policy.law, stored["prompt_tokens"], tokens)
+    tokens, folder = stored["tokens"].astype(np.int32), cache / Path(path).stem
+    states = head_laws.cached_states(folder, model, policy.law, stored["prompt_tokens"], tokens)
     head, laws = head_laws.EditedHead(policy), head_laws.pool_laws(policy, states, tokens)
     reference = head_laws.log_probabilities(head, laws, np.arange(len(tokens)))
     pool = ll.load(path, scales["temperatures"])
     capped = {name: np.minimum(pool.rewards[name].values, cap) for name, cap in scales["caps"].items()}
-    return World(pool, head_laws.projected_gradients(policy, laws, PROJECTED), capped, head, laws, reference)
+    gradients = head_laws.kept(folder / "gradients.npy", lambda: head_laws.projected_gradients(policy, laws, PROJECTED))
+    return World(pool, gradients, capped, head, laws, reference)
 
 
 def scales_of(path: str) -> dict[str, dict[str, float]]:

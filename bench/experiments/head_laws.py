@@ -10,7 +10,7 @@ tests/experiments/test_llama_dpo.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -177,10 +177,18 @@ def cached_states(
 def _blocks(folder, model, law, prompts, tokens) -> Iterator[np.ndarray]:
     for start in range(0, len(tokens), BLOCK):
         file = folder / f"{start}.npy"
-        if not file.exists():
-            some = prompts[start : start + BLOCK], tokens[start : start + BLOCK]
-            states = follow_completions(model, *some, law).states
-            part = file.with_suffix(".part.npy")
-            np.save(part, head_cache(states, some[1], dtype=np.float16).states)
-            part.replace(file)
-        yield np.load(file)
+        some = prompts[start : start + BLOCK], tokens[start : start + BLOCK]
+        yield kept(file, lambda some=some: _states(model, law, *some))
+
+
+def _states(model, law, prompts, tokens) -> np.ndarray:
+    return head_cache(follow_completions(model, prompts, tokens, law).states, tokens, dtype=np.float16).states
+
+
+def kept(file: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array of a .npy file, which is computed and written where there is none."""
+    if not file.exists():
+        part = file.with_suffix(".part.npy")
+        np.save(part, compute())
+        part.replace(file)
+    return np.load(file)
