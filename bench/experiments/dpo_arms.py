@@ -23,9 +23,13 @@ PLAIN = {  # the rule of `arms`, and which features it sees
     "trace_gradients": ("trace", "gradients"),
     "distance_gradients": ("largest_distance", "gradients"),
 }
-WITH_PROXY = ("random_proxy", "trace_proxy")
+ON_POSTERIOR = {  # the rule, and whether the fit has a proxy
+    "random_posterior": ("random", False),
+    "random_proxy": ("random", True),
+    "trace_proxy": ("trace", True),
+}
 CEILINGS = ("ceiling_steps", "ceiling")
-ARMS = (*PLAIN, *WITH_PROXY, *CEILINGS)
+ARMS = (*PLAIN, *ON_POSTERIOR, *CEILINGS)
 FEATURES = {"word_length": "raw", "sentiment": "clipped", "first_person": "clipped"}  # where a proxy is added
 RANK, BATCH, EPOCHS = 8, head_laws.BATCH, 6
 CEILING_STEPS = 400
@@ -96,17 +100,19 @@ def on_labels(case: ll.Case, rewards, pairs, own: dict[str, Any]) -> Training:
     return Training(np.asarray(labels.pairs), np.asarray(labels.choices) == FIRST, own["rate"], steps)
 
 
-def on_posterior(case: ll.Case, rewards, proxy, trace: bool, own: dict[str, Any], number: int, seed: int) -> Training:
-    """Labels of random or of designed pairs, a fit with the proxy, and training on what it says of the whole pool."""
-    wide = pref.pool_with_proxy(case.pool, proxy[case.training], own["proxy_ridge"])
-    budget = jd.Budget(number, per_pair=1)
-    if trace:
-        target = jd.Trace(jd.policy_target(wide.pool))
-        pairs = jd.select_pairs(wide.pool, target, budget, prior=wide, seed=seed).pairs
+def on_posterior(case: ll.Case, rewards, proxy, rule: str, own: dict[str, Any], number: int, seed: int) -> Training:
+    """Labels of random or of designed pairs, a fit with the proxy or none, and training on what it says of the pool."""
+    pool, prior = case.pool, own["proxy_ridge"]
+    if proxy is not None:
+        prior = pref.pool_with_proxy(pool, proxy[case.training], prior)
+        pool = prior.pool
+    if rule == "trace":
+        target = jd.Trace(jd.policy_target(pool))
+        pairs = jd.select_pairs(pool, target, jd.Budget(number, per_pair=1), prior=prior, seed=seed).pairs
     else:
-        pairs = plain_pairs(case, "random", own["proxy_ridge"], number, seed)
-    fit = pref.fit_posterior(wide.pool, ll.ask(case, rewards, pairs), wide)
-    soft = pref.soft_labels(wide.pool, fit, number=own["posterior_steps"] * BATCH, seed=seed)
+        pairs = plain_pairs(case, rule, own["proxy_ridge"], number, seed)
+    fit = pref.fit_posterior(pool, ll.ask(case, rewards, pairs), prior)
+    soft = pref.soft_labels(pool, fit, number=own["posterior_steps"] * BATCH, seed=seed)
     return Training(soft.pairs, soft.probabilities, own["posterior_rate"], own["posterior_steps"])
 
 
@@ -128,9 +134,10 @@ def training_of(
         rule, variant = PLAIN[arm]
         pairs = plain_pairs(cases[variant], rule, own["ridge"][variant], number, seed)
         return on_labels(cases[variant], rewards, pairs, own)
-    if arm in WITH_PROXY:
+    if arm in ON_POSTERIOR:
+        rule, with_proxy = ON_POSTERIOR[arm]
         case = cases[FEATURES[reward]]
-        return on_posterior(case, rewards, proxy, arm == "trace_proxy", own, number, seed)
+        return on_posterior(case, rewards, proxy if with_proxy else None, rule, own, number, seed)
     if arm == "ceiling":
         return on_truth(cases["raw"], rewards, own["rate"], CEILING_STEPS, seed)
     return on_truth(cases["raw"], rewards, own["rate"], -(-EPOCHS * number // BATCH), seed)

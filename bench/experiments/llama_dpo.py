@@ -21,13 +21,14 @@ has the same label in all arms of a seed. J = reward - KL of every held-back pro
     trace_clipped       the same on clipped rows
     trace_gradients     the same on gradients by what is trained, 128 components of 768 random projections
     distance_gradients  the pairs that are longest in these
-    random_proxy        random pairs; a fit with one feature more, the reward of the first ten tokens
-                        (`pool_with_proxy`), and DPO on what its mode says of pairs drawn from the whole pool
+    random_posterior    random pairs; a fit on mean hidden states, and DPO on what its mode says of pairs drawn from
+                        the whole pool
+    random_proxy        the same with one feature more, the reward of the first ten tokens (`pool_with_proxy`)
     trace_proxy         the same of the design with this prior
     ceiling_steps       random pairs, each once, with their true probabilities, as many steps as the labels have
     ceiling             the same for CEILING_STEPS: what this policy can learn here
 
-Features of the arms with a proxy: `FEATURES`. Tuned on the tuning prompts and seeds from 1000 on, for random pairs, at
+Features of the fits: `FEATURES`. Tuned on the tuning prompts and seeds from 1000 on, for random pairs, at
 each number of labels: the rate of DPO on labels; the ridge of the fit and of all designs (of log-linear policies, as in
 `llama_log_linear`); rate and steps of training on the posterior, of `random_proxy`; rate of the ceiling.
 

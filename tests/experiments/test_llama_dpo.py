@@ -72,6 +72,18 @@ def test_a_head_on_laws_is_that_of_the_library(parts, world):
 
 
 @pytest.mark.thorough
+def test_states_of_a_pool_are_computed_once_and_whole(parts, tmp_path, monkeypatch):
+    cache = parts[1]
+    prompts = np.random.default_rng(0).integers(8, OUTPUTS, (PROMPTS, 4)).astype(np.int32)
+    monkeypatch.setattr(head_laws, "BLOCK", 5)
+    found = head_laws.cached_states(tmp_path, tiny_llama(0), LAW, prompts, cache.tokens)
+    np.testing.assert_allclose(found, cache.states, rtol=2e-3, atol=2e-3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.npy", "10.npy", "5.npy"]
+    again = head_laws.cached_states(tmp_path, None, LAW, prompts, cache.tokens)  # no model is asked
+    np.testing.assert_array_equal(again, found)
+
+
+@pytest.mark.thorough
 def test_training_on_laws_is_that_of_the_library(parts, world):
     policy, cache, _ = parts
     pairs = np.array([[p, i, i + 1] for p in range(PROMPTS) for i in range(4)])
