@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.experiments.plots import Point, forest, label_sizes, panels, save
+from bench.experiments import plots
+from bench.experiments.plots import Point, forest, label_sizes, panels
 from bench.rules import in_order
 
 COLUMNS = 3  # panels side by side
@@ -25,4 +26,4 @@ def plot_differences(tables: Mapping[str, Sequence[Mapping[str, Any]]], file: st
         forest(axis, points, order, 0)
         axis.set(title=title, xlabel="gain in J - that of random, different texts")
     label_sizes(figure, sorted({row["labels"] for rows in tables.values() for row in rows}))
-    save(figure, file)
+    plots.save(figure, file)  # by the name that tests keep figures with

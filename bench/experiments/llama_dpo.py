@@ -151,15 +151,33 @@ def summary(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for key, own in tables.items():
         row: dict[str, Any] = dict(zip(("reward", "labels", "arm"), key, strict=True))
         row["means"] = {name: float(np.mean(values)) for name, values in numbers[key].items()}
+        row |= controllable(lines, *key)
         row["seeds"] = int((~np.isnan(own["gains"])).any(axis=1).sum())
         for name, table in own.items():
             row[name] = mean_interval(table)._asdict()
             for suffix, against in AGAINST.items():
                 other = tables.get((*key[:2], against))
-                if other is not None and key[2] != against:
+                if other is not None and key[2] != against and (not suffix or key[2] in da.ON_POSTERIOR):
                     row[f"{name}_difference{suffix}"] = difference(table, other[name])
         rows.append(row)
     return rows
+
+
+def controllable(lines: Sequence[dict[str, Any]], reward: str, number: int, arm: str) -> dict[str, dict[str, float]]:
+    """What the gap predicted with the pull of training promises over random pairs, by the features it is taken in."""
+    gaps: dict[str, dict[int, dict]] = {AGAINST[""]: {}, arm: {}}
+    for line in lines:
+        if (line["reward"], line["labels"]) == (reward, number) and line["arm"] in gaps and "gap_pull_raw" in line:
+            gaps[line["arm"]][line["seed"]] = line
+    random, own = gaps[AGAINST[""]], gaps[arm]
+    both = sorted(random.keys() & own.keys())
+    if arm == AGAINST[""] or not both:
+        return {}
+    gap = {
+        name: [random[seed][f"gap_pull_{name}"] - own[seed][f"gap_pull_{name}"] for seed in both]
+        for name in da.VARIANTS
+    }
+    return {"controllable": {name: float(np.mean(each)) for name, each in gap.items()} | {"seeds": len(both)}}
 
 
 def difference(table: Float[np.ndarray, "s p"], other: Float[np.ndarray, "s p"]) -> dict[str, float]:
@@ -239,7 +257,13 @@ def run(given: argparse.Namespace, path: Path, scales: dict, world_of) -> dict[s
                 own = settled[f"{reward}/{number}"]
                 append_lines(path, [da.line_of(world, cases, reward, arm, own, number, seed)])
             print(reward, seed, flush=True)
+    return report(given, path, scales)
+
+
+def report(given: argparse.Namespace, path: Path, scales: dict) -> dict[str, Any]:
+    """The summary of all lines that there are, written and drawn where asked for."""
     lines = [line for line in read_lines(path) if "settled" not in line]
+    settled = settled_of(read_lines(path))
     results = {
         "machine": machine(), "settings": settings(given), "scales": scales, "settled": settled, "rows": summary(lines),
     }  # fmt: skip

@@ -188,6 +188,7 @@ def test_differences_are_of_the_same_prompts_and_seeds():
         base = rng.standard_normal(5)
         for arm, more in (("random_distinct", 0.0), ("trace", 0.1)):
             each = {"gains": (base + more).tolist(), "capped": (base - more).tolist(), "kl": 1.0 + seed}
+            each |= {f"gap_pull_{name}": 0.5 - more * seed for name in da.VARIANTS}
             lines.append(
                 {"seed": seed, "reward": "sentiment", "labels": 9, "arm": arm, "prompts": prompts.tolist()} | each
             )
@@ -197,9 +198,11 @@ def test_differences_are_of_the_same_prompts_and_seeds():
         found = [rows[arm][f"{name}_difference"] for name in ("gains", "capped")]
         assert [row[end] for row in found for end in ("mean", "low", "high")] == pytest.approx([0.1] * 3 + [-0.1] * 3)
         assert [(row["better_in"], row["of_seeds"]) for row in found] == [(4, 4), (0, 4)]
-        assert (rows[arm]["labels"], rows[arm]["seeds"], rows[arm]["means"]) == (9, 4, {"kl": 2.5})
+        assert (rows[arm]["labels"], rows[arm]["seeds"], rows[arm]["means"]["kl"]) == (9, 4, 2.5)
     assert rows["random_distinct"]["gains"]["low"] < rows["random_distinct"]["gains"]["high"]
     assert "gains_difference" not in rows["random_distinct"]
+    promised = rows["trace"]["controllable"]
+    assert promised == pytest.approx(dict.fromkeys(da.VARIANTS, 0.15) | {"seeds": 4})
     panels = llama_dpo.panels_of(list(rows.values()))
     assert {title: [row["arm"] for row in panel] for title, panel in panels.items()} == {
         "sentiment": ["trace", "ceiling"],
