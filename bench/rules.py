@@ -27,7 +27,7 @@ RULES = {
     "random_proxy": Rule("random, proxy in the fit", "#a6dba0"),
     "best_worst_proxy": Rule("best against worst by proxy", "#bf812d"),
     "best_worst_proxy_5": Rule("best against worst, proxy of .5", "#f6e8c3"),
-    "best_worst_proxy_8": Rule("best against worst, proxy of .8", "#bf812d"),
+    "best_worst_proxy_8": Rule("best against worst, proxy of .8", "#8c510a"),
     "trace_averaged": Rule("trace, averaged", "#843c39"),
     "trace_floor": Rule("trace, a quarter random", "#fdae6b"),
     "trace_drawn": Rule("trace, drawn at random", "#a55194"),
