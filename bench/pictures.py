@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import growth_plot
-from bench.experiments import gain_plots, phase_plots, plots
+from bench.experiments import llama_dpo, phase_plots, plots
+from bench.experiments.gain_plots import plot_differences
 from bench.experiments.llama_summary import panels_of
 from bench.rules import PROBLEMS, RULES, in_order
 
@@ -72,8 +73,9 @@ def main() -> None:
     plots.plot_excess(recorded("weighted-labels")["problems"], str(RESULTS / "weighted-labels.png"))
     plots.plot_gains(recorded("language-model"), str(RESULTS / "language-model.png"))
     solved = recorded("llama-log-linear")
-    gain_plots.plot_differences(panels_of(solved["rows"], 32), str(RESULTS / "llama-log-linear.png"))
+    plot_differences(panels_of(solved["rows"], 32), str(RESULTS / "llama-log-linear.png"))
     plots.plot_votes(recorded("human-votes"), str(RESULTS / "human-votes.png"))
+    plot_differences(llama_dpo.panels_of(recorded("llama-dpo")["rows"]), str(RESULTS / "llama-dpo.png"))
     phase_plots.plot_phases(recorded("phase-diagrams"), str(RESULTS / "phase-diagrams.png"))
     growth_plot.plot_growth(recorded("cpu-2-cores-growth"), str(RESULTS / "growth.png"))
     overview(str(RESULTS / "overview.png"))

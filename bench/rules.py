@@ -16,6 +16,9 @@ RULES = {
     "trace": Rule("trace", "#d62728"),
     "trace_two_rounds": Rule("trace, two rounds", "#ff7f0e"),
     "rounds": Rule("rounds", "#e377c2"),
+    "trace_clipped": Rule("trace, clipped rows", "#fb8072"),
+    "trace_gradients": Rule("trace, gradient rows", "#8b0000"),
+    "distance_gradients": Rule("largest distance, gradient rows", "#bc8f8f"),
     "trace_capped": Rule("trace, capped", "#e7298a"),
     "rounds_capped": Rule("rounds, capped", "#f7b6d2"),
     "trace_posterior": Rule("trace, posterior trained on", "#b2182b"),
@@ -24,7 +27,7 @@ RULES = {
     "random_proxy": Rule("random, proxy in the fit", "#a6dba0"),
     "best_worst_proxy": Rule("best against worst by proxy", "#bf812d"),
     "best_worst_proxy_5": Rule("best against worst, proxy of .5", "#f6e8c3"),
-    "best_worst_proxy_8": Rule("best against worst, proxy of .8", "#d8b365"),
+    "best_worst_proxy_8": Rule("best against worst, proxy of .8", "#8c510a"),
     "trace_averaged": Rule("trace, averaged", "#843c39"),
     "trace_floor": Rule("trace, a quarter random", "#fdae6b"),
     "trace_drawn": Rule("trace, drawn at random", "#a55194"),
@@ -46,6 +49,7 @@ RULES = {
     "largest_score_gap": Rule("largest gap, rewards known", "#393b79"),
     "closest_call": Rule("closest call, rewards known", "#7b4173"),
     "every_vote": Rule("every vote", "#aec7e8"),
+    "ceiling_steps": Rule("true probabilities, same steps", "#969696"),
     "ceiling": Rule("all pairs, true probabilities", "#bdbdbd"),
 }
 """By key. trace: the design of the reference policy, in one round; trace_two_rounds: a pilot, then the design at its

@@ -140,7 +140,7 @@ def temperature(rewards: Float[np.ndarray, "p k"]) -> float:
     return float(np.exp(low))
 
 
-def make_case(pool: Pool, variant: str, completions: int, seed: int) -> Case:
+def make_case(pool: Pool, variant: str, completions: int, seed: int, components: int = COMPONENTS) -> Case:
     """Split the prompts; the same seed splits alike for every variant and K."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(pool.features))
@@ -149,8 +149,8 @@ def make_case(pool: Pool, variant: str, completions: int, seed: int) -> Case:
     some = pool.features[:, :completions].astype(np.float64)
     some = some - some.mean(axis=1, keepdims=True)
     values, vectors = np.linalg.eigh(np.einsum("pkd,pke->de", some[training], some[training], optimize=True))
-    basis = vectors[:, ::-1][:, :COMPONENTS]
-    unit = np.sqrt(values[::-1][:COMPONENTS].mean() / (len(training) * completions))
+    basis = vectors[:, ::-1][:, :components]
+    unit = np.sqrt(values[::-1][:components].mean() / (len(training) * completions))
     seen, unseen = ((some[part] @ basis / unit).astype(np.float32) for part in (training, held_back))
     seen = jd.CompletionPool(seen, mask=pool.first[training, :completions])  # choices and labels
     unseen = jd.CompletionPool(unseen)  # a sample of the policy, repeats included
