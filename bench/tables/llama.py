@@ -113,8 +113,8 @@ def _trained(found: dict[str, Any]) -> list[str]:
         "### DPO of the model itself",
         "`python -m bench.experiments.llama_dpo`. A low-rank edit of the last hidden state is trained by DPO on labels "
         "of letters of a word, everything tuned for random pairs on other prompts at each number of labels; J from "
-        "held-back completions by their weights. First line: gain of random pairs of different texts; others: gain "
-        "less that. *Capped*: rewards above the .998 quantile of the tuning prompts count as that, since a few "
+        "held-back completions by their weights. Gain less that of random pairs of different texts, whose own line is "
+        "its gain. Arms with a proxy train on the posterior's soft labels. *Capped*: rewards above the .998 quantile of the tuning prompts count as that, since a few "
         "completions are one endless word. Designs were to be judged on mean hidden states; tuning showed that this "
         "training hardly follows those, and gradients by what is trained were added before these prompts were seen.",
         table(
@@ -123,8 +123,8 @@ def _trained(found: dict[str, Any]) -> list[str]:
         ),
         hardware(found["machine"], TRAINED),
         f"![Gain in J less that of random pairs, by rule](results/{TRAINED}.png)",
-        "What choosing can gain over random pairs, predicted before these prompts were seen from the prior that training "
-        f"implies, tr(H A^-1) / 2 of random pairs less that of the design in gradients: "
+        "What choosing can gain over random pairs, predicted with the prior that training implies on the tuning "
+        "prompts, tr(H A^-1) / 2 of random pairs less that of the design in gradients: "
         f"{' and '.join(f'{x:.3f} with {n} labels' for x, n in zip(controllable, counts, strict=True))}. A design in "
         "features that training does not follow gains nothing.",
     ]

@@ -94,6 +94,9 @@ def test_its_numbers_are_measured_ones():
     assert f"random pairs need {min(saved):.1f} to {max(saved):.1f} times the labels of the trace design" in text
     worst = min(row["efficiency"] for row in whole["batches"]["rows"].values())
     assert f"on a real pool falls to {worst:.2f}" in text
+    trained = json.loads((RESULTS / "llama-dpo.json").read_text(encoding="utf-8"))["rows"]
+    (gained,) = [row["gains_difference"] for row in trained if (row["arm"], row["labels"]) == ("trace_gradients", 100)]
+    assert f"gained +{gained['mean']:.3f} [{gained['low']:.3f}, {gained['high']:.3f}] J over 100 random pairs" in text
     (largest,) = [row for row in gpu["rows"] if row["section"] == "optimize" and row["name"].startswith("201600")]
     assert "10^8 take two seconds on one H200" in text
     assert 1.5 < largest["seconds"]["median"] < 2.5
