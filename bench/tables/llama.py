@@ -114,9 +114,10 @@ def _trained(found: dict[str, Any]) -> list[str]:
         "`python -m bench.experiments.llama_dpo`. A low-rank edit of the last hidden state is trained by DPO on labels "
         "of letters of a word, everything tuned for random pairs on other prompts at each number of labels; J from "
         "held-back completions by their weights. Gain less that of random pairs of different texts, whose own line is "
-        "its gain. Arms with a proxy train on the posterior's soft labels. *Capped*: rewards above the .998 quantile of the tuning prompts count as that, since a few "
-        "completions are one endless word. Designs were to be judged on mean hidden states; tuning showed that this "
-        "training hardly follows those, and gradients by what is trained were added before these prompts were seen.",
+        "its gain. Arms with a proxy train on the posterior's soft labels. *Capped*: rewards above the .998 quantile "
+        "of the tuning prompts count as that, since a few completions are one endless word. Designs were to be judged "
+        "on mean hidden states; tuning showed that this training hardly follows those, and gradients by what is "
+        "trained were added before these prompts were seen.",
         table(
             ["rule", "seeds", *(f"{n} labels{words}" for n in counts for words in ("", ", capped"))],
             rows,
