@@ -291,15 +291,13 @@ WIDE = jd.CompletionPool(
 
 @pytest.mark.slow
 def test_pilots_with_repeats_tell_worlds_apart(tmp_path):
-    """Three annotators: with a large residual v is found and the second round is short; in a linear world it is not."""
+    """Three annotators: a large residual is found, and none in a linear world."""
     plan = RoundPlan((200, 60), prior=1.0, draws=2, floor=0.0, residual="pilot")
-    found, lengths = {}, {}
+    found = {}
     for variance in (0.0, 20.0):
         store = LabelStore(tmp_path / f"{variance:g}")
         label = labeller(WIDE, variance, np.array([1.0, -1, 0.5, 0.2]), annotators=3)
         found[variance] = run_rounds(WIDE, label, plan, store, seed=1).residual
-        lengths[variance] = lengths_of(WIDE, chosen(store, 1)).mean()
     for variance, used in found.items():
         assert used.told and used.interval[0] <= variance <= used.interval[1]
     assert found[20.0].variance == pytest.approx(20, rel=0.6) and found[0.0].variance < 0.5
-    assert lengths[20.0] < 0.9 * lengths[0.0]
