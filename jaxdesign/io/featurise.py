@@ -20,7 +20,7 @@ def featurise(completions: Sequence[Sequence[str]], dim: int = 64, seed: int = 0
     """Turns each completion into a unit vector that depends on its surface text only.
 
     A way to try the library, nothing more: it sees spelling and wording, not meaning, truth or the policy. For real
-    work pass features of the policy itself (its last hidden state, or gradients of its log-probability).
+    work pass features of the policy itself (gradients of its log-probability, or mean hidden states).
 
         phi(text) = x / |x|,   x = sum over buckets g of sign(c_g) sqrt|c_g| s_g,   s_g in {-1, +1}^dim
 
