@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from bench.rules import RULES, in_order
-from bench.tables.markdown import hardware, limits, table
+from bench.tables.markdown import hardware, limits, percent, table
 
 FEATURES, SOLVED, TRAINED = "llama-features", "llama-log-linear", "llama-dpo"
+FORECAST = "forecast-check"
 REWARDS = {
     "word_length": "Letters of a word",
     "bounded_word_length": "Letters of a word, at most 15 counted",
@@ -27,6 +28,7 @@ def section(results: dict[str, dict[str, Any]]) -> list[str]:
         "drawn anew (`bench.experiments.by_prompt`).",
         *_features(results[FEATURES]),
         *_solved(results[SOLVED]),
+        *_forecast(results[FORECAST]),
         *_trained(results[TRAINED]),
     ]
 
@@ -93,6 +95,33 @@ def _by_completions(rows, rewards, counts) -> list[str]:
     return [
         "By number of completions, trace less random pairs of different texts:",
         table(["completions", "reward", "rows", *(f"{n} labels" for n in counts)], cells),
+    ]
+
+
+def _forecast(found: dict[str, Any]) -> list[str]:
+    judged, asked = found["judged"], [row for row in found["rows"] if row["asked"]]
+    own = [(row["forecast"][judged]["difference"], row["measured"]["difference"]["mean"]) for row in asked]
+    signs, right = sum(a * b > 0 for a, b in own), sum(row["right"][judged] for row in asked)
+    rows = [
+        [
+            str(row["K"]),
+            REWARDS[row["reward"]],
+            VARIANTS[row["variant"]],
+            str(row["labels"]),
+            f"{row['forecast'][judged]['difference']:+.3f}",
+            _difference(row["measured"]),
+        ]
+        for row in asked
+    ]
+    return [
+        "### Forecasts, against that",
+        "`python -m bench.experiments.forecast_check`. What trace should gain over random pairs, from features, tuned "
+        "fit, and the size and unexplained variance of rewards on training prompts alone. Of "
+        f"{found['cells']} measured gains {found['asked']} have limits that exclude zero; the forecast has the sign of "
+        f"{signs} of these, and is within a factor of two of {right}. It lies within the limits of "
+        f"{percent(found['inside the interval'][judged])} of all.",
+        table(["completions", "reward", "rows", "labels", "forecast", "measured"], rows),
+        hardware(found["machine"], FORECAST),
     ]
 
 
