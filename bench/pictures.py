@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from pathlib import Path
 from typing import Any
 
 from bench import growth_plot
 from bench.experiments import llama_dpo, phase_plots, plots
+from bench.experiments.files import read_json
 from bench.experiments.gain_plots import plot_differences
 from bench.experiments.llama_summary import panels_of
 from bench.rules import PROBLEMS, RULES, in_order
@@ -23,7 +23,7 @@ LARGE = "4000"  # of its first panel, whose gaps are measured without a prior an
 
 def recorded(name: str) -> dict[str, Any]:
     """A file of bench/results."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return read_json(RESULTS / f"{name}.json")
 
 
 def overview(file: str) -> None:

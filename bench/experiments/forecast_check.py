@@ -26,9 +26,7 @@ is within a factor of two of it, and is asked for where the measured interval ex
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +34,7 @@ from jaxtyping import Float
 
 import jaxdesign as jd
 from bench.experiments import llama_log_linear as log_linear
-from bench.experiments.files import settings, write_json
+from bench.experiments.files import read_json, settings, write_json
 from bench.measure import machine
 
 JUDGED = "spread"
@@ -222,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--splits", type=int, default=2, help="of those of the result, to forecast on")
     parser.add_argument("--json", metavar="FILE", help="write rows and shares here")
     given = parser.parse_args(arguments)
-    results = json.loads(Path(given.result).read_text(encoding="utf-8"))
+    results = read_json(given.result)
     rows = checked(results, log_linear.load(given.pool, results["temperatures"]), given.splits)
     found = {"machine": machine(), "settings": settings(given), "judged": JUDGED, **shares(rows), "rows": rows}
     print(f"{found['asked']} of {found['cells']} intervals exclude zero; right of these: {found['right']}")

@@ -30,13 +30,11 @@ import jaxdesign as jd
 from bench.experiments import arms, paired
 from bench.experiments.files import write_json
 from bench.experiments.plots import plot_gains
+from bench.experiments.transformer_world import COMPLETION_COLUMNS, PROMPT_COLUMNS, TOKENISER, first_of_its_kind
 from bench.measure import machine
 from jaxdesign import preference as pref
 from jaxdesign.preference.features.pools import gradient_pool
-from jaxdesign.preference.small_model.corpus import ALPHABET
 
-TOKENISER = pref.Tokeniser(ALPHABET)
-PROMPT_COLUMNS, COMPLETION_COLUMNS = 11, 27
 ARMS = (
     "random",
     "random_distinct",
@@ -157,12 +155,6 @@ def collected(arm: str, world: World, number: int, setting: Setting, seed: int) 
         distinct = jd.CompletionPool(world.pool.features, mask=first_of_its_kind(world.completions))
         arm, problem = "random", problem._replace(pool=distinct)
     return pref.simulate_labels(key, world.rewards, arms.choose(arm, problem, budget, seed))
-
-
-def first_of_its_kind(completions: np.ndarray) -> np.ndarray:
-    """(P, K) True where a completion has not come before among those of its prompt; completions (P, K, c)."""
-    same = (completions[:, :, None] == completions[:, None, :]).all(axis=-1)
-    return np.argmax(same, axis=2) == np.arange(completions.shape[1])
 
 
 def value_of(policy: pref.LanguageModel, world: World, setting: Setting, seed: int) -> pref.PolicyValue:
