@@ -34,7 +34,9 @@ def overview(file: str) -> None:
         _title(PROBLEMS["log_linear"], int(LARGE)): {rule: _ratio(exact, rule) for rule in exact},
         **{
             _title(PROBLEMS[case], int(LABELS)): {
-                rule: [plots.Point(*row["ratio"][LABELS])] for rule, row in real["cases"][case]["arms"].items()
+                rule: plots.ratios(row, [int(LABELS)])
+                for rule, row in real["cases"][case]["arms"].items()
+                if "_proxy_" not in rule and rule != "reference"
             }
             for case in ("well_specified", "judge_4")
         },
@@ -70,6 +72,7 @@ def _ratio(rows: dict[str, Any], rule: str) -> list[plots.Point] | str:
 def main() -> None:
     plots.plot_predictions(recorded("log-linear")["problems"], str(RESULTS / "log-linear.png"))
     plots.plot_gaps(recorded("real-pools")["cases"], str(RESULTS / "real-pools.png"))
+    plots.plot_proxies(recorded("real-pools")["cases"]["well_specified"], str(RESULTS / "real-pools-proxies.png"))
     plots.plot_excess(recorded("weighted-labels")["problems"], str(RESULTS / "weighted-labels.png"))
     plots.plot_gains(recorded("language-model"), str(RESULTS / "language-model.png"))
     solved = recorded("llama-log-linear")

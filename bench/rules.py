@@ -28,6 +28,23 @@ RULES = {
     "best_worst_proxy": Rule("best against worst by proxy", "#bf812d"),
     "best_worst_proxy_5": Rule("best against worst, proxy of .5", "#f6e8c3"),
     "best_worst_proxy_8": Rule("best against worst, proxy of .8", "#8c510a"),
+    "trace_unit": Rule("trace, v = 8 / pi", "#b5cf6b"),
+    "two_rounds_unit": Rule("two rounds, v = 8 / pi", "#31a354"),
+    "two_rounds_capped": Rule("two rounds, capped", "#3182bd"),
+    "two_rounds_known": Rule("two rounds, v known", "#756bb1"),
+    "two_rounds_pilot": Rule("two rounds, v from the pilot", "#e6550d"),
+    "random_distinct_shaped": Rule("random, shaped belief", "#bdb76b"),
+    "trace_shaped": Rule("trace, shaped belief", "#ff1493"),
+    "two_rounds_capped_shaped": Rule("two rounds, capped, shaped belief", "#00008b"),
+    "random_distinct_proxy_80": Rule("random, proxy 0.8", "#41ab5d"),
+    "random_distinct_proxy_50": Rule("random, proxy 0.5", "#969696"),
+    "random_distinct_proxy_0": Rule("random, useless proxy", "#cccccc"),
+    "trace_proxy_80": Rule("trace, proxy 0.8", "#a50f15"),
+    "trace_proxy_50": Rule("trace, proxy 0.5", "#fb6a4a"),
+    "trace_proxy_0": Rule("trace, useless proxy", "#fcbba1"),
+    "trace_two_rounds_proxy_80": Rule("two rounds, proxy 0.8", "#a63603"),
+    "trace_two_rounds_proxy_50": Rule("two rounds, proxy 0.5", "#fd8d3c"),
+    "trace_two_rounds_proxy_0": Rule("two rounds, useless proxy", "#fdd0a2"),
     "trace_averaged": Rule("trace, averaged", "#843c39"),
     "trace_floor": Rule("trace, a quarter random", "#fdae6b"),
     "trace_drawn": Rule("trace, drawn at random", "#a55194"),
@@ -51,12 +68,14 @@ RULES = {
     "every_vote": Rule("every vote", "#aec7e8"),
     "ceiling_steps": Rule("true probabilities, same steps", "#969696"),
     "ceiling": Rule("all pairs, true probabilities", "#bdbdbd"),
+    "reference": Rule("no label", "#dbdb8d"),
 }
 """By key. trace: the design of the reference policy, in one round; trace_two_rounds: a pilot, then the design at its
 posterior; rounds: the same with a quarter of either part at random, the default of `preference.RoundPlan`;
 trace_averaged: one round, over draws of likely rewards; trace_drawn: pairs drawn from the design's law, a quarter from
-that of random pairs, and then the same labels weighted to the latter; "rewards known": what no project can do, told the
-true ones."""
+that of random pairs, and then the same labels weighted to the latter; v, capped: designs of `jaxdesign.residual_of`;
+proxy 0.8: scores of that correlation with the reward, in the belief of design and fit; shaped belief: rewards vary most
+where completions do; "rewards known": what no project can do, told the true ones."""
 
 
 PROBLEMS = {

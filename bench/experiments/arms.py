@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 import jaxdesign as jd
 from jaxdesign import preference as pref
 from jaxdesign._arrays import float64
+from jaxdesign.belief import as_belief
 
 NEED_SCORES = ("closest_call", "largest_score_gap")  # rank pairs by their margin: given the true ones
 NEED_WEIGHTS = ("square_root", "t_pilaf")  # given those of the reference policy
@@ -36,7 +37,7 @@ class Problem(NamedTuple):
 
     pool: jd.CompletionPool
     deployment: jd.CompletionPool
-    prior: float
+    prior: float | jd.Belief
     beta: float
     scores: Float[np.ndarray, "p k"] | None = None
     true_target: Float[np.ndarray, "d d"] | None = None
@@ -73,7 +74,8 @@ def choose(arm: str, problem: Problem, budget: jd.Budget, seed: int) -> Int[np.n
 def with_scores(pool: jd.CompletionPool, scores: Float[np.ndarray, "p k"]) -> jd.CompletionPool:
     """The pool with these scores."""
     with float64():
-        return jd.CompletionPool(pool.features, np.asarray(scores, np.float32), np.asarray(pool.mask))
+        scores = np.asarray(scores, np.float32)
+        return jd.CompletionPool(pool.features, scores, np.asarray(pool.mask), residual=pool.residual)
 
 
 def two_rounds(
@@ -84,14 +86,28 @@ def two_rounds(
     floor: share of the rest that is drawn at random.
     """
     held = pref.as_labels(pilot, ask(pilot))
+    second = second_round(problem, held, budget, seed, floor)
+    return pref.as_labels(np.concatenate([pilot, second]), np.concatenate([held.choices, ask(second)]))
+
+
+def second_round(
+    problem: Problem, held: pref.Labels, budget: jd.Budget, seed: int, floor: float = 0.0, tol: float = 1e-3
+) -> Int[np.ndarray, "m 3"]:
+    """The pairs for what labels held leave of the budget: none of theirs, at draws of their posterior, by SHORT_CUT.
+
+    tol: of the real-valued design.
+    """
     drawn = pref.posterior_draws(pref.fit_posterior(problem.pool, held, problem.prior), DRAWS, seed)
     scored = pref.scored_pool(problem.pool, drawn)
-    _, _, counts = pref.counted(held)
-    prior = problem.prior * np.eye(problem.pool.dim) + jd.held_information(scored, pilot, counts)
-    taken = pilot if budget.exclude is None else np.concatenate([np.asarray(budget.exclude), pilot])
-    rest = replace(budget, total=budget.total - len(pilot), exclude=taken)
+    taken, _, counts = pref.counted(held)
+    if problem.pool.residual is not None and problem.pool.residual.one_label:
+        counts = np.ones_like(counts)  # repeats meet the residual of their pair again: taken for one label
+    prior = np.asarray(as_belief(problem.prior, problem.pool.dim).precision)
+    prior = prior + jd.held_information(scored, taken, counts)
+    if budget.exclude is not None:
+        taken = np.concatenate([np.asarray(budget.exclude), taken])
+    rest = replace(budget, total=budget.total - len(held.choices), exclude=taken)
     if floor:
         rest = jd.with_uniform_floor(problem.pool, rest, floor, seed=seed + 1)
-    second = jd.select_pairs(scored, jd.Trace(problem.target(drawn)), rest, prior=prior, methods=SHORT_CUT).pairs
-    pairs = np.concatenate([pilot, second])
-    return pref.as_labels(pairs, np.concatenate([held.choices, ask(second)]))
+    target = jd.Trace(problem.target(drawn))
+    return jd.select_pairs(scored, target, rest, prior=prior, methods=SHORT_CUT, tol=tol).pairs

@@ -37,17 +37,27 @@ def ratio_interval(
     Raises:
         ValueError: tables of different shapes or places, or without a number.
     """
-    there = ~np.isnan(above)
-    if above.shape != below.shape or (there != ~np.isnan(below)).any():
+    if above.shape != below.shape:
         raise ValueError(f"above, below: shapes {above.shape} and {below.shape}; expected numbers in the same places")
+    sums = resampled(np.stack([above, below]), seed, draws)
+    found = sums[sums[:, 1] != 0]
+    low, high = np.quantile(found[:, 0] / found[:, 1], [0.025, 0.975])
+    return Interval(float(np.nansum(above) / np.nansum(below)), float(low), float(high))
+
+
+def resampled(tables: Float[np.ndarray, "t s p"], seed: int = 0, draws: int = DRAWS) -> Float[np.ndarray, "r t"]:
+    """Sums of tables that have numbers in the same places, splits and prompts drawn anew for all tables together.
+
+    Raises:
+        ValueError: tables with other places, or without a number.
+    """
+    there = ~np.isnan(tables[0])
+    if (there != ~np.isnan(tables)).any():
+        raise ValueError("tables: expected numbers in the same places")
     if not there.any():
-        raise ValueError("above: no number; at least one prompt of one split must have been held back")
-    above, below = (np.where(there, table, 0) for table in (above, below))
+        raise ValueError("tables: no number; at least one prompt of one split must have been held back")
     rng = np.random.default_rng(seed)
-    splits, prompts = above.shape
+    _, splits, prompts = tables.shape
     rows = rng.multinomial(splits, np.full(splits, 1 / splits), draws).astype(np.float64)
     columns = rng.multinomial(prompts, np.full(prompts, 1 / prompts), draws).astype(np.float64)
-    sums = [np.einsum("ns,ns->n", rows, columns @ table.T) for table in (above, below)]
-    found = sums[0][sums[1] != 0] / sums[1][sums[1] != 0]
-    low, high = np.quantile(found, [0.025, 0.975])
-    return Interval(float(above.sum() / below.sum()), float(low), float(high))
+    return np.stack([np.einsum("rs,rs->r", rows, columns @ np.nan_to_num(table).T) for table in tables], axis=1)

@@ -32,7 +32,7 @@ def plain(value: Any) -> Any:
 
 def settings(given: argparse.Namespace) -> dict[str, Any]:
     """The arguments that decide results, which those that say where to write them do not."""
-    return {name: value for name, value in vars(given).items() if name not in ("json", "plot")}
+    return {name: value for name, value in vars(given).items() if name not in ("json", "plot", "lines")}
 
 
 def read_json(file: str | Path) -> dict[str, Any]:

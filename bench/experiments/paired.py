@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float
 from scipy import stats
+
+from bench.experiments import by_prompt
+
+LIMITS = (0.025, 0.975)
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
@@ -33,30 +38,44 @@ def labels_saved(own: Mapping[int, float], other: Mapping[int, float]) -> dict[i
     logs, gaps = np.log(np.array(counts, float)), np.log([other[n] for n in counts])
     gaps = np.minimum.accumulate(gaps)  # a gap reached once stays reached: noise must not make a curve rise
     first = np.append(True, np.diff(gaps) < 0)
-    wanted = np.log([own[n] for n in own])
+    with np.errstate(divide="ignore"):  # no gap is worth endlessly many labels
+        wanted = np.log([own[n] for n in own])
     needed = np.interp(-wanted, -gaps[first], logs[first])
     needed = np.where(wanted < gaps[-1], logs[first][-1] + gaps[-1] - wanted, needed)
     saved = np.where(wanted > gaps[0], np.nan, np.exp(needed - np.log(np.array(list(own), float))))
     return dict(zip(own, saved.tolist(), strict=True))
 
 
-def compared(gaps: Mapping[int, Mapping[str, Sequence[float]]], against: str = "random") -> dict[str, dict]:
-    """{arm: {"gap": mean by count, "standard_error": ..., "ratio": [mean, low, high] by count, "labels_saved": ...}}.
+def compared(tables: Mapping[int, Mapping[str, Float[np.ndarray, "s p"]]], against: str) -> dict[str, dict]:
+    """{arm: {"gap": mean by count, "ratio": [ratio of means, low, high] by count, "labels_saved": the same}}.
+
+    Limits are over new prompts and splits (`by_prompt`), of labels saved those of the resampled curves: NaN where
+    one of them lies above the other arm's at all its numbers of labels. Arms may lack numbers of labels.
 
     Args:
-        gaps: {labels: {arm: one gap a seed}}, seeds in the same order for all arms.
-        against: the arm that ratios and savings are relative to. The ratio is the mean over seeds of gap / its gap.
+        tables: {labels: {arm: gaps of splits and prompts, NaN where a prompt was trained on}}.
+        against: the arm that ratios and savings are relative to.
     """
-    counts = sorted(gaps)
+    places = [(n, arm) for n in sorted(tables) for arm in tables[n]]
+    everything = np.stack([tables[n][arm] for n, arm in places])
+    means = np.nansum(everything, axis=(1, 2)) / np.sum(~np.isnan(everything[0]))
+    mean = dict(zip(places, means.tolist(), strict=True))
+    draws = dict(zip(places, by_prompt.resampled(everything).T, strict=True))
     found: dict[str, dict] = {}
-    other = {n: float(np.mean(gaps[n][against])) for n in counts}
-    for arm in gaps[counts[0]]:
-        means = {n: float(np.mean(gaps[n][arm])) for n in counts}
-        ratios = [mean_interval(np.divide(gaps[n][arm], gaps[n][against])) for n in counts]
-        found[arm] = {
-            "gap": means,
-            "standard_error": {n: float(np.std(gaps[n][arm], ddof=1) / len(gaps[n][arm]) ** 0.5) for n in counts},
-            "ratio": dict(zip(counts, ratios, strict=True)),
-            "labels_saved": labels_saved(means, other),
-        }
+    for n, arm in places:
+        row = found.setdefault(arm, {"gap": {}, "ratio": {}, "labels_saved": {}})
+        row["gap"][n] = mean[n, arm]
+        ratio = np.quantile(draws[n, arm] / draws[n, against], LIMITS)
+        row["ratio"][n] = (mean[n, arm] / mean[n, against], *ratio.tolist())
+    for arm, row in found.items():
+        curves = [_saved(arm, against, {place: draws[place][k] for place in places}) for k in range(by_prompt.DRAWS)]
+        for n, value in _saved(arm, against, mean).items():
+            drawn = np.array([curve[n] for curve in curves])
+            low, high = np.quantile(drawn, LIMITS) if np.isfinite(drawn).all() else (np.nan, np.nan)
+            row["labels_saved"][n] = (value, float(low), float(high))
     return found
+
+
+def _saved(arm: str, against: str, gaps: Mapping[tuple[int, str], float]) -> dict[int, float]:
+    own, other = ({n: gap for (n, name), gap in gaps.items() if name == which} for which in (arm, against))
+    return labels_saved(own, other)

@@ -14,6 +14,8 @@ from bench.experiments import paired
 from bench.rules import PROBLEMS, RULES, in_order
 
 NORMAL = 1.96  # standard errors of 95% limits
+MARK = 1.2  # inches of a mark of the legend
+LEAST = 1e-3  # a ratio below which is none
 
 
 class Point(NamedTuple):
@@ -25,8 +27,10 @@ class Point(NamedTuple):
     hollow: bool = False
 
 
-def forest(axis, rows: Mapping[str, Sequence[Point] | str], order: Sequence[str], even: float) -> None:
+def forest(axis, rows: Mapping[str, Sequence[Point | None] | str], order: Sequence[str], even: float) -> None:
     """Draw rows {rule: its points, or the word that says why there are none} as lines in this order; even: no effect.
+
+    A point that is None was not measured, and its place is left free.
 
     Axis labels and title are left to the caller; rules of `order` that rows lack are said not to have been run.
     """
@@ -40,6 +44,8 @@ def forest(axis, rows: Mapping[str, Sequence[Point] | str], order: Sequence[str]
             axis.text(0.5, line, points, color="grey", bbox=background, **place)
             continue
         for k, point in enumerate(points):
+            if point is None:
+                continue
             place = line + 0.6 * ((k + 0.5) / len(points) - 0.5)
             limits = [[point.value - point.low], [point.high - point.value]]
             style = {"color": RULES[rule].colour, "marker": "o", "markersize": _size(k, len(points)), "capsize": 1.5}
@@ -52,16 +58,44 @@ def forest(axis, rows: Mapping[str, Sequence[Point] | str], order: Sequence[str]
 
 
 def plot_gaps(cases: dict[str, Any], file: str) -> None:
-    """Of `real_pools`: policy gap on held-back prompts over that of random pairs, 95% limits over seeds."""
-    order = in_order({arm for found in cases.values() for arm in found["arms"]})
+    """Of `real_pools`: policy gap on held-back prompts over that of random pairs, 95% limits over new prompts."""
+    _plot_ratios({case: _without(found["arms"], _is_proxy) for case, found in cases.items()}, file)
+
+
+def plot_proxies(case: dict[str, Any], file: str) -> None:
+    """Of `real_pools` with a linear reward: arms with a proxy in the belief, and the same without."""
+    bases = {name.split("_proxy_")[0] for name in case["arms"] if _is_proxy(name)}
+    _plot_ratios({"well_specified": _without(case["arms"], lambda name: name.split("_proxy_")[0] not in bases)}, file)
+
+
+def _is_proxy(name: str) -> bool:
+    return "_proxy_" in name
+
+
+def _without(arms: dict[str, Any], left_out) -> dict[str, Any]:
+    return {name: row for name, row in arms.items() if not left_out(name)}
+
+
+def _plot_ratios(cases: dict[str, dict[str, Any]], file: str) -> None:
+    """A panel for every case, of its arms' ratios by number of labels."""
+    order = in_order({arm for arms in cases.values() for arm in arms})
+    counts = sorted({int(n) for arms in cases.values() for row in arms.values() for n in row["ratio"]})
     figure, axes = panels(len(cases), len(order))
-    for axis, (case, found) in zip(axes, cases.items(), strict=True):
-        rows = {arm: [Point(*found) for found in row["ratio"].values()] for arm, row in found["arms"].items()}
-        forest(axis, rows, order, 1)
+    for axis, (case, arms) in zip(axes, cases.items(), strict=True):
+        forest(axis, {arm: ratios(row, counts) for arm, row in arms.items()}, order, 1)
         axis.set(xscale="log", title=PROBLEMS[case], xlabel="policy gap / that of random pairs")
         plain_numbers(axis)
-    label_sizes(figure, [int(n) for n in next(iter(found["arms"].values()))["ratio"]])
+    label_sizes(figure, counts)
     save(figure, file)
+
+
+def ratios(row: Mapping[str, Any], counts: Sequence[int]) -> list[Point | None] | str:
+    """Of an arm of `real_pools`, by these numbers of labels; a word where nothing is left."""
+    found = {int(n): Point(*value) for n, value in row["ratio"].items()}
+    asked = [found.get(n) for n in counts]
+    if not any(asked):
+        return "not run"
+    return "no gap" if all(point.value < LEAST for point in asked if point) else asked
 
 
 def plot_gains(results: dict[str, Any], file: str) -> None:
@@ -152,13 +186,14 @@ def plot_excess(problems: dict[str, Any], file: str) -> None:
 
 
 def plot_votes(results: dict[str, Any], file: str) -> None:
-    """Of `human_votes`: log loss of votes on other prompts less that of random pairs, 95% limits over splits."""
-    order = in_order({row["arm"] for row in results["table"]} - {"every_vote"})
+    """Of `human_votes`: log loss of votes on other prompts less that of random pairs, 95% limits over new prompts."""
+    order = in_order({row["arm"] for row in results["table"]})
     counts = results["settings"]["labels"]
     rows = {arm: [Point(*r["difference"]) for r in results["table"] if r["arm"] == arm] for arm in order}
     figure, (axis,) = panels(1, len(order))
     forest(axis, rows, order, 0)
     axis.set(xlabel="log loss - that of random pairs")
+    axis.locator_params(axis="x", nbins=4)
     label_sizes(figure, counts)
     save(figure, file)
 
@@ -182,7 +217,8 @@ def label_sizes(figure, counts: Sequence[int]) -> None:
     marks = [
         Line2D([], [], markersize=_size(k, len(counts)), label=f"{n:,} labels", **style) for k, n in enumerate(counts)
     ]
-    figure.legend(handles=marks, ncols=len(counts), loc="outside lower center", fontsize=8, frameon=False)
+    columns = min(len(counts), int(figure.get_figwidth() / MARK))
+    figure.legend(handles=marks, ncols=columns, loc="outside lower center", fontsize=8, frameon=False)
 
 
 def _pyplot():

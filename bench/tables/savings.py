@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.experiments import plots
+from bench.experiments.paired import labels_saved
 from bench.rules import PROBLEMS, RULES, in_order
 from bench.tables.markdown import digits, hardware, limits, percent, table
 
+DESIGNS = ("trace", "trace_two_rounds", "rounds", "two_rounds_unit", "two_rounds_capped", "two_rounds_pilot")
+ENDS = ("ceiling", "reference")
 SOLVED, WEIGHTS, REAL, VOTES, MODEL = "log-linear", "weighted-labels", "real-pools", "human-votes", "language-model"
 
 
@@ -58,7 +61,8 @@ def _solved(found: dict[str, Any]) -> list[str]:
     return [
         "### Policies that can be solved exactly",
         f"`python -m bench.experiments.log_linear`. How many labels random pairs need for the policy gap of {middle:,} "
-        f"labels of a rule, over {middle:,}; limits count the standard errors of both simulated gaps.",
+        f"labels of a rule, over {middle:,}; limits count the standard errors of both simulated gaps, and predictions "
+        "are those of tr(H A^-1) / (2 beta).",
         table(["rule", *(PROBLEMS[problem] for problem in problems)], saved),
         hardware(found["machine"], SOLVED),
         _picture(SOLVED, "Simulated over predicted gaps, and labels saved, for three problems"),
@@ -74,7 +78,15 @@ def _solved(found: dict[str, Any]) -> list[str]:
 
 def _saved(rows: Mapping[str, Any], rule: str, labels: int) -> str:
     found = plots.saved(rows, rule, labels)
-    return found if isinstance(found, str) else limits(*found[0][:3])
+    if isinstance(found, str):
+        return found
+    return f"{limits(*found[0][:3])}, predicted {_predicted(rows, rule, labels):.2f}"
+
+
+def _predicted(rows: Mapping[str, Any], rule: str, labels: int) -> float:
+    """Labels saved by the predicted gaps alone, which no luck of simulated labels is part of."""
+    known = {int(n): row["predicted"] for n, row in rows["random"].items()}
+    return labels_saved({labels: rows[rule][str(labels)]["predicted"]}, known)[labels]
 
 
 # ---- weights
@@ -110,16 +122,17 @@ def _weights(found: dict[str, Any]) -> list[str]:
             f"Full weights leave {percent(made['effective'])} of the labels, and the floor under every gap is "
             f"{digits(1e3 * made['floor'])} in these units.",
         ]
+    ratios = [row["ratio"][0] for made in problems.values() for row in made["rows"]["trace_weighted"].values()]
     return [
         *page,
         hardware(found["machine"], WEIGHTS),
         _picture(WEIGHTS, "Excess gap over that of random pairs, for two rewards"),
-        "Weights undo the design, and that is all they do: fully weighted labels have three to four times the gap of "
-        "as many random pairs, whatever their number, for a quarter of them is what weights leave. They are for labels "
-        "that one has already. Where the reward is nearly linear no weight is best, and `best_temper`, which weights "
-        "only as far as a shift is certain, keeps nearly all that the design gains. Where it saturates plain labels "
-        "stop gaining, `best_temper` follows full weights, which is late, and from 2,000 labels on random pairs would "
-        "have been the better batch.",
+        "Weights undo the design, and that is all they do: fully weighted labels have "
+        f"{min(ratios):.1f} to {max(ratios):.1f} times the gap of as many random pairs, whatever their number, for a "
+        "quarter of them is what weights leave. They are for labels that one has already. Where the reward is nearly "
+        "linear no weight is best, and `best_temper`, which weights only as far as a shift is certain, keeps nearly "
+        "all that the design gains. Where it saturates plain labels stop gaining, `best_temper` follows full weights, "
+        "which is late, and from 2,000 labels on random pairs would have been the better batch.",
     ]
 
 
@@ -130,54 +143,73 @@ def _real(found: dict[str, Any]) -> list[str]:
     cases = found["cases"]
     page = [
         "### Real completions",
-        f"`python -m bench.experiments.real_pools --seeds {found['settings']['seeds']}`: `alpacaeval` (the judge's "
-        "scores at two temperatures, or a reward linear in the features) and `wmt21_ted_zhen` (scores of professional "
-        f"raters), {found['settings']['components']} principal components. Policy gap on held-back prompts over that "
-        "of random pairs.",
+        "`python -m bench.experiments.real_pools --lines FILE`: `alpacaeval` (the judge's scores at two temperatures, "
+        "or a reward linear in the features) and `wmt21_ted_zhen` (scores of professional raters), "
+        f"{found['settings']['components']} principal components; pairs of different texts only but for *random*. "
+        "Policy gap on held-back prompts over that of random pairs of different texts: ratios of means, limits over "
+        "new prompts. Ridges are tuned for random pairs, the multiple of the fitted parameter for every rule, on other "
+        "splits of the same prompts.",
     ]
     for case, made in cases.items():
-        counts = list(made["arms"]["random"]["ratio"])
-        widest = max(abs(row[0] - 1) for arm in made["arms"].values() for row in arm["ratio"].values())
-        places = 2 if widest > 0.05 else 3
-        rows = [
-            [RULES[arm].name, *(limits(*made["arms"][arm]["ratio"][n], places) for n in counts)]
-            for arm in in_order(made["arms"])
-        ]
-        random, ends = made["arms"]["random"]["gap"], made["ends"]
-        gaps = ", ".join(f"{digits(random[n], 3)} with {int(n):,}" for n in counts)
+        arms = {arm: row for arm, row in made["arms"].items() if "_proxy_" not in arm}
+        gaps = {arm: made["arms"][arm]["gap"] for arm in ("random_distinct", "ceiling", "reference")}
+        random = ", ".join(f"{digits(gap, 3)} with {int(n):,}" for n, gap in gaps["random_distinct"].items())
+        first = next(iter(gaps["reference"]))
+        left = f"v = {digits(made['variance'])}" if made["variance"] else "nothing"
         page += [
             f"**{PROBLEMS[case].capitalize()}** (`{case}`)",
-            table(["rule", *(f"{int(n):,} labels" for n in counts)], rows),
-            f"Gap of random pairs: {gaps}; of no label {digits(ends['reference'], 3)}, of labels of all pairs "
-            f"{digits(ends['limit'], 3)}.",
+            _ratios(arms),
+            f"{len(made['seeds'])} splits, seeds {made['seeds'][0]} to {made['seeds'][-1]}. Gap of random pairs of "
+            f"different texts: {random}; of no label {digits(gaps['reference'][first], 3)}, of the true probabilities "
+            f"of all pairs {digits(gaps['ceiling'][first], 3)}. Residual of margins that the features leave: {left}.",
         ]
     linear = cases["well_specified"]["arms"]
-    trace, rounds = (_range(linear[arm]["labels_saved"].values()) for arm in ("trace", "rounds"))
-    oracle = [row[0] for row in linear["trace_oracle"]["ratio"].values()]
+    proxies = {arm: row for arm, row in linear.items() if "_proxy_" in arm}
     return [
         *page,
         hardware(found["machine"], REAL),
         _picture(REAL, "Policy gap over that of random pairs by rule, for four rewards"),
-        f"With a linear reward random pairs need {trace} times the labels of the trace design (of `rounds` {rounds}), "
-        "for 64 to 1,280 labels, 1 to 20 a dimension. The judge's scores are not linear in these features (R2 about "
-        "0.35, as `bench/experiments/real_pools.py` says): even labels of all pairs leave three quarters of the gap. "
-        "One round then gains at first and loses in the end; `rounds` gains at first and does not lose by more than "
-        f"{percent(_worst(cases, 'rounds') - 1)}, limits included (trace in one round: "
-        f"{percent(_worst(cases, 'trace') - 1)}). A one-round design for the true reward alone has "
-        f"{digits(max(oracle))} times random's gap at its worst: it asks only for pairs of nearly equal reward, which "
-        "do not say how large rewards are, and so later rounds average over the posterior. Pairs with the largest "
-        "gap in true reward beat every design while labels are few: choosing them takes the rewards that the labels "
-        "are to find, but it shows what a good guess of them would be worth.",
+        _judged(cases),
+        "**A proxy of the linear reward**",
+        _ratios(proxies | {arm: linear[arm] for arm in {arm.split("_proxy_")[0] for arm in proxies}}),
+        _picture(f"{REAL}-proxies", "Policy gap over that of random pairs with proxies of three correlations"),
+        "Scores of the given correlation with the reward are in the belief of design and fit (`proxy_belief`, tau = 1 "
+        "after the multiple); the labels decide how far they are followed.",
     ]
 
 
-def _range(values) -> str:
-    return f"{min(values):.1f} to {max(values):.1f}"
+def _ratios(arms: Mapping[str, Any]) -> str:
+    """A table of ratios by rule and number of labels."""
+    counts = sorted({int(n) for row in arms.values() for n in row["ratio"]})
+    rows = [
+        [RULES[arm].name, *(limits(*found[str(n)]) if str(n) in found else "" for n in counts)]
+        for arm in in_order(arms)
+        for found in [arms[arm]["ratio"]]
+    ]
+    return table(["rule", *(f"{n:,} labels" for n in counts)], rows)
 
 
-def _worst(cases: Mapping[str, Any], arm: str) -> float:
-    """The largest upper limit of a rule's ratio with the judge."""
-    return max(row[2] for case in ("judge_4", "judge_1") for row in cases[case]["arms"][arm]["ratio"].values())
+def _judged(cases: Mapping[str, Any]) -> str:
+    """What is established of designs with a linear reward and with the judge, from the limits of the tables."""
+    said = []
+    for words, chosen in (("a linear reward", ["well_specified"]), ("the judge", ["judge_4", "judge_1"])):
+        parts = []
+        for arm in DESIGNS:
+            rows = [row for case in chosen if arm in cases[case]["arms"] for row in _of(cases[case], arm)]
+            if rows:
+                least, most = (extreme(row[0] for row in rows) for extreme in (min, max))
+                sure = sum(row[2] < 1 for row in rows), sum(row[1] > 1 for row in rows)
+                parts.append(
+                    f"{RULES[arm].name} {least:.2f} to {most:.2f}, of {len(rows)} cells {sure[0]} below 1 with their "
+                    f"limits and {sure[1]} above"
+                )
+        said.append(f"With {words}: {'; '.join(parts)}.")
+    return " ".join(said)
+
+
+def _of(made: Mapping[str, Any], arm: str):
+    """Ratios of a rule, with their limits."""
+    return made["arms"][arm]["ratio"].values()
 
 
 # ---- votes of people
@@ -186,27 +218,27 @@ def _worst(cases: Mapping[str, Any], arm: str) -> float:
 def _votes(found: dict[str, Any], real: dict[str, Any]) -> list[str]:
     by = {(row["arm"], row["labels"]): row for row in found["table"]}
     counts = found["settings"]["labels"]
-    every = by["every_vote", "all"]
     rows = [
         [RULES[arm].name, *(f"{by[arm, n]['loss']:.4f}" for n in counts)]
         + [limits(*(1e4 * x for x in by[arm, n]["difference"]), places=0, sign="+") for n in counts]
-        for arm in in_order({arm for arm, _ in by} - {"every_vote"})
+        for arm in in_order({arm for arm, _ in by})
     ]
     head = [*(f"loss, {n} labels" for n in counts), *(f"difference to random x 10^4, {n}" for n in counts)]
-    people = [row["ratio"].values() for row in real["cases"]["human"]["arms"].values()]
-    largest = max(abs(value[0] - 1) for ratios in people for value in ratios)
+    last = {arm: by[arm, n]["difference"] for arm, n in by if n == counts[-1] and arm != "every_vote"}
+    below = sorted(RULES[arm].name for arm, difference in last.items() if difference[2] < 0)
+    human = real["cases"]["human"]
+    largest = max(abs(row[0] - 1) for arm in human["arms"] if arm not in ENDS for row in _of(human, arm))
     return [
         "### People",
         f"`python -m bench.experiments.human_votes --seeds {found['settings']['seeds']}`: `pandalm`, three human votes "
         "a pair, nothing simulated. Log loss of the votes on other prompts; no label gives "
-        f"{math.log(2):.4f}, all votes on the training prompts {every['loss']:.4f}.",
+        f"{math.log(2):.4f}. Limits are over new prompts.",
         table(["rule", *head], rows),
         hardware(found["machine"], VOTES),
         _picture(VOTES, "Log loss of votes on other prompts less that of random pairs, by rule"),
-        f"{counts[1]} labels of the trace design predict the votes better ({by['trace', counts[1]]['loss']:.4f}) than "
-        f"{counts[2]} random ones ({by['random', counts[2]]['loss']:.4f}); log det, A-DPO, BAIT and the largest "
-        f"distance do as well. These features know little of what people prefer: accuracy {every['accuracy']:.2f} with "
-        f"every vote. On `wmt21_ted_zhen` no choice of pairs moves the gap by more than {percent(largest, 1)}.",
+        f"With {counts[-1]} labels better than random pairs, limits included: {', '.join(below) or 'no rule'}. "
+        f"These features know little of what people prefer: accuracy {by['every_vote', counts[-1]]['accuracy']:.2f} "
+        f"with every vote. On `wmt21_ted_zhen` no choice of pairs moves the gap by more than {percent(largest, 1)}.",
     ]
 
 

@@ -56,9 +56,21 @@ def test_every_rule_of_the_results_is_drawn_with_limits_or_says_why_not(figures)
 
 
 def test_pictures_of_real_pools_have_all_its_arms(figures):
-    arms = json.loads((RESULTS / "real-pools.json").read_text())["settings"]["arms"]
-    lines = {label.get_text() for label in figures["real-pools"].axes[0].get_yticklabels()}
+    cases = json.loads((RESULTS / "real-pools.json").read_text())["cases"]
+    arms = {arm for case in cases.values() for arm in case["arms"]}
+    lines = {
+        label.get_text()
+        for name in ("real-pools", "real-pools-proxies")
+        for label in figures[name].axes[0].get_yticklabels()
+    }
     assert lines == {RULES[arm].name for arm in arms}
+
+
+def test_numbers_of_labels_that_were_not_measured_keep_their_place_and_nothing_is_not_drawn():
+    row = {"ratio": {"64": [0.5, 0.4, 0.6]}}
+    assert plots.ratios(row, [32, 64]) == [None, plots.Point(0.5, 0.4, 0.6)]
+    assert plots.ratios(row, [32]) == "not run"
+    assert plots.ratios({"ratio": {"64": [0.0, 0.0, 0.0]}}, [64]) == "no gap"
 
 
 def test_labels_saved_have_limits_on_both_sides():

@@ -1,50 +1,86 @@
 """The experiment on real pools, on small synthetic ones: same labels for all, exact gaps, all arms run."""
 
 import json
-from argparse import Namespace
 
 import numpy as np
 import pytest
 
 import jaxdesign as jd
-from bench.experiments import arms, human_votes, real_pools
-from bench.experiments.files import settings, write_json
+from bench.experiments import pool_arms, pool_truth, real_pools
+from bench.experiments.files import plain, settings, write_json
+from bench.experiments.pool_arms import ARMS, Tuned, belief_of, labels_of, proxy_arm, proxy_parameter
+from bench.experiments.pool_truth import Data
+from jaxdesign import preference as pref
+from jaxdesign._arrays import float64
+from jaxdesign.exact.random_pairs import random_pairs
 from jaxdesign.preference.labels.labels import FIRST, SECOND, TIE
 
 pytestmark = pytest.mark.thorough
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.standard_normal((24, 5, 10)) * np.linspace(3, 0.5, 10)
+FEATURES[3, 4] = FEATURES[3, 1]
 THETA = RNG.standard_normal(10)
-DATA = {"well_specified": (FEATURES, THETA, None), "human": (FEATURES, None, np.round(FEATURES @ THETA))}
+LINEAR = FEATURES @ THETA
+DATA = {
+    "well_specified": Data(FEATURES, None, THETA),
+    "judge_1": Data(FEATURES, LINEAR + 2 * RNG.standard_normal(LINEAR.shape), None),
+    "human": Data(FEATURES, np.round(LINEAR), None),
+}
 
 
 def truth_of(case, seed=0, components=4):
-    return real_pools.make_truth(case, DATA[case], components, beta=1.0, ridge=0.1, seed=seed)
+    split = pool_truth.make_split(DATA[case].features, components, seed)
+    return pool_truth.make_truth(case, DATA[case], split, beta=1.0, seed=seed)
+
+
+def pairs_of(truth, number):
+    return random_pairs(truth.problem.pool, jd.Budget(number, per_pair=1), 0).pairs
 
 
 def test_prompts_are_split_without_overlap_and_the_truth_is_linear_in_what_is_kept():
     truth = truth_of("well_specified")
-    seen, unseen = np.asarray(truth.problem.pool.features), np.asarray(truth.problem.deployment.features)
-    assert len(seen) + len(unseen) == 24 and seen.shape[2] == 4
+    seen, unseen = np.asarray(truth.whole.features), np.asarray(truth.problem.deployment.features)
+    assert len(seen) + len(unseen) == 24 and seen.shape[2] == 4 and len(truth.split.held_back) == len(unseen)
     np.testing.assert_allclose(seen @ truth.parameter, truth.rewards, atol=1e-4)
-    assert truth.gap(truth.parameter) == pytest.approx(0, abs=1e-9)
-    assert truth.gap(np.zeros(4)) > 0 and truth.accuracy(truth.parameter) == 1
+    assert np.abs(truth.gaps(truth.parameter, (1.0,))).max() < 1e-9 and truth.residual == 0
 
 
-def test_labels_repeat_and_follow_the_reward():
+def test_gaps_are_those_of_the_policies_prompt_by_prompt():
+    """Against `policy_gap` of the library, prompts averaged; a multiple is one of the parameter."""
+    truth, beta = truth_of("judge_1"), 0.7
+    truth = truth._replace(problem=truth.problem._replace(beta=beta))
+    parameter = RNG.standard_normal(4)
+    with float64():
+        best = pref.optimal_policy(np.asarray(truth.unseen), beta, truth.problem.deployment.mask)
+        found = pref.log_policy(truth.problem.deployment, np.asarray(2 * parameter / beta))
+        expected = float(pref.policy_gap(found, best, beta))
+    gaps = truth.gaps(parameter, (0.5, 2.0))
+    assert gaps.shape == (2, len(truth.split.held_back)) and gaps[1].mean() == pytest.approx(expected, rel=1e-5)
+
+
+def test_equal_completions_are_candidates_once_and_the_policy_is_judged_on_all():
+    seed = next(seed for seed in range(9) if 3 not in truth_of("well_specified", seed).split.held_back)
+    truth = truth_of("well_specified", seed)
+    masks = np.asarray(truth.problem.pool.mask), np.asarray(truth.whole.mask)
+    assert masks[0].sum() == masks[1].sum() - 1 and masks[1].all()
+    assert np.asarray(truth.problem.deployment.mask).all()
+
+
+def test_labels_repeat_follow_the_reward_and_are_drawn_again_for_a_second_time():
     truth = truth_of("well_specified")
-    pairs = jd.baselines.random(truth.problem.pool, jd.LogDet(), jd.Budget(100, per_pair=1), prior=1.0).pairs
+    pairs = pairs_of(truth, 100)
     choices = truth.ask(pairs)
-    assert (truth.ask(pairs[::-1]) == choices[::-1]).all()
+    assert (truth.ask(pairs[::-1]) == choices[::-1]).all() and (truth.ask(pairs, 1) != choices).any()
     p, i, j = pairs.T
     ahead = truth.rewards[p, i] > truth.rewards[p, j]
-    assert np.mean((choices == FIRST) == ahead) > 0.6
+    for time in (0, 1):
+        assert np.mean((truth.ask(pairs, time) == FIRST) == ahead) > 0.6
 
 
 def test_verdicts_are_the_better_score_and_ties_are_ties():
     truth = truth_of("human")
-    pairs = jd.baselines.random(truth.problem.pool, jd.LogDet(), jd.Budget(100, per_pair=1), prior=1.0).pairs
+    pairs = pairs_of(truth, 100)
     p, i, j = pairs.T
     sign = np.sign(truth.rewards[p, i] - truth.rewards[p, j])
     np.testing.assert_array_equal(truth.ask(pairs), np.select([sign > 0, sign < 0], [FIRST, SECOND], TIE))
@@ -53,93 +89,104 @@ def test_verdicts_are_the_better_score_and_ties_are_ties():
 
 def test_the_best_linear_parameter_beats_the_reference_policy():
     truth = truth_of("human", components=10)
-    assert truth.gap(truth.parameter) < truth.gap(np.zeros(10))
+    assert truth.gaps(truth.parameter, (1.0,)).mean() < truth.gaps(np.zeros(10), (1.0,)).mean()
 
 
-@pytest.mark.slow
-def test_two_rounds_spend_the_budget_on_different_pairs():
+def test_the_residual_is_what_was_added_to_a_linear_reward():
+    """Rewards with residuals of variance v l / 2 a completion, which is white noise where H is: here about it is."""
+    white = RNG.standard_normal((60, 6, 8))
+    noise = 1.5 * RNG.standard_normal((60, 6))
+    data = Data(white, white @ RNG.standard_normal(8) + noise, None)
+    truth = pool_truth.make_truth("judge_1", data, pool_truth.make_split(white, 8, 0), 1.0, 0)
+    assert truth.residual == pytest.approx(2 * 1.5**2, rel=0.25)  # of a pair of about the median length
+
+
+@pytest.mark.parametrize("correlation", [0.8, 0.0])
+def test_proxies_have_the_correlation_they_are_named_after(correlation):
     truth = truth_of("well_specified")
-    labels = real_pools.labels_of("trace_two_rounds", truth, 40, 0, {})
-    assert len(labels.pairs) == 40 == len(np.unique(labels.pairs, axis=0))
-    np.testing.assert_array_equal(labels.choices, truth.ask(labels.pairs))
-
-
-@pytest.mark.parametrize(
-    "arm", ("trace_floor", pytest.param("trace_oracle", marks=pytest.mark.slow), "closest_call", "t_pilaf")
-)
-def test_arms_choose_as_many_pairs_as_asked(arm):
-    pairs = arms.choose(arm, truth_of("well_specified").problem, jd.Budget(30, per_pair=1), seed=1)
-    assert len(np.unique(pairs, axis=0)) == 30
+    H = np.asarray(jd.policy_target(truth.problem.pool), np.float64)
+    own, proxy = truth.parameter, proxy_parameter(truth, correlation, 0)
+    assert proxy @ H @ proxy == pytest.approx(1)
+    assert own @ H @ proxy == pytest.approx(correlation * np.sqrt(own @ H @ own), abs=1e-9)
+    belief = belief_of(ARMS[proxy_arm("trace", correlation)], truth, Tuned(5.0, 2.0), 0)
+    expected = np.eye(4) / 5 + np.outer(proxy, proxy) / 4
+    np.testing.assert_allclose(belief.covariance, expected, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_a_seed_gives_the_same_rows_again_and_the_summary_pairs_them(tmp_path):
-    given = Namespace(components=4, beta=1.0, labels=[10, 20], arms=["random", "trace"])
-    seeds = [real_pools.one_seed("well_specified", DATA["well_specified"], given, 0.1, s, {}) for s in (0, 1)]
-    assert seeds[0] == real_pools.one_seed("well_specified", DATA["well_specified"], given, 0.1, 0, {})
-    found = real_pools.summary(seeds)
-    own, other = (
-        [row["gap"] for one in seeds for row in one["rows"] if row["labels"] == 10 and row["arm"] == arm]
-        for arm in ("trace", "random")
-    )
-    assert found["arms"]["trace"]["ratio"][10][0] == pytest.approx(np.mean(np.divide(own, other)))
-    again = json.loads(json.dumps({"well_specified": found}))  # as read from a file of results
-    real_pools.plot_gaps(again, str(tmp_path / "gaps.png"))
+@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm != "two_rounds_known"])
+def test_every_arm_spends_its_labels(arm):
+    truth = truth_of("well_specified")
+    labels = labels_of(arm, truth, Tuned(0.5), 32, 0)
+    _, counts = np.unique(labels.pairs, axis=0, return_counts=True)
+    assert len(labels.pairs) == 32
+    assert counts.max() == (2 if arm == "two_rounds_pilot" else 1)
+    if arm != "two_rounds_pilot":
+        np.testing.assert_array_equal(labels.choices, truth.ask(labels.pairs))
+
+
+@pytest.mark.slow
+def test_two_labels_of_a_pilot_tell_a_large_residual_from_none():
+    """Told v, the second round is that of v: not that of the cap, and where v is 0 not that of any residual."""
+    found = {}
+    for case in ("well_specified", "judge_1"):
+        truth = truth_of(case)
+        held = labels_of("two_rounds_pilot", truth, Tuned(0.1), 120, 0)
+        pairs, wins, counts = pref.counted(held)
+        twice = counts == 2
+        assert twice.sum() == 15
+        found[case] = pref.estimate_residual(
+            truth.problem.pool, pairs[twice], wins[twice], counts[twice], prior=0.1
+        ).variance
+    assert found["judge_1"] > found["well_specified"]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_where_it_was_and_gives_the_same_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(real_pools, "load", DATA.__getitem__)
+    arguments = ["--cases", "well_specified", "human", "--arms", "random_distinct", "trace", "random_distinct_proxy_80"]
+    arguments += ["--labels", "10", "20", "--tuning-seeds", "1", "--components", "4", "--seeds", "2"]
+    whole = real_pools.main([*arguments, "--lines", str(tmp_path / "a.jsonl"), "--json", str(tmp_path / "a.json")])
+    lines = (tmp_path / "a.jsonl").read_text().splitlines()
+    (tmp_path / "b.jsonl").write_text("".join(line + "\n" for line in lines[: len(lines) // 2]))
+    again = real_pools.main([*arguments, "--lines", str(tmp_path / "b.jsonl")])
+    assert plain(again["cases"]) == plain(whole["cases"])
+    found = whole["cases"]["well_specified"]
+    gaps = {arm: row["gap"][20] for arm, row in found["arms"].items()}
+    assert found["seeds"] == [100, 101] and gaps["ceiling"] < gaps["random_distinct"] < gaps["reference"]
+    assert found["arms"]["random_distinct"]["ratio"][10] == (1, 1, 1)
+    assert "random_distinct_proxy_80" not in whole["cases"]["human"]["arms"]
+    by_hand = [json.loads(line) for line in lines]
+    means = {
+        arm: np.mean([
+            np.array(line["gaps"])[real_pools.MULTIPLES.index(found["multiples"][f"{arm}/10"])]
+            for line in by_hand
+            if (line["case"], line.get("arm"), line.get("labels")) == ("well_specified", arm, 10)
+            and line["seed"] < real_pools.TUNING_SEED
+        ])
+        for arm in ("trace", "random_distinct")
+    }  # fmt: skip
+    assert found["arms"]["trace"]["ratio"][10][0] == pytest.approx(means["trace"] / means["random_distinct"])
+    drawn = json.loads((tmp_path / "a.json").read_text())
+    real_pools.plot_gaps(drawn["cases"], str(tmp_path / "gaps.png"))
     assert (tmp_path / "gaps.png").stat().st_size > 5_000
-
-
-def test_votes_are_turned_with_their_pairs_and_judged():
-    """Two prompts; the second's pair is of rows in another order. Scores that follow every vote lose less."""
-    features = np.array([[[1.0], [0.0]], [[0.0], [2.0]]])
-    choices = np.array([[FIRST, FIRST, TIE], [SECOND, SECOND, SECOND]], np.int8)
-    votes = human_votes.Votes(features, np.ones((2, 2), bool), np.array([[0, 0, 1], [1, 0, 1]]), choices)
-    assert human_votes.judged(np.zeros(1), votes)[0] == pytest.approx(np.log(2))
-    loss, right = human_votes.judged(np.ones(1), votes)
-    up = np.log1p(np.exp(-1.0))
-    assert right == 1 and loss == pytest.approx((2 * up + (up + np.log1p(np.e)) / 2 + 3 * np.log1p(np.exp(-2.0))) / 6)
-    part = human_votes.of_prompts(votes, np.array([1]))
-    assert part.pairs.tolist() == [[0, 0, 1]] and (part.choices == SECOND).all()
-
-
-def test_pairs_without_votes_are_closed():
-    votes = human_votes.Votes(
-        np.zeros((1, 3, 1)), np.ones((1, 3), bool), np.array([[0, 0, 2]]), np.zeros((1, 3), np.int8)
-    )
-    assert human_votes.without_votes(votes).tolist() == [[0, 0, 1], [0, 1, 2]]
-
-
-def test_votes_on_human_pairs_are_read_the_right_way_round(tmp_path, monkeypatch):
-    """Rows 3 and 1 are of one prompt: the pair (3, 1) is stored as (1, 3), and its votes change sides."""
-    folder = tmp_path / "pandalm"
-    folder.mkdir()
-    np.save(folder / "features.npy", np.arange(4.0)[:, None].astype(np.float16))
-    np.save(folder / "prompt_index.npy", np.array([7, 9, 7, 9]))
-    np.save(folder / "pairs.npy", np.array([[0, 2], [3, 1]]))
-    np.save(folder / "votes.npy", np.array([[1, 2, 0], [1, 1, 0]], np.int8))
-    monkeypatch.setenv("JAXDESIGN_DATA", str(tmp_path))
-    votes = human_votes.load()
-    assert votes.features[..., 0].tolist() == [[0, 2], [1, 3]] and votes.pairs.tolist() == [[0, 0, 1], [1, 0, 1]]
-    assert votes.choices.tolist() == [[FIRST, SECOND, TIE], [SECOND, SECOND, TIE]]
-
-
-@pytest.mark.slow
-def test_human_votes_of_chosen_pairs_are_fitted_and_judged():
-    rng = np.random.default_rng(1)
-    features = rng.standard_normal((20, 3, 4))
-    pairs = np.array([(p, i, j) for p in range(20) for i, j in ((0, 1), (0, 2), (1, 2)) if (p + i + j) % 4])
-    margin = features[pairs[:, 0], pairs[:, 1], 0] - features[pairs[:, 0], pairs[:, 2], 0]
-    choices = np.repeat(np.where(margin > 0, FIRST, SECOND)[:, None], 3, axis=1)
-    votes = human_votes.Votes(features, np.ones((20, 3), bool), pairs, choices)
-    seeds = [human_votes.one_seed(votes, [12], 3, [0.3], ["random", "trace"], seed) for seed in (0, 1)]
-    table = {line["arm"]: line for line in human_votes.summary(seeds)}
-    assert set(table) == {"every_vote", "random", "trace"} and table["random"]["difference"] == (0, 0, 0)
-    assert table["every_vote"]["loss"] < table["random"]["loss"] < np.log(2)  # votes follow one feature
-    assert table["every_vote"]["labels"] == "all" and table["trace"]["labels"] == 12
 
 
 def test_results_are_json_without_nan_and_without_paths(tmp_path):
     file = str(tmp_path / "results.json")
     write_json({"a": [1.0, float("nan")], "b": {"c": (float("inf"), "x")}}, file)
     assert json.loads((tmp_path / "results.json").read_text()) == {"a": [1.0, None], "b": {"c": [None, "x"]}}
-    given = real_pools.parse(["--json", file, "--plot", file, "--seeds", "3"])
+    given = real_pools.parse(["--json", file, "--plot", file, "--lines", file, "--seeds", "3"])
     assert settings(given)["seeds"] == 3 and file not in settings(given).values()
+
+
+def test_seeds_that_were_tuned_on_are_not_reported(capsys):
+    with pytest.raises(SystemExit):
+        real_pools.parse(["--lines", "x", "--first-seed", "990"])
+    assert "1000" in capsys.readouterr().err
+
+
+def test_arms_of_both_kinds_have_names_and_colours():
+    from bench.rules import in_order
+
+    assert set(in_order(ARMS)) == set(ARMS) and pool_arms.UNIT * np.pi / 8 == 1
