@@ -33,11 +33,12 @@ RULES = {
     "two_rounds_capped": Rule("two rounds, capped", "#3182bd"),
     "two_rounds_known": Rule("two rounds, v known", "#756bb1"),
     "two_rounds_pilot": Rule("two rounds, v from the pilot", "#e6550d"),
-    "random_distinct_shaped": Rule("random, shaped belief", "#bdb76b"),
-    "trace_shaped": Rule("trace, shaped belief", "#ff1493"),
-    "two_rounds_capped_shaped": Rule("two rounds, capped, shaped belief", "#00008b"),
+    "random_distinct_smooth": Rule("random, smooth belief", "#bdb76b"),
+    "trace_smooth": Rule("trace, smooth belief", "#ff1493"),
+    "two_rounds_unit_smooth": Rule("two rounds, v = 8 / pi, smooth belief", "#006400"),
+    "two_rounds_capped_smooth": Rule("two rounds, capped, smooth belief", "#00008b"),
     "random_distinct_proxy_80": Rule("random, proxy 0.8", "#41ab5d"),
-    "random_distinct_proxy_50": Rule("random, proxy 0.5", "#969696"),
+    "random_distinct_proxy_50": Rule("random, proxy 0.5", "#a0a0a0"),
     "random_distinct_proxy_0": Rule("random, useless proxy", "#cccccc"),
     "trace_proxy_80": Rule("trace, proxy 0.8", "#a50f15"),
     "trace_proxy_50": Rule("trace, proxy 0.5", "#fb6a4a"),
@@ -74,7 +75,7 @@ RULES = {
 posterior; rounds: the same with a quarter of either part at random, the default of `preference.RoundPlan`;
 trace_averaged: one round, over draws of likely rewards; trace_drawn: pairs drawn from the design's law, a quarter from
 that of random pairs, and then the same labels weighted to the latter; v, capped: designs of `jaxdesign.residual_of`;
-proxy 0.8: scores of that correlation with the reward, in the belief of design and fit; shaped belief: rewards vary most
+proxy 0.8: scores of that correlation with the reward, in the belief of design and fit; smooth belief: rewards vary most
 where completions do; "rewards known": what no project can do, told the true ones."""
 
 

@@ -68,7 +68,7 @@ class Arm(NamedTuple):
         residual: of the design: v, "cap", "known" (v of all rewards), "pilot" (`estimate_residual`), or None.
         floor: share of either round that is drawn at random.
         proxy: correlation with the reward of a proxy in the belief of design and fit; None: no proxy.
-        shaped: whether the belief is N(0, H / ridge), H of mean variance 1: rewards that vary most where completions
+        smooth: whether the belief is N(0, H / ridge), H of mean variance 1: rewards that vary most where completions
             do. Else it is N(0, I / ridge).
     """
 
@@ -77,7 +77,7 @@ class Arm(NamedTuple):
     residual: float | str | None = None
     floor: float = 0.0
     proxy: float | None = None
-    shaped: bool = False
+    smooth: bool = False
 
 
 def proxy_arm(arm: str, correlation: float) -> str:
@@ -103,35 +103,26 @@ PROXIES = {
     for rho in CORRELATIONS
     for name in ("random_distinct", "trace", "trace_two_rounds")
 }
-SHAPED = {
-    f"{name}_shaped": PLAIN[name]._replace(shaped=True) for name in ("random_distinct", "trace", "two_rounds_capped")
+SMOOTH = {
+    f"{name}_smooth": PLAIN[name]._replace(smooth=True)
+    for name in ("random_distinct", "trace", "two_rounds_unit", "two_rounds_capped")
 }
 OTHERS = {name: Arm(name) for name in arms.ONE_ROUND if name not in (*PLAIN, "trace_floor", "trace_oracle")}
-ARMS = PLAIN | SHAPED | PROXIES | OTHERS
+ARMS = PLAIN | SMOOTH | PROXIES | OTHERS
 
 
-class Tuned(NamedTuple):
-    """What suits random pairs at a number of labels: the ridge of a fit, and the multiple of it that is used then."""
-
-    ridge: float
-    multiple: float = 1.0
-
-
-def belief_of(arm: Arm, truth: Asked, tuned: Tuned, seed: int) -> jd.Belief:
-    """What the arm's design and fit hold to be known: a ridge, and along its proxy's parameter more.
-
-    The proxy may explain a reward of spread 1 of the multiple that is used: of the fit, of 1 / multiple.
-    """
+def belief_of(arm: Arm, truth: Asked, ridge: float, seed: int) -> jd.Belief:
+    """What the arm's design and fit hold to be known: a ridge, and along its proxy's parameter more."""
     pool = truth.problem.pool
-    prior = jd.Belief.from_ridge(tuned.ridge, pool.dim)
-    if arm.shaped:
+    prior = jd.Belief.from_ridge(ridge, pool.dim)
+    if arm.smooth:
         H = np.asarray(jd.policy_target(pool), np.float64)
-        prior = jd.Belief.from_covariance(H / (np.trace(H) / pool.dim * tuned.ridge))
+        prior = jd.Belief.from_covariance(H / (np.trace(H) / pool.dim * ridge))
     if arm.proxy is None:
         return prior
     direction = proxy_parameter(truth, arm.proxy, seed)
     scores = np.asarray(truth.problem.pool.features, np.float64) @ direction
-    return pref.proxy_belief(truth.problem.pool, scores, prior, tau=1 / tuned.multiple).belief
+    return pref.proxy_belief(truth.problem.pool, scores, prior).belief
 
 
 def proxy_parameter(truth: Asked, correlation: float, seed: int) -> Float[np.ndarray, " d"]:
@@ -144,22 +135,22 @@ def proxy_parameter(truth: Asked, correlation: float, seed: int) -> Float[np.nda
     return correlation * own + np.sqrt(1 - correlation**2) * other
 
 
-def labels_of(name: str, truth: Asked, tuned: Tuned, number: int, seed: int) -> pref.Labels:
+def labels_of(name: str, truth: Asked, ridge: float, number: int, seed: int) -> pref.Labels:
     """What an arm has after `number` labels."""
     arm = ARMS[name]
     budget = jd.Budget(number, per_pair=1, exclude=truth.closed)
     if name == "random":  # whoever does not look labels equal completions too
         pairs = random_pairs(truth.whole, budget, seed).pairs
         return pref.as_labels(pairs, truth.ask(pairs))
-    problem = truth.problem._replace(prior=belief_of(arm, truth, tuned, seed))
+    problem = truth.problem._replace(prior=belief_of(arm, truth, ridge, seed))
     if arm.residual == "pilot":
-        return _by_pilot(problem, truth, tuned, budget, seed)
+        return _by_pilot(problem, truth, ridge, budget, seed)
     residual = truth.residual if arm.residual == "known" else arm.residual
     problem = problem._replace(pool=with_residual(problem.pool, residual))
     if arm.rounds == 1:
-        pairs = _once(arm, problem, truth, tuned, budget, seed)
+        pairs = _once(arm, problem, truth, ridge, budget, seed)
         return pref.as_labels(pairs, truth.ask(pairs))
-    pilot = _once(arm, problem, truth, tuned, replace(budget, total=round(arms.PILOT * number)), seed)
+    pilot = _once(arm, problem, truth, ridge, replace(budget, total=round(arms.PILOT * number)), seed)
     return _finished(problem, truth, pref.as_labels(pilot, truth.ask(pilot)), budget, seed, arm.floor)
 
 
@@ -170,11 +161,11 @@ def with_residual(pool: jd.CompletionPool, variance: float | str | None) -> jd.C
         return jd.CompletionPool(pool.features, mask=pool.mask, residual=residual)
 
 
-def _once(arm: Arm, problem: arms.Problem, truth: Asked, tuned: Tuned, budget: jd.Budget, seed: int):
+def _once(arm: Arm, problem: arms.Problem, truth: Asked, ridge: float, budget: jd.Budget, seed: int):
     """The pairs of a first round, which without a proxy know no reward."""
     if arm.proxy is not None or arm.residual == "known":
         return _first(arm, problem, budget, seed)
-    key = (arm._replace(rounds=1), tuned.ridge, budget.total)
+    key = (arm._replace(rounds=1), ridge, budget.total)
     if key not in truth.designs:
         truth.designs[key] = _first(arm, problem, budget, seed)
     return truth.designs[key]
@@ -200,11 +191,11 @@ def _finished(problem, truth, held, budget, seed, floor) -> pref.Labels:
     return pref.as_labels(np.concatenate([held.pairs, second]), choices)
 
 
-def _by_pilot(problem, truth, tuned, budget, seed) -> pref.Labels:
+def _by_pilot(problem, truth, ridge, budget, seed) -> pref.Labels:
     """A capped pilot of TWICE labels a pair, v as they tell it or the cap where they do not, and the rest with it."""
     capped = problem._replace(pool=with_residual(problem.pool, "cap"))
     number = round(arms.PILOT * budget.total / TWICE)
-    pilot = _once(ARMS["trace_capped"], capped, truth, tuned, replace(budget, total=number), seed)
+    pilot = _once(ARMS["trace_capped"], capped, truth, ridge, replace(budget, total=number), seed)
     choices = np.concatenate([truth.ask(pilot, time) for time in range(TWICE)])
     held = pref.as_labels(np.concatenate([pilot] * TWICE), choices)
     pairs, wins, counts = pref.counted(held)

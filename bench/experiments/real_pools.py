@@ -12,9 +12,14 @@ Cases, where r is the reward that labels are drawn from and the gap is measured 
     judge_1         the same at temperature 1: labels nearly always follow the judge
     human           wmt21_ted_zhen, r = score of professional raters; the label is the better score, ties are ties
 
-What is tuned, on seeds from 1,000 on that are not reported, at each number of labels: the ridge of fit and design, for
-random pairs of different texts at their best multiple of the fitted parameter, and then the multiple (what tuning of
-beta or of the stopping time does), for every arm in the same way. Arms with a shaped belief share a ridge of their own.
+Tuned on seeds from 1,000 on, which are not reported, at each number of labels: first the ridge of a fit to random pairs
+of different texts, which is the prior of all designs (one more for arms with a smooth belief); then, twice,
+
+    given  the multiple of the fitted parameter, which is what tuning of beta or of the stopping time does, for every
+           arm alike; its fit has the ridge of random pairs
+    free   ridge of the fit and multiple together, for every arm alike: how labels are chosen matters less where the
+           fit may become anything from a maximum of likelihood to a mean direction
+
 `ceiling` are the true probabilities of all pairs. Lines are appended per seed, number and case, so that a run goes on
 where it was, and more arms or seeds can be asked for later. Gaps are kept prompt by prompt: limits are of ratios of
 means, over new prompts (`by_prompt`).
@@ -23,28 +28,38 @@ means, over new prompts (`by_prompt`).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bench.experiments import paired
 from bench.experiments.files import append_lines, read_lines, settings, write_json
 from bench.experiments.plots import plot_gaps
-from bench.experiments.pool_arms import ARMS, PLAIN, PROXIES, SHAPED, Tuned, belief_of, labels_of
-from bench.experiments.pool_truth import CASES, Split, Truth, load, make_split, make_truth
+from bench.experiments.pool_arms import ARMS, PLAIN, PROXIES, SMOOTH, belief_of, labels_of
+from bench.experiments.pool_truth import CASES, Data, Split, Truth, load, make_split, make_truth
 from bench.measure import machine
 from jaxdesign import preference as pref
 
-RIDGES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
-MULTIPLES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 22.0, 32.0, 45.0, 64.0, 90.0, 128.0, 180.0)
-RIDGE_SEEDS = 5  # on which ridges are tuned, which takes fits only
+RIDGES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
+MULTIPLES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 16.0, 32.0, 64.0, 128.0)
+RIDGE_SEEDS = 8  # on which the ridge of random pairs is tuned, which takes fits only
 TUNING_SEED = 1000  # the first
-RANDOM = ("random_distinct", "random_distinct_shaped")  # without and with a shaped belief
+RANDOM = ("random_distinct", "random_distinct_smooth")  # without and with a smooth belief
 AGAINST = RANDOM[0]
 ENDS = ("reference", "ceiling")
+TUNINGS = ("given", "free")
 DIGITS = 4  # of the gap of a prompt
+
+Place = tuple[str, int, str]  # case, number of labels (0 of an end), arm
+
+
+class Setting(NamedTuple):
+    """A fit's ridge, and what its parameter is multiplied by."""
+
+    ridge: float
+    multiple: float
 
 
 def fits(case: str, arm: str) -> bool:
@@ -54,150 +69,185 @@ def fits(case: str, arm: str) -> bool:
     return arm not in PROXIES
 
 
-def of_arm(arm: str, truth: Truth, tuned: Tuned, number: int, seed: int) -> np.ndarray:
-    """Gaps (M, Q) of an arm: of all multiples, prompt by prompt."""
-    labels = labels_of(arm, truth, tuned, number, seed)
-    found = pref.fit_posterior(truth.whole, labels, belief_of(ARMS[arm], truth, tuned, seed))
-    return truth.gaps(found.parameter, MULTIPLES)
+def gaps_of(arm: str, truth: Truth, labels: pref.Labels, ridge: float, multiples: Sequence[float], seed: int):
+    """Gaps (M, Q) of what an arm's labels teach: of all multiples, prompt by prompt."""
+    found = pref.fit_posterior(truth.whole, labels, belief_of(ARMS[arm], truth, ridge, seed))
+    return truth.gaps(found.parameter, multiples)
 
 
-def tuned_for_random(case: str, data, given, counts: Sequence[int]) -> dict[str, dict[str, Tuned]]:
-    """For every number of labels the ridge and the multiple with which random pairs do best, with either belief."""
-    total = {(arm, number): np.zeros((len(RIDGES), len(MULTIPLES))) for arm in RANDOM for number in counts}
+def ridges_of_random(case: str, data: Data, given, counts: Sequence[int]) -> dict[str, dict[str, float]]:
+    """For every number of labels the ridge with which a fit to random pairs does best, with either belief."""
+    total = {(arm, number): np.zeros(len(RIDGES)) for arm in RANDOM for number in counts}
     for seed in range(TUNING_SEED, TUNING_SEED + RIDGE_SEEDS):
         truth = make_truth(case, data, make_split(data.features, given.components, seed), given.beta, seed)
         for arm, number in total:
-            labels = labels_of(arm, truth, Tuned(1.0), number, seed)  # random pairs do not depend on the ridge
+            labels = labels_of(arm, truth, 1.0, number, seed)  # random pairs do not depend on the ridge
             for k, ridge in enumerate(RIDGES):
-                found = pref.fit_posterior(truth.whole, labels, belief_of(ARMS[arm], truth, Tuned(ridge), seed))
-                total[arm, number][k] += truth.gaps(found.parameter, MULTIPLES).mean(axis=1)
-    found = {arm: {} for arm in RANDOM}
+                total[arm, number][k] += gaps_of(arm, truth, labels, ridge, (1.0,), seed).mean()
+    found: dict[str, dict[str, float]] = {arm: {} for arm in RANDOM}
     for (arm, number), values in total.items():
-        ridge, multiple = np.unravel_index(np.argmin(values), values.shape)
-        found[arm][str(number)] = Tuned(RIDGES[ridge], MULTIPLES[multiple])
+        found[arm][str(number)] = RIDGES[int(np.argmin(values))]
     return found
 
 
-def tuned_of(arm: str, known: dict[str, dict[str, Any]], number: int) -> Tuned:
+def ridge_of(arm: str, known: dict[str, dict[str, float]], number: int) -> float:
     """What suits random pairs with the belief of this arm."""
-    return Tuned(*known[RANDOM[ARMS[arm].shaped]][str(number)])
+    return known[RANDOM[ARMS[arm].smooth]][str(number)]
 
 
-def lines_of(truth: Truth, case: str, seed: int, number: int, known, names: Sequence[str], tuning: bool):
-    """A line for every arm: mean gaps of all multiples, and where it is reported gaps prompt by prompt of each."""
-    lines = []
-    for arm in names:
-        found = of_arm(arm, truth, tuned_of(arm, known, number), number, seed)
-        lines.append({"seed": seed, "case": case, "labels": number, "arm": arm} | _kept(truth, found, tuning))
-    return lines
+def tuning_line(place: Place, truth: Truth, known: dict[str, dict[str, float]], seed: int) -> dict[str, Any]:
+    """Mean gaps (R, M) of an arm with all ridges and multiples; of an end with all multiples."""
+    _, number, arm = place
+    if arm in ENDS:
+        found = [truth.gaps(_end(arm, truth), MULTIPLES).mean(axis=1)]
+    else:
+        labels = labels_of(arm, truth, ridge_of(arm, known, number), number, seed)
+        found = [gaps_of(arm, truth, labels, ridge, MULTIPLES, seed).mean(axis=1) for ridge in RIDGES]
+    return _head(place, seed) | {"mean_gaps": np.round(found, 6).tolist()}
 
 
-def ends_of(truth: Truth, case: str, seed: int, tuning: bool):
-    """The same for no label and for those of all pairs."""
-    ends = dict(zip(ENDS, (np.zeros_like(truth.parameter), truth.parameter), strict=True))
-    return [
-        {"seed": seed, "case": case, "labels": 0, "arm": name, "variance": truth.residual}
-        | _kept(truth, truth.gaps(parameter, MULTIPLES), tuning)
-        for name, parameter in ends.items()
-    ]
+def reported_line(place: Place, truth: Truth, known, settled: dict[str, Setting], seed: int) -> dict[str, Any]:
+    """Gaps of an arm prompt by prompt, at both of its settings."""
+    _, number, arm = place
+    line = _head(place, seed) | {"prompts": truth.split.held_back.tolist()}
+    labels = None if arm in ENDS else labels_of(arm, truth, ridge_of(arm, known, number), number, seed)
+    for tuning, (ridge, multiple) in settled.items():
+        if labels is None:
+            found = truth.gaps(_end(arm, truth), (multiple,))
+        else:
+            found = gaps_of(arm, truth, labels, ridge, (multiple,), seed)
+        line[tuning] = {"ridge": ridge, "multiple": multiple, "gaps": np.round(found[0], DIGITS).tolist()}
+    return line | ({"variance": truth.residual} if arm == "ceiling" else {})
 
 
-def _kept(truth, found, tuning):
-    kept = {"by_multiple": np.round(found.mean(axis=1), 6).tolist()}
-    if not tuning:
-        kept |= {"prompts": truth.split.held_back.tolist(), "gaps": np.round(found, DIGITS).tolist()}
-    return kept
+def _head(place: Place, seed: int) -> dict[str, Any]:
+    case, number, arm = place
+    return {"seed": seed, "case": case, "labels": number, "arm": arm}
 
 
-def measured(given, data, path: Path) -> None:
-    """Append what is missing: ridges, lines of the tuning seeds, then those of the seeds that are reported."""
+def _end(arm: str, truth: Truth):
+    return truth.parameter if arm == "ceiling" else np.zeros_like(truth.parameter)
+
+
+def settled_of(lines: Iterable[dict[str, Any]], place: Place, known) -> dict[str, Setting]:
+    """The settings with the smallest mean gap of the tuning seeds, by way of tuning."""
+    _, number, arm = place
+    total = np.mean([line["mean_gaps"] for line in lines if _place(line) == place], axis=0)
+    if arm in ENDS:
+        return dict.fromkeys(TUNINGS, Setting(0.0, MULTIPLES[int(np.argmin(total[0]))]))
+    given = ridge_of(arm, known, number)
+    row, column = np.unravel_index(np.argmin(total), total.shape)
+    return {
+        "given": Setting(given, MULTIPLES[int(np.argmin(total[RIDGES.index(given)]))]),
+        "free": Setting(RIDGES[int(row)], MULTIPLES[int(column)]),
+    }
+
+
+def _place(line: dict[str, Any]) -> Place:
+    return line["case"], line["labels"], line["arm"]
+
+
+def measured(given, data: dict[str, Data], path: Path) -> Iterator[dict[str, Any]]:
+    """What a file lacks, line by line: ridges, the tuning seeds, then the reported seeds, which need both."""
     known = {line["case"]: line["random"] for line in read_lines(path) if "random" in line}
     for case in given.cases:
         held = known.get(case, {arm: {} for arm in RANDOM})
         missing = [number for number in given.labels if str(number) not in held[AGAINST]]
         if missing:
-            made = tuned_for_random(case, data[case], given, missing)
+            made = ridges_of_random(case, data[case], given, missing)
             known[case] = {arm: held[arm] | made[arm] for arm in RANDOM}
-            append_lines(path, [{"case": case, "random": known[case]}])
+            yield {"case": case, "random": known[case]}
             print(case, known[case], flush=True)
-    done = {(line["seed"], line["case"], line["labels"], line["arm"]) for line in read_lines(path) if "seed" in line}
     tuning = range(TUNING_SEED, TUNING_SEED + given.tuning_seeds)
-    for seed in (*tuning, *range(given.first_seed, given.first_seed + given.seeds)):
+    reported = range(given.first_seed, given.first_seed + given.seeds)
+    for seed, place, truth in _missing(given, data, path, tuning):
+        yield tuning_line(place, truth, known[place[0]], seed)
+    tried = [line for line in read_lines(path) if line.get("seed") in tuning]
+    settled: dict[Place, dict[str, Setting]] = {}
+    for seed, place, truth in _missing(given, data, path, reported):
+        if place not in settled:
+            settled[place] = settled_of(tried, place, known[place[0]])
+        yield reported_line(place, truth, known[place[0]], settled[place], seed)
+
+
+def _missing(given, data: dict[str, Data], path: Path, seeds: Iterable[int]) -> Iterator[tuple[int, Place, Truth]]:
+    """What the file does not have of these seeds, with the truth of each."""
+    done = {(line["seed"], *_place(line)) for line in read_lines(path) if "seed" in line}
+    for seed in seeds:
         splits: dict[bool, Split] = {}  # of one seed: all cases but one have the same features
         for case in given.cases:
-            wanted = {
-                number: [a for a in given.arms if fits(case, a) and (seed, case, number, a) not in done]
-                for number in given.labels
-            }
-            if not any(wanted.values()):
+            places: list[Place] = [(case, 0, end) for end in ENDS]
+            places += [(case, number, arm) for number in given.labels for arm in given.arms if fits(case, arm)]
+            places = [place for place in places if (seed, *place) not in done]
+            if not places:
                 continue
             own = case == "human"
             splits[own] = splits.get(own) or make_split(data[case].features, given.components, seed)
             truth = make_truth(case, data[case], splits[own], given.beta, seed)
-            if (seed, case, 0, "ceiling") not in done:
-                append_lines(path, ends_of(truth, case, seed, seed in tuning))
-            for number, names in wanted.items():
-                append_lines(path, lines_of(truth, case, seed, number, known[case], names, seed in tuning))
+            for place in places:
+                yield seed, place, truth
             print(f"seed {seed}, {case}", flush=True)
 
 
 def summary(lines: Sequence[dict[str, Any]], given: argparse.Namespace) -> dict[str, Any]:
-    """{case: {"arms": `paired.compared` at the tuned multiples, and what they are}} of the seeds that all arms have."""
+    """{case: {"given", "free": `paired.compared`, and the settings}} of the seeds that all arms have."""
     found = {}
     for case in given.cases:
-        own = [line for line in lines if line["case"] == case and _asked_for(line, given)]
-        known = [line["random"] for line in lines if line["case"] == case and "random" in line][-1]
-        multiples = _multiples([line for line in own if line["seed"] >= TUNING_SEED])
-        reported = [line for line in own if line["seed"] < TUNING_SEED]
-        seeds = sorted(_common(reported))
-        if not seeds:
+        own = [line for line in lines if line["case"] == case and "gaps" in line.get("given", {})]
+        own = [line for line in own if _asked_for(line, given)]
+        seeds = sorted(_common(own))
+        own = [line for line in own if line["seed"] in seeds]
+        if not own:
             continue
-        variances = [line["variance"] for line in reported if line["arm"] == "ceiling" and line["seed"] in seeds]
         found[case] = {
             "seeds": seeds,
-            "tuning_seeds": sorted(_common([line for line in own if line["seed"] >= TUNING_SEED])),
-            "arms": paired.compared(_tables(reported, seeds, multiples), AGAINST),
-            "variance": float(np.mean(variances)),
-            "ridges": {arm: {n: ridge for n, (ridge, _) in tuned.items()} for arm, tuned in known.items()},
-            "multiples": {f"{arm}/{number}": MULTIPLES[k] for (number, arm), k in multiples.items()},
+            "variance": float(np.mean([line["variance"] for line in own if line["arm"] == "ceiling"])),
+            "ridges": [line["random"] for line in lines if line["case"] == case and "random" in line][-1],
         }
+        for tuning in TUNINGS:
+            found[case][tuning] = paired.compared(_tables(own, seeds, tuning), AGAINST)
+            for (_, number, arm), setting in _settings(own, tuning).items():
+                counts = [number] if number else list(found[case][tuning][arm]["gap"])
+                for count in counts:
+                    found[case][tuning][arm].setdefault("settings", {})[count] = setting
+    return found
+
+
+def _settings(lines, tuning: str) -> dict[Place, Setting]:
+    """Of every place; they must not have changed between seeds."""
+    found: dict[Place, Setting] = {}
+    for line in lines:
+        own = Setting(line[tuning]["ridge"], line[tuning]["multiple"])
+        if found.setdefault(_place(line), own) != own:
+            raise SystemExit(
+                f"--lines: {_place(line)} has lines with {own} and with {found[_place(line)]}: the seeds that are "
+                "tuned on have changed; start a new file, or ask for as many as before"
+            )
     return found
 
 
 def _asked_for(line, given) -> bool:
-    return line.get("arm") in ENDS or (line.get("arm") in given.arms and line["labels"] in given.labels)
-
-
-def _multiples(lines) -> dict[tuple[int, str], int]:
-    """Which multiple of the tuning seeds has the smallest mean gap, by number of labels and arm."""
-    total: dict[tuple[int, str], Any] = {}
-    for line in lines:
-        place = (line["labels"], line["arm"])
-        total[place] = total.get(place, 0) + np.asarray(line["by_multiple"])
-    return {place: int(np.argmin(values)) for place, values in total.items()}
+    return line["arm"] in ENDS or (line["arm"] in given.arms and line["labels"] in given.labels)
 
 
 def _common(lines) -> set[int]:
     """Seeds that every arm has at every number of labels where any has it."""
-    by_place: dict[tuple, set[int]] = {}
+    by_place: dict[Place, set[int]] = {}
     for line in lines:
-        by_place.setdefault((line["labels"], line["arm"]), set()).add(line["seed"])
+        by_place.setdefault(_place(line), set()).add(line["seed"])
     return set.intersection(*by_place.values()) if by_place else set()
 
 
-def _tables(lines, seeds, multiples):
+def _tables(lines, seeds, tuning: str):
     """{labels: {arm: (seeds, prompts), NaN where a prompt was trained on}}; the ends at every number of labels."""
     counts = sorted({line["labels"] for line in lines} - {0})
     row = {seed: number for number, seed in enumerate(seeds)}
     width = 1 + max(max(line["prompts"]) for line in lines)
     found: dict[int, dict[str, np.ndarray]] = {number: {} for number in counts}
     for line in lines:
-        if line["seed"] not in row:
-            continue
-        values = line["gaps"][multiples[line["labels"], line["arm"]]]
         for number in [line["labels"]] if line["labels"] else counts:
             table = found[number].setdefault(line["arm"], np.full((len(seeds), width), np.nan))
-            table[row[line["seed"]], line["prompts"]] = values
+            table[row[line["seed"]], line["prompts"]] = line[tuning]["gaps"]
     return found
 
 
@@ -205,7 +255,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.experiments.real_pools", description=__doc__)
     parser.add_argument("--lines", required=True, help="JSON lines, appended seed by seed")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=[*PLAIN, *SHAPED, *PROXIES])
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=[*PLAIN, *SMOOTH, *PROXIES])
     parser.add_argument("--labels", type=int, nargs="+", default=[32, 64, 160, 400, 1280])
     parser.add_argument("--seeds", type=int, default=20, help="how many")
     parser.add_argument("--first-seed", type=int, default=100)
@@ -227,15 +277,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     given = parse(arguments)
     path = Path(given.lines)
-    measured(given, {case: load(case) for case in given.cases}, path)
+    for line in measured(given, {case: load(case) for case in given.cases}, path):
+        append_lines(path, [line])
     cases = summary(read_lines(path), given)
-    given_for = {name: value for name, value in settings(given).items() if "seed" not in name}  # cases say which
-    results = {"machine": machine(), "settings": given_for, "cases": cases}
+    results = {"machine": machine(), "settings": settings(given), "cases": cases}
     for case, found in cases.items():
-        print(case, f"{len(found['seeds'])} seeds, v = {found['variance']:.3g}", flush=True)
-        for arm, row in found["arms"].items():
-            ratios = " ".join(f"{n}: {r[0]:.3f} [{r[1]:.3f}, {r[2]:.3f}]" for n, r in row["ratio"].items())
-            print(f"  {arm:28s}", ratios, flush=True)
+        for tuning in TUNINGS:
+            print(case, tuning, f"{len(found['seeds'])} seeds, v = {found['variance']:.3g}", flush=True)
+            for arm, row in found[tuning].items():
+                ratios = " ".join(f"{n}: {r[0]:.3f} [{r[1]:.3f}, {r[2]:.3f}]" for n, r in row["ratio"].items())
+                print(f"  {arm:28s}", ratios, flush=True)
     write_json(results, given.json)
     if given.plot:
         plot_gaps(results["cases"], given.plot)
