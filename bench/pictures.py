@@ -35,7 +35,7 @@ def overview(file: str) -> None:
         **{
             _title(PROBLEMS[case], int(LABELS)): {
                 rule: plots.ratios(row, [int(LABELS)])
-                for rule, row in real["cases"][case]["arms"].items()
+                for rule, row in real["cases"][case]["given"].items()
                 if "_proxy_" not in rule and rule != "reference"
             }
             for case in ("well_specified", "judge_4")

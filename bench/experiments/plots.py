@@ -6,7 +6,7 @@ with limits for every number of labels, larger points for more labels. A rule th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, sqrt
 from typing import Any, NamedTuple
 
@@ -58,33 +58,37 @@ def forest(axis, rows: Mapping[str, Sequence[Point | None] | str], order: Sequen
 
 
 def plot_gaps(cases: dict[str, Any], file: str) -> None:
-    """Of `real_pools`: policy gap on held-back prompts over that of random pairs, 95% limits over new prompts."""
-    _plot_ratios({case: _without(found["arms"], _is_proxy) for case, found in cases.items()}, file)
+    """Of `real_pools`: policy gap on held-back prompts over that of random pairs, 95% limits over new prompts.
+
+    Above with the multiple of the fitted parameter tuned for every rule, below with its ridge as well.
+    """
+    _plot_ratios(cases, _is_proxy, file)
 
 
 def plot_proxies(case: dict[str, Any], file: str) -> None:
     """Of `real_pools` with a linear reward: arms with a proxy in the belief, and the same without."""
-    bases = {name.split("_proxy_")[0] for name in case["arms"] if _is_proxy(name)}
-    _plot_ratios({"well_specified": _without(case["arms"], lambda name: name.split("_proxy_")[0] not in bases)}, file)
+    bases = {name.split("_proxy_")[0] for name in case["given"] if _is_proxy(name)}
+    _plot_ratios({"well_specified": case}, lambda name: name.split("_proxy_")[0] not in bases, file)
 
 
 def _is_proxy(name: str) -> bool:
     return "_proxy_" in name
 
 
-def _without(arms: dict[str, Any], left_out) -> dict[str, Any]:
-    return {name: row for name, row in arms.items() if not left_out(name)}
+TUNED = {"given": "ridge of random pairs", "free": "ridge of every rule's own"}
 
 
-def _plot_ratios(cases: dict[str, dict[str, Any]], file: str) -> None:
-    """A panel for every case, of its arms' ratios by number of labels."""
-    order = in_order({arm for arms in cases.values() for arm in arms})
-    counts = sorted({int(n) for arms in cases.values() for row in arms.values() for n in row["ratio"]})
-    figure, axes = panels(len(cases), len(order))
-    for axis, (case, arms) in zip(axes, cases.items(), strict=True):
-        forest(axis, {arm: ratios(row, counts) for arm, row in arms.items()}, order, 1)
-        axis.set(xscale="log", title=PROBLEMS[case], xlabel="policy gap / that of random pairs")
-        plain_numbers(axis)
+def _plot_ratios(cases: dict[str, dict[str, Any]], left_out: Callable[[str], bool], file: str) -> None:
+    """A column for every case, a row for every way of tuning: ratios of arms by number of labels."""
+    order = in_order({arm for case in cases.values() for arm in case["given"] if not left_out(arm)})
+    counts = sorted({int(n) for case in cases.values() for row in case["given"].values() for n in row["ratio"]})
+    figure, axes = panels(len(cases), len(order), len(TUNED))
+    for line, (tuning, words) in zip(axes.reshape(len(TUNED), -1), TUNED.items(), strict=True):
+        for axis, (case, found) in zip(line, cases.items(), strict=True):
+            rows = {arm: ratios(row, counts) for arm, row in found[tuning].items() if not left_out(arm)}
+            forest(axis, rows, order, 1)
+            axis.set(xscale="log", title=PROBLEMS[case], xlabel=f"gap / that of random pairs, {words}")
+            plain_numbers(axis)
     label_sizes(figure, counts)
     save(figure, file)
 

@@ -117,7 +117,8 @@ def belief_of(arm: Arm, truth: Asked, ridge: float, seed: int) -> jd.Belief:
     prior = jd.Belief.from_ridge(ridge, pool.dim)
     if arm.smooth:
         H = np.asarray(jd.policy_target(pool), np.float64)
-        prior = jd.Belief.from_covariance(H / (np.trace(H) / pool.dim * ridge))
+        unit = pref.smooth_belief(pool, np.sqrt(np.vdot(H, H) * pool.dim / np.trace(H)))  # of mean variance 1
+        prior = jd.Belief(unit.mean, ridge * unit.precision)
     if arm.proxy is None:
         return prior
     direction = proxy_parameter(truth, arm.proxy, seed)

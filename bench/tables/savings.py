@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.experiments import plots
 from bench.experiments.paired import labels_saved
+from bench.experiments.plots import TUNED
 from bench.rules import PROBLEMS, RULES, in_order
 from bench.tables.markdown import digits, hardware, limits, percent, table
 
@@ -147,23 +148,29 @@ def _real(found: dict[str, Any]) -> list[str]:
         "or a reward linear in the features) and `wmt21_ted_zhen` (scores of professional raters), "
         f"{found['settings']['components']} principal components; pairs of different texts only but for *random*. "
         "Policy gap on held-back prompts over that of random pairs of different texts: ratios of means, limits over "
-        "new prompts. Ridges are tuned for random pairs, the multiple of the fitted parameter for every rule, on other "
-        "splits of the same prompts.",
+        "new prompts. Designs have as prior the ridge that suits a fit to random pairs. *Ridge of random pairs*: every "
+        "fit has it, and the multiple of the fitted parameter is tuned for every rule. *Ridge of every rule's own*: "
+        "ridge and multiple of the fit are tuned for every rule together. All on other splits of the same prompts.",
     ]
     for case, made in cases.items():
-        arms = {arm: row for arm, row in made["arms"].items() if "_proxy_" not in arm}
-        gaps = {arm: made["arms"][arm]["gap"] for arm in ("random_distinct", "ceiling", "reference")}
-        random = ", ".join(f"{digits(gap, 3)} with {int(n):,}" for n, gap in gaps["random_distinct"].items())
+        gaps = {arm: made["given"][arm]["gap"] for arm in ENDS}
         first = next(iter(gaps["reference"]))
         left = f"v = {digits(made['variance'])}" if made["variance"] else "nothing"
         page += [
             f"**{PROBLEMS[case].capitalize()}** (`{case}`)",
-            _ratios(arms),
-            f"{len(made['seeds'])} splits, seeds {made['seeds'][0]} to {made['seeds'][-1]}. Gap of random pairs of "
-            f"different texts: {random}; of no label {digits(gaps['reference'][first], 3)}, of the true probabilities "
-            f"of all pairs {digits(gaps['ceiling'][first], 3)}. Residual of margins that the features leave: {left}.",
+            f"{len(made['seeds'])} splits, seeds {made['seeds'][0]} to {made['seeds'][-1]}. Gap of no label "
+            f"{digits(gaps['reference'][first], 3)}, of the true probabilities of all pairs "
+            f"{digits(gaps['ceiling'][first], 3)}. Residual of margins that the features leave: {left}.",
         ]
-    linear = cases["well_specified"]["arms"]
+        for tuning, words in TUNED.items():
+            arms = {arm: row for arm, row in made[tuning].items() if "_proxy_" not in arm}
+            random = arms["random_distinct"]["gap"].items()
+            page += [
+                f"*{words.capitalize()}.* Gap of random pairs of different texts: "
+                f"{', '.join(f'{digits(gap, 3)} with {int(n):,}' for n, gap in random)}.",
+                _ratios(arms),
+            ]
+    linear = cases["well_specified"]["given"]
     proxies = {arm: row for arm, row in linear.items() if "_proxy_" in arm}
     return [
         *page,
@@ -173,8 +180,8 @@ def _real(found: dict[str, Any]) -> list[str]:
         "**A proxy of the linear reward**",
         _ratios(proxies | {arm: linear[arm] for arm in {arm.split("_proxy_")[0] for arm in proxies}}),
         _picture(f"{REAL}-proxies", "Policy gap over that of random pairs with proxies of three correlations"),
-        "Scores of the given correlation with the reward are in the belief of design and fit (`proxy_belief`, tau = 1 "
-        "after the multiple); the labels decide how far they are followed.",
+        "Scores of the given correlation with the reward are in the belief of design and fit (`proxy_belief`); the "
+        "labels decide how far they are followed. Ridge of random pairs without a proxy.",
     ]
 
 
@@ -195,7 +202,7 @@ def _judged(cases: Mapping[str, Any]) -> str:
     for words, chosen in (("a linear reward", ["well_specified"]), ("the judge", ["judge_4", "judge_1"])):
         parts = []
         for arm in DESIGNS:
-            rows = [row for case in chosen if arm in cases[case]["arms"] for row in _of(cases[case], arm)]
+            rows = [row for case in chosen if arm in cases[case]["given"] for row in _of(cases[case], arm)]
             if rows:
                 least, most = (extreme(row[0] for row in rows) for extreme in (min, max))
                 sure = sum(row[2] < 1 for row in rows), sum(row[1] > 1 for row in rows)
@@ -209,7 +216,7 @@ def _judged(cases: Mapping[str, Any]) -> str:
 
 def _of(made: Mapping[str, Any], arm: str):
     """Ratios of a rule, with their limits."""
-    return made["arms"][arm]["ratio"].values()
+    return made["given"][arm]["ratio"].values()
 
 
 # ---- votes of people
@@ -227,7 +234,7 @@ def _votes(found: dict[str, Any], real: dict[str, Any]) -> list[str]:
     last = {arm: by[arm, n]["difference"] for arm, n in by if n == counts[-1] and arm != "every_vote"}
     below = sorted(RULES[arm].name for arm, difference in last.items() if difference[2] < 0)
     human = real["cases"]["human"]
-    largest = max(abs(row[0] - 1) for arm in human["arms"] if arm not in ENDS for row in _of(human, arm))
+    largest = max(abs(row[0] - 1) for arm in human["given"] if arm not in ENDS for row in _of(human, arm))
     return [
         "### People",
         f"`python -m bench.experiments.human_votes --seeds {found['settings']['seeds']}`: `pandalm`, three human votes "

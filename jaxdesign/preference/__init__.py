@@ -165,6 +165,7 @@ _HOMES = {
     "simulate_labels": "simulation.annotators",
     "slic_hf_loss": "losses",
     "soft_label_dpo_loss": "losses",
+    "smooth_belief": "fit.smooth",
     "soft_labels": "posterior_labels",
     "split_model": "features.nnx_policy",
     "strength_correlation": "ranking_metrics",
@@ -248,6 +249,7 @@ if TYPE_CHECKING:
     from jaxdesign.preference.fit.residual_variance import estimate_residual as estimate_residual
     from jaxdesign.preference.fit.slopes_by_length import LengthSlopes as LengthSlopes
     from jaxdesign.preference.fit.slopes_by_length import length_slopes as length_slopes
+    from jaxdesign.preference.fit.smooth import smooth_belief as smooth_belief
     from jaxdesign.preference.label_posteriors import label_log_odds as label_log_odds
     from jaxdesign.preference.label_posteriors import label_posterior as label_posterior
     from jaxdesign.preference.label_posteriors import updated_reliability as updated_reliability

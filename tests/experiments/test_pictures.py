@@ -57,7 +57,7 @@ def test_every_rule_of_the_results_is_drawn_with_limits_or_says_why_not(figures)
 
 def test_pictures_of_real_pools_have_all_its_arms(figures):
     cases = json.loads((RESULTS / "real-pools.json").read_text())["cases"]
-    arms = {arm for case in cases.values() for arm in case["arms"]}
+    arms = {arm for case in cases.values() for arm in case["given"]}
     lines = {
         label.get_text()
         for name in ("real-pools", "real-pools-proxies")

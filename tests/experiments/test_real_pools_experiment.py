@@ -8,7 +8,7 @@ import pytest
 import jaxdesign as jd
 from bench.experiments import pool_arms, pool_truth, real_pools
 from bench.experiments.files import plain, settings, write_json
-from bench.experiments.pool_arms import ARMS, Tuned, belief_of, labels_of, proxy_arm, proxy_parameter
+from bench.experiments.pool_arms import ARMS, belief_of, labels_of, proxy_arm, proxy_parameter
 from bench.experiments.pool_truth import Data
 from jaxdesign import preference as pref
 from jaxdesign._arrays import float64
@@ -108,8 +108,8 @@ def test_proxies_have_the_correlation_they_are_named_after(correlation):
     own, proxy = truth.parameter, proxy_parameter(truth, correlation, 0)
     assert proxy @ H @ proxy == pytest.approx(1)
     assert own @ H @ proxy == pytest.approx(correlation * np.sqrt(own @ H @ own), abs=1e-9)
-    belief = belief_of(ARMS[proxy_arm("trace", correlation)], truth, Tuned(5.0, 2.0), 0)
-    expected = np.eye(4) / 5 + np.outer(proxy, proxy) / 4
+    belief = belief_of(ARMS[proxy_arm("trace", correlation)], truth, 5.0, 0)
+    expected = np.eye(4) / 5 + np.outer(proxy, proxy)
     np.testing.assert_allclose(belief.covariance, expected, atol=1e-5)
 
 
@@ -117,7 +117,7 @@ def test_proxies_have_the_correlation_they_are_named_after(correlation):
 @pytest.mark.parametrize("arm", [arm for arm in ARMS if arm != "two_rounds_known"])
 def test_every_arm_spends_its_labels(arm):
     truth = truth_of("well_specified")
-    labels = labels_of(arm, truth, Tuned(0.5), 32, 0)
+    labels = labels_of(arm, truth, 0.5, 32, 0)
     _, counts = np.unique(labels.pairs, axis=0, return_counts=True)
     assert len(labels.pairs) == 32
     assert counts.max() == (2 if arm == "two_rounds_pilot" else 1)
@@ -131,7 +131,7 @@ def test_two_labels_of_a_pilot_tell_a_large_residual_from_none():
     found = {}
     for case in ("well_specified", "judge_1"):
         truth = truth_of(case)
-        held = labels_of("two_rounds_pilot", truth, Tuned(0.1), 120, 0)
+        held = labels_of("two_rounds_pilot", truth, 0.1, 120, 0)
         pairs, wins, counts = pref.counted(held)
         twice = counts == 2
         assert twice.sum() == 15
@@ -152,24 +152,43 @@ def test_a_run_goes_on_where_it_was_and_gives_the_same_lines(tmp_path, monkeypat
     again = real_pools.main([*arguments, "--lines", str(tmp_path / "b.jsonl")])
     assert plain(again["cases"]) == plain(whole["cases"])
     found = whole["cases"]["well_specified"]
-    gaps = {arm: row["gap"][20] for arm, row in found["arms"].items()}
-    assert found["seeds"] == [100, 101] and gaps["ceiling"] < gaps["random_distinct"] < gaps["reference"]
-    assert found["arms"]["random_distinct"]["ratio"][10] == (1, 1, 1)
-    assert "random_distinct_proxy_80" not in whole["cases"]["human"]["arms"]
     by_hand = [json.loads(line) for line in lines]
-    means = {
-        arm: np.mean([
-            np.array(line["gaps"])[real_pools.MULTIPLES.index(found["multiples"][f"{arm}/10"])]
-            for line in by_hand
-            if (line["case"], line.get("arm"), line.get("labels")) == ("well_specified", arm, 10)
-            and line["seed"] < real_pools.TUNING_SEED
-        ])
-        for arm in ("trace", "random_distinct")
-    }  # fmt: skip
-    assert found["arms"]["trace"]["ratio"][10][0] == pytest.approx(means["trace"] / means["random_distinct"])
+    for tuning in real_pools.TUNINGS:
+        rows = found[tuning]
+        gaps = {arm: row["gap"][20] for arm, row in rows.items()}
+        assert found["seeds"] == [100, 101] and gaps["ceiling"] < gaps["random_distinct"] < gaps["reference"]
+        assert rows["random_distinct"]["ratio"][10] == (1, 1, 1)
+        assert "random_distinct_proxy_80" not in whole["cases"]["human"][tuning]
+        means = {
+            arm: np.mean([line[tuning]["gaps"] for line in by_hand if _is(line, arm, 10) and "given" in line])
+            for arm in ("trace", "random_distinct")
+        }
+        assert rows["trace"]["ratio"][10][0] == pytest.approx(means["trace"] / means["random_distinct"])
+    tried = np.array(next(line["mean_gaps"] for line in by_hand if _is(line, "trace", 10) and "mean_gaps" in line))
+    free, given = (found[tuning]["trace"]["settings"][10] for tuning in ("free", "given"))
+    ridge = found["ridges"]["random_distinct"]["10"]
+    at = lambda setting: tried[real_pools.RIDGES.index(setting.ridge), real_pools.MULTIPLES.index(setting.multiple)]  # noqa: E731
+    assert at(free) == tried.min() and given.ridge == ridge
+    assert at(given) == tried[real_pools.RIDGES.index(ridge)].min()
     drawn = json.loads((tmp_path / "a.json").read_text())
     real_pools.plot_gaps(drawn["cases"], str(tmp_path / "gaps.png"))
     assert (tmp_path / "gaps.png").stat().st_size > 5_000
+
+
+def _is(line, arm, number):
+    return (line["case"], line.get("arm"), line.get("labels")) == ("well_specified", arm, number)
+
+
+@pytest.mark.slow
+def test_lines_tuned_on_other_seeds_are_not_mixed(tmp_path, monkeypatch):
+    monkeypatch.setattr(real_pools, "load", DATA.__getitem__)
+    arguments = ["--cases", "well_specified", "--arms", "random_distinct", "--labels", "10", "--components", "4"]
+    file = tmp_path / "lines.jsonl"
+    real_pools.main([*arguments, "--lines", str(file), "--tuning-seeds", "1", "--seeds", "2"])
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[-1]["given"]["multiple"] += 1
+    with pytest.raises(SystemExit, match="tuned on have changed"):
+        real_pools.summary(lines, real_pools.parse([*arguments, "--lines", str(file)]))
 
 
 def test_results_are_json_without_nan_and_without_paths(tmp_path):

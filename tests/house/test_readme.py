@@ -90,7 +90,7 @@ def test_its_numbers_are_measured_ones():
         json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("real-pools", "cpu-2-cores-selection", "gpu-h200-few-rows")
     )
-    found = real["cases"]["well_specified"]["arms"]["trace"]["labels_saved"].values()
+    found = real["cases"]["well_specified"]["given"]["trace"]["labels_saved"].values()
     saved = [value for value, *_ in found if value is not None]
     assert f"random pairs need {min(saved):.1f} to {max(saved):.1f} times the labels of the trace design" in text
     worst = min(row["efficiency"] for row in whole["batches"]["rows"].values())

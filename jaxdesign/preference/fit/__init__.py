@@ -36,6 +36,7 @@ _HOMES = {
     "reference_target": "reference",
     "reliable_annotators": "reliability",
     "scored_pool": "posterior",
+    "smooth_belief": "smooth",
     "with_estimated_flip": "reliability",
 }
 
@@ -73,5 +74,6 @@ if TYPE_CHECKING:
     from jaxdesign.preference.fit.residual_variance import estimate_residual as estimate_residual
     from jaxdesign.preference.fit.slopes_by_length import LengthSlopes as LengthSlopes
     from jaxdesign.preference.fit.slopes_by_length import length_slopes as length_slopes
+    from jaxdesign.preference.fit.smooth import smooth_belief as smooth_belief
 else:  # or any misspelt name would have a type
     __getattr__, __dir__ = lazily(__name__, _HOMES, during=needed_for)
