@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import growth_plot
-from bench.experiments import llama_dpo, phase_plots, plots
+from bench.experiments import llama_dpo, phase_plots, plots, transformer
 from bench.experiments.files import read_json
 from bench.experiments.gain_plots import plot_differences
 from bench.experiments.llama_summary import panels_of
@@ -28,7 +28,7 @@ def recorded(name: str) -> dict[str, Any]:
 
 def overview(file: str) -> None:
     """Four problems, every rule: where a design helps, how much, and where it does not."""
-    solved, real, model = (recorded(name) for name in ("log-linear", "real-pools", "language-model"))
+    solved, real, model = (recorded(name) for name in ("log-linear", "real-pools", "transformer"))
     exact = solved["problems"]["log_linear"]["rows"]
     panels = {
         _title(PROBLEMS["log_linear"], int(LARGE)): {rule: _ratio(exact, rule) for rule in exact},
@@ -41,7 +41,7 @@ def overview(file: str) -> None:
             for case in ("well_specified", "judge_4")
         },
     }
-    gains = [row for row in model["against_random_distinct"] if row["labels"] == int(LABELS)]
+    gains = [row for row in model["summary"] if row["labels"] == int(LABELS)]
     gained = plots.differences(gains, "random_distinct")
     order = in_order({rule for rows in (*panels.values(), gained) for rule in rows})
     figure, axes = plots.panels(4, len(order), width=1.75)
@@ -74,7 +74,7 @@ def main() -> None:
     plots.plot_gaps(recorded("real-pools")["cases"], str(RESULTS / "real-pools.png"))
     plots.plot_proxies(recorded("real-pools")["cases"]["well_specified"], str(RESULTS / "real-pools-proxies.png"))
     plots.plot_excess(recorded("weighted-labels")["problems"], str(RESULTS / "weighted-labels.png"))
-    plots.plot_gains(recorded("language-model"), str(RESULTS / "language-model.png"))
+    plot_differences(transformer.panels_of(recorded("transformer")), str(RESULTS / "transformer.png"))
     solved = recorded("llama-log-linear")
     plot_differences(panels_of(solved["rows"], 32), str(RESULTS / "llama-log-linear.png"))
     plots.plot_votes(recorded("human-votes"), str(RESULTS / "human-votes.png"))

@@ -276,6 +276,6 @@ for strength in (0.6, 3.0) if SHORT else (0.6, 1.5, 3.0):
 # ![Log loss of votes on other prompts, by rule](../bench/results/human-votes.png)
 #
 # The transformer: completions sampled from it, pairs chosen, DPO, and J = reward - beta KL on prompts without labels.
-# Half of this model's random pairs are the same text twice, and leaving those out is all that the design gains here.
+# Repeated texts are left out for every rule but plain random pairs: leaving them out is a gain that needs no design.
 #
-# ![Gain in J, by rule](../bench/results/language-model.png)
+# ![Gain in J, by rule](../bench/results/transformer.png)

@@ -8,7 +8,8 @@ replacement (the pigeonhole bootstrap, Owen 2007, doi:10.1214/07-AOAS122), which
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +23,19 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
+
+
+def laid_out(
+    lines: Sequence[dict[str, Any]], key_of: Callable[[dict], Any], values_of: Callable[[dict], Any]
+) -> dict[Any, Float[np.ndarray, "s p"]]:
+    """Tables by key from lines {"seed", "prompts": those held back, ...}: a row for every seed, NaN where none is."""
+    rows = {seed: row for row, seed in enumerate(sorted({line["seed"] for line in lines}))}
+    width = 1 + max(max(line["prompts"]) for line in lines)
+    tables: dict[Any, np.ndarray] = {}
+    for line in lines:
+        table = tables.setdefault(key_of(line), np.full((len(rows), width), np.nan))
+        table[rows[line["seed"]], line["prompts"]] = values_of(line)
+    return tables
 
 
 def mean_interval(values: Float[np.ndarray, "s p"], seed: int = 0, draws: int = DRAWS) -> Interval:

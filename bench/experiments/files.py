@@ -31,8 +31,12 @@ def plain(value: Any) -> Any:
 
 
 def settings(given: argparse.Namespace) -> dict[str, Any]:
-    """The arguments that decide results, which those that say where to write them do not."""
-    return {name: value for name, value in vars(given).items() if name not in ("json", "plot", "lines")}
+    """The arguments that decide results, which those that say where to write them do not; of files the name alone."""
+    return {name: _name(value) for name, value in vars(given).items() if name not in ("json", "plot", "lines")}
+
+
+def _name(value: Any) -> Any:
+    return Path(value).name if isinstance(value, str | Path) else value
 
 
 def read_json(file: str | Path) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ from jaxtyping import Float
 
 from bench.experiments import dpo_arms as da
 from bench.experiments import llama_log_linear as ll
-from bench.experiments.by_prompt import mean_interval
+from bench.experiments.by_prompt import laid_out, mean_interval
 from bench.experiments.files import append_lines, read_lines, settings, write_json
 from bench.experiments.gain_plots import plot_differences
 from bench.experiments.llama_pool import law_of
@@ -134,31 +135,31 @@ def summary(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     The ceiling stands at every number of labels.
     """
-    seeds = sorted({line["seed"] for line in lines})
-    prompts = 1 + max(max(line["prompts"]) for line in lines)
     counts = sorted({line["labels"] for line in lines} - {0})
-    tables: dict[tuple, dict[str, np.ndarray]] = {}
+    lines = [
+        line | {"labels": labels}
+        for line in lines
+        for labels in (counts if line["arm"] == "ceiling" else [line["labels"]])
+    ]
+    keys = ("reward", "labels", "arm")
+    by_name = {name: laid_out(lines, lambda line: tuple(line[key] for key in keys), itemgetter(name)) for name in GAINS}
     numbers: dict[tuple, dict[str, list]] = {}
     for line in lines:
-        for labels in counts if line["arm"] == "ceiling" else [line["labels"]]:
-            key = (line["reward"], labels, line["arm"])
-            empty = {name: np.full((len(seeds), prompts), np.nan) for name in GAINS}
-            for name, table in tables.setdefault(key, empty).items():
-                table[seeds.index(line["seed"]), line["prompts"]] = line[name]
-            for name in sorted(line.keys() - {"seed", "reward", "labels", "arm", "prompts", *GAINS}):
-                numbers.setdefault(key, {}).setdefault(name, []).append(line[name])
+        for name in sorted(line.keys() - {"seed", *keys, "prompts", *GAINS}):
+            numbers.setdefault(tuple(line[key] for key in keys), {}).setdefault(name, []).append(line[name])
     rows = []
-    for key, own in tables.items():
-        row: dict[str, Any] = dict(zip(("reward", "labels", "arm"), key, strict=True))
+    for key in numbers:
+        own = {name: tables[key] for name, tables in by_name.items()}
+        row: dict[str, Any] = dict(zip(keys, key, strict=True))
         row["means"] = {name: float(np.mean(values)) for name, values in numbers[key].items()}
         row |= controllable(lines, *key)
         row["seeds"] = int((~np.isnan(own["gains"])).any(axis=1).sum())
         for name, table in own.items():
             row[name] = mean_interval(table)._asdict()
             for suffix, against in AGAINST.items():
-                other = tables.get((*key[:2], against))
+                other = by_name[name].get((*key[:2], against))
                 if other is not None and key[2] != against and (not suffix or key[2] in da.ON_POSTERIOR):
-                    row[f"{name}_difference{suffix}"] = difference(table, other[name])
+                    row[f"{name}_difference{suffix}"] = difference(table, other)
         rows.append(row)
     return rows
 

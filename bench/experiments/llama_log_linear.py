@@ -33,6 +33,7 @@ from jaxtyping import Bool, Float, Int
 
 import jaxdesign as jd
 from bench.experiments import arms
+from bench.experiments.equals import first_of_equals
 from bench.experiments.files import append_lines, read_lines, settings, write_json
 from bench.experiments.gain_plots import plot_differences
 from bench.experiments.llama_summary import panels_of, summary
@@ -112,14 +113,6 @@ def load(path: str, temperatures: dict[str, float]) -> Pool:
         proxy = stored[f"half_{name}"] if name in PROXIES else None
         rewards[name] = Reward(name, stored[name].astype(np.float64) / temperatures[name], proxy)
     return Pool(stored["mean"].astype(np.float32), rewards, first_of_equals(stored["texts"]))
-
-
-def first_of_equals(texts: np.ndarray) -> Bool[np.ndarray, "p k"]:
-    """Whether no completion before has the same text: others are no candidates of any arm."""
-    first = np.zeros(texts.shape, bool)
-    for row, own in zip(first, texts, strict=True):
-        row[np.unique(own, return_index=True)[1]] = True
-    return first
 
 
 def temperatures_of(path: str) -> dict[str, float]:

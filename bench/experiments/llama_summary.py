@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
-import numpy as np
-
-from bench.experiments.by_prompt import mean_interval
+from bench.experiments.by_prompt import laid_out, mean_interval
 
 
 def summary(
     lines: Sequence[dict[str, Any]], gain: str = "gains", against: str = "random_distinct"
 ) -> list[dict[str, Any]]:
     """Mean gain of every arm and its difference to random pairs of different texts, with limits over new prompts."""
-    seeds = sorted({line["seed"] for line in lines})
-    prompts = 1 + max(max(line["prompts"]) for line in lines)
     counts = sorted({line["labels"] for line in lines} - {0})
-    tables: dict[tuple, np.ndarray] = {}
-    for line in lines:
-        key = (line["variant"], line["K"], line["reward"], line["labels"], line["arm"])
-        table = tables.setdefault(key, np.full((len(seeds), prompts), np.nan))
-        table[seeds.index(line["seed"]), line["prompts"]] = line[gain]
+    keys = ("variant", "K", "reward", "labels", "arm")
+    tables = laid_out(lines, lambda line: tuple(line[key] for key in keys), itemgetter(gain))
     rows = []
     for (*place, number, arm), table in tables.items():
         for labels in counts if arm == "ceiling" else [number]:
-            row = dict(zip(("variant", "K", "reward", "labels", "arm"), (*place, labels, arm), strict=True))
+            row = dict(zip(keys, (*place, labels, arm), strict=True))
             row["gain"] = mean_interval(table)._asdict()
             other = tables.get((*place, labels, against))
             if other is not None and arm != against:

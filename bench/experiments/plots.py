@@ -102,20 +102,8 @@ def ratios(row: Mapping[str, Any], counts: Sequence[int]) -> list[Point | None] 
     return "no gap" if all(point.value < LEAST for point in asked if point) else asked
 
 
-def plot_gains(results: dict[str, Any], file: str) -> None:
-    """Of `language_model`: gain in J less that of random pairs, of all or of different texts, 95% limits over seeds."""
-    order = in_order(results["arms"])
-    tables = {"random": results["summary"], "random_distinct": results.get("against_random_distinct", [])}
-    figure, axes = panels(len(tables), len(order))
-    for axis, (against, table) in zip(axes, tables.items(), strict=True):
-        forest(axis, differences(table, against), order, 0)
-        axis.set(xlabel=f"gain in J - that of {RULES[against].name}")
-    label_sizes(figure, sorted({row["labels"] for row in results["summary"]}))
-    save(figure, file)
-
-
 def differences(table: Sequence[dict], against: str) -> dict[str, list[Point] | str]:
-    """{rule: its differences, by number of labels} of a summary of `language_model`."""
+    """{rule: its differences, by number of labels} of a summary of `transformer`."""
     rows: dict[str, list[Point] | str] = {}
     for row in sorted(table, key=lambda row: row["labels"]):
         if row["arm"] == against:

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 import jaxdesign as jd
 from bench.experiments import arms
-from bench.experiments.llama_log_linear import first_of_equals
+from bench.experiments.equals import first_of_equals
 from bench.pools import DATA_VARIABLE
 from jaxdesign import preference as pref
 from jaxdesign.preference.labels.labels import FIRST, SECOND, TIE

@@ -29,12 +29,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.experiments import paired
+from bench.experiments import by_prompt, paired
 from bench.experiments.files import append_lines, read_lines, settings, write_json
 from bench.experiments.plots import plot_gaps
 from bench.experiments.pool_arms import ARMS, PLAIN, PROXIES, SMOOTH, belief_of, labels_of
@@ -205,7 +206,7 @@ def summary(lines: Sequence[dict[str, Any]], given: argparse.Namespace) -> dict[
             "ridges": [line["random"] for line in lines if line["case"] == case and "random" in line][-1],
         }
         for tuning in TUNINGS:
-            found[case][tuning] = paired.compared(_tables(own, seeds, tuning), AGAINST)
+            found[case][tuning] = paired.compared(_tables(own, tuning), AGAINST)
             for (_, number, arm), setting in _settings(own, tuning).items():
                 counts = [number] if number else list(found[case][tuning][arm]["gap"])
                 for count in counts:
@@ -238,17 +239,11 @@ def _common(lines) -> set[int]:
     return set.intersection(*by_place.values()) if by_place else set()
 
 
-def _tables(lines, seeds, tuning: str):
-    """{labels: {arm: (seeds, prompts), NaN where a prompt was trained on}}; the ends at every number of labels."""
+def _tables(lines, tuning: str):
+    """{labels: {arm: (seeds, prompts)}}, the ends at every number of labels."""
     counts = sorted({line["labels"] for line in lines} - {0})
-    row = {seed: number for number, seed in enumerate(seeds)}
-    width = 1 + max(max(line["prompts"]) for line in lines)
-    found: dict[int, dict[str, np.ndarray]] = {number: {} for number in counts}
-    for line in lines:
-        for number in [line["labels"]] if line["labels"] else counts:
-            table = found[number].setdefault(line["arm"], np.full((len(seeds), width), np.nan))
-            table[row[line["seed"]], line["prompts"]] = line[tuning]["gaps"]
-    return found
+    tables = by_prompt.laid_out(lines, itemgetter("labels", "arm"), lambda line: line[tuning]["gaps"])
+    return {number: {arm: table for (own, arm), table in tables.items() if own in (0, number)} for number in counts}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

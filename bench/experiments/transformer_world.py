@@ -93,7 +93,7 @@ def make_world(seed: int, setting: Setting) -> World:
     gradients = gradient_pool(
         tuned.model, asked, completions, dimension=setting.projected, key=project, parameters=("head/*",)
     )
-    pool = in_components(np.asarray(gradients.features, np.float64), setting.components, first_of_its_kind(completions))
+    pool = in_components(np.asarray(gradients.features, np.float64), setting.components, first_of_equals(completions))
     reward = pref.random_reward(seed, scale=setting.scale)
     rewards = np.asarray(reward(TOKENISER.decode_all(completions)), np.float64)
     facts = {
@@ -114,12 +114,6 @@ def in_components(features: np.ndarray, components: int, first: np.ndarray) -> j
     values, vectors = np.linalg.eigh(np.einsum("pkd,pke->de", rows, rows, optimize=True))
     unit = np.sqrt(values[::-1][:components].mean() / (rows.shape[0] * rows.shape[1]))
     return jd.CompletionPool((rows @ vectors[:, ::-1][:, :components] / unit).astype(np.float32), mask=first)
-
-
-def first_of_its_kind(completions: np.ndarray) -> np.ndarray:
-    """(P, K) True where a completion has not come before among those of its prompt; completions (P, K, c)."""
-    same = (completions[:, :, None] == completions[:, None, :]).all(axis=-1)
-    return np.argmax(same, axis=2) == np.arange(completions.shape[1])
 
 
 def proxy_of(rewards: np.ndarray, correlation: float, rng: np.random.Generator) -> np.ndarray:

@@ -14,7 +14,7 @@ from bench.tables.markdown import digits, hardware, limits, percent, table
 
 DESIGNS = ("trace", "trace_two_rounds", "rounds", "two_rounds_unit", "two_rounds_capped", "two_rounds_pilot")
 ENDS = ("ceiling", "reference")
-SOLVED, WEIGHTS, REAL, VOTES, MODEL = "log-linear", "weighted-labels", "real-pools", "human-votes", "language-model"
+SOLVED, WEIGHTS, REAL, VOTES, MODEL = "log-linear", "weighted-labels", "real-pools", "human-votes", "transformer"
 
 
 def section(results: dict[str, dict[str, Any]]) -> list[str]:
@@ -253,46 +253,37 @@ def _votes(found: dict[str, Any], real: dict[str, Any]) -> list[str]:
 
 
 def _model(found: dict[str, Any]) -> list[str]:
-    gains = {(row["arm"], row["labels"]): row for row in found["summary"]}
-    other = {(row["arm"], row["labels"]): row for row in found["against_random_distinct"]}
-    counts = sorted({labels for _, labels in gains})
+    by = {(row["arm"], row["labels"]): row for row in found["summary"]}
+    counts = sorted({labels for _, labels in by})
     rows = [
-        [RULES[arm].name, *(cell for n in counts for cell in _gained(arm, n, gains, other))]
-        for arm in in_order({arm for arm, _ in gains})
+        [RULES[arm].name, *(cell for n in counts for cell in _gained(by[arm, n]))]
+        for arm in in_order({arm for arm, _ in by})
     ]
-    head = [f"{what}, {n}" for n in counts for what in ("gain", "less random", "less random, different texts")]
-    same = [row["identical"] for seed in found["seeds"] for row in seed["arms"] if row["arm"] == "random"]
-    few, many = counts
-    better = {f"{RULES[arm].name} with {n}" for (arm, n), row in other.items() if row.get("interval", [0])[0] > 0}
-    needed, distinct = (_needed(gains[arm, few]["gain"], gains, counts) for arm in ("trace", "random_distinct"))
+    head = [f"{what}, {n:,}" for n in counts for what in ("gain", "less random, different texts")]
+    seeds = by["random_distinct", counts[0]]["seeds"]
+    facts = {name: [one[name] for one in found["facts"]] for name in ("distinct", "reward_sd")}
+    better = [f"{RULES[arm].name} with {n}" for (arm, n), row in by.items() if row.get("interval", [0])[0] > 0]
+    worse = [f"{RULES[arm].name} with {n}" for (arm, n), row in by.items() if row.get("interval", [0, 0])[1] < 0]
     return [
         "### A transformer, end to end",
-        f"`python -m bench.experiments.language_model --seeds {len(found['seeds'])}`: completions sampled from a "
-        "small character model, pairs chosen, simulated labels, DPO, and J = reward - beta KL on prompts of which no "
-        f"pair was labelled. Gain in J with {few} and {many} labels.",
+        "`python -m bench.experiments.transformer --settled FILE --lines FILE`: "
+        f"{found['setting']['completions']} completions a prompt sampled from a small character model, repeated texts "
+        "dropped for every rule but *random*, pairs chosen, simulated labels, training, and J = reward - beta KL on "
+        f"prompts of which no pair was labelled. {seeds} seeds, each a world of its own; limits are over seeds. "
+        f"{sum(facts['distinct']) / seeds:.0f} of the completions of a prompt are different texts, and rewards have "
+        f"the spread {sum(facts['reward_sd']) / seeds:.1f} within prompts. Rate and epochs of DPO, and those of "
+        "training on the posterior, are tuned for random pairs at every number of labels, in other worlds.",
         table(["rule", *head], rows),
         hardware(found["machine"], MODEL),
-        _picture(MODEL, "Gain in J less that of random pairs, by rule"),
-        f"{percent(sum(same) / len(same))} of this model's random pairs are the same text twice, and leaving those out "
-        "is the whole of the gain. Better than random pairs of different texts, limits included: "
-        f"{' and '.join(sorted(better)) or 'no rule'}. {few} pairs of the trace design do as much as about "
-        f"{round(needed, -1):.0f} random ones, and {few} random pairs of different texts as "
-        f"{round(distinct, -1):.0f}. A design for the true reward alone loses much.",
+        _picture(MODEL, "Gain in J less that of random pairs of different texts, by rule"),
+        "Better than random pairs of different texts with plain DPO, limits included: "
+        f"{', '.join(better) or 'no rule'}. Worse: {', '.join(worse) or 'no rule'}.",
     ]
 
 
-def _gained(arm: str, labels: int, gains, other) -> list[str]:
-    cells = [f"{gains[arm, labels]['gain']:.2f}"]
-    for row in (gains[arm, labels], other[arm, labels]):
-        found = [row["difference"], *row["interval"]] if "interval" in row else None
-        cells.append(limits(*found, sign="+") if found else "")
-    return cells
-
-
-def _needed(gain: float, gains, counts) -> float:
-    """Random labels for a gain, which is taken as linear in log labels between the two counts."""
-    few, many = (gains["random", n]["gain"] for n in counts)
-    return counts[0] * (counts[1] / counts[0]) ** ((gain - few) / (many - few))
+def _gained(row: Mapping[str, Any]) -> list[str]:
+    difference = limits(row["difference"], *row["interval"], sign="+") if "interval" in row else ""
+    return [f"{row['gain']:.2f}", difference]
 
 
 def _picture(name: str, words: str) -> str:

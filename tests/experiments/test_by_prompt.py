@@ -1,9 +1,11 @@
 """Intervals over new prompts: right means, and limits that hold about as often as they say."""
 
+from operator import itemgetter
+
 import numpy as np
 import pytest
 
-from bench.experiments.by_prompt import mean_interval, ratio_interval
+from bench.experiments.by_prompt import laid_out, mean_interval, ratio_interval
 
 
 def table(rng, splits=12, prompts=60, of_prompts=1.0, of_splits=0.0):
@@ -45,3 +47,15 @@ def test_tables_that_do_not_fit_are_named():
         ratio_interval(values, np.ones_like(values))
     with pytest.raises(ValueError, match="no number"):
         mean_interval(np.full((2, 3), np.nan))
+
+
+def test_lines_are_laid_out_by_seed_and_prompt():
+    lines = [
+        {"seed": 7, "arm": "a", "prompts": [0, 2], "gains": [1.0, 2.0]},
+        {"seed": 5, "arm": "a", "prompts": [1], "gains": [3.0]},
+        {"seed": 5, "arm": "b", "prompts": [1], "gains": [4.0]},
+    ]
+    found = laid_out(lines, itemgetter("arm"), itemgetter("gains"))
+    nan = np.nan
+    np.testing.assert_array_equal(found["a"], [[nan, 3, nan], [1, nan, 2]])
+    np.testing.assert_array_equal(found["b"], [[nan, 4, nan], [nan, nan, nan]])

@@ -1,5 +1,6 @@
 """The experiment on real pools, on small synthetic ones: same labels for all, exact gaps, all arms run."""
 
+import argparse
 import json
 
 import numpy as np
@@ -197,6 +198,8 @@ def test_results_are_json_without_nan_and_without_paths(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text()) == {"a": [1.0, None], "b": {"c": [None, "x"]}}
     given = real_pools.parse(["--json", file, "--plot", file, "--lines", file, "--seeds", "3"])
     assert settings(given)["seeds"] == 3 and file not in settings(given).values()
+    kept = settings(argparse.Namespace(pool=file, labels=[1, 2], arm="trace"))
+    assert kept == {"pool": "results.json", "labels": [1, 2], "arm": "trace"}
 
 
 def test_seeds_that_were_tuned_on_are_not_reported(capsys):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from bench.experiments import transformer as experiment
+from bench.experiments.equals import first_of_equals
 from bench.experiments.files import read_lines
 from bench.experiments.transformer_head import log_probabilities, with_head
-from bench.experiments.transformer_world import SHORT, first_of_its_kind, make_world, proxy_of
+from bench.experiments.transformer_world import SHORT, make_world, proxy_of
 from jaxdesign import preference as pref
 
 pytestmark = pytest.mark.thorough
@@ -41,7 +42,7 @@ def test_differences_are_paired_by_seed():
 def test_repeated_completions_are_found():
     completions = np.array([[[1, 2], [1, 2], [3, 2], [1, 2]], [[1, 1], [2, 2], [2, 2], [1, 1]]])
     expected = [[True, False, True, False], [True, True, False, False]]
-    assert first_of_its_kind(completions).tolist() == expected
+    assert first_of_equals(completions).tolist() == expected
 
 
 @pytest.mark.parametrize("correlation", [0.5, 0.8])
