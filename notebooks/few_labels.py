@@ -67,6 +67,7 @@ print(jd.forecast_by_completions(pool, budget, totals[:1], prior=RIDGE, beta=BET
 # | you have | the belief |
 # |---|---|
 # | a ridge, or a covariance | `Belief.from_ridge`, `Belief.from_covariance`, or the ridge itself |
+# | a guess that rewards follow what completions differ in most | `smooth_belief(pool, tau)` |
 # | a trained policy, its implicit rewards on the pool, the labels it saw | `implied_prior(...)`: the ridge that its training amounts to |
 # | a reward model, a classifier, any score of unknown reliability | `proxy_belief(...)`, `pool_with_proxy(...)` |
 # | labels of earlier rounds | `fit_posterior(...)` |

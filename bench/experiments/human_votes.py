@@ -8,7 +8,7 @@ components of the training prompts'. The posterior mode of the labels is judged 
 held-back prompts (a tie is half a vote for each) and by the share of its decided majorities that are told right. log 2
 = 0.693 and one half are what no labels give; `every_vote` is what all votes on the training prompts give.
 
-Tuned on seeds from 1,000 on, at each number of labels: the ridge of fit and design, for random pairs, and the multiple
+Tuned on seeds from 1,000 on, at each number of labels: the ridge of fit and design, for random pairs, then the multiple
 of the fitted parameter, for every arm in the same way. Losses are kept prompt by prompt; limits are over new prompts.
 Pairs of equal features are closed to all arms.
 
@@ -32,7 +32,7 @@ from bench.experiments import arms
 from bench.experiments.by_prompt import ratio_interval
 from bench.experiments.files import plain, settings, write_json
 from bench.experiments.plots import plot_votes
-from bench.experiments.pool_arms import OTHERS, PLAIN, Tuned, labels_of
+from bench.experiments.pool_arms import OTHERS, PLAIN, labels_of
 from bench.measure import machine
 from bench.pools import DATA_VARIABLE
 from jaxdesign import preference as pref
@@ -46,8 +46,8 @@ ARMS = tuple(
 AGAINST, EVERY = "random_distinct", "every_vote"
 TRAINING = 0.75  # share of the prompts
 TUNING_SEED = 1000  # the first
-RIDGES = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
-MULTIPLES = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
+RIDGES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+MULTIPLES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
 CHOICES = np.array([TIE, FIRST, SECOND], np.int8)  # of the votes 0, 1, 2
 
 
@@ -169,18 +169,18 @@ def judged(parameter: Float[np.ndarray, " d"], votes: Votes, multiples: Sequence
 def of_seed(poll: Poll, names: Sequence[str], number: int, ridge: float, seed: int) -> dict[str, Judged]:
     """These arms, and every vote, judged at all multiples."""
     every = pref.as_labels(np.repeat(poll.votes.pairs, 3, axis=0), poll.votes.choices.ravel())
-    made = {arm: labels_of(arm, poll, Tuned(ridge), number, seed) for arm in names} | {EVERY: every}
+    made = {arm: labels_of(arm, poll, ridge, number, seed) for arm in names} | {EVERY: every}
     fits = {arm: pref.fit_posterior(poll.whole, labels, ridge).parameter for arm, labels in made.items()}
     return {arm: judged(parameter, poll.judges, MULTIPLES) for arm, parameter in fits.items()}
 
 
 def tuned(polls: dict[int, Poll], names: Sequence[str], number: int) -> tuple[float, dict[str, int]]:
-    """The ridge that is best for random pairs, and with it the best multiple of every arm."""
-    total = [
+    """The ridge of the best fit to random pairs, and with it the best multiple of every arm."""
+    losses = [
         sum(of_seed(poll, [AGAINST], number, ridge, seed)[AGAINST].losses.sum(axis=1) for seed, poll in polls.items())
         for ridge in RIDGES
     ]
-    ridge = RIDGES[int(np.argmin([np.min(values) for values in total]))]
+    ridge = RIDGES[int(np.argmin([values[MULTIPLES.index(1.0)] for values in losses]))]
     found = [of_seed(poll, names, number, ridge, seed) for seed, poll in polls.items()]
     return ridge, {arm: int(np.argmin(sum(one[arm].losses.sum(axis=1) for one in found))) for arm in (*names, EVERY)}
 
