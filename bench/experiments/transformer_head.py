@@ -103,3 +103,26 @@ def with_head(model: pref.LanguageModel, held: HeadOnStates) -> pref.LanguageMod
     found = nnx.clone(model)
     found.head = nnx.clone(held.head)
     return found
+
+
+def divergence(
+    held: HeadOnStates, model: pref.LanguageModel, prompts: Int[np.ndarray, "n p"], completions: Int[Array, "n c"]
+) -> Float[Array, " n"]:
+    """`sequence_divergence` of the model with the trained head from itself, whose blocks run once for both."""
+    definition, parameters = nnx.split(model)
+    return _divergence(definition, parameters, nnx.split(held.head)[1], jnp.asarray(prompts), completions)
+
+
+@partial(jax.jit, static_argnames="definition")
+def _divergence(definition, parameters, trained, prompts, completions):
+    model = nnx.merge(definition, parameters)
+    head = nnx.merge(nnx.split(model.head)[0], trained)
+
+    def chunk(part):
+        asked, rows = part
+        states = model(jnp.concatenate([asked, rows[:, :-1]], axis=1)).hidden[:, asked.shape[1] - 1 :]
+        own, other = (jax.nn.log_softmax(layer(states), axis=-1) for layer in (head, model.head))
+        each = jnp.sum(jnp.exp(own) * (own - other), axis=-1)
+        return jnp.sum(jnp.where(rows != model.config.pad, each, 0.0), axis=-1)
+
+    return map_chunks(chunk, (prompts, completions), ROWS)

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -9,7 +10,7 @@ from bench.experiments import transformer as experiment
 from bench.experiments.equals import first_of_equals
 from bench.experiments.files import read_lines
 from bench.experiments.transformer_head import log_probabilities, with_head
-from bench.experiments.transformer_world import SHORT, make_world, proxy_of
+from bench.experiments.transformer_world import COMPLETION_COLUMNS, SHORT, TOKENISER, make_world, proxy_of, value_of
 from jaxdesign import preference as pref
 
 pytestmark = pytest.mark.thorough
@@ -95,6 +96,24 @@ def test_states_give_the_log_probabilities_of_the_policy(world):
     rows = world.completions.reshape(len(prompts), -1)
     expected = np.asarray(pref.compiled_log_probability(world.policy, prompts, rows))
     assert np.asarray(log_probabilities(world.head)) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_policy_is_worth_what_the_library_says(world):
+    labels = experiment.collected(experiment.WAYS["trace"], world, 40, SHORT, 10.0, 0)
+    policy = experiment.trained(world, labels, SHORT, SETTLED, 0)
+    found = value_of(policy, world, SHORT, 3)
+    expected = pref.sampled_policy_value(
+        with_head(world.policy, policy),
+        world.policy,
+        world.held_back,
+        lambda tokens: world.reward(TOKENISER.decode_all(tokens)),
+        SHORT.beta,
+        jax.random.key(10_003),
+        completions=SHORT.samples,
+        length=COMPLETION_COLUMNS,
+    )
+    assert found.kl == pytest.approx(expected.kl, rel=1e-4) and found.kl > 1e-3
+    assert found.value == pytest.approx(expected.value, rel=1e-4)
 
 
 def test_the_ceiling_has_the_true_probabilities(world):
