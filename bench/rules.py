@@ -72,9 +72,9 @@ RULES = {
     "reference": Rule("no label", "#dbdb8d"),
 }
 """By key. trace: the design of the reference policy, in one round; trace_two_rounds: a pilot, then the design at its
-posterior; rounds: the same with a quarter of either part at random, the default of `preference.RoundPlan`;
-trace_averaged: one round, over draws of likely rewards; trace_drawn: pairs drawn from the design's law, a quarter from
-that of random pairs, and then the same labels weighted to the latter; v, capped: designs of `jaxdesign.residual_of`;
+posterior; rounds: the same with a quarter of either part at random; trace_averaged: one round, over draws of likely
+rewards; trace_drawn: pairs drawn from the design's law, a quarter from that of random pairs, and then the same labels
+weighted to the latter; v, capped: designs of `jaxdesign.residual_of`, v = 8 / pi the default of `preference.RoundPlan`;
 proxy 0.8: scores of that correlation with the reward, in the belief of design and fit; smooth belief: rewards vary most
 where completions do; "rewards known": what no project can do, told the true ones."""
 

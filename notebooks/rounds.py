@@ -77,8 +77,10 @@ print("done:  ", store, "of which asked twice:", given - 1 - 90)
 # %% [markdown]
 # - `totals`: labels of each round. Two rounds, the pilot a quarter to a third, are the usual case.
 # - `prior`: the precision of the reward's parameter before any label, which is the fit's regulariser.
-# - `floor`: the share of every round that is drawn at random, a quarter unless you say otherwise: a guard against
-#   features that miss something. Where rewards are linear in the features, 0 saves a few labels more.
+# - `residual`: what features leave unexplained of a margin, in variance at the median pair; the default costs a label
+#   there as much as its own noise. It keeps designs from the very longest pairs, whose promise is most in doubt; `"cap"`
+#   is more careful, None trusts the features. With a residual a pair is asked about once.
+# - `floor`: a share of every round to draw at random; none unless you say otherwise.
 # - `stop_gap`: rounds end where the predicted gap is small enough.
 
 # %%

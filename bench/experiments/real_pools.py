@@ -257,6 +257,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tuning-seeds", type=int, default=4, help=f"how many, from {TUNING_SEED:,}")
     parser.add_argument("--components", type=int, default=64, help="principal components that are kept")
     parser.add_argument("--beta", type=float, default=1.0, help="strength of the KL term")
+    parser.add_argument("--report", action="store_true", help="measure nothing, summarise the lines that there are")
     parser.add_argument("--json", metavar="FILE", help="write the summary of all lines here")
     parser.add_argument("--plot", metavar="FILE", help="draw the gaps here")
     given = parser.parse_args(arguments)
@@ -272,8 +273,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     given = parse(arguments)
     path = Path(given.lines)
-    for line in measured(given, {case: load(case) for case in given.cases}, path):
-        append_lines(path, [line])
+    if not given.report:
+        for line in measured(given, {case: load(case) for case in given.cases}, path):
+            append_lines(path, [line])
     cases = summary(read_lines(path), given)
     results = {"machine": machine(), "settings": settings(given), "cases": cases}
     for case, found in cases.items():

@@ -12,7 +12,9 @@ from bench.experiments.plots import TUNED
 from bench.rules import PROBLEMS, RULES, in_order
 from bench.tables.markdown import digits, hardware, limits, percent, table
 
-DESIGNS = ("trace", "trace_two_rounds", "rounds", "two_rounds_unit", "two_rounds_capped", "two_rounds_pilot")
+DESIGNS = (
+    "trace", "rounds", "two_rounds_unit", "two_rounds_capped", "two_rounds_pilot", "two_rounds_capped_smooth",
+)  # fmt: skip
 ENDS = ("ceiling", "reference")
 SOLVED, WEIGHTS, REAL, VOTES, MODEL = "log-linear", "weighted-labels", "real-pools", "human-votes", "transformer"
 
@@ -37,8 +39,10 @@ def _rules() -> str:
     return (
         "**Rules.** *trace*: the design of the reference policy, in one round. *trace, two rounds*: a pilot of a "
         "quarter of the labels (a fifth where policies are solved exactly), then the design at its posterior. "
-        "*rounds*: the same with a quarter of either part at random, the default of `RoundPlan`. *trace, averaged*: "
-        "one round, over draws of likely rewards. *trace, a quarter random*: one round around random pairs. "
+        "*rounds*: the same with a quarter of either part at random. *v = 8 / pi*: with a residual that costs a label "
+        "of the median pair as much as its noise, the default of `RoundPlan`; *capped*: no pair counts for more than "
+        "the median one. *smooth belief*: `smooth_belief` in design and fit. *trace, averaged*: one round, over draws "
+        "of likely rewards. *trace, a quarter random*: one round around random pairs. "
         "*rewards known*: what no project can do, told the true rewards. The rest are the selectors of "
         "`jaxdesign.baselines`. Where nothing is known of rewards APO chooses by distance, and where all completions "
         "weigh the same T-PILAF and the square root draw alike."
@@ -176,7 +180,7 @@ def _real(found: dict[str, Any]) -> list[str]:
         *page,
         hardware(found["machine"], REAL),
         _picture(REAL, "Policy gap over that of random pairs by rule, for four rewards"),
-        _judged(cases),
+        *_judged(cases),
         "**A proxy of the linear reward**",
         _ratios(proxies | {arm: linear[arm] for arm in {arm.split("_proxy_")[0] for arm in proxies}}),
         _picture(f"{REAL}-proxies", "Policy gap over that of random pairs with proxies of three correlations"),
@@ -196,27 +200,33 @@ def _ratios(arms: Mapping[str, Any]) -> str:
     return table(["rule", *(f"{n:,} labels" for n in counts)], rows)
 
 
-def _judged(cases: Mapping[str, Any]) -> str:
+def _judged(cases: Mapping[str, Any]) -> list[str]:
     """What is established of designs with a linear reward and with the judge, from the limits of the tables."""
-    said = []
-    for words, chosen in (("a linear reward", ["well_specified"]), ("the judge", ["judge_4", "judge_1"])):
-        parts = []
-        for arm in DESIGNS:
-            rows = [row for case in chosen if arm in cases[case]["given"] for row in _of(cases[case], arm)]
-            if rows:
-                least, most = (extreme(row[0] for row in rows) for extreme in (min, max))
-                sure = sum(row[2] < 1 for row in rows), sum(row[1] > 1 for row in rows)
-                parts.append(
-                    f"{RULES[arm].name} {least:.2f} to {most:.2f}, of {len(rows)} cells {sure[0]} below 1 with their "
-                    f"limits and {sure[1]} above"
-                )
-        said.append(f"With {words}: {'; '.join(parts)}.")
-    return " ".join(said)
+    page = ["**What is established** of designs against random pairs of different texts:"]
+    rewards = {"a linear reward": ["well_specified"], "the judge": ["judge_4", "judge_1"]}
+    rows = []
+    for arm in in_order(DESIGNS):
+        for words, chosen in rewards.items():
+            cells = [
+                [row for case in chosen for row in _of(cases[case], arm, tuning)]
+                for tuning in TUNED
+                if all(arm in cases[case][tuning] for case in chosen)
+            ]
+            if cells:
+                rows.append([RULES[arm].name, words, *(_range(own) for own in cells)])
+    return [*page, table(["rule", "reward", *TUNED.values()], rows)]
 
 
-def _of(made: Mapping[str, Any], arm: str):
+def _range(rows) -> str:
+    """The smallest and largest ratio, and how many of them are not 1 by their limits."""
+    below, above = sum(row[2] < 1 for row in rows), sum(row[1] > 1 for row in rows)
+    least, most = (extreme(row[0] for row in rows) for extreme in (min, max))
+    return f"{least:.2f} to {most:.2f}; {below} of {len(rows)} below 1 with their limits, {above} above"
+
+
+def _of(made: Mapping[str, Any], arm: str, tuning: str = "given"):
     """Ratios of a rule, with their limits."""
-    return made["given"][arm]["ratio"].values()
+    return made[tuning][arm]["ratio"].values()
 
 
 # ---- votes of people
@@ -262,8 +272,10 @@ def _model(found: dict[str, Any]) -> list[str]:
     head = [f"{what}, {n:,}" for n in counts for what in ("gain", "less random, different texts")]
     seeds = by["random_distinct", counts[0]]["seeds"]
     facts = {name: [one[name] for one in found["facts"]] for name in ("distinct", "reward_sd")}
-    better = [f"{RULES[arm].name} with {n}" for (arm, n), row in by.items() if row.get("interval", [0])[0] > 0]
-    worse = [f"{RULES[arm].name} with {n}" for (arm, n), row in by.items() if row.get("interval", [0, 0])[1] < 0]
+    rest = {place: row for place, row in by.items() if place[0] != "ceiling"}
+    better = [f"{RULES[arm].name} with {n}" for (arm, n), row in rest.items() if row.get("interval", [0])[0] > 0]
+    worse = [f"{RULES[arm].name} with {n}" for (arm, n), row in rest.items() if row.get("interval", [0, 0])[1] < 0]
+    left = ", ".join(f"{by['ceiling', n]['difference']:.2f} with {n}" for n in counts)
     return [
         "### A transformer, end to end",
         "`python -m bench.experiments.transformer --settled FILE --lines FILE`: "
@@ -276,6 +288,7 @@ def _model(found: dict[str, Any]) -> list[str]:
         table(["rule", *head], rows),
         hardware(found["machine"], MODEL),
         _picture(MODEL, "Gain in J less that of random pairs of different texts, by rule"),
+        f"What labels of any pairs could add to random ones is what the ceiling gains more than they do: {left}. "
         "Better than random pairs of different texts with plain DPO, limits included: "
         f"{', '.join(better) or 'no rule'}. Worse: {', '.join(worse) or 'no rule'}.",
     ]

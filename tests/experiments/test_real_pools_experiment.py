@@ -152,6 +152,9 @@ def test_a_run_goes_on_where_it_was_and_gives_the_same_lines(tmp_path, monkeypat
     (tmp_path / "b.jsonl").write_text("".join(line + "\n" for line in lines[: len(lines) // 2]))
     again = real_pools.main([*arguments, "--lines", str(tmp_path / "b.jsonl")])
     assert plain(again["cases"]) == plain(whole["cases"])
+    monkeypatch.setattr(real_pools, "load", None)  # a report needs no data
+    told = real_pools.main([*arguments, "--lines", str(tmp_path / "b.jsonl"), "--report"])
+    assert plain(told["cases"]) == plain(whole["cases"])
     found = whole["cases"]["well_specified"]
     by_hand = [json.loads(line) for line in lines]
     for tuning in real_pools.TUNINGS:

@@ -90,9 +90,13 @@ def test_its_numbers_are_measured_ones():
         json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("real-pools", "cpu-2-cores-selection", "gpu-h200-few-rows")
     )
-    found = real["cases"]["well_specified"]["given"]["trace"]["labels_saved"].values()
-    saved = [value for value, *_ in found if value is not None]
-    assert f"random pairs need {min(saved):.1f} to {max(saved):.1f} times the labels of the trace design" in text
+    found = real["cases"]["well_specified"]["free"]["two_rounds_unit"]["labels_saved"].values()
+    saved = [value for value, *_ in found]
+    assert f"random pairs need {min(saved):.1f} to {max(saved):.1f} times the labels of two rounds" in text
+    judged = [real["cases"][case]["free"]["two_rounds_capped"]["ratio"].values() for case in ("judge_1", "judge_4")]
+    ratios = [row for rows in judged for row in rows]
+    assert f"leave {min(r[0] for r in ratios):.2f} to {max(r[0] for r in ratios):.2f} of random pairs' gap" in text
+    assert all(high < 1 for _, _, high in ratios)
     worst = min(row["efficiency"] for row in whole["batches"]["rows"].values())
     assert f"on a real pool falls to {worst:.2f}" in text
     trained = json.loads((RESULTS / "llama-dpo.json").read_text(encoding="utf-8"))["rows"]

@@ -174,9 +174,16 @@ def test_a_store_of_another_residual_is_refused(tmp_path, begun, now):
 
 def test_a_store_from_before_there_were_residuals_has_none(tmp_path):
     store = stored(tmp_path, "gone")
-    assert run_rounds(POOL, lambda tasks: [], PLAN, store).residual == ResidualUsed(None)
+    plain = replace(PLAN, residual=None)
+    assert run_rounds(POOL, lambda tasks: [], plain, store).residual == ResidualUsed(None)
     with pytest.raises(ValueError, match=r"plan\.residual='cap'"):
         run_rounds(POOL, lambda tasks: [], replace(PLAN, residual="cap"), store)
+
+
+def test_a_plan_that_says_nothing_counts_a_label_of_the_median_pair_half_and_draws_none_at_random():
+    """1 / (4 + (pi / 2) v) at margin 0 is half of 1 / 4."""
+    plan = RoundPlan((5,), prior=1.0)
+    assert 1 / (4 + np.pi / 2 * plan.residual) == pytest.approx(1 / 8) and plan.floor == 0
 
 
 def test_before_its_labels_are_there_a_pilot_is_capped(tmp_path):

@@ -312,7 +312,8 @@ def test_required_pairs_are_asked_about_in_the_first_round_only(tmp_path):
     shortest = (int(p), int(i[number]), int(j[number]))  # which no design would choose
     budget = jd.Budget(1, per_pair=None, required=[shortest])
     store = LabelStore(tmp_path)
-    run_rounds(POOL, labeller()[0], RoundPlan((4, 4), prior=0.5, draws=2, floor=0.0, budget=budget), store)
+    plan = RoundPlan((4, 4), prior=0.5, draws=2, budget=budget, residual=None)
+    run_rounds(POOL, labeller()[0], plan, store)
     assert shortest in [task.pair for task in store.batch(0)]
     assert shortest not in [task.pair for task in store.batch(1)]
 
