@@ -9,6 +9,7 @@ from typing import Any
 from bench.experiments import plots
 from bench.experiments.paired import labels_saved
 from bench.experiments.plots import TUNED
+from bench.experiments.pool_arms import TAU
 from bench.rules import PROBLEMS, RULES, in_order
 from bench.tables.markdown import digits, hardware, limits, percent, table
 
@@ -184,8 +185,8 @@ def _real(found: dict[str, Any]) -> list[str]:
         "**A proxy of the linear reward**",
         _ratios(proxies | {arm: linear[arm] for arm in {arm.split("_proxy_")[0] for arm in proxies}}),
         _picture(f"{REAL}-proxies", "Policy gap over that of random pairs with proxies of three correlations"),
-        "Scores of the given correlation with the reward are in the belief of design and fit (`proxy_belief`); the "
-        "labels decide how far they are followed. Ridge of random pairs without a proxy.",
+        "Scores of the given correlation with the reward are in the belief of design and fit (`proxy_belief`, tau = "
+        f"{TAU}, the best on tuning seeds); labels decide how far they are followed. Ridge of random pairs without one.",
     ]
 
 

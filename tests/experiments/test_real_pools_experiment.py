@@ -110,7 +110,7 @@ def test_proxies_have_the_correlation_they_are_named_after(correlation):
     assert proxy @ H @ proxy == pytest.approx(1)
     assert own @ H @ proxy == pytest.approx(correlation * np.sqrt(own @ H @ own), abs=1e-9)
     belief = belief_of(ARMS[proxy_arm("trace", correlation)], truth, 5.0, 0)
-    expected = np.eye(4) / 5 + np.outer(proxy, proxy)
+    expected = np.eye(4) / 5 + pool_arms.TAU**2 * np.outer(proxy, proxy)
     np.testing.assert_allclose(belief.covariance, expected, atol=1e-5)
 
 
