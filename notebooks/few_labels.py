@@ -74,7 +74,7 @@ print(jd.forecast_by_completions(pool, budget, totals[:1], prior=RIDGE, beta=BET
 #
 # The shape of a belief can matter as much as the choice of pairs. On real completions, with everything else tuned, a fit
 # to random pairs with `smooth_belief` had 0.56 of the gap that a ridge left at 64 labels of a linear reward, and 0.90 to
-# 0.97 with a judge; designs gain on top of it ([measured](../bench/README.md)).
+# 0.99 with a judge; designs gain on top of it ([measured](../bench/README.md)).
 #
 # Early stopping holds a policy back as a strong prior does. What is designed for should be what is trained: measure the
 # ridge on a pilot. Here the "trained policy" is a fit with a ridge that nobody tells `implied_prior`:

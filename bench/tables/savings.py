@@ -186,7 +186,7 @@ def _real(found: dict[str, Any]) -> list[str]:
         _ratios(proxies | {arm: linear[arm] for arm in {arm.split("_proxy_")[0] for arm in proxies}}),
         _picture(f"{REAL}-proxies", "Policy gap over that of random pairs with proxies of three correlations"),
         "Scores of the given correlation with the reward are in the belief of design and fit (`proxy_belief`, tau = "
-        f"{TAU}, the best on tuning seeds); labels decide how far they are followed. Ridge of random pairs without one.",
+        f"{TAU}, best on tuning seeds); labels decide how far they are followed. Ridge of random pairs without one.",
     ]
 
 
