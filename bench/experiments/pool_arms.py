@@ -99,14 +99,14 @@ PLAIN = {
     "two_rounds_known": Arm("trace", 2, residual="known"),
     "two_rounds_pilot": Arm("trace", 2, residual="pilot"),
 }
-PROXIES = {
-    proxy_arm(name, rho): PLAIN[name]._replace(proxy=rho)
-    for rho in CORRELATIONS
-    for name in ("random_distinct", "trace", "trace_two_rounds")
-}
 SMOOTH = {
     f"{name}_smooth": PLAIN[name]._replace(smooth=True)
     for name in ("random_distinct", "trace", "two_rounds_unit", "two_rounds_capped")
+}
+PROXIES = {
+    proxy_arm(name, rho): (PLAIN | SMOOTH)[name]._replace(proxy=rho)
+    for rho in CORRELATIONS
+    for name in ("random_distinct", "trace", "trace_two_rounds", "trace_smooth")
 }
 OTHERS = {name: Arm(name) for name in arms.ONE_ROUND if name not in (*PLAIN, "trace_floor", "trace_oracle")}
 ARMS = PLAIN | SMOOTH | PROXIES | OTHERS
