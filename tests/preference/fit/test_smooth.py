@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdesign import Belief, CompletionPool, policy_target
-from jaxdesign.preference import as_labels, fit_posterior, smooth_belief
+from jaxdesign.preference import as_labels, fit_posterior, implied_prior, smooth_belief
 from jaxdesign.preference.labels.labels import FIRST, SECOND
 
 RNG = np.random.default_rng(0)
@@ -63,6 +63,17 @@ def test_it_learns_a_smooth_reward_from_fewer_labels_than_the_ridge_of_the_same_
             left = fit_posterior(POOL, labels, belief).parameter - w
             errors[k] += left @ H @ left
     assert errors[0] < 0.95 * errors[1]
+
+
+def test_its_spread_can_be_taken_from_a_trained_policy():
+    """A policy that is the fit with tau = 0.3: `implied_prior` finds the precision 1 / 0.09 of that of tau = 1."""
+    rng = np.random.default_rng(5)
+    ends = np.sort(np.stack([rng.permutation(5)[:2] for _ in range(30)]), axis=1)
+    pairs = np.concatenate([np.arange(30)[:, None], ends], axis=1)
+    labels = as_labels(pairs, rng.choice([FIRST, SECOND], size=30))
+    policy = FEATURES @ fit_posterior(POOL, labels, smooth_belief(POOL, 0.3)).parameter
+    found = implied_prior(policy, POOL, labels, prior=smooth_belief(POOL))
+    assert found.ridge == pytest.approx(1 / 0.09, rel=0.02)
 
 
 def test_refusals_name_the_argument():
