@@ -11,6 +11,8 @@ import numpy as np
 
 from jaxdesign._files import write_whole
 
+WHERE = ("json", "plot", "lines", "report")  # arguments that change no result
+
 
 def write_json(results: dict[str, Any], file: str | None) -> None:
     """Write what there is so far; nothing where no file was asked for."""
@@ -32,7 +34,7 @@ def plain(value: Any) -> Any:
 
 def settings(given: argparse.Namespace) -> dict[str, Any]:
     """The arguments that decide results, which those that say where to write them do not; of files the name alone."""
-    return {name: _name(value) for name, value in vars(given).items() if name not in ("json", "plot", "lines")}
+    return {name: _name(value) for name, value in vars(given).items() if name not in WHERE}
 
 
 def _name(value: Any) -> Any:
