@@ -23,6 +23,8 @@ RULES = {
     "rounds_capped": Rule("rounds, capped", "#f7b6d2"),
     "trace_posterior": Rule("trace, posterior trained on", "#b2182b"),
     "random_posterior": Rule("random, posterior trained on", "#525252"),
+    "two_rounds_posterior": Rule("two rounds, posterior trained on", "#2f4f4f"),
+    "two_rounds_proxy": Rule("two rounds, proxy in the fit", "#00441b"),
     "trace_proxy": Rule("trace, proxy in the fit", "#1b7837"),
     "random_proxy": Rule("random, proxy in the fit", "#a6dba0"),
     "best_worst_proxy": Rule("best against worst by proxy", "#bf812d"),

@@ -49,7 +49,8 @@ from jaxdesign.preference.labels.labels import FIRST
 class Way(NamedTuple):
     """How an arm chooses, and how it trains.
 
-    rule: of `arms.choose`, or "rounds". residual: of the pool, in choosing. posterior: soft labels of the fit.
+    rule: of `arms.choose`, or "rounds", a pilot and then the rest. residual: of the pool, in choosing.
+    posterior: trained on soft labels of the fit.
     choose_by, fit_with: correlation of the proxy whose scores the rule sees, or that the belief has.
     """
 
@@ -70,11 +71,13 @@ WAYS = {
     "best_worst_proxy_8": Way("largest_score_gap", choose_by=0.8),
     "trace": Way("trace"),
     "trace_capped": Way("trace", residual="cap"),
-    "rounds": Way("rounds", residual=UNIT),
+    "two_rounds_unit": Way("rounds", residual=UNIT),
     "random_posterior": Way("random", posterior=True),
     "trace_posterior": Way("trace", posterior=True),
     "random_proxy": Way("random", posterior=True, fit_with=0.8),
     "trace_proxy": Way("trace", posterior=True, fit_with=0.8),
+    "two_rounds_posterior": Way("rounds", residual=UNIT, posterior=True),
+    "two_rounds_proxy": Way("rounds", residual=UNIT, posterior=True, fit_with=0.8),
     "ceiling": Way("ceiling", posterior=True),
 }
 
@@ -178,13 +181,16 @@ def policy_of(way: Way, world: World, number: int, setting: Setting, settled: Se
     return trained_on(world, found, world.pool, setting, settled, seed), labels
 
 
-def one_seed(seed: int, setting: Setting, settled: dict[int, Settled], names: Sequence[str]) -> list[dict[str, Any]]:
-    """A line for every arm at every number of labels in the world of one seed."""
+def one_seed(
+    seed: int, setting: Setting, settled: dict[int, Settled], wanted: dict[int, list[str]]
+) -> list[dict[str, Any]]:
+    """A line for every arm that is wanted at a number of labels, in the world of one seed."""
     world = make_world(seed, setting)
     before = value_of(world.head, world, setting, seed).value
     lines = []
-    for number, own in settled.items():
+    for number, names in wanted.items():
         let_go_of_many()
+        own = settled[number]
         for name in names:
             start = time.perf_counter()
             policy, labels = policy_of(WAYS[name], world, number, setting, own, seed)
@@ -312,13 +318,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     results["settled"] = read_json(chosen.settled)["settled"]
     settled = {number: Settled(**results["settled"][str(number)]) for number in chosen.labels}
     path = Path(chosen.lines)
-    done = {line["seed"] for line in read_lines(path)}
+    done = {(line["seed"], line["labels"], line["arm"]) for line in read_lines(path)}
     for seed in range(*chosen.seeds):
-        if seed not in done:
-            append_lines(path, one_seed(seed, setting, settled, chosen.arms))
+        wanted = {n: [arm for arm in chosen.arms if (seed, n, arm) not in done] for n in settled}
+        if any(wanted.values()):
+            append_lines(path, one_seed(seed, setting, settled, wanted))
         lines = read_lines(path)
         results["summary"] = summary(lines)
-        results["facts"] = [line["facts"] for line in lines if "facts" in line]
+        results["facts"] = list({line["seed"]: line["facts"] for line in lines if "facts" in line}.values())
         write_json(results, chosen.json)
         print(f"seed {seed}", flush=True)
     for row in results["summary"]:

@@ -126,7 +126,7 @@ def test_the_ceiling_has_the_true_probabilities(world):
 
 def test_arms_ask_only_of_different_texts_and_share_labels(world):
     answers = {}
-    for name in ("random_distinct", "trace", "trace_capped", "rounds", "best_worst_proxy_8", "trace_proxy"):
+    for name in ("random_distinct", "trace", "trace_capped", "two_rounds_unit", "best_worst_proxy_8", "trace_proxy"):
         labels = experiment.collected(experiment.WAYS[name], world, 30, SHORT, 10.0, 0)
         p, i, j = np.asarray(labels.pairs).T
         assert len(labels.pairs) == 30 and (world.completions[p, i] != world.completions[p, j]).any(axis=1).all()
@@ -150,4 +150,6 @@ def test_it_is_tuned_runs_and_goes_on(tmp_path):
     )  # fmt: skip
     assert read_lines(lines)[:3] == first and len(read_lines(lines)) == 6
     assert json.loads((tmp_path / "a.json").read_text())["summary"] == result["summary"]
+    experiment.main([*rest, "trace", "--lines", str(lines), "--seeds", "0", "1"])  # one arm more, later
+    assert len(read_lines(lines)) == 7 and read_lines(lines)[-1]["arm"] == "trace"
     assert (tmp_path / "a.png").stat().st_size > 1_000
