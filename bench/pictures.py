@@ -22,7 +22,7 @@ LARGE = "4000"  # of its first panel, whose gaps are measured without a prior an
 
 SHOWN = (
     "trace", "trace_two_rounds", "rounds", "two_rounds_unit", "two_rounds_capped", "trace_smooth",
-    "random_distinct_smooth", "trace_posterior", "trace_proxy", "logdet", "bait", "adpo", "largest_distance",
+    "two_rounds_capped_smooth", "random_distinct_smooth", "trace_capped", "logdet", "bait", "adpo", "largest_distance",
     "random", "random_distinct", "ceiling",
 )  # fmt: skip
 """What the overview has; every rule is in a picture of its own problem."""

@@ -224,14 +224,10 @@ def summary(lines: Sequence[dict], against: str = "random_distinct") -> list[dic
 
 
 def panels_of(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """For `plot_differences`: how arms choose, all with plain DPO, and how they train."""
-    plain = [name for name, way in WAYS.items() if not way.posterior]
+    """For `plot_differences`, in one panel: arms that train alike have lines of their own."""
     rows = [row for row in results["summary"] if "interval" in row]
     shown = [{"arm": r["arm"], "labels": r["labels"], "difference": (r["difference"], *r["interval"])} for r in rows]
-    return {
-        "plain DPO": [row for row in shown if row["arm"] in plain],
-        "training on the posterior": [row for row in shown if row["arm"] not in plain],
-    }
+    return {"a small transformer, end to end": shown}
 
 
 # ---- tuning, for random pairs of different texts alone
