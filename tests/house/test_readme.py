@@ -97,6 +97,9 @@ def test_its_numbers_are_measured_ones():
     ratios = [row for rows in judged for row in rows]
     assert f"leave {min(r[0] for r in ratios):.2f} to {max(r[0] for r in ratios):.2f} of random pairs' gap" in text
     assert all(high < 1 for _, _, high in ratios)
+    model = json.loads((RESULTS / "transformer.json").read_text(encoding="utf-8"))["summary"]
+    (trained,) = [row for row in model if (row["arm"], row["labels"]) == ("trace", 400)]
+    assert "small transformer one round loses with 400 labels" in text and trained["interval"][1] < 0
     worst = min(row["efficiency"] for row in whole["batches"]["rows"].values())
     assert f"on a real pool falls to {worst:.2f}" in text
     trained = json.loads((RESULTS / "llama-dpo.json").read_text(encoding="utf-8"))["rows"]
