@@ -268,8 +268,9 @@ for strength in (0.6, 3.0) if SHORT else (0.6, 1.5, 3.0):
 # [bench/README.md](../bench/README.md). Real features and four rewards: one linear in the features, a language-model
 # judge's at two temperatures, which is not, and scores of professional raters, of which these features see next to
 # nothing; there no choice of pairs helps much, nor does any number of labels. Above, fits have the ridge that suits
-# random pairs; below, ridge and scale are tuned for every rule, and random pairs lose less: what a fit believes is worth
-# about as much as which pairs it has. Two rounds with a residual gain in both; capped ones, tuned so, in every cell of the judge.
+# random pairs; below, ridge and scale are tuned for every rule, and random pairs lose less: what a fit believes is
+# worth about as much as which pairs it has. Two rounds with a residual gain in both; capped ones, tuned so, in every
+# cell of the judge.
 #
 # ![Policy gap over that of random pairs, by rule](../bench/results/real-pools.png)
 #
