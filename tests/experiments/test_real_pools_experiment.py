@@ -114,6 +114,13 @@ def test_proxies_have_the_correlation_they_are_named_after(correlation):
     np.testing.assert_allclose(belief.covariance, expected, atol=1e-5)
 
 
+def test_a_smooth_belief_has_the_mean_variance_of_its_ridge():
+    truth = truth_of("well_specified")
+    H = np.asarray(jd.policy_target(truth.problem.pool), np.float64)
+    belief = belief_of(ARMS["trace_smooth"], truth, 5.0, 0)
+    np.testing.assert_allclose(belief.covariance, H / np.mean(np.diag(H)) / 5, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arm", [arm for arm in ARMS if arm != "two_rounds_known"])
 def test_every_arm_spends_its_labels(arm):
