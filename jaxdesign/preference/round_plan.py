@@ -35,17 +35,18 @@ class RoundPlan:
         prior: what is known of the reward parameter before any label: its precision, (d, d) or a scalar ridge above 0;
             or a `Belief`, or what holds one, such as a posterior or an `ImpliedPrior`.
         beta: strength of the policy's KL term.
-        budget: limits that hold in every round; its total is not used, its per_pair must be 1 or None (over all
-            rounds: with 1 no pair is asked about twice).
+        budget: limits that hold in every round; its total is not used, its per_pair must be 1 (over all rounds: no
+            pair is asked about twice), or with residual=None may be None.
         draws: posterior draws over which later rounds average.
         floor: share of each round that is drawn at random, in [0, 1): labels of all kinds of pairs, to check the
             features by or to train something else on.
         stop_gap: rounds end where the predicted gap is at most this; None: after the last.
         residual: what features leave unexplained of margins, by which long pairs are worth less (`residual_of`): a
-            variance v at the median pair; "cap", no pair counts for more than the median one; "pilot", the first round
-            is designed with the cap, and v then estimated from its labels (`estimate_residual`), or the cap kept where
-            they do not tell, as they hardly do where no pair has several labels (of several annotators, say). None:
-            none but the pool's own. With one, budget.per_pair must be 1.
+            variance v at the median pair, by default 8 / pi, where a label of it counts half; "cap", no pair counts for
+            more than the median one; "pilot", the first round is designed with the cap, and v then estimated from its
+            labels (`estimate_residual`), or the cap kept where they do not tell, as they hardly do where no pair has
+            several labels (of several annotators, say). None: none but the pool's own. With one, budget.per_pair must
+            be 1.
 
     Raises:
         ValueError: totals that are no positive whole numbers, a prior that is not positive definite, a budget whose
