@@ -116,7 +116,7 @@ def check_one_label(residual: Spread | None, per_pair: Any, name: str) -> None:
         )
 
 
-def check_held(residual: Spread | None, pairs: Int[np.ndarray, "s 3"], labels: Any) -> None:
+def check_held(residual: Spread | None, pairs: Int[_arrays.AnyArray, "s 3"], labels: Any) -> None:
     """ValueError where labels that are held repeat pairs whose residual they share; not of traced ones."""
     if not isinstance(residual, Residual) or not residual.one_label or _arrays.is_traced(pairs, labels):
         return

@@ -107,7 +107,7 @@ def with_residual(pool: CompletionPool, used: ResidualUsed) -> CompletionPool:
 
 def information_left(
     pool: CompletionPool, labels: Labels, prior: Any, parameters: Float[np.ndarray, "*r d"]
-) -> Float[np.ndarray, "*r d d"]:
+) -> Float[np.ndarray, "*s d d"]:
     """prior + sum_e n_e c_e z_e z_e^T of labels that are held, c_e what residuals leave at margins z_e . w.
 
     Where pairs have a residual, several labels of one count as one: they carry more than that, and less than their sum.

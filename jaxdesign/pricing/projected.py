@@ -11,10 +11,11 @@ from jax.tree_util import Partial
 from jaxtyping import Float
 
 from jaxdesign import _arrays
+from jaxdesign._arrays import AnyArray
 from jaxdesign.pricing.memory import MemorySource, last_chunk, row_means_of
 
 
-def projected(source: MemorySource, basis: Float[np.ndarray, "d r"], dtype: Any) -> MemorySource:
+def projected(source: MemorySource, basis: Float[AnyArray, "d r"], dtype: Any) -> MemorySource:
     """The same with features (phi - prompt mean) B: as products in its working dtype, then rounded to `dtype`."""
     with _arrays.float64():
         return _projected(source, jnp.asarray(basis, source.dtype), dtype=np.dtype(dtype))

@@ -70,7 +70,7 @@ def train_on_cache(
     first_step: int = 0,
     trainable: Sequence[str] | None = None,
     callback: Callable[[int, float], Any] | None = None,
-) -> Trained:
+) -> Trained[HeadEdit | Tail]:
     """DPO on labels in [0, 1]: l = w l(u) + (1 - w) l(-u), u = beta times the log-ratio gap of a pair.
 
     Args:

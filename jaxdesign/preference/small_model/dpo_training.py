@@ -115,7 +115,7 @@ def train_on_pairs(
     first_step: int = 0,
     trainable: Sequence[str] | None = None,
     callback: Callable[[int, float], Any] | None = None,
-) -> Trained:
+) -> Trained[LanguageModel]:
     """Train a policy on labelled pairs; log-probabilities under the reference are computed once, before the first step.
 
     Args:

@@ -67,7 +67,7 @@ def fine_tune(
     first_step: int = 0,
     trainable: Sequence[str] | None = None,
     callback: Callable[[int, float], Any] | None = None,
-) -> Trained:
+) -> Trained[LanguageModel]:
     """Train a policy on the log-likelihood of completions given prompts; prompts themselves are not learnt.
 
     Args:

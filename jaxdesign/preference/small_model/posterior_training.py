@@ -36,7 +36,7 @@ def train_on_posterior(
     seed: int = 0,
     trainable: Sequence[str] | None = None,
     callback: Callable[[int, float], Any] | None = None,
-) -> Trained:
+) -> Trained[LanguageModel]:
     """DPO with labels in [0, 1] on all pairs of a pool: p = sigma(z . m), m the mean of the belief (`soft_labels`).
 
     Few labels leave a policy that is trained on them alone close to the reference: bias, not the noise of labels, is

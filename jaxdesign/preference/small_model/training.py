@@ -47,7 +47,7 @@ def train(
     first_step: int = 0,
     trainable: Sequence[str] | None = None,
     callback: Callable[[int, float], Any] | None = None,
-) -> Trained:
+) -> Trained[Policy]:
     """Minimise the mean of an objective over minibatches of `data`; the model passed stays as it is.
 
     The step is compiled once for each combination of model shape, data shapes, objective, optimiser and batch size, and
