@@ -97,6 +97,9 @@ PROBLEMS = {
 }
 """What the problems of `bench.experiments` are called in tables and pictures."""
 
+TUNED = {"given": "ridge of random pairs", "free": "ridge of every rule's own"}
+"""How fits of `bench.experiments.real_pools` are tuned, and what that is called."""
+
 
 def look(key: str) -> dict[str, str]:
     """The arguments of matplotlib's `plot` for a rule."""

@@ -20,6 +20,7 @@ SEEDED = ("random", "first_two", *NEED_WEIGHTS)
 PILOT = 0.25  # share of the labels spent before the second round
 FLOOR = 0.25  # share of the labels that trace_floor and rounds draw at random
 
+UNIT = 8 / np.pi  # v of a residual that costs a median pair at margin 0 as much as the noise of its label: s = 1
 DRAWS = 4  # of the posterior, for the second round
 SHORT_CUT = (
     "best_set",

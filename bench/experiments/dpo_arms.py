@@ -120,9 +120,7 @@ def on_truth(case: ll.Case, rewards, rate: float, steps: int, seed: int) -> Trai
     """True probabilities of pairs that are each seen once."""
     problem = arms.Problem(case.pool, case.pool, 1.0, 1.0)
     pairs = arms.choose("random", problem, jd.Budget(steps * BATCH, per_pair=1), seed)
-    p, i, j = np.asarray(pairs).T
-    own = rewards[case.training]
-    return Training(pairs, 1 / (1 + np.exp(own[p, j] - own[p, i])), rate, steps)
+    return Training(pairs, ll.chances(case, rewards, pairs), rate, steps)
 
 
 def training_of(

@@ -156,9 +156,14 @@ def make_case(pool: Pool, variant: str, completions: int, seed: int, components:
 def ask(case: Case, rewards: Float[np.ndarray, "p k"], pairs: Int[np.ndarray, "n 3"]) -> pref.Labels:
     """The label of each pair."""
     p, i, j = np.asarray(pairs).T
+    return pref.as_labels(pairs, np.where(case.luck[p, i, j] < chances(case, rewards, pairs), FIRST, SECOND))
+
+
+def chances(case: Case, rewards: Float[np.ndarray, "p k"], pairs: Int[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+    """How likely the first of each pair of the training prompts is preferred, by Bradley-Terry."""
+    p, i, j = np.asarray(pairs).T
     own = rewards[case.training]
-    chance = 1 / (1 + np.exp(own[p, j] - own[p, i]))
-    return pref.as_labels(pairs, np.where(case.luck[p, i, j] < chance, FIRST, SECOND))
+    return 1 / (1 + np.exp(own[p, j] - own[p, i]))
 
 
 def fitted(case: Case, labels: pref.Labels, belief: Any) -> Float[np.ndarray, " d"]:

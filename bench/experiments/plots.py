@@ -11,7 +11,7 @@ from math import isfinite, sqrt
 from typing import Any, NamedTuple
 
 from bench.experiments import paired
-from bench.rules import PROBLEMS, RULES, in_order
+from bench.rules import PROBLEMS, RULES, TUNED, in_order
 
 NORMAL = 1.96  # standard errors of 95% limits
 MARK = 1.2  # inches of a mark of the legend
@@ -73,9 +73,6 @@ def plot_proxies(case: dict[str, Any], file: str) -> None:
 
 def _is_proxy(name: str) -> bool:
     return "_proxy_" in name
-
-
-TUNED = {"given": "ridge of random pairs", "free": "ridge of every rule's own"}
 
 
 def _plot_ratios(cases: dict[str, dict[str, Any]], left_out: Callable[[str], bool], file: str) -> None:

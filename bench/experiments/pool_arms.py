@@ -14,7 +14,6 @@ from jaxdesign import preference as pref
 from jaxdesign._arrays import float64
 from jaxdesign.exact.random_pairs import random_pairs
 
-UNIT = 8 / np.pi  # v of a residual that costs a median pair at margin 0 as much as the noise of its label: s = 1
 TOL = 1e-2  # of real-valued designs, whose largest pairs are taken: a tenth of it moves values by less than 1%
 FEW = 160  # labels up to which one label after the other is tried as well: below three a dimension it wins 5%
 TWICE = 2  # labels of each pair of a pilot that is to tell v
@@ -90,11 +89,11 @@ PLAIN = {
     "random": Arm("random"),
     "random_distinct": Arm("random"),
     "trace": Arm("trace"),
-    "trace_unit": Arm("trace", residual=UNIT),
+    "trace_unit": Arm("trace", residual=arms.UNIT),
     "trace_capped": Arm("trace", residual="cap"),
     "trace_two_rounds": Arm("trace", 2),
     "rounds": Arm("trace", 2, floor=arms.FLOOR),
-    "two_rounds_unit": Arm("trace", 2, residual=UNIT),
+    "two_rounds_unit": Arm("trace", 2, residual=arms.UNIT),
     "two_rounds_capped": Arm("trace", 2, residual="cap"),
     "two_rounds_known": Arm("trace", 2, residual="known"),
     "two_rounds_pilot": Arm("trace", 2, residual="pilot"),
@@ -118,8 +117,7 @@ def belief_of(arm: Arm, truth: Asked, ridge: float, seed: int) -> jd.Belief:
     prior = jd.Belief.from_ridge(ridge, pool.dim)
     if arm.smooth:
         H = np.asarray(jd.policy_target(pool), np.float64)
-        unit = pref.smooth_belief(pool, np.sqrt(np.vdot(H, H) * pool.dim / np.trace(H)))  # of mean variance 1
-        prior = jd.Belief(unit.mean, ridge * unit.precision)
+        prior = pref.smooth_belief(pool, np.sqrt(np.vdot(H, H) * pool.dim / (np.trace(H) * ridge)))
     if arm.proxy is None:
         return prior
     direction = proxy_parameter(truth, arm.proxy, seed)

@@ -160,7 +160,10 @@ def make_truth(case: str, data: Data, split: Split, beta: float, seed: int) -> T
     truth = Truth(problem, split, rewards, unseen, case == "human", parameter, 0.0)
     if data.parameter is not None:
         return truth
-    return truth._replace(parameter=limit(truth, seed), residual=residual_variance(truth, seed))
+    rows, margin = _random_differences(truth, seed)
+    return truth._replace(
+        parameter=limit(rows, margin, truth.verdict), residual=residual_variance(rows, margin, split.unit)
+    )
 
 
 def _random_differences(truth: Truth, seed: int):
@@ -172,15 +175,13 @@ def _random_differences(truth: Truth, seed: int):
     return features[p, i] - features[p, j], truth.rewards[p, i] - truth.rewards[p, j]
 
 
-def limit(truth: Truth, seed: int) -> Float[np.ndarray, " d"]:
+def limit(rows: Float[np.ndarray, "n d"], margin: Float[np.ndarray, " n"], verdict: bool) -> Float[np.ndarray, " d"]:
     """The parameter that the probabilities of very many random pairs lead to: the best linear one, all but exactly."""
-    rows, margin = _random_differences(truth, seed)
-    chance = (1 + np.sign(margin)) / 2 if truth.verdict else 1 / (1 + np.exp(-margin))
+    chance = (1 + np.sign(margin)) / 2 if verdict else 1 / (1 + np.exp(-margin))
     return np.asarray(pref.fit_bradley_terry(rows, chance, np.ones(LIMIT_PAIRS), prior=1e-2).parameter)
 
 
-def residual_variance(truth: Truth, seed: int) -> float:
+def residual_variance(rows: Float[np.ndarray, "n d"], margin: Float[np.ndarray, " n"], unit: jd.Residual) -> float:
     """v of residuals v l_e of margins about their least-squares fit: their squares' sum over that of the lengths."""
-    rows, margin = _random_differences(truth, seed)
     left = margin - rows @ np.linalg.lstsq(rows, margin, rcond=None)[0]
-    return float(np.sum(left**2) / np.sum((rows @ np.asarray(truth.split.unit.noise)) ** 2))
+    return float(np.sum(left**2) / np.sum((rows @ np.asarray(unit.noise)) ** 2))

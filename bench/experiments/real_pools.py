@@ -20,7 +20,7 @@ of different texts, which is the prior of all designs (one more for arms with a 
     free   ridge of the fit and multiple together, for every arm alike: how labels are chosen matters less where the
            fit may become anything from a maximum of likelihood to a mean direction
 
-`ceiling` are the true probabilities of all pairs. Lines are appended per seed, number and case, so that a run goes on
+`ceiling` are the true probabilities of all pairs. Lines are appended per seed and case, so that a run goes on
 where it was, and more arms or seeds can be asked for later. Gaps are kept prompt by prompt: limits are of ratios of
 means, over new prompts (`by_prompt`).
 """
@@ -41,6 +41,7 @@ from bench.experiments.plots import plot_gaps
 from bench.experiments.pool_arms import ARMS, PLAIN, PROXIES, SMOOTH, belief_of, labels_of
 from bench.experiments.pool_truth import CASES, Data, Split, Truth, load, make_split, make_truth
 from bench.measure import machine
+from bench.rules import TUNED
 from jaxdesign import preference as pref
 
 RIDGES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
@@ -50,7 +51,6 @@ TUNING_SEED = 1000  # the first
 RANDOM = ("random_distinct", "random_distinct_smooth")  # without and with a smooth belief
 AGAINST = RANDOM[0]
 ENDS = ("reference", "ceiling")
-TUNINGS = ("given", "free")
 DIGITS = 4  # of the gap of a prompt
 
 Place = tuple[str, int, str]  # case, number of labels (0 of an end), arm
@@ -135,7 +135,7 @@ def settled_of(lines: Iterable[dict[str, Any]], place: Place, known) -> dict[str
     _, number, arm = place
     total = np.mean([line["mean_gaps"] for line in lines if _place(line) == place], axis=0)
     if arm in ENDS:
-        return dict.fromkeys(TUNINGS, Setting(0.0, MULTIPLES[int(np.argmin(total[0]))]))
+        return dict.fromkeys(TUNED, Setting(0.0, MULTIPLES[int(np.argmin(total[0]))]))
     given = ridge_of(arm, known, number)
     row, column = np.unravel_index(np.argmin(total), total.shape)
     return {
@@ -148,8 +148,8 @@ def _place(line: dict[str, Any]) -> Place:
     return line["case"], line["labels"], line["arm"]
 
 
-def measured(given, data: dict[str, Data], path: Path) -> Iterator[dict[str, Any]]:
-    """What a file lacks, line by line: ridges, the tuning seeds, then the reported seeds, which need both."""
+def measured(given, data: dict[str, Data], path: Path) -> Iterator[list[dict[str, Any]]]:
+    """What a file lacks, case by case: ridges, the tuning seeds, then the reported seeds, which need both."""
     known = {line["case"]: line["random"] for line in read_lines(path) if "random" in line}
     for case in given.cases:
         held = known.get(case, {arm: {} for arm in RANDOM})
@@ -157,21 +157,24 @@ def measured(given, data: dict[str, Data], path: Path) -> Iterator[dict[str, Any
         if missing:
             made = ridges_of_random(case, data[case], given, missing)
             known[case] = {arm: held[arm] | made[arm] for arm in RANDOM}
-            yield {"case": case, "random": known[case]}
+            yield [{"case": case, "random": known[case]}]
             print(case, known[case], flush=True)
     tuning = range(TUNING_SEED, TUNING_SEED + given.tuning_seeds)
     reported = range(given.first_seed, given.first_seed + given.seeds)
-    for seed, place, truth in _missing(given, data, path, tuning):
-        yield tuning_line(place, truth, known[place[0]], seed)
+    for seed, places, truth in _missing(given, data, path, tuning):
+        yield [tuning_line(place, truth, known[place[0]], seed) for place in places]
     tried = [line for line in read_lines(path) if line.get("seed") in tuning]
     settled: dict[Place, dict[str, Setting]] = {}
-    for seed, place, truth in _missing(given, data, path, reported):
-        if place not in settled:
-            settled[place] = settled_of(tried, place, known[place[0]])
-        yield reported_line(place, truth, known[place[0]], settled[place], seed)
+    for seed, places, truth in _missing(given, data, path, reported):
+        for place in places:
+            if place not in settled:
+                settled[place] = settled_of(tried, place, known[place[0]])
+        yield [reported_line(place, truth, known[place[0]], settled[place], seed) for place in places]
 
 
-def _missing(given, data: dict[str, Data], path: Path, seeds: Iterable[int]) -> Iterator[tuple[int, Place, Truth]]:
+def _missing(
+    given, data: dict[str, Data], path: Path, seeds: Iterable[int]
+) -> Iterator[tuple[int, list[Place], Truth]]:
     """What the file does not have of these seeds, with the truth of each."""
     done = {(line["seed"], *_place(line)) for line in read_lines(path) if "seed" in line}
     for seed in seeds:
@@ -185,8 +188,7 @@ def _missing(given, data: dict[str, Data], path: Path, seeds: Iterable[int]) -> 
             own = case == "human"
             splits[own] = splits.get(own) or make_split(data[case].features, given.components, seed)
             truth = make_truth(case, data[case], splits[own], given.beta, seed)
-            for place in places:
-                yield seed, place, truth
+            yield seed, places, truth
             print(f"seed {seed}, {case}", flush=True)
 
 
@@ -205,7 +207,7 @@ def summary(lines: Sequence[dict[str, Any]], given: argparse.Namespace) -> dict[
             "variance": float(np.mean([line["variance"] for line in own if line["arm"] == "ceiling"])),
             "ridges": [line["random"] for line in lines if line["case"] == case and "random" in line][-1],
         }
-        for tuning in TUNINGS:
+        for tuning in TUNED:
             found[case][tuning] = paired.compared(_tables(own, tuning), AGAINST)
             for (_, number, arm), setting in _settings(own, tuning).items():
                 counts = [number] if number else list(found[case][tuning][arm]["gap"])
@@ -274,12 +276,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     given = parse(arguments)
     path = Path(given.lines)
     if not given.report:
-        for line in measured(given, {case: load(case) for case in given.cases}, path):
-            append_lines(path, [line])
+        for made in measured(given, {case: load(case) for case in given.cases}, path):
+            append_lines(path, made)
     cases = summary(read_lines(path), given)
     results = {"machine": machine(), "settings": settings(given), "cases": cases}
     for case, found in cases.items():
-        for tuning in TUNINGS:
+        for tuning in TUNED:
             print(case, tuning, f"{len(found['seeds'])} seeds, v = {found['variance']:.3g}", flush=True)
             for arm, row in found[tuning].items():
                 ratios = " ".join(f"{n}: {r[0]:.3f} [{r[1]:.3f}, {r[2]:.3f}]" for n, r in row["ratio"].items())

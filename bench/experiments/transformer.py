@@ -62,7 +62,6 @@ class Way(NamedTuple):
     fit_with: float | None = None
 
 
-UNIT = 8 / np.pi  # residual variance at which s of `residual_of` is 1
 WAYS = {
     "random": Way("random", distinct=False),
     "random_distinct": Way("random"),
@@ -71,13 +70,13 @@ WAYS = {
     "best_worst_proxy_8": Way("largest_score_gap", choose_by=0.8),
     "trace": Way("trace"),
     "trace_capped": Way("trace", residual="cap"),
-    "two_rounds_unit": Way("rounds", residual=UNIT),
+    "two_rounds_unit": Way("rounds", residual=arms.UNIT),
     "random_posterior": Way("random", posterior=True),
     "trace_posterior": Way("trace", posterior=True),
     "random_proxy": Way("random", posterior=True, fit_with=0.8),
     "trace_proxy": Way("trace", posterior=True, fit_with=0.8),
-    "two_rounds_posterior": Way("rounds", residual=UNIT, posterior=True),
-    "two_rounds_proxy": Way("rounds", residual=UNIT, posterior=True, fit_with=0.8),
+    "two_rounds_posterior": Way("rounds", residual=arms.UNIT, posterior=True),
+    "two_rounds_proxy": Way("rounds", residual=arms.UNIT, posterior=True, fit_with=0.8),
     "ceiling": Way("ceiling", posterior=True),
 }
 

@@ -8,9 +8,8 @@ from typing import Any
 
 from bench.experiments import plots
 from bench.experiments.paired import labels_saved
-from bench.experiments.plots import TUNED
 from bench.experiments.pool_arms import TAU
-from bench.rules import PROBLEMS, RULES, in_order
+from bench.rules import PROBLEMS, RULES, TUNED, in_order
 from bench.tables.markdown import digits, hardware, limits, percent, table
 
 DESIGNS = (

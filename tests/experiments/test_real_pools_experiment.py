@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxdesign as jd
-from bench.experiments import pool_arms, pool_truth, real_pools
+from bench.experiments import arms, pool_arms, pool_truth, real_pools
 from bench.experiments.files import plain, settings, write_json
 from bench.experiments.pool_arms import ARMS, belief_of, labels_of, proxy_arm, proxy_parameter
 from bench.experiments.pool_truth import Data
@@ -164,7 +164,7 @@ def test_a_run_goes_on_where_it_was_and_gives_the_same_lines(tmp_path, monkeypat
     assert plain(told["cases"]) == plain(whole["cases"])
     found = whole["cases"]["well_specified"]
     by_hand = [json.loads(line) for line in lines]
-    for tuning in real_pools.TUNINGS:
+    for tuning in real_pools.TUNED:
         rows = found[tuning]
         gaps = {arm: row["gap"][20] for arm, row in rows.items()}
         assert found["seeds"] == [100, 101] and gaps["ceiling"] < gaps["random_distinct"] < gaps["reference"]
@@ -221,4 +221,4 @@ def test_seeds_that_were_tuned_on_are_not_reported(capsys):
 def test_arms_of_both_kinds_have_names_and_colours():
     from bench.rules import in_order
 
-    assert set(in_order(ARMS)) == set(ARMS) and pool_arms.UNIT * np.pi / 8 == 1
+    assert set(in_order(ARMS)) == set(ARMS) and arms.UNIT * np.pi / 8 == 1

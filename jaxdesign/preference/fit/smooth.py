@@ -52,4 +52,4 @@ def smooth_belief(
     if not size > 0:
         raise ValueError("pool: completions do not differ within any prompt, so no reward can; check the features")
     shape = H / size + LEAST * np.eye(pool.dim)
-    return Belief.from_covariance(tau**2 * shape / (np.vdot(H, shape)))
+    return Belief.from_covariance(tau**2 * shape / np.vdot(H, shape))
