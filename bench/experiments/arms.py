@@ -72,6 +72,12 @@ def choose(arm: str, problem: Problem, budget: jd.Budget, seed: int) -> Int[np.n
     return jd.baselines.SELECTORS[arm](pool, trace, budget, prior=prior, seed=seed, **extra).pairs
 
 
+def smooth_with(pool: jd.CompletionPool, ridge: float) -> jd.Belief:
+    """N(0, H / ridge), H of mean variance 1: a smooth belief whose ridge compares with that of N(0, I / ridge)."""
+    H = np.asarray(jd.policy_target(pool), np.float64)
+    return pref.smooth_belief(pool, np.sqrt(np.vdot(H, H) * pool.dim / (np.trace(H) * ridge)))
+
+
 def with_scores(pool: jd.CompletionPool, scores: Float[np.ndarray, "p k"]) -> jd.CompletionPool:
     """The pool with these scores."""
     with float64():

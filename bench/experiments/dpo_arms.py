@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 import jaxdesign as jd
 from bench.experiments import arms, head_laws
-from bench.experiments import llama_log_linear as ll
+from bench.experiments import llama_cases as lc
 from jaxdesign import preference as pref
 from jaxdesign.preference.labels.labels import FIRST
 from jaxdesign.preference.llama import HeadEdit, Llama, held_back_value
@@ -33,7 +33,7 @@ ARMS = (*PLAIN, *ON_POSTERIOR, *CEILINGS)
 FEATURES = {"word_length": "raw", "sentiment": "clipped", "first_person": "clipped"}  # where a proxy is added
 RANK, BATCH, EPOCHS = 8, head_laws.BATCH, 6
 CEILING_STEPS = 400
-VARIANTS = (*ll.VARIANTS, "gradients")
+VARIANTS = (*lc.VARIANTS, "gradients")
 PROJECTED, COMPONENTS = 768, 128  # of gradients
 CAP = 0.998  # quantile of the rewards of the tuning pool
 
@@ -41,7 +41,7 @@ CAP = 0.998  # quantile of the rewards of the tuning pool
 class World(NamedTuple):
     """What all arms share: a pool, more of its features, rewards with caps, the policy to train, and all laws."""
 
-    pool: ll.Pool
+    pool: lc.Pool
     gradients: Float[np.ndarray, "p k d"]
     capped: dict[str, Float[np.ndarray, "p k"]]
     head: head_laws.EditedHead
@@ -65,7 +65,7 @@ def make_world(path: str, cache: Path, model: Llama, policy: HeadEdit, scales: d
     states = head_laws.cached_states(folder, model, policy.law, stored["prompt_tokens"], tokens)
     head, laws = head_laws.EditedHead(policy), head_laws.pool_laws(policy, states, tokens)
     reference = head_laws.log_probabilities(head, laws, np.arange(len(tokens)))
-    pool = ll.load(path, scales["temperatures"])
+    pool = lc.load(path, scales["temperatures"])
     capped = {name: np.minimum(pool.rewards[name].values, cap) for name, cap in scales["caps"].items()}
     gradients = head_laws.kept(folder / "gradients.npy", lambda: head_laws.projected_gradients(policy, laws, PROJECTED))
     return World(pool, gradients, capped, head, laws, reference)
@@ -73,34 +73,34 @@ def make_world(path: str, cache: Path, model: Llama, policy: HeadEdit, scales: d
 
 def scales_of(path: str) -> dict[str, dict[str, float]]:
     """Temperatures of the rewards of the tuning pool, and what they are capped at in units of them."""
-    temperatures = ll.temperatures_of(path)
-    pool = ll.load(path, temperatures)
+    temperatures = lc.temperatures_of(path)
+    pool = lc.load(path, temperatures)
     caps = {name: float(np.quantile(reward.values, CAP)) for name, reward in pool.rewards.items()}
     return {"temperatures": temperatures, "caps": caps}
 
 
-def cases_of(world: World, seed: int) -> dict[str, ll.Case]:
+def cases_of(world: World, seed: int) -> dict[str, lc.Case]:
     """The split of a seed in all kinds of features."""
     each = world.pool.first.shape[1]
-    found = {variant: ll.make_case(world.pool, variant, each, seed) for variant in ll.VARIANTS}
+    found = {variant: lc.make_case(world.pool, variant, each, seed) for variant in lc.VARIANTS}
     other = world.pool._replace(features=world.gradients)
-    return found | {"gradients": ll.make_case(other, "raw", each, seed, COMPONENTS)}
+    return found | {"gradients": lc.make_case(other, "raw", each, seed, COMPONENTS)}
 
 
-def plain_pairs(case: ll.Case, rule: str, ridge: float, number: int, seed: int) -> Int[np.ndarray, "n 3"]:
+def plain_pairs(case: lc.Case, rule: str, ridge: float, number: int, seed: int) -> Int[np.ndarray, "n 3"]:
     """Pairs of the training prompts, in a random order."""
     problem = arms.Problem(case.pool, case.deployment, ridge, 1.0)
     return arms.choose(rule, problem, jd.Budget(number, per_pair=1), seed)
 
 
-def on_labels(case: ll.Case, rewards, pairs, own: dict[str, Any]) -> Training:
+def on_labels(case: lc.Case, rewards, pairs, own: dict[str, Any]) -> Training:
     """Training on the labels of these pairs."""
-    labels = ll.ask(case, rewards, pairs)
+    labels = lc.ask(case, rewards, pairs)
     steps = -(-EPOCHS * len(pairs) // BATCH)
     return Training(np.asarray(labels.pairs), np.asarray(labels.choices) == FIRST, own["rate"], steps)
 
 
-def on_posterior(case: ll.Case, rewards, proxy, rule: str, own: dict[str, Any], number: int, seed: int) -> Training:
+def on_posterior(case: lc.Case, rewards, proxy, rule: str, own: dict[str, Any], number: int, seed: int) -> Training:
     """Labels of random or of designed pairs, a fit with the proxy or none, and training on what it says of the pool."""
     pool, prior = case.pool, own["proxy_ridge"]
     if proxy is not None:
@@ -111,20 +111,20 @@ def on_posterior(case: ll.Case, rewards, proxy, rule: str, own: dict[str, Any], 
         pairs = jd.select_pairs(pool, target, jd.Budget(number, per_pair=1), prior=prior, seed=seed).pairs
     else:
         pairs = plain_pairs(case, rule, own["proxy_ridge"], number, seed)
-    fit = pref.fit_posterior(pool, ll.ask(case, rewards, pairs), prior)
+    fit = pref.fit_posterior(pool, lc.ask(case, rewards, pairs), prior)
     soft = pref.soft_labels(pool, fit, number=own["posterior_steps"] * BATCH, seed=seed)
     return Training(soft.pairs, soft.probabilities, own["posterior_rate"], own["posterior_steps"])
 
 
-def on_truth(case: ll.Case, rewards, rate: float, steps: int, seed: int) -> Training:
+def on_truth(case: lc.Case, rewards, rate: float, steps: int, seed: int) -> Training:
     """True probabilities of pairs that are each seen once."""
     problem = arms.Problem(case.pool, case.pool, 1.0, 1.0)
     pairs = arms.choose("random", problem, jd.Budget(steps * BATCH, per_pair=1), seed)
-    return Training(pairs, ll.chances(case, rewards, pairs), rate, steps)
+    return Training(pairs, lc.chances(case, rewards, pairs), rate, steps)
 
 
 def training_of(
-    world: World, cases: dict[str, ll.Case], reward: str, arm: str, own: dict[str, Any], number: int, seed: int
+    world: World, cases: dict[str, lc.Case], reward: str, arm: str, own: dict[str, Any], number: int, seed: int
 ) -> Training:
     """What an arm trains on after `number` labels."""
     rewards, proxy = world.pool.rewards[reward][1:]
@@ -141,14 +141,14 @@ def training_of(
     return on_truth(cases["raw"], rewards, own["rate"], -(-EPOCHS * number // BATCH), seed)
 
 
-def trained(world: World, case: ll.Case, given: Training, seed: int) -> head_laws.EditedHead:
+def trained(world: World, case: lc.Case, given: Training, seed: int) -> head_laws.EditedHead:
     """The policy after DPO, `case` giving the prompts that pairs count among."""
     pairs = np.column_stack([case.training[given.pairs[:, 0]], given.pairs[:, 1:]])
     options = {"rate": given.rate, "steps": given.steps, "seed": seed}
     return head_laws.trained(world.head, world.laws, world.reference, pairs, given.label, **options)
 
 
-def worth(world: World, case: ll.Case, head: head_laws.EditedHead, reward: str) -> dict[str, Any]:
+def worth(world: World, case: lc.Case, head: head_laws.EditedHead, reward: str) -> dict[str, Any]:
     """J of every held-back prompt less the reference's, by rewards as they are and capped."""
     part = case.held_back
     own = head_laws.log_probabilities(head, world.laws, part)
@@ -160,7 +160,7 @@ def worth(world: World, case: ll.Case, head: head_laws.EditedHead, reward: str) 
     return {"prompts": part.tolist()} | found | means
 
 
-def facts(cases: dict[str, ll.Case], rewards, own: dict[str, Any], pairs: Int[np.ndarray, "n 3"]) -> dict[str, Any]:
+def facts(cases: dict[str, lc.Case], rewards, own: dict[str, Any], pairs: Int[np.ndarray, "n 3"]) -> dict[str, Any]:
     """What is predicted of labelled pairs in all kinds of features, their length, and rewards' gaps.
 
     The gap tr(H A^-1) / 2, A with the ridge that the design has for its prior ("ridge"), and with the one that training

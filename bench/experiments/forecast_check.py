@@ -33,6 +33,7 @@ import numpy as np
 from jaxtyping import Float
 
 import jaxdesign as jd
+from bench.experiments import llama_cases
 from bench.experiments import llama_log_linear as log_linear
 from bench.experiments.files import read_json, settings, write_json
 from bench.measure import machine
@@ -88,14 +89,14 @@ def _left(features, rewards, penalty) -> float:
     return float(missed / rewards.size)
 
 
-def centred(case: log_linear.Case, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def centred(case: llama_cases.Case, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Features and rewards of the training prompts less their means within prompts."""
     features = np.asarray(case.pool.features, np.float64)
     own = values[case.training, : case.pool.completions]
     return tuple(a - a.mean(axis=1, keepdims=True) for a in (features, own))  # pyright: ignore[reportReturnType]
 
 
-def forecasts(case: log_linear.Case, told: Learned, ridge: float, pairs: np.ndarray) -> dict[str, float]:
+def forecasts(case: llama_cases.Case, told: Learned, ridge: float, pairs: np.ndarray) -> dict[str, float]:
     """The expected gain over the reference of labels of these pairs, in every way of saying what is believed."""
     H = np.asarray(jd.policy_target(case.deployment), np.float64)
     z = np.asarray(jd.pair_differences(case.pool, pairs), np.float64)
@@ -124,11 +125,11 @@ def expected_gain(
     return float(along**2 / (2 * np.trace(H @ B @ (signal @ S @ signal.T + noise) @ B)))
 
 
-def checked(results: dict[str, Any], pool: log_linear.Pool, splits: int) -> list[dict[str, Any]]:
+def checked(results: dict[str, Any], pool: llama_cases.Pool, splits: int) -> list[dict[str, Any]]:
     """A row for every measured difference of trace to random pairs of different texts."""
     measured = [
         row for row in results["rows"]
-        if row["arm"] == "trace" and row["variant"] in log_linear.VARIANTS and "difference" in row
+        if row["arm"] == "trace" and row["variant"] in llama_cases.VARIANTS and "difference" in row
     ]  # fmt: skip
     gains = {_place(row): row["gain"] for row in results["rows"] if row["arm"] == "random_distinct"}
     measured.sort(key=lambda row: (row["variant"], row["K"]))
@@ -137,7 +138,7 @@ def checked(results: dict[str, Any], pool: log_linear.Pool, splits: int) -> list
     for row in measured:
         place = row["variant"], row["K"]
         if place not in cases:
-            some = [log_linear.make_case(pool, *place, seed) for seed in range(splits)]
+            some = [llama_cases.make_case(pool, *place, seed) for seed in range(splits)]
             cases = {place: (some, {}, [{} for _ in some])}
         some, facts, known = cases[place]
         reward = pool.rewards[row["reward"]]
@@ -221,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--json", metavar="FILE", help="write rows and shares here")
     given = parser.parse_args(arguments)
     results = read_json(given.result)
-    rows = checked(results, log_linear.load(given.pool, results["temperatures"]), given.splits)
+    rows = checked(results, llama_cases.load(given.pool, results["temperatures"]), given.splits)
     found = {"machine": machine(), "settings": settings(given), "judged": JUDGED, **shares(rows), "rows": rows}
     print(f"{found['asked']} of {found['cells']} intervals exclude zero; right of these: {found['right']}")
     write_json(found, given.json)

@@ -12,8 +12,8 @@ implicit rewards have a correlation of .8 to .9 with those of a fit on gradients
 
 SmolLM2-135M-Instruct, pools of `bench.experiments.llama_pool` (32 completions of 20 tokens). Trained: a low-rank edit
 of the states that the head reads (`HeadEdit`, rank 8 and a bias, 5,184 numbers), by DPO with beta 1, on laws that are
-computed once (`head_laws`). Splits, labels, features and their 64 components are those of `llama_log_linear`: a pair
-has the same label in all arms of a seed. J = reward - KL of every held-back prompt by self-normalised weights of its
+computed once (`head_laws`). Splits, labels, features and their 64 components are those of `llama_cases`: a pair has
+the same label in all arms of a seed. J = reward - KL of every held-back prompt by self-normalised weights of its
 32 completions, less that of the reference; intervals are over new prompts (`by_prompt`).
 
     random_distinct     random pairs of different texts; labels, 6 epochs
@@ -50,7 +50,7 @@ from flax import nnx
 from jaxtyping import Float
 
 from bench.experiments import dpo_arms as da
-from bench.experiments import llama_log_linear as ll
+from bench.experiments import llama_cases as lc
 from bench.experiments.by_prompt import laid_out, mean_interval
 from bench.experiments.files import append_lines, read_lines, settings, write_json
 from bench.experiments.gain_plots import plot_differences
@@ -103,13 +103,13 @@ def best(found: dict[Any, float]) -> Any:
     return max(found, key=found.__getitem__)
 
 
-def ridges(world: da.World, cases: dict[int, ll.Case], reward: str, number: int) -> dict[float, float]:
+def ridges(world: da.World, cases: dict[int, lc.Case], reward: str, number: int) -> dict[float, float]:
     """J of log-linear policies of random pairs by ridge, at the multiple that is best for it."""
-    total = dict.fromkeys(ll.RIDGES, 0.0)
+    total = dict.fromkeys(lc.RIDGES, 0.0)
     for seed, case in cases.items():
-        labels = ll.ask(case, world.pool.rewards[reward].values, da.plain_pairs(case, "random", 1.0, number, seed))
+        labels = lc.ask(case, world.pool.rewards[reward].values, da.plain_pairs(case, "random", 1.0, number, seed))
         for ridge in total:
-            found = ll.gains(case, world.capped[reward], ll.fitted(case, labels, ridge), ll.MULTIPLES)
+            found = lc.gains(case, world.capped[reward], lc.fitted(case, labels, ridge), lc.MULTIPLES)
             total[ridge] += float(found.mean(axis=1).max()) / len(cases)
     return total
 
@@ -119,7 +119,7 @@ def pull_of(found: Sequence[dict[str, Sequence[float]]]) -> dict[str, float]:
     return {name: float(np.median([one[name][0] / one[name][2] for one in found])) for name in found[0]}
 
 
-def implied(world: da.World, cases: dict[str, ll.Case], reward: str, own: dict[str, Any], number: int, seed: int):
+def implied(world: da.World, cases: dict[str, lc.Case], reward: str, own: dict[str, Any], number: int, seed: int):
     """The ridge that DPO on the labels of random pairs amounts to, in all kinds of features."""
     given = da.training_of(world, cases, reward, "random_distinct", own, number, seed)
     head = da.trained(world, cases["raw"], given, seed)
@@ -240,7 +240,7 @@ def run(given: argparse.Namespace, path: Path, scales: dict, world_of) -> dict[s
     cells = [(reward, number) for reward in given.rewards for number in numbers]
     missing = [(reward, number) for reward, number in cells if f"{reward}/{number}" not in settled]
     if missing:
-        tuning, seeds = world_of(given.tuning), range(ll.TUNING_SEED, ll.TUNING_SEED + given.tuning_splits)
+        tuning, seeds = world_of(given.tuning), range(lc.TUNING_SEED, lc.TUNING_SEED + given.tuning_splits)
         for reward, number in missing:
             append_lines(path, [{"settled": {f"{reward}/{number}": tuned(tuning, reward, number, seeds)}}])
         del tuning

@@ -116,8 +116,7 @@ def belief_of(arm: Arm, truth: Asked, ridge: float, seed: int) -> jd.Belief:
     pool = truth.problem.pool
     prior = jd.Belief.from_ridge(ridge, pool.dim)
     if arm.smooth:
-        H = np.asarray(jd.policy_target(pool), np.float64)
-        prior = pref.smooth_belief(pool, np.sqrt(np.vdot(H, H) * pool.dim / (np.trace(H) * ridge)))
+        prior = arms.smooth_with(pool, ridge)
     if arm.proxy is None:
         return prior
     direction = proxy_parameter(truth, arm.proxy, seed)

@@ -9,7 +9,7 @@ from flax import nnx
 
 from bench.experiments import dpo_arms as da
 from bench.experiments import head_laws, llama_dpo
-from bench.experiments import llama_log_linear as ll
+from bench.experiments import llama_cases as lc
 from bench.experiments.files import append_lines, read_lines
 from jaxdesign.preference import gradient_rows, split_model
 from jaxdesign.preference.llama import (
@@ -50,8 +50,8 @@ def world(parts):
     rng = np.random.default_rng(1)
     scores = features @ rng.standard_normal(features.shape[-1]) / 3
     noisy = lambda size: scores + size * rng.standard_normal(scores.shape)  # noqa: E731
-    rewards = {name: ll.Reward(name, noisy(0.3), noisy(1.0)) for name in da.FEATURES}
-    pool = ll.Pool(features, rewards, np.ones(scores.shape, bool))
+    rewards = {name: lc.Reward(name, noisy(0.3), noisy(1.0)) for name in da.FEATURES}
+    pool = lc.Pool(features, rewards, np.ones(scores.shape, bool))
     capped = {name: np.minimum(reward.values, 2.0) for name, reward in rewards.items()}
     reference = head_laws.log_probabilities(head, laws, np.arange(PROMPTS))
     return da.World(pool, head_laws.projected_gradients(policy, laws, 20), capped, head, laws, reference)
@@ -113,7 +113,7 @@ def test_a_pair_has_one_label_in_all_arms(world):
     rewards = world.pool.rewards["sentiment"].values
     cases = da.cases_of(world, 5)
     every = np.array([[p, i, j] for p in range(11) for i in range(COMPLETIONS) for j in range(i + 1, COMPLETIONS)])
-    one, other = (ll.ask(cases[variant], rewards, every).choices for variant in ll.VARIANTS)
+    one, other = (lc.ask(cases[variant], rewards, every).choices for variant in lc.VARIANTS)
     np.testing.assert_array_equal(one, other)
     known = dict(zip(map(tuple, every), np.asarray(one) == da.FIRST, strict=True))
     seen = []
@@ -124,7 +124,7 @@ def test_a_pair_has_one_label_in_all_arms(world):
         assert [bool(known[tuple(pair)]) for pair in given.pairs] == given.label.tolist()
         seen.append(set(map(tuple, given.pairs)))
     assert len({frozenset(pairs) for pairs in seen}) == len(da.PLAIN)
-    assert (ll.ask(da.cases_of(world, 6)["raw"], rewards, every).choices != one).any()
+    assert (lc.ask(da.cases_of(world, 6)["raw"], rewards, every).choices != one).any()
     truth = da.training_of(world, cases, "sentiment", "ceiling_steps", OWN, LABELS, 5)
     p, i, j = truth.pairs.T
     margin = rewards[cases["raw"].training[p], i] - rewards[cases["raw"].training[p], j]

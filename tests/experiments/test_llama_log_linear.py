@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+import jaxdesign as jd
+from bench.experiments import llama_cases
 from bench.experiments import llama_log_linear as experiment
 from bench.experiments.files import append_lines, read_lines
 from bench.experiments.llama_summary import panels_of, summary
@@ -21,7 +23,7 @@ def files(tmp_path_factory):
         rng = np.random.default_rng(seed)
         features = rng.normal(size=(PROMPTS, COMPLETIONS, DIM)).astype(np.float16)
         rewards = {name: features[..., k] + 0.3 * rng.normal(size=features.shape[:2]) for k, name in enumerate(
-            experiment.REWARDS)}  # fmt: skip
+            llama_cases.REWARDS)}  # fmt: skip
         halves = {f"half_{name}": values + rng.normal(size=values.shape) for name, values in rewards.items()}
         texts = np.array([[f"{p} {k % 5}" for k in range(COMPLETIONS)] for p in range(PROMPTS)])  # the last is a repeat
         np.savez(folder / f"{name}.npz", mean=features, texts=texts, **rewards, **halves)
@@ -35,55 +37,55 @@ def arguments_of(files, lines, *more):
 
 def loaded(files, name="reported"):
     path = str(files / f"{name}.npz")
-    return experiment.load(path, experiment.temperatures_of(path))
+    return llama_cases.load(path, llama_cases.temperatures_of(path))
 
 
 def test_the_temperature_makes_labels_right_as_often_as_asked():
     rng = np.random.default_rng(0)
     rewards = rng.normal(size=(50, 8)) * 7
     rewards[:, 1] = rewards[:, 0]  # ties do not count
-    T = experiment.temperature(rewards)
+    T = llama_cases.temperature(rewards)
     i, j = np.triu_indices(8, 1)
     margin = np.abs(rewards[:, i] - rewards[:, j])
-    assert np.mean(1 / (1 + np.exp(-margin[margin > 0] / T))) == pytest.approx(experiment.AGREEMENT, abs=1e-9)
-    assert experiment.temperature(3 * rewards) == pytest.approx(3 * T)
+    assert np.mean(1 / (1 + np.exp(-margin[margin > 0] / T))) == pytest.approx(llama_cases.AGREEMENT, abs=1e-9)
+    assert llama_cases.temperature(3 * rewards) == pytest.approx(3 * T)
 
 
 def test_repeated_texts_are_no_candidates_but_count_in_the_deployment(files):
-    case = experiment.make_case(loaded(files), "raw", COMPLETIONS, 0)
+    case = llama_cases.make_case(loaded(files), "raw", COMPLETIONS, 0)
     assert not np.asarray(case.pool.mask)[:, -1].any() and np.asarray(case.pool.mask)[:, :-1].all()
     assert np.asarray(case.deployment.mask).all()
 
 
 def test_splits_are_alike_for_variants_and_numbers_of_completions(files):
     pool = loaded(files)
-    one, other = experiment.make_case(pool, "raw", 4, 3), experiment.make_case(pool, "clipped", COMPLETIONS, 3)
+    one, other = llama_cases.make_case(pool, "raw", 4, 3), llama_cases.make_case(pool, "clipped", COMPLETIONS, 3)
     assert (one.training == other.training).all() and (one.luck == other.luck[:, :4, :4]).all()
     assert not set(one.training) & set(one.held_back)
     assert len(one.held_back) + len(one.training) == PROMPTS
     raw, clipped = (
-        np.linalg.norm(np.asarray(experiment.make_case(pool, variant, COMPLETIONS, 3).pool.features)[:, :-1], axis=-1)
-        for variant in experiment.VARIANTS
+        np.linalg.norm(np.asarray(llama_cases.make_case(pool, variant, COMPLETIONS, 3).pool.features)[:, :-1], axis=-1)
+        for variant in llama_cases.VARIANTS
     )
     assert clipped.max() < np.quantile(raw, 0.5) < raw.max()
 
 
 def test_a_pair_has_the_same_label_in_all_arms(files):
     pool = loaded(files)
-    case = experiment.make_case(pool, "raw", COMPLETIONS, 0)
+    case = llama_cases.make_case(pool, "raw", COMPLETIONS, 0)
     values = pool.rewards["sentiment"].values
     pairs = np.array([[0, 0, 1], [3, 1, 4], [5, 2, 3]])
-    whole = np.asarray(experiment.ask(case, values, pairs).choices)
-    assert (np.asarray(experiment.ask(case, values, pairs[::-1]).choices)[::-1] == whole).all()
+    whole = np.asarray(llama_cases.ask(case, values, pairs).choices)
+    assert (np.asarray(llama_cases.ask(case, values, pairs[::-1]).choices)[::-1] == whole).all()
 
 
 def test_gains_are_exact(files):
     """J against a sum over completions, and the best parameter of a linear reward gains what the best policy does."""
     pool = loaded(files)
-    case = experiment.make_case(pool, "raw", COMPLETIONS, 0)
+    case = llama_cases.make_case(pool, "raw", COMPLETIONS, 0)
     rng = np.random.default_rng(0)
     w, values = rng.normal(size=case.pool.dim), rng.normal(size=(PROMPTS, COMPLETIONS))
-    found = experiment.gains(case, values, w, (0.0, 0.5))
+    found = llama_cases.gains(case, values, w, (0.0, 0.5))
     assert found[0] == pytest.approx(0, abs=1e-12)
     scores = 0.5 * np.asarray(case.deployment.features, np.float64) @ w
     law = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
@@ -111,6 +113,32 @@ def test_it_runs_goes_on_and_repeats(files, tmp_path):
     fresh = tmp_path / "fresh.jsonl"
     experiment.main(arguments_of(files, fresh, *more, "--splits", "1"))
     assert read_lines(fresh) == first
+
+
+def test_more_arms_and_rewards_are_added_to_what_there_is(files, tmp_path):
+    """Run after run it is what one run gives, and nothing is made twice."""
+    first, every = ["--arms", "random_distinct", "trace"], ["--arms", "random_distinct", "trace", "trace_smooth"]
+    one, steps = tmp_path / "one.jsonl", tmp_path / "steps.jsonl"
+    for more in ([*first, "--rewards", "word_length"], [*every, "--rewards", "word_length", "sentiment"]):
+        experiment.main(arguments_of(files, steps, *more, "--splits", "1"))
+    experiment.main(arguments_of(files, one, *more, "--splits", "1"))
+    found, expected = read_lines(steps), read_lines(one)
+    assert experiment.settled_of(found) == experiment.settled_of(expected)
+    known = {experiment.place(line): line for line in found if "settled" not in line}
+    assert known == {experiment.place(line): line for line in expected if "settled" not in line}
+    assert len(known) == sum("settled" not in line for line in found)
+    again = len(found)
+    experiment.main(arguments_of(files, steps, *more, "--splits", "1"))
+    assert len(read_lines(steps)) == again
+
+
+def test_smooth_arms_believe_what_varies_most_and_have_a_ridge_of_their_own(files):
+    case = llama_cases.make_case(loaded(files), "raw", COMPLETIONS, 0)
+    way, reward = experiment.WAYS["trace_smooth"], loaded(files).rewards["word_length"]
+    belief, H = experiment.belief_of(case, reward, way, 20.0), np.asarray(jd.policy_target(case.pool), np.float64)
+    assert np.asarray(belief.covariance) == pytest.approx(H * case.pool.dim / np.trace(H) / 20, rel=1e-2, abs=1e-6)
+    assert way.ridge != experiment.WAYS["trace"].ridge == experiment.WAYS["random_distinct"].ridge
+    assert way.ridge == experiment.WAYS["random_distinct_smooth"].ridge
 
 
 def test_differences_are_paired_by_prompt():
