@@ -13,10 +13,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 import jaxdesign as jd
-from bench.experiments.equals import first_of_equals
 from bench.experiments.rewards import PROXIES
 from jaxdesign import preference as pref
 from jaxdesign.preference.features.clipping import clip_rows
+from jaxdesign.preference.features.components import principal_components
+from jaxdesign.preference.features.equals import first_of_equals
 from jaxdesign.preference.labels.labels import FIRST, SECOND
 
 REWARDS = ("word_length", "bounded_word_length", "sentiment", "first_person")
@@ -89,12 +90,9 @@ def make_case(pool: Pool, variant: str, completions: int, seed: int, components:
     order = rng.permutation(len(pool.features))
     training, held_back = (np.sort(part) for part in np.split(order, [round(TRAINING * len(order))]))
     luck = rng.random((len(training), *[pool.features.shape[1]] * 2), np.float32)[:, :completions, :completions]
-    some = pool.features[:, :completions].astype(np.float64)
-    some = some - some.mean(axis=1, keepdims=True)
-    values, vectors = np.linalg.eigh(np.einsum("pkd,pke->de", some[training], some[training], optimize=True))
-    basis = vectors[:, ::-1][:, :components]
-    unit = np.sqrt(values[::-1][:components].mean() / (len(training) * completions))
-    seen, unseen = ((some[part] @ basis / unit).astype(np.float32) for part in (training, held_back))
+    some = pool.features[:, :completions]
+    found = principal_components(some[training], components)
+    seen, unseen = (found.rows(some[part]) for part in (training, held_back))
     seen = jd.CompletionPool(seen, mask=pool.first[training, :completions])  # choices and labels
     unseen = jd.CompletionPool(unseen)  # a sample of the policy, repeats included
     if variant == "clipped":

@@ -23,7 +23,7 @@ from bench.measure import machine
 
 KINDS = {"mean": "mean hidden state", "last": "last token's hidden state"}
 COMPONENTS, TRAINING = 64, 0.77
-RIDGES = np.geomspace(1e-3, 1e3, 13)  # relative to the mean variance of a component
+RIDGES = tuple(np.geomspace(1e-3, 1e3, 13))  # relative to the mean variance of a component
 
 
 def explained(
@@ -45,16 +45,16 @@ def explained(
 def fitted(features, rewards, training, held_back) -> Float[np.ndarray, "h k"]:
     """Predictions for prompts held back, with the ridge that serves the last quarter of the training prompts best."""
     inner, outer = np.split(training, [round(0.75 * len(training))])
-    errors = [((rewards[outer] - guess) ** 2).sum() for guess in _by_ridge(features, rewards, inner, outer)]
-    return _by_ridge(features, rewards, training, held_back)[int(np.argmin(errors))]
+    errors = [((rewards[outer] - guess) ** 2).sum() for guess in _guesses(features, rewards, inner, outer, RIDGES)]
+    return _guesses(features, rewards, training, held_back, [RIDGES[int(np.argmin(errors))]])[0]
 
 
-def _by_ridge(features, rewards, training, held_back) -> list[np.ndarray]:
+def _guesses(features, rewards, training, held_back, ridges: Sequence[float]) -> list[np.ndarray]:
     values, vectors = np.linalg.eigh(np.einsum("pkd,pke->de", features[training], features[training], optimize=True))
     basis, sizes = vectors[:, ::-1][:, :COMPONENTS], values[::-1][:COMPONENTS]
     crossed = np.einsum("pkd,pk->d", features[training] @ basis, rewards[training])
     seen = features[held_back] @ basis
-    return [seen @ (crossed / (sizes + ridge * sizes.mean())) for ridge in RIDGES]
+    return [seen @ (crossed / (sizes + ridge * sizes.mean())) for ridge in ridges]
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 
 import jaxdesign as jd
 from bench.experiments import arms
-from bench.experiments.equals import first_of_equals
 from bench.pools import DATA_VARIABLE
 from jaxdesign import preference as pref
+from jaxdesign.preference.features.equals import first_of_equals
 from jaxdesign.preference.labels.labels import FIRST, SECOND, TIE
 
 CASES = ("well_specified", "judge_4", "judge_1", "human")

@@ -11,9 +11,10 @@ import numpy as np
 from flax import nnx
 
 import jaxdesign as jd
-from bench.experiments.equals import first_of_equals
 from bench.experiments.transformer_head import HeadOnStates, divergence, with_head, with_states
 from jaxdesign import preference as pref
+from jaxdesign.preference.features.components import principal_components
+from jaxdesign.preference.features.equals import first_of_equals
 from jaxdesign.preference.features.pools import gradient_pool
 from jaxdesign.preference.small_model.corpus import ALPHABET
 
@@ -94,7 +95,8 @@ def make_world(seed: int, setting: Setting) -> World:
     gradients = gradient_pool(
         tuned.model, asked, completions, dimension=setting.projected, key=project, parameters=("head/*",)
     )
-    pool = in_components(np.asarray(gradients.features, np.float64), setting.components, first_of_equals(completions))
+    found = principal_components(gradients.features, setting.components)
+    pool = jd.CompletionPool(found.rows(gradients.features), mask=first_of_equals(completions))
     reward = pref.random_reward(seed, scale=setting.scale)
     rewards = np.asarray(reward(TOKENISER.decode_all(completions)), np.float64)
     facts = {
@@ -107,14 +109,6 @@ def make_world(seed: int, setting: Setting) -> World:
     proxies = {rho: proxy_of(rewards, rho, np.random.default_rng([seed, 6])) for rho in CORRELATIONS}
     head = with_states(tuned.model, asked, completions)
     return World(tuned.model, head, asked, completions, rewards, proxies, pool, held_back, reward, facts)
-
-
-def in_components(features: np.ndarray, components: int, first: np.ndarray) -> jd.CompletionPool:
-    """Principal components of rows less their prompt's mean, over all samples; first (P, K): candidates."""
-    rows = features - features.mean(axis=1, keepdims=True)
-    values, vectors = np.linalg.eigh(np.einsum("pkd,pke->de", rows, rows, optimize=True))
-    unit = np.sqrt(values[::-1][:components].mean() / (rows.shape[0] * rows.shape[1]))
-    return jd.CompletionPool((rows @ vectors[:, ::-1][:, :components] / unit).astype(np.float32), mask=first)
 
 
 def proxy_of(rewards: np.ndarray, correlation: float, rng: np.random.Generator) -> np.ndarray:

@@ -16,6 +16,7 @@ _HOMES = {
     "BradleyTerryFit": "fit.bradley_terry",
     "Checkpoint": "small_model.checkpoints",
     "ClippedRows": "features.clipping",
+    "Components": "features.components",
     "Corpus": "small_model.corpus",
     "DeploymentTarget": "targets",
     "Drawn": "llama.sampling",
@@ -90,6 +91,7 @@ _HOMES = {
     "find_smollm2": "llama.loading",
     "fine_tune": "small_model.fine_tuning",
     "fine_tuning_optimiser": "small_model.fine_tuning",
+    "first_of_equals": "features.equals",
     "fit_bradley_terry": "fit.bradley_terry",
     "fit_posterior": "fit.posterior",
     "fit_reference": "fit.reference",
@@ -137,6 +139,7 @@ _HOMES = {
     "posterior_targets": "fit.posterior",
     "predicted_gap": "fit.posterior",
     "preferred_pairs": "small_model.dpo_training",
+    "principal_components": "features.components",
     "project": "features.projection",
     "projected_gradients": "features.gradients",
     "proxy_belief": "fit.proxy",
@@ -208,6 +211,9 @@ __all__ = [
 if TYPE_CHECKING:
     from jaxdesign.preference.features.clipping import ClippedRows as ClippedRows
     from jaxdesign.preference.features.clipping import clip_rows as clip_rows
+    from jaxdesign.preference.features.components import Components as Components
+    from jaxdesign.preference.features.components import principal_components as principal_components
+    from jaxdesign.preference.features.equals import first_of_equals as first_of_equals
     from jaxdesign.preference.features.gradients import gradient_rows as gradient_rows
     from jaxdesign.preference.features.gradients import parameter_paths as parameter_paths
     from jaxdesign.preference.features.gradients import projected_gradients as projected_gradients

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from bench.experiments import transformer as experiment
-from bench.experiments.equals import first_of_equals
 from bench.experiments.files import read_lines
 from bench.experiments.transformer_head import log_probabilities, with_head
 from bench.experiments.transformer_world import COMPLETION_COLUMNS, SHORT, TOKENISER, make_world, proxy_of, value_of
 from jaxdesign import preference as pref
+from jaxdesign.preference.features.equals import first_of_equals
 
 pytestmark = pytest.mark.thorough
 

@@ -1,4 +1,4 @@
-"""Features of completions from a model: gradients, hidden states, projections."""
+"""Features of completions from a model: gradients, hidden states, their projections and components."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,9 @@ from jaxdesign.preference._extras import needed_for
 
 _HOMES = {
     "ClippedRows": "clipping",
+    "Components": "components",
     "clip_rows": "clipping",
+    "first_of_equals": "equals",
     "gradient_pool": "pools",
     "gradient_rows": "gradients",
     "hidden_pool": "pools",
@@ -15,6 +17,7 @@ _HOMES = {
     "mean_hidden_pool": "pools",
     "mean_hidden_states": "hidden_states",
     "parameter_paths": "gradients",
+    "principal_components": "components",
     "project": "projection",
     "projected_gradients": "gradients",
     "split_model": "nnx_policy",
@@ -25,6 +28,9 @@ __all__ = sorted(_HOMES)
 if TYPE_CHECKING:
     from jaxdesign.preference.features.clipping import ClippedRows as ClippedRows
     from jaxdesign.preference.features.clipping import clip_rows as clip_rows
+    from jaxdesign.preference.features.components import Components as Components
+    from jaxdesign.preference.features.components import principal_components as principal_components
+    from jaxdesign.preference.features.equals import first_of_equals as first_of_equals
     from jaxdesign.preference.features.gradients import gradient_rows as gradient_rows
     from jaxdesign.preference.features.gradients import parameter_paths as parameter_paths
     from jaxdesign.preference.features.gradients import projected_gradients as projected_gradients
