@@ -181,9 +181,8 @@ for name, done in policies.items():
     found = pf.held_back_value(after[held_back], before[held_back], rewards[held_back], BETA)
     gain = found.value - rewards[held_back].mean(axis=1)
     error = gain.std(ddof=1) / len(gain) ** 0.5
-    print(
-        f"{name:13s} J {gain.mean():+.3f} +- {error:.3f}, KL {found.kl.mean():.3f}, {found.effective.mean():.1f} answers"
-    )
+    told = f"KL {found.kl.mean():.3f}, by the weight of {found.effective.mean():.1f} answers"
+    print(f"{name:13s} J {gain.mean():+.3f} +- {error:.3f}, {told}")
 
 # %% [markdown]
 # Sixteen prompts cannot tell the two apart, whatever they print; an honest comparison needs hundreds of prompts, many
