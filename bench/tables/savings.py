@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.experiments import plots
@@ -291,7 +291,17 @@ def _model(found: dict[str, Any]) -> list[str]:
         f"What labels of any pairs could add to random ones is what the ceiling gains more than they do: {left}. "
         "Better than random pairs of different texts with plain DPO, limits included: "
         f"{', '.join(better) or 'no rule'}. Worse: {', '.join(worse) or 'no rule'}.",
+        "What choosing adds to a training on the posterior, with a proxy or without: less random pairs that are "
+        "trained alike. The two rounds among these were decided on when 13 seeds of the other rules had been seen.",
+        _beside_alike(by, counts),
     ]
+
+
+def _beside_alike(by: Mapping[tuple[str, int], Mapping[str, Any]], counts: Sequence[int]) -> str:
+    """Arms that train on the posterior, less random pairs that do."""
+    arms = in_order({arm for (arm, _), row in by.items() if "to_alike" in row})
+    rows = [[RULES[arm].name, *(limits(*by[arm, n]["to_alike"], sign="+") for n in counts)] for arm in arms]
+    return table(["rule", *(f"{n:,} labels" for n in counts)], rows)
 
 
 def _gained(row: Mapping[str, Any]) -> list[str]:

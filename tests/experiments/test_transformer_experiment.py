@@ -40,6 +40,19 @@ def test_differences_are_paired_by_seed():
     assert trace["better_in"] == 3
 
 
+def test_what_choosing_adds_is_told_beside_random_pairs_that_are_trained_alike():
+    gains = {"random_distinct": (0, 0.2), "random_posterior": (1, 1), "random_proxy": (2, 2.4), "trace_proxy": (3, 3.2),
+             "two_rounds_posterior": (1.5, 1.7), "trace": (0.1, 0.2), "ceiling": (5, 5)}  # fmt: skip
+    lines = [
+        {"seed": k, "labels": 9, "arm": arm, "gain": gain} for arm, two in gains.items() for k, gain in enumerate(two)
+    ]
+    rows = {row["arm"]: row for row in experiment.summary(lines)}
+    assert rows["trace_proxy"]["to_alike"] == pytest.approx(list(experiment.paired.mean_interval([1.0, 0.8])))
+    assert rows["two_rounds_posterior"]["to_alike"][0] == pytest.approx(0.6)
+    assert {arm for arm, row in rows.items() if "to_alike" in row} == {"trace_proxy", "two_rounds_posterior"}
+    assert rows["trace_proxy"]["difference"] == pytest.approx(3.0)
+
+
 def test_repeated_completions_are_found():
     completions = np.array([[[1, 2], [1, 2], [3, 2], [1, 2]], [[1, 1], [2, 2], [2, 2], [1, 1]]])
     expected = [[True, False, True, False], [True, True, False, False]]

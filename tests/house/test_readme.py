@@ -106,6 +106,11 @@ def test_its_numbers_are_measured_ones():
     trained = json.loads((RESULTS / "llama-dpo.json").read_text(encoding="utf-8"))["rows"]
     (gained,) = [row["gains_difference"] for row in trained if (row["arm"], row["labels"]) == ("trace_gradients", 100)]
     assert f"gained +{gained['mean']:.3f} [{gained['low']:.3f}, {gained['high']:.3f}] J over 100 random pairs" in text
+    (helped,) = [row["gains_difference"] for row in trained if (row["arm"], row["labels"]) == ("random_proxy", 100)]
+    assert f"gained +{helped['mean']:.3f} [{helped['low']:.3f}, {helped['high']:.3f}] J with the same 100" in text
+    (both,) = [row for row in model if (row["arm"], row["labels"]) == ("two_rounds_proxy", 100)]
+    low, high = both["interval"]
+    assert f"with two rounds +{both['difference']:.3f} [{low:.3f}, {high:.3f}] in a small transformer" in text
     (largest,) = [row for row in gpu["rows"] if row["section"] == "optimize" and row["name"].startswith("201600")]
     assert "10^8 take two seconds on one H200" in text
     assert 1.5 < largest["seconds"]["median"] < 2.5
