@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.rules import RULES, in_order
@@ -126,38 +127,51 @@ def _forecast(found: dict[str, Any]) -> list[str]:
 
 
 def _trained(found: dict[str, Any]) -> list[str]:
-    by = {(row["arm"], row["labels"]): row for row in found["rows"]}
-    counts = sorted({labels for _, labels in by})
+    by = {(row["reward"], row["arm"], row["labels"]): row for row in found["rows"]}
+    counts = sorted({labels for *_, labels in by})
+    parts = [
+        "### DPO of the model itself",
+        "`python -m bench.experiments.llama_dpo`. A low-rank edit of the last hidden state is trained by DPO on labels "
+        "of a reward, everything tuned for random pairs on other prompts at each number of labels; J from held-back "
+        "completions by their weights. Gain less that of random pairs of different texts, whose own line is its gain. "
+        "Arms with a proxy, the same reward of the first half of a text, train on the posterior's soft labels. "
+        "*Capped*: rewards above the .998 quantile of the tuning prompts count as that, since a few are one "
+        "endless word. Designs were to be judged on mean hidden states; tuning showed that this training hardly "
+        "follows those, and gradients by what is trained were added before these prompts were seen.",
+    ]
+    for reward in (reward for reward in REWARDS if any(key[0] == reward for key in by)):
+        parts += _trained_on(reward, by, counts)
+    parts.append(hardware(found["machine"], TRAINED))
+    parts.append(f"![Gain in J less that of random pairs, by rule](results/{TRAINED}.png)")
+    return parts
+
+
+def _trained_on(reward: str, by: Mapping[tuple[str, str, int], dict[str, Any]], counts: Sequence[int]) -> list[str]:
+    """The table of one reward, what choosing adds to a proxy, and what was predicted of the design in gradients."""
     rows = []
-    for arm in in_order({arm for arm, _ in by}):
-        cells = [RULES[arm].name, f"{by[arm, counts[0]]['seeds']}"]
+    for arm in in_order({key[1] for key in by if key[0] == reward}):
+        cells = [RULES[arm].name, f"{by[reward, arm, counts[0]]['seeds']}"]
         for n in counts:
-            row = by[arm, n]
+            row = by[reward, arm, n]
             for kind in ("gains", "capped"):
                 own, sign = (row[kind], "") if arm == "random_distinct" else (row[f"{kind}_difference"], "+")
                 cells.append(limits(own["mean"], own["low"], own["high"], places=3, sign=sign))
         rows.append(cells)
-    controllable = [by["trace_gradients", n]["controllable"]["gradients"] for n in counts]
+    head = ["rule", "seeds", *(f"{n} labels{words}" for n in counts for words in ("", ", capped"))]
+    added = [by[reward, "trace_proxy", n]["capped_difference_to_random_proxy"] for n in counts]
+    told = [limits(*(one[end] for end in ("mean", "low", "high")), places=3, sign="+") for one in added]
+    promised = [by[reward, "trace_gradients", n]["controllable"]["gradients"] for n in counts]
     return [
-        "### DPO of the model itself",
-        "`python -m bench.experiments.llama_dpo`. A low-rank edit of the last hidden state is trained by DPO on labels "
-        "of letters of a word, everything tuned for random pairs on other prompts at each number of labels; J from "
-        "held-back completions by their weights. Gain less that of random pairs of different texts, whose own line is "
-        "its gain. Arms with a proxy train on the posterior's soft labels. *Capped*: rewards above the .998 quantile "
-        "of the tuning prompts count as that, since a few completions are one endless word. Designs were to be judged "
-        "on mean hidden states; tuning showed that this training hardly follows those, and gradients by what is "
-        "trained were added before these prompts were seen.",
-        table(
-            ["rule", "seeds", *(f"{n} labels{words}" for n in counts for words in ("", ", capped"))],
-            rows,
-        ),
-        hardware(found["machine"], TRAINED),
-        f"![Gain in J less that of random pairs, by rule](results/{TRAINED}.png)",
-        "What choosing can gain over random pairs, predicted with the prior that training implies on the tuning "
-        "prompts, tr(H A^-1) / 2 of random pairs less that of the design in gradients: "
-        f"{' and '.join(f'{x:.3f} with {n} labels' for x, n in zip(controllable, counts, strict=True))}. A design in "
-        "features that training does not follow gains nothing.",
+        f"**{REWARDS[reward]}**",
+        table(head, rows),
+        f"What choosing adds once a proxy is in the fit, capped: {_by_count(told, counts)}. What a design in gradients "
+        "can gain over random pairs, predicted with the prior that training implies on the tuning prompts, tr(H A^-1) "
+        f"/ 2: {_by_count([f'{x:.3f}' for x in promised], counts)}.",
     ]
+
+
+def _by_count(told: Sequence[str], counts: Sequence[int]) -> str:
+    return " and ".join(f"{one} with {n} labels" for one, n in zip(told, counts, strict=True))
 
 
 def _difference(row: dict[str, Any] | None) -> str:
