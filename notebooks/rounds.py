@@ -76,7 +76,9 @@ print("done:  ", store, "of which asked twice:", given - 1 - 90)
 
 # %% [markdown]
 # - `totals`: labels of each round. Two rounds, the pilot a quarter to a third, are the usual case.
-# - `prior`: the precision of the reward's parameter before any label, which is the fit's regulariser.
+# - `prior`: the precision of the reward's parameter before any label, which is the fit's regulariser. Where the labels
+#   will train a policy by DPO, what is held should be what such training holds: `implied_prior` of an earlier policy and
+#   the labels that it saw ([few labels](few_labels.ipynb)).
 # - `residual`: what features leave unexplained of a margin, in variance at the median pair; the default costs a label
 #   there as much as its own noise. It keeps designs from the very longest pairs, whose promise is most in doubt; `"cap"`
 #   is more careful, None trusts the features. With a residual a pair is asked about once.

@@ -115,7 +115,7 @@ def ridges(world: da.World, cases: dict[int, lc.Case], reward: str, number: int)
 
 
 def pull_of(found: Sequence[dict[str, Sequence[float]]]) -> dict[str, float]:
-    """The median ridge over scale: where labels are few, training is M w over it, and it is all that can be told."""
+    """The median ridge over scale, `ImpliedPrior.pull`: where labels are few it is all that can be told."""
     return {name: float(np.median([one[name][0] / one[name][2] for one in found])) for name in found[0]}
 
 

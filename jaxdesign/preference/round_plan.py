@@ -33,7 +33,8 @@ class RoundPlan:
     Args:
         totals: labels of each round, whole and positive; two rounds are the usual case.
         prior: what is known of the reward parameter before any label: its precision, (d, d) or a scalar ridge above 0;
-            or a `Belief`, or what holds one, such as a posterior or an `ImpliedPrior`.
+            or a `Belief`, or what holds one, such as a posterior, or the `ImpliedPrior` of a policy that was trained as
+            the next one will be.
         beta: strength of the policy's KL term.
         budget: limits that hold in every round; its total is not used, its per_pair must be 1 (over all rounds: no
             pair is asked about twice), or with residual=None may be None.

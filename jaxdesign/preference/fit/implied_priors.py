@@ -48,6 +48,16 @@ class ImpliedPrior(NamedTuple):
     labels_worth: float
     at_edge: bool
 
+    @property
+    def pull(self) -> float:
+        """ridge / scale: the factor at which the fit's rewards are as large as the policy's.
+
+        Fits to labels that say little beside their prior are nearly proportional to 1 / ridge: they rank pairs alike
+        whatever the ridge, `interval` is wide, and this alone is told. Take it as the ridge then. With it the gains of
+        designs were predicted in DPO of a real language model (`bench/README.md`).
+        """
+        return self.ridge / self.scale if self.scale > 0 else float("inf")
+
 
 def implied_prior(
     policy: Float[AnyArray, "p k"], pool: CompletionPool, labels: Labels, *, prior: Any = 1.0

@@ -1,9 +1,11 @@
 """A smooth belief: rewards are held to vary most along the features along which completions vary most.
 
-A ridge holds every feature to matter alike, however much of what completions differ in it carries. Rewards of real
-completions are smoother than that: they follow the large principal components more than the small ones, as a function
-of the kernel phi^T H phi' does. It matters in two places. A fit learns from few labels what a ridge would need more
-for; and a design asks less for what hardly varies.
+A ridge holds every feature to matter alike, however much of what completions differ in it carries. Rewards can be
+smoother than that: they follow the large principal components more than the small ones, as a function of the kernel
+phi^T H phi' does. Then it matters in two places. A fit learns from few labels what a ridge would need more for; and a
+design asks less for what hardly varies. In this project's measurements it was worth as much as the choice of pairs on
+one pool of completions, and nothing on another (`bench/README.md`): compare both on labels of prompts that neither fit
+saw.
 """
 
 from __future__ import annotations

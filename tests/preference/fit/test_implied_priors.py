@@ -63,6 +63,19 @@ def test_constants_of_prompts_and_the_scale_of_the_policy_do_not_matter():
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize("held_back", [1.0, 0.25])
+def test_where_labels_say_little_the_pull_tells_what_the_ridge_does_not(held_back):
+    """Ten thousand times the labels' information: the match is flat from there on, and only the size is told."""
+    ridge = 1e4
+    found = implied_prior(held_back * policy_of(POOL, ridge), POOL, LABELS)
+    assert found.interval[1] > 10 * found.interval[0]
+    assert found.pull == pytest.approx(ridge / held_back, rel=0.02)
+    assert found.pull == found.ridge / found.scale
+    wrong = implied_prior(-policy_of(POOL, ridge), POOL, LABELS)  # ranks pairs the other way: no prior does that
+    assert wrong.scale < 0 and wrong.pull == np.inf
+
+
+@pytest.mark.thorough
 def test_units_of_features_do_not_matter_where_the_shape_has_them():
     units = 2.0 ** np.array([-9, 0, 20, 3])
     pool, shape = CompletionPool(FEATURES * units.astype(np.float32)), np.diag(units**2)
