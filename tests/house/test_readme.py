@@ -103,11 +103,19 @@ def test_its_numbers_are_measured_ones():
     assert all(limits["trace_capped", number][0] > 0 for number in (100, 200, 400))
     worst = min(row["efficiency"] for row in whole["batches"]["rows"].values())
     assert f"on a real pool falls to {worst:.2f}" in text
-    trained = json.loads((RESULTS / "llama-dpo.json").read_text(encoding="utf-8"))["rows"]
-    (gained,) = [row["gains_difference"] for row in trained if (row["arm"], row["labels"]) == ("trace_gradients", 100)]
-    assert f"gained +{gained['mean']:.3f} [{gained['low']:.3f}, {gained['high']:.3f}] J over 100 random pairs" in text
-    (helped,) = [row["gains_difference"] for row in trained if (row["arm"], row["labels"]) == ("random_proxy", 100)]
-    assert f"gained +{helped['mean']:.3f} [{helped['low']:.3f}, {helped['high']:.3f}] J with the same 100" in text
+    rows = json.loads((RESULTS / "llama-dpo.json").read_text(encoding="utf-8"))["rows"]
+    trained = {(row["reward"], row["arm"], row["labels"]): row for row in rows}
+    design = {
+        name: trained[name, "trace_gradients", 100]["gains_difference"] for name in ("word_length", "first_person")
+    }
+    told = [f"+{one['mean']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" for one in design.values()]
+    assert f"gained {told[0]} J over 100 random pairs on one reward, {told[1]} on another" in text
+    assert all(trained["sentiment", "trace_gradients", n]["gains_difference"]["low"] < 0 for n in (100, 200))
+    assert abs(trained["sentiment", "random_distinct", 200]["gains"]["mean"]) < 0.005
+    proxy = [row["gains_difference"] for row in rows if (row["arm"], row["labels"]) == ("random_proxy", 100)]
+    gained = [row["mean"] for row in proxy]
+    assert len(proxy) == 3 and min(row["low"] for row in proxy) > 0
+    assert f"gained +{min(gained):.3f} to +{max(gained):.3f} J with the same 100 random pairs of a real model" in text
     (both,) = [row for row in model if (row["arm"], row["labels"]) == ("two_rounds_proxy", 100)]
     low, high = both["interval"]
     assert f"with two rounds +{both['difference']:.3f} [{low:.3f}, {high:.3f}] in a small transformer" in text
