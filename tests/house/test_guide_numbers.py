@@ -1,0 +1,43 @@
+"""Figures that guides quote are those of the result files."""
+
+import json
+
+import pytest
+
+from tests.support import CHECKOUT
+
+pytestmark = pytest.mark.thorough
+
+
+def rows_of(name, key="rows"):
+    return json.loads((CHECKOUT / "bench" / "results" / f"{name}.json").read_text(encoding="utf-8"))[key]
+
+
+def text_of(guide):
+    lines = (CHECKOUT / "notebooks" / f"{guide}.py").read_text(encoding="utf-8").splitlines()
+    return " ".join(" ".join(line.removeprefix("#").strip() for line in lines).split())
+
+
+def test_what_few_labels_says_of_smooth_beliefs():
+    text, cases = text_of("few_labels"), rows_of("real-pools", "cases")
+    of = lambda case, labels: cases[case]["free"]["random_distinct_smooth"]["ratio"][labels][0]  # noqa: E731
+    judged = [of(case, n) for case in ("judge_1", "judge_4") for n in cases[case]["free"]["random_distinct"]["gap"]]
+    assert f"had {of('well_specified', '64'):.2f} of the gap that a ridge left at 64 labels of a linear reward" in text
+    assert f"and {min(judged):.2f} to {max(judged):.2f} with a judge" in text
+    found = [r["difference"]["mean"] for r in rows_of("llama-log-linear") if r["arm"] == "random_distinct_smooth"]
+    assert f"gained at most {max(found):.3f} J on any of four rewards, and lost up to {-min(found):.3f}" in text
+
+
+def test_what_few_labels_says_of_proxies_and_posteriors():
+    text = text_of("few_labels")
+    trained = {(r["reward"], r["arm"], r["labels"]): r.get("gains_difference") for r in rows_of("llama-dpo")}
+    proxies = [one["mean"] for (_, arm, n), one in trained.items() if (arm, n) == ("random_proxy", 100)]
+    assert f"gained +{min(proxies):.3f} to +{max(proxies):.3f} J with the very pairs, 100 at random" in text
+    chosen = [trained[key]["mean"] for key in trained if key[1] in ("trace", "trace_clipped", "trace_gradients")]
+    assert f"what choosing pairs alone gained there was {max(chosen):.2f} at most" in text
+    small = {(r["arm"], r["labels"]): r for r in rows_of("transformer", "summary")}
+    assert f"gained +{small['random_posterior', 400]['difference']:.3f} J at 400 labels" in text
+    low, high = small["random_posterior", 100]["interval"]
+    assert low < 0 < high
+    lost = trained["word_length", "random_posterior", 100]
+    assert f"it lost {-lost['mean']:.3f} at 100" in text and lost["high"] < 0
