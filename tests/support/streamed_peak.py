@@ -52,7 +52,8 @@ def main(folder, name):
         result, found[size] = anonymous_peak(lambda path=path: call(streamed_source(path)))
         assert done(result), result
     features = np.array(np.load(paths["large"]))  # for comparison: the same with the features in memory
-    found["held"] = anonymous_peak(lambda: call(streamed_source(features)))[1]
+    held = lambda: anonymous_peak(lambda: call(streamed_source(features)))[1]  # noqa: E731
+    found["held"] = max(held() for _ in range(3))  # on a busy machine the thread that looks may miss the highest
     json.dump(found | {"chunk": streamed_source(features).length, "file": features.nbytes}, sys.stdout)
 
 
