@@ -46,6 +46,9 @@ class Status(Enum):
 class Certificate(NamedTuple, Generic[N]):
     """How close an allocation is to the best one, as Python floats; from the traceable solvers, as scalar arrays.
 
+    Bounds hold for the problem as it was given: features, scores and label information of the pool. Where the pool has
+    a `Residual` they hold for the information that it leaves, a surrogate as good as its variance is.
+
     Args:
         value: the criterion at the allocation.
         lower_bound: a number that no allowed allocation can go below (from `select_pairs`, which chooses whole labels:

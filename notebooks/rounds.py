@@ -15,7 +15,7 @@
 #
 # One round is designed for what is known before any label, which is little. A pilot, a fit and a second design averaged
 # over what the fit leaves open repair that: far from the reference policy, or where rewards do not follow the features,
-# **use rounds**. This page runs them on the texts inside the package, hands tasks out as files, is interrupted, goes
+# **use rounds**, with the residual that they have by default. This page runs them on the texts inside the package, hands tasks out as files, is interrupted, goes
 # on, and finds out whose labels can be trusted. (The parts of `preference` that train policies need `pip install
 # '.[preference]'`; nothing here does.)
 

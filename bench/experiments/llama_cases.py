@@ -91,7 +91,7 @@ def make_case(pool: Pool, variant: str, completions: int, seed: int, components:
     training, held_back = (np.sort(part) for part in np.split(order, [round(TRAINING * len(order))]))
     luck = rng.random((len(training), *[pool.features.shape[1]] * 2), np.float32)[:, :completions, :completions]
     some = pool.features[:, :completions]
-    found = principal_components(some[training], components)
+    found = principal_components(some[training], min(components, some.shape[2]))
     seen, unseen = (found.rows(some[part]) for part in (training, held_back))
     seen = jd.CompletionPool(seen, mask=pool.first[training, :completions])  # choices and labels
     unseen = jd.CompletionPool(unseen)  # a sample of the policy, repeats included

@@ -42,7 +42,7 @@ def first_person(text: str) -> float:
 
 
 def near_length(text: str) -> float:
-    """Minus the distance from WANTED_LENGTH characters, in tens: no linear head fits what is best in the middle."""
+    """Minus the distance from WANTED_LENGTH characters, in tens; most are shorter: a linear head fits it well."""
     return -abs(len(text) - WANTED_LENGTH) / 10
 
 

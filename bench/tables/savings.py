@@ -24,8 +24,9 @@ def section(results: dict[str, dict[str, Any]]) -> list[str]:
     return [
         "## Does it save labels?",
         "Yes where rewards follow the features; where they do not, one round of design gains little and may lose, and "
-        "`rounds` loses next to nothing. All rules of a table share prompts, seeds, labels (a pair chosen by two rules "
-        "has one label) and fit. Limits are 95%. `notebooks/labels_saved.ipynb` tells the story.",
+        "two rounds gain with a residual or the cap, as `RoundPlan` has by default. All rules of a table share "
+        "prompts, seeds, labels (a pair chosen by two rules has one label) and fit. Limits are 95%. "
+        "`notebooks/labels_saved.ipynb` tells the story.",
         _rules(),
         *_solved(results[SOLVED]),
         *_weights(results[WEIGHTS]),
@@ -174,19 +175,28 @@ def _real(found: dict[str, Any]) -> list[str]:
                 f"{', '.join(f'{digits(gap, 3)} with {int(n):,}' for n, gap in random)}.",
                 _ratios(arms),
             ]
-    linear = cases["well_specified"]["given"]
-    proxies = {arm: row for arm, row in linear.items() if "_proxy_" in arm}
     return [
         *page,
         hardware(found["machine"], REAL),
         _picture(REAL, "Policy gap over that of random pairs by rule, for four rewards"),
         *_judged(cases),
-        "**A proxy of the linear reward**",
-        _ratios(proxies | {arm: linear[arm] for arm in {arm.split("_proxy_")[0] for arm in proxies}}),
-        _picture(f"{REAL}-proxies", "Policy gap over that of random pairs with proxies of three correlations"),
-        "Scores of the given correlation with the reward are in the belief of design and fit (`proxy_belief`, tau = "
-        f"{TAU}, best on tuning seeds); labels decide how far they are followed. Ridge of random pairs without one.",
+        *_proxies(cases["well_specified"]),
     ]
+
+
+def _proxies(case: Mapping[str, Any]) -> list[str]:
+    """Arms with a proxy beside the same without, by both ways of tuning."""
+    page = [
+        "**A proxy of the linear reward**",
+        "Scores of the given correlation with the reward are in the belief of design and fit (`proxy_belief`, tau = "
+        f"{TAU}, best on tuning seeds). With a ridge of every rule's own a proxy helps designs less, a smooth belief "
+        "needs none, and random pairs with many labels are better without.",
+    ]
+    for tuning, words in TUNED.items():
+        proxies = {arm: row for arm, row in case[tuning].items() if "_proxy_" in arm}
+        without = {arm: case[tuning][arm] for arm in {arm.split("_proxy_")[0] for arm in proxies}}
+        page += [f"*{words.capitalize()}.*", _ratios(proxies | without)]
+    return [*page, _picture(f"{REAL}-proxies", "Policy gap over that of random pairs with and without proxies")]
 
 
 def _ratios(arms: Mapping[str, Any]) -> str:
@@ -284,12 +294,13 @@ def _model(found: dict[str, Any]) -> list[str]:
         f"prompts of which no pair was labelled. {seeds} seeds, each a world of its own; limits are over seeds. "
         f"{sum(facts['distinct']) / seeds:.0f} of the completions of a prompt are different texts, and rewards have "
         f"the spread {sum(facts['reward_sd']) / seeds:.1f} within prompts. Rate and epochs of DPO, and those of "
-        "training on the posterior, are tuned for random pairs at every number of labels, in other worlds.",
+        "training on the posterior, are tuned for random pairs at every number of labels, in other worlds; the ridge "
+        "of the fit and rate and steps of training on it were best at the lowest that was tried.",
         table(["rule", *head], rows),
         hardware(found["machine"], MODEL),
         _picture(MODEL, "Gain in J less that of random pairs of different texts, by rule"),
         f"What labels of any pairs could add to random ones is what the ceiling gains more than they do: {left}. "
-        "Better than random pairs of different texts with plain DPO, limits included: "
+        "Better than plain DPO on random pairs of different texts, limits included: "
         f"{', '.join(better) or 'no rule'}. Worse: {', '.join(worse) or 'no rule'}.",
         "What choosing adds to a training on the posterior, with a proxy or without: less random pairs that are "
         "trained alike. The two rounds among these were decided on when 13 seeds of the other rules had been seen.",

@@ -120,8 +120,7 @@ def _whole(found: dict[str, Any]) -> list[str]:
         "### Whole labels: `select_pairs`",
         table(["labels", "criterion", "proven efficiency", "seconds", "first call", "best start", "swaps"], rows),
         hardware(found["machine"], SELECTION),
-        f"{found['batches']['problem']}. At 1,000 labels, 2.6 a dimension, integrality itself is most of what the "
-        "bound leaves open. Exchange ended where no swap of one label helps, in all four.",
+        f"{found['batches']['problem']}. Exchange ended where no swap of one label helps, in all four.",
     ]
 
 

@@ -74,10 +74,12 @@ def number(count: float, word: str) -> str:
 
 def in_gaps(forecast: Forecast, worth: float) -> str:
     """What random pairs, the best choice at least and this one leave of the policy gap, and whether it can matter."""
+    from jaxdesign._forecast_words import OUTSIDE
+
     random, error, least, design = (
         getattr(forecast, name).item() for name in ("random", "random_error", "least", "design")
     )
     return (
         f"expected policy gap in units of J, beta {forecast.beta:g}: random pairs leave {random:.3g} +- {error:.1g}, "
-        f"the certified least is {least:.3g}, this choice leaves {design:.3g}\n{forecast.verdicts(worth)[0]}"
+        f"the certified least is {least:.3g}, this choice leaves {design:.3g}\n{forecast.verdicts(worth)[0]}\n{OUTSIDE}"
     )

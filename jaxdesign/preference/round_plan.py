@@ -14,8 +14,8 @@ from jaxdesign.preference.round_residuals import checked_variance
 from jaxdesign.residual import SLOPE
 
 # What a plan has where it says nothing of residuals and of pairs drawn at random. In bench/experiments/real_pools this
-# one left less of the gap than a plan without a residual and with a quarter at random, for linear rewards and judges'
-# alike; where features explain a third of rewards the cap gains a little more, and where they explain all far less.
+# one left less of the gap than a plan without a residual and with a quarter at random, for a linear reward and for a
+# judge's but in one case of sixteen; with judges the cap gains a little more, with a linear reward far less.
 RESIDUAL: float | str | None = 1 / SLOPE  # costs a label of the median pair, at margin 0, as much as its own noise
 FLOOR = 0.0
 

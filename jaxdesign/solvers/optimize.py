@@ -59,7 +59,8 @@ def optimize(
         crit: `LogDet()`, `Trace(H)`, `WorstCase(targets)` or `Criterion(function)`.
         budget: total labels, caps per pair, quotas per prompt and per group, costs, excluded and required pairs.
         prior: information already held, (d, d) (or one per draw), or a scalar ridge for ridge x I; or a
-            `Belief`, whose precision it is, and whose mean m gives a pool without scores the margins z . m.
+            `Belief`, whose precision it is, and whose mean m gives a pool without scores the margins z . m
+            (at the mean; to average over the belief pass `residual_of(pool, 0.0, belief=...)`, or its v).
         tol: stop when 1 - certificate.efficiency <= tol (gap <= tol max(1, |value|) for a `Criterion`).
         solver: None for column generation, or `CoupledAtoms` where the budget ties prompts to one another; or a name:
             "column_generation", "interior_point", "matrix_atoms", "frank_wolfe", "multiplicative"; or any object with

@@ -30,11 +30,17 @@ def test_what_few_labels_says_of_smooth_beliefs():
 
 def test_what_few_labels_says_of_proxies_and_posteriors():
     text = text_of("few_labels")
-    trained = {(r["reward"], r["arm"], r["labels"]): r.get("gains_difference") for r in rows_of("llama-dpo")}
+    trained = {(r["reward"], r["arm"], r["labels"]): r.get("capped_difference") for r in rows_of("llama-dpo")}
     proxies = [one["mean"] for (_, arm, n), one in trained.items() if (arm, n) == ("random_proxy", 100)]
     assert f"gained +{min(proxies):.3f} to +{max(proxies):.3f} J with the very pairs, 100 at random" in text
     chosen = [trained[key]["mean"] for key in trained if key[1] in ("trace", "trace_clipped", "trace_gradients")]
     assert f"what choosing pairs alone gained there was {max(chosen):.2f} at most" in text
+    pools = rows_of("real-pools", "cases")["well_specified"]
+    of = lambda way, arm, n: pools[way][arm]["ratio"][n][0]  # noqa: E731
+    cost = [
+        of(way, "trace_proxy_0", n) / of(way, "trace", n) - 1 for way in ("given", "free") for n in ("32", "64", "400")
+    ]
+    assert f"a useless proxy cost designs up to {max(cost):.0%} of the gap" in text
     small = {(r["arm"], r["labels"]): r for r in rows_of("transformer", "summary")}
     assert f"gained +{small['random_posterior', 400]['difference']:.3f} J at 400 labels" in text
     low, high = small["random_posterior", 100]["interval"]

@@ -99,20 +99,22 @@ def test_its_numbers_are_measured_ones():
     assert all(high < 1 for _, _, high in ratios)
     model = json.loads((RESULTS / "transformer.json").read_text(encoding="utf-8"))["summary"]
     limits = {(row["arm"], row["labels"]): row.get("interval") for row in model}
-    assert "small transformer capped designs gain, plain ones lose" in text and limits["trace", 400][1] < 0
+    assert (
+        "small transformer capped designs gain, plain ones lose at 400 labels" in text and limits["trace", 400][1] < 0
+    )
     assert all(limits["trace_capped", number][0] > 0 for number in (100, 200, 400))
     worst = min(row["efficiency"] for row in whole["batches"]["rows"].values())
     assert f"on a real pool falls to {worst:.2f}" in text
     rows = json.loads((RESULTS / "llama-dpo.json").read_text(encoding="utf-8"))["rows"]
     trained = {(row["reward"], row["arm"], row["labels"]): row for row in rows}
     design = {
-        name: trained[name, "trace_gradients", 100]["gains_difference"] for name in ("word_length", "first_person")
+        name: trained[name, "trace_gradients", 100]["capped_difference"] for name in ("word_length", "first_person")
     }
     told = [f"+{one['mean']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" for one in design.values()]
     assert f"gained {told[0]} J over 100 random pairs on one reward, {told[1]} on another" in text
-    assert all(trained["sentiment", "trace_gradients", n]["gains_difference"]["low"] < 0 for n in (100, 200))
+    assert all(trained["sentiment", "trace_gradients", n]["capped_difference"]["low"] < 0 for n in (100, 200))
     assert abs(trained["sentiment", "random_distinct", 200]["gains"]["mean"]) < 0.005
-    proxy = [row["gains_difference"] for row in rows if (row["arm"], row["labels"]) == ("random_proxy", 100)]
+    proxy = [row["capped_difference"] for row in rows if (row["arm"], row["labels"]) == ("random_proxy", 100)]
     gained = [row["mean"] for row in proxy]
     assert len(proxy) == 3 and min(row["low"] for row in proxy) > 0
     assert f"gained +{min(gained):.3f} to +{max(gained):.3f} J with the same 100 random pairs of a real model" in text
