@@ -51,7 +51,8 @@ class LabelCurve:
         """For each number of labels what a rule leaves, the certified least, what the design leaves, and a sentence.
 
         The sentence says whether choosing can gain `worth` in J over the rule; `forecast` says the same without a rule,
-        for random pairs of different completions.
+        for random pairs of different completions. The selector "random" draws repeats too: leave them out with the mask
+        (`preference.first_of_equals`), or what is said here to be controlled by choosing is partly that.
 
         Args:
             worth: the gain in J below which choosing is said not to matter.

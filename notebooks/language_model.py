@@ -90,8 +90,9 @@ for text, own in list(zip(texts, answers, strict=True))[:2]:
 #
 # - `mean_states(drawn.states, drawn.tokens)`: of what the model had in mind; they tell more of rewards than
 #   `last_states` ([measured](../bench/README.md)).
-# - gradients of the log-probability by *what will be trained*. In our measurements DPO follows these, so that a design
-#   on them is a design for that training. Here a low-rank edit of the states that the head reads is trained
+# - gradients of the log-probability by *what will be trained*. DPO follows these: on pairs without a label its implicit
+#   rewards had a correlation of 0.80 to 0.90 with those of a fit in gradients, and of 0.13 to 0.26 in mean hidden states
+#   ([measured](../bench/README.md)). A design on them is a design for that training. Here a low-rank edit of the states that the head reads is trained
 #   (`HeadEdit`); the last blocks (`Tail`), or adapters in them (`with_adapters`), work alike.
 # - whatever else you have: embeddings, scores of a judge.
 #

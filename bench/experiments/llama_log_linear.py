@@ -254,6 +254,15 @@ def by_slope(cases: dict[str, Case], reward: Reward, settled: dict, head: dict[s
         yield head | {"arm": arm, "chosen": variant, "trend": slopes.trend} | _kept(case, found)
 
 
+def clipped_by_slope(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """By "reward/number", the share of splits in which the pilot's slope asked for clipped rows."""
+    chosen: dict[str, list[bool]] = {}
+    for line in lines:
+        if line["variant"] == BY_SLOPE and line["arm"] == "trace":
+            chosen.setdefault(f"{line['reward']}/{line['labels']}", []).append(line["chosen"] == "clipped")
+    return {key: float(np.mean(own)) for key, own in chosen.items()}
+
+
 def settled_of(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """What tuning found, in all runs."""
     found: dict[str, dict[str, Any]] = {}
@@ -302,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     lines = [line for line in read_lines(path) if "settled" not in line]
     results = {
         "machine": machine(), "settings": settings(given), "temperatures": temperatures, "settled": settled,
-        "rows": summary(lines), "as_fitted": summary(lines, "as_fitted"),
+        "rows": summary(lines), "as_fitted": summary(lines, "as_fitted"), "clipped_by_slope": clipped_by_slope(lines),
     }  # fmt: skip
     write_json(results, given.json)
     if given.plot:

@@ -47,7 +47,9 @@ def _features(found: dict[str, Any]) -> list[str]:
         "`python -m bench.experiments.llama_features`. R2 within held-back prompts of a ridge fit on 64 principal "
         "components. The mean hidden state of a completion tells three to five times as much as that of its last "
         "token. Letters of a word are what no linear head fits well; a few completions are one endless word "
-        "(\"Hiiiii...\"), and weigh more than all others unless a word counts for 15 letters at most.",
+        "(\"Hiiiii...\"), and weigh more than all others unless a word counts for 15 letters at most. *Near 90 "
+        "characters* had been made as the reward that no linear head fits; it is the best fitted, and was not taken "
+        "further.",
         table(["reward", "mean hidden state", "last token's"], rows),
         hardware(found["machine"], FEATURES),
     ]  # fmt: skip
@@ -80,7 +82,11 @@ def _solved(found: dict[str, Any]) -> list[str]:
                 [RULES[arm].name, *(_difference(own.get((reward, variant, arm, n))) for n in counts)] for arm in arms
             ]
             gains = ", ".join(f"{own[reward, variant, 'random_distinct', n]['gain']['mean']:.3f}" for n in counts)
-            parts.append(f"**{REWARDS[reward]}, {words}** (gain of random pairs: {gains})")
+            asked = ""
+            if variant == "by_slope":
+                shares = (percent(found["clipped_by_slope"][f"{reward}/{n}"]) for n in counts)
+                asked = f"; clipped rows chosen in {', '.join(shares)} of the splits"
+            parts.append(f"**{REWARDS[reward]}, {words}** (gain of random pairs: {gains}{asked})")
             parts.append(table(["rule", *(f"{n} labels" for n in counts)], cells))
     parts.append(hardware(found["machine"], SOLVED))
     parts.append(f"![Gain in J less that of random pairs, by reward, rows and rule](results/{SOLVED}.png)")
@@ -185,10 +191,21 @@ def _trained(found: dict[str, Any]) -> list[str]:
         f"gains on letters of a word{_found(by, 'word_length', 'trace', counts)}, trace on clipped rows on sentiment"
         f"{_found(by, 'sentiment', 'trace_clipped', counts)} and first person"
         f"{_found(by, 'first_person', 'trace_clipped', counts)}. Rates of training on the posterior and of the ceiling "
-        "were best at the lowest that was tried, so both may gain more than is shown.",
+        "were best at the lowest that was tried, so both may gain more than is shown. The largest distance was left "
+        "out after 8 seeds, for time.",
     ]
     for reward in (reward for reward in REWARDS if any(key[0] == reward for key in by)):
         parts += _trained_on(reward, by, counts)
+        fits = [found["settled"][f"{reward}/{n}"]["implied"] for n in counts]
+        match = {
+            kind: ", ".join(f"{sum(abs(one[kind][1]) for one in fit) / len(fit):.2f}" for fit in fits)
+            for kind in ("gradients", "raw", "clipped")
+        }
+        parts.append(
+            "Correlation of the implicit rewards of DPO with those of a fit to the same labels, on pairs without a "
+            f"label (tuning prompts): {match['gradients']} in gradients, {match['raw']} in mean hidden states, "
+            f"{match['clipped']} with clipped rows."
+        )
     parts.append(hardware(found["machine"], TRAINED))
     parts.append(f"![Gain in J less that of random pairs, by rule](results/{TRAINED}.png)")
     return parts

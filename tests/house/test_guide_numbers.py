@@ -47,3 +47,18 @@ def test_what_few_labels_says_of_proxies_and_posteriors():
     assert low < 0 < high
     lost = trained["word_length", "random_posterior", 100]
     assert f"it lost {-lost['mean']:.3f} at 100" in text and lost["high"] < 0
+
+
+def test_what_language_model_says_of_features_that_training_follows():
+    settled = rows_of("llama-dpo", "settled")
+    matches = {
+        kind: [
+            abs(sum(one[kind][1] for one in own["implied"])) / len(own["implied"])
+            for own in settled.values()
+            if "implied" in own
+        ]
+        for kind in ("gradients", "raw")
+    }
+    said = [f"of {min(own):.2f} to {max(own):.2f}" for own in matches.values()]
+    text = text_of("language_model")
+    assert f"had a correlation {said[0]} with those of a fit in gradients, and {said[1]} in mean hidden states" in text
