@@ -17,6 +17,7 @@ DESIGNS = (
 )  # fmt: skip
 ENDS = ("ceiling", "reference")
 SOLVED, WEIGHTS, REAL, VOTES, MODEL = "log-linear", "weighted-labels", "real-pools", "human-votes", "transformer"
+FORECAST = "forecast-real-pools"
 
 
 def section(results: dict[str, dict[str, Any]]) -> list[str]:
@@ -31,6 +32,7 @@ def section(results: dict[str, dict[str, Any]]) -> list[str]:
         *_solved(results[SOLVED]),
         *_weights(results[WEIGHTS]),
         *_real(results[REAL]),
+        *_forecast(results[FORECAST]),
         *_votes(results[VOTES], results[REAL]),
         *_model(results[MODEL]),
     ]
@@ -197,6 +199,24 @@ def _proxies(case: Mapping[str, Any]) -> list[str]:
         without = {arm: case[tuning][arm] for arm in {arm.split("_proxy_")[0] for arm in proxies}}
         page += [f"*{words.capitalize()}.*", _ratios(proxies | without)]
     return [*page, _picture(f"{REAL}-proxies", "Policy gap over that of random pairs with and without proxies")]
+
+
+def _forecast(found: dict[str, Any]) -> list[str]:
+    rows = [
+        [f"{row['labels']:,}", "smooth" if row["belief"].endswith("_smooth") else "a ridge"]
+        + [digits(row[name], 2) for name in ("random leaves", "random left", "forecast", "measured")]
+        for row in found["rows"]
+    ]
+    right = sum(row["right"] for row in found["rows"])
+    large = sum(not row["right"] and row["forecast"] > row["measured"] for row in found["rows"])
+    return [
+        "**Told beforehand** (`python -m bench.experiments.forecast_real_pools`): `forecast` for the linear reward, with "
+        "the ridge of random pairs and no other knowledge. What trace gains over them is told within a factor of two "
+        f"in {right} of {len(rows)} rows, and too large in {large} of the {len(rows) - right} others: this reward lies "
+        "in fewer directions than either belief holds, so that few random pairs leave less than is expected.",
+        table(["labels", "belief", "random: told", "random: came", "gain: told", "gain: came"], rows),
+        hardware(found["machine"], FORECAST),
+    ]
 
 
 def _ratios(arms: Mapping[str, Any]) -> str:
