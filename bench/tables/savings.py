@@ -210,7 +210,7 @@ def _forecast(found: dict[str, Any]) -> list[str]:
     right = sum(row["right"] for row in found["rows"])
     large = sum(not row["right"] and row["forecast"] > row["measured"] for row in found["rows"])
     return [
-        "**Told beforehand** (`python -m bench.experiments.forecast_real_pools`): `forecast` for the linear reward, with "
+        "**Told beforehand** (`python -m bench.experiments.forecast_real_pools`): `forecast` for a linear reward, with "
         "the ridge of random pairs and no other knowledge. What trace gains over them is told within a factor of two "
         f"in {right} of {len(rows)} rows, and too large in {large} of the {len(rows) - right} others: this reward lies "
         "in fewer directions than either belief holds, so that few random pairs leave less than is expected.",
