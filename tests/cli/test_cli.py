@@ -57,6 +57,7 @@ def test_the_packaged_pool_needs_nothing_but_a_number_of_labels(tmp_path, capsys
     assert "\nexpected policy gap in units of J, beta 1: random pairs leave " in out
     assert report["expected_gaps"]["matters"] is True
     assert "\nWith 100 labels choosing is expected to gain 0.1" in out
+    assert "\nOutside of these figures: what training on the posterior (soft labels of all pairs) gains" in out
     pattern = "^(reading|preparing|optimising|rounding|choosing greedily|exchanging|comparing|writing)"
     assert all(re.match(pattern, line) for line in err.splitlines())
 
