@@ -315,7 +315,8 @@ def _model(found: dict[str, Any]) -> list[str]:
         f"{sum(facts['distinct']) / seeds:.0f} of the completions of a prompt are different texts, and rewards have "
         f"the spread {sum(facts['reward_sd']) / seeds:.1f} within prompts. Rate and epochs of DPO, and those of "
         "training on the posterior, are tuned for random pairs at every number of labels, in other worlds; the ridge "
-        "of the fit and rate and steps of training on it were best at the lowest that was tried.",
+        "of the fit and rate and steps of training on it were best at the lowest that was tried; lower ones, tried "
+        "afterwards in those worlds, were hardly better or worse.",
         table(["rule", *head], rows),
         hardware(found["machine"], MODEL),
         _picture(MODEL, "Gain in J less that of random pairs of different texts, by rule"),
