@@ -29,7 +29,7 @@ PAIRS = {"random_distinct": "trace", "random_distinct_smooth": "trace_smooth"}  
 def forecast_of(truth: Truth, random: str, number: int, ridge: float) -> tuple[float, float]:
     """What random pairs leave, and what a design gains over them."""
     pool, target = truth.problem.pool, truth.problem.target()
-    prior = arms.smooth_with(truth.problem.pool, ridge) if random.endswith("_smooth") else ridge
+    prior = arms.smooth_with(pool, ridge) if random.endswith("_smooth") else ridge
     found = jd.forecast(pool, jd.Budget(number, per_pair=1), [number], prior=prior, target=target)
     return float(found.random[0]), float(found.random[0] - found.design[0])
 

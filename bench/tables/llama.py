@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.rules import RULES, in_order
-from bench.tables.markdown import hardware, limits, percent, table
+from bench.tables.markdown import hardware, interval, limits, percent, table
 
 FEATURES, SOLVED, TRAINED = "llama-features", "llama-log-linear", "llama-dpo"
 FORECAST, SPREAD = "forecast-check", "processors"
@@ -18,6 +18,7 @@ REWARDS = {
     "near_length": "Near 90 characters",
 }
 PREDICTED = {"trace_gradients": "gradients", "trace": "raw", "trace_clipped": "clipped"}  # and in which features
+HYPOTHESES = (("word_length", "raw"), ("sentiment", "clipped"), ("first_person", "clipped"))  # of trace and BAIT
 VARIANTS = {"raw": "raw rows", "clipped": "clipped rows", "by_slope": "as the pilot's slope says"}
 
 
@@ -94,9 +95,6 @@ def _solved(found: dict[str, Any]) -> list[str]:
     return parts
 
 
-HYPOTHESES = (("word_length", "raw"), ("sentiment", "clipped"), ("first_person", "clipped"))
-
-
 def _verdict(own: Mapping[tuple, dict[str, Any]], counts: Sequence[int]) -> str:
     """How many of the gains that were expected have limits above 0, and which have not."""
     cells = [(*place, arm, n) for place in HYPOTHESES for arm in ("trace", "bait") for n in counts]
@@ -121,12 +119,11 @@ def _by_completions(rows, rewards, counts) -> list[str]:
 
 
 def _processors(found: dict[str, Any]) -> list[str]:
+    by = {row["arm"]: row for row in found["rows"]}
     rows = [
-        [RULES[row["arm"]].name, f"{row['cases']:,}", percent(row["differ"])]
-        + [f"{row[name]:{sign}.4f}" for name, sign in (("gain", ""), ("of a case", ""), ("of the mean", "+"))]
-        for arm in in_order({row["arm"] for row in found["rows"]})
-        for row in found["rows"]
-        if row["arm"] == arm
+        [RULES[arm].name, f"{by[arm]['cases']:,}", percent(by[arm]["differ"])]
+        + [f"{by[arm][name]:{sign}.4f}" for name, sign in (("gain", ""), ("of a case", ""), ("of the mean", "+"))]
+        for arm in in_order(by)
     ]
     return [
         "**Other processors** (`python -m bench.experiments.processors`). The same cases, run again with AVX2 "
@@ -185,8 +182,8 @@ def _trained(found: dict[str, Any]) -> list[str]:
         "training on the posterior for random pairs with a proxy; J from held-back completions by their weights. Gain "
         "less that of random pairs of different texts, whose own line is its gain. Arms with a proxy, the same reward "
         "of the first half of a text, train on the posterior's soft labels. *Capped*: rewards above the .998 quantile "
-        "of the tuning prompts count as that, since a few are one "
-        "endless word. Designs were to be judged on mean hidden states; tuning showed that this training hardly "
+        "of the tuning prompts count as that, since a few are one endless word. "
+        "Designs were to be judged on mean hidden states; tuning showed that this training hardly "
         "follows those, and gradients by what is trained were added before these prompts were seen. Hypotheses: trace "
         f"gains on letters of a word{_found(by, 'word_length', 'trace', counts)}, trace on clipped rows on sentiment"
         f"{_found(by, 'sentiment', 'trace_clipped', counts)} and first person"
@@ -226,11 +223,11 @@ def _trained_on(reward: str, by: Mapping[tuple[str, str, int], dict[str, Any]], 
             row = by[reward, arm, n]
             for kind in ("gains", "capped"):
                 own, sign = (row[kind], "") if arm == "random_distinct" else (row[f"{kind}_difference"], "+")
-                cells.append(limits(own["mean"], own["low"], own["high"], places=3, sign=sign))
+                cells.append(interval(own, sign))
         rows.append(cells)
     head = ["rule", "seeds", *(f"{n} labels{words}" for n in counts for words in ("", ", capped"))]
     added = [by[reward, "trace_proxy", n]["capped_difference_to_random_proxy"] for n in counts]
-    told = [limits(*(one[end] for end in ("mean", "low", "high")), places=3, sign="+") for one in added]
+    told = [interval(one) for one in added]
     promised = []
     for arm, kind in PREDICTED.items():
         gaps = [f"{by[reward, arm, n]['controllable'][kind]:.3f}" for n in counts]
@@ -249,4 +246,4 @@ def _by_count(told: Sequence[str], counts: Sequence[int]) -> str:
 
 
 def _difference(row: dict[str, Any] | None) -> str:
-    return "" if row is None or "difference" not in row else limits(*row["difference"].values(), sign="+", places=3)
+    return "" if row is None or "difference" not in row else interval(row["difference"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -64,6 +64,11 @@ def share(x: float) -> str:
 def limits(value: float, low: float, high: float, places: int = 2, sign: str = "") -> str:
     """A value with its 95% limits."""
     return f"{value:{sign}.{places}f} [{low:{sign}.{places}f}, {high:{sign}.{places}f}]"
+
+
+def interval(found: Mapping[str, float], sign: str = "+") -> str:
+    """{"mean", "low", "high"} in gains of J, with three places."""
+    return limits(*(found[end] for end in ("mean", "low", "high")), places=3, sign=sign)
 
 
 def wrapped(part: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.tables.markdown import limits, table
+from bench.rules import TUNED
+from bench.tables.markdown import interval, limits, table
 
 REAL, MODEL, SOLVED, TRAINED = "real-pools", "transformer", "llama-log-linear", "llama-dpo"
-WAYS = {"given": "ridge of random pairs", "free": "own ridge"}  # of tuning
 JUDGES = ("judge_4", "judge_1")
 
 
@@ -24,7 +24,7 @@ def section(results: dict[str, dict[str, Any]]) -> list[str]:
     return [
         "## What was hoped for, and what came",
         "Figures were set before these experiments were run; those that were missed stay missed. Where two are given, "
-        "they are by the two ways of tuning, *ridge of random pairs* / *ridge of every rule's own*.",
+        f"they are by the two ways of tuning, {' / '.join(f'*{words}*' for words in TUNED.values())}.",
         table(["hoped for", "came", "reached", "what limits it"], rows),
     ]
 
@@ -37,7 +37,7 @@ def _row(hope: str, came: str, reached: bool | str, limit: str = "") -> list[str
 def _both(own: Sequence[Sequence[float]], least: float = -float("inf"), most: float = float("inf")) -> str:
     """Whether numbers of both ways of tuning lie within bounds."""
     inside = [all(least <= x <= most for x in numbers) for numbers in own]
-    return "yes" if all(inside) else f"with {WAYS['given' if inside[0] else 'free']}" if any(inside) else "no"
+    return "yes" if all(inside) else f"with {TUNED['given' if inside[0] else 'free']}" if any(inside) else "no"
 
 
 def _said(own: Sequence[Sequence[float]], form: str = ".2f") -> str:
@@ -46,7 +46,7 @@ def _said(own: Sequence[Sequence[float]], form: str = ".2f") -> str:
 
 def _proxies(case: Mapping[str, Any]) -> list[list[str]]:
     def of(arm: str, counts: Sequence[int], what: str = "ratio") -> list[list[float]]:
-        return [[case[way][arm][what][str(n)][0] for n in counts] for way in WAYS]
+        return [[case[way][arm][what][str(n)][0] for n in counts] for way in TUNED]
 
     near, wide = (32, 64), (32, 64, 400)
     useless, plain = of("trace_proxy_0", wide), of("trace", wide)
@@ -78,7 +78,7 @@ def _proxies(case: Mapping[str, Any]) -> list[list[str]]:
 
 def _residuals(cases: Mapping[str, Any]) -> list[list[str]]:
     def of(case: str, arm: str, counts: Sequence[int] | None = None) -> list[list[list[float]]]:
-        found = [cases[case][way][arm]["ratio"] for way in WAYS]
+        found = [cases[case][way][arm]["ratio"] for way in TUNED]
         return [[row[str(n)] for n in counts or sorted(map(int, row))] for row in found]
 
     capped = [[row for case in JUDGES for row in of(case, "two_rounds_capped")[k]] for k in (0, 1)]
@@ -149,7 +149,6 @@ def _language_model(solved: Sequence[Mapping[str, Any]], trained: Sequence[Mappi
         (r["reward"], r["labels"]): r["capped_difference"] for r in trained if r["arm"] == "trace_gradients"
     }  # fmt: skip
     best = max(design, key=lambda key: design[key]["mean"])
-    told = lambda one: limits(*(one[end] for end in ("mean", "low", "high")), places=3, sign="+")  # noqa: E731
     promised = next(
         r["controllable"]["gradients"] for r in trained
         if (r["arm"], r["reward"], r["labels"]) == ("trace_gradients", *best)
@@ -158,18 +157,18 @@ def _language_model(solved: Sequence[Mapping[str, Any]], trained: Sequence[Mappi
     return [
         _row(
             "real model, policies on its features, letters of a word, 100 labels: trace gains +0.05 J, raw rows",
-            told(first),
+            interval(first),
             first["mean"] >= 0.05 and first["low"] > 0,
-            f"a few completions are one endless word and outweigh all others; with words bounded {told(bounded)}",
+            f"a few completions are one endless word and outweigh all others; with words bounded {interval(bounded)}",
         ),
         _row(
             "the same, sentiment, 400 labels, rows as the pilot's slope says: more than random pairs",
-            f"{told(slope)}; raw rows {fixed[0]:+.3f}, clipped rows {fixed[1]:+.3f}",
+            f"{interval(slope)}; raw rows {fixed[0]:+.3f}, clipped rows {fixed[1]:+.3f}",
             slope["low"] > 0,
         ),
         _row(
             "DPO of the real model: +0.05 J for a reward, or proof that what choosing can gain is smaller",
-            f"at most {told(design[best])}, capped ({best[0].replace('_', ' ')}, {best[1]} labels)",
+            f"at most {interval(design[best])}, capped ({best[0].replace('_', ' ')}, {best[1]} labels)",
             "the latter" if promised < 0.05 else "no",
             f"{promised:.3f} was predicted there from what the design controls",
         ),

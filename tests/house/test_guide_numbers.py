@@ -1,16 +1,15 @@
 """Figures that guides quote are those of the result files."""
 
-import json
-
 import pytest
 
+from bench.experiments.files import read_json
 from tests.support import CHECKOUT
 
 pytestmark = pytest.mark.thorough
 
 
 def rows_of(name, key="rows"):
-    return json.loads((CHECKOUT / "bench" / "results" / f"{name}.json").read_text(encoding="utf-8"))[key]
+    return read_json(CHECKOUT / "bench" / "results" / f"{name}.json")[key]
 
 
 def text_of(guide):

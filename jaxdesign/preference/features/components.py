@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxdesign import _checks
+from jaxdesign import _arrays, _checks
 from jaxdesign._arrays import AnyArray
+from jaxdesign._centring import centred
 
 ROOM = 2**24  # numbers that are centred at a time
 
@@ -93,10 +95,7 @@ def _centred(features: np.ndarray, mask: np.ndarray) -> Iterator[np.ndarray]:
     """Rows less their prompt's mean, 0 where there is none; some prompts at a time."""
     each = max(1, ROOM // max(1, features[0].size)) if len(features) else 1
     for start in range(0, len(features), each):
-        some, there = features[start : start + each].astype(np.float64), mask[start : start + each, :, None]
-        if there.all():
-            yield some - some.mean(axis=1, keepdims=True)
-        else:
-            some = np.where(there, some, 0)
-            mean = some.sum(axis=1, keepdims=True) / np.maximum(there.sum(axis=1, keepdims=True), 1)
-            yield np.where(there, some - mean, 0)
+        part = slice(start, start + each)
+        with _arrays.float64():  # not around the yield: it would hold for the caller
+            rows = np.asarray(centred(jnp.asarray(features[part], jnp.float64), jnp.asarray(mask[part])))
+        yield rows
