@@ -60,14 +60,19 @@ class CompletionsForecast:
         """A table for every number of labels: what random pairs leave, the least, and the design, by completions."""
         lines = []
         for place, total in enumerate(self.totals):
-            rows = [*self.completions, *self.beyond]
+            known = all(np.isfinite(self.extrapolated[name][:, place]).all() for name in FIGURES)
+            sizes = np.asarray([*self.completions, *self.beyond] if known else self.completions, np.float64)
             columns = {}
             for name in FIGURES:
-                found = zip(self.extrapolated[name][:, place], self.error[name][:, place], strict=True)
-                beyond = [f"{value:.3g} +- {error:.1g}" for value, error in found]
-                columns[f"{name}, {self.way[name]}"] = [*(f"{v:.4g}" for v in self.gaps[name][:, place]), *beyond]
+                cells = ["" if np.isnan(gap) else f"{gap:.4g}" for gap in self.gaps[name][:, place]]
+                if known:
+                    found = zip(self.extrapolated[name][:, place], self.error[name][:, place], strict=True)
+                    cells += [f"{value:.3g} +- {error:.1g}" for value, error in found]
+                columns[f"{name}, {self.way[name]}" if known else name] = cells
             lines += [f"{total:g} labels, gap in units of J, by completions a prompt"]
-            lines += table(np.asarray(rows, np.float64), columns, "completions")
+            lines += table(sizes, columns, "completions")
+            if not known:
+                lines.append(f"Nothing is said of more: that takes {POINTS + 1} rows with room for {total:g} labels.")
         return "\n".join(lines)
 
 

@@ -47,21 +47,27 @@ class LabelCurve:
     lower_bounds: Float[np.ndarray, " n"]
     least: Float[np.ndarray, " n"]
 
-    def summary(self, worth: float = MATTERS, against: str = "random") -> str:
+    def summary(self, worth: float = MATTERS, against: str | None = None) -> str:
         """For each number of labels what a rule leaves, the certified least, what the design leaves, and a sentence.
 
-        The sentence says whether choosing can gain `worth` in J over the rule; `forecast` says the same without a rule,
-        for random pairs of different completions. The selector "random" draws repeats too: leave them out with the mask
-        (`preference.first_of_equals`), or what is said here to be controlled by choosing is partly that.
+        The sentence says whether choosing can gain `worth` in J over the rule; `forecast` says the same of the average
+        of random pairs of different completions, without drawing seeds.
 
         Args:
             worth: the gain in J below which choosing is said not to matter.
-            against: the rule that the design is compared with.
+            against: the rule that the design is compared with; None for the first of the curve's `rules`, which unless
+                others were asked for is "random_distinct". "random" spends labels on equal completions, so that part of
+                what choosing seems to gain over it is that of leaving them out (`preference.first_of_equals`).
 
         Raises:
-            ValueError: a rule that is not on the curve, a gain that is not above 0.
+            ValueError: a rule that is not on the curve, a gain that is not above 0; against=None where the curve has no
+                rule but the design.
         """
         worth = worth_of(worth)
+        if against is None:
+            against = next((rule for rule in self.gaps if rule != DESIGN), None)
+        if against is None:
+            raise ValueError("against=None: the curve has the design alone; ask `label_curve` for a rule beside it")
         rule, design = (np.mean(self.gaps[self._known(name)], axis=1) for name in (against, DESIGN))
         columns = {f"{against} leaves": rule, "certified least": self.least, "design leaves": design}
         figures = zip(self.totals, rule, self.least, design, strict=True)
@@ -114,7 +120,7 @@ def label_curve(
     totals: Sequence[float] | Float[np.ndarray, " n"],
     *,
     prior: Any = None,
-    rules: Sequence[str] = ("random",),
+    rules: Sequence[str] = ("random_distinct", "random"),
     seeds: Sequence[int] = (0,),
     target: Any = None,
     beta: float = 1.0,

@@ -47,7 +47,9 @@ def test_rows_are_forecasts_of_the_subsets():
                 right = np.mean([getattr(part, name)[0] for part in parts])
                 assert found.gaps[name][row, column] == pytest.approx(right, rel=1e-6)
     assert found.beyond.tolist() == [10, 20] and np.isnan(found.extrapolated["design"]).all()  # three are too few
-    assert "12 labels, gap in units of J, by completions a prompt" in found.summary()
+    said = found.summary()
+    assert "12 labels, gap in units of J, by completions a prompt" in said and "nan" not in said
+    assert said.count("Nothing is said of more: that takes 4 rows") == 2
 
 
 @pytest.mark.parametrize(("law", "way"), [(lambda k: 1 / k, "levels off"), (np.log, "goes on")])

@@ -69,7 +69,7 @@ def test_of_a_file_and_of_a_divided_pool_it_is_that_of_the_pool_in_memory(totals
         for curve in found:
             for name in ("values", "gaps"):
                 rtol = 1e-10 if name == "values" else 1e-5  # the target of a pool in memory is computed in float32
-                for rule in ("design", "random"):
+                for rule in ("design", "random_distinct", "random"):
                     np.testing.assert_allclose(getattr(curve, name)[rule], getattr(expected, name)[rule], rtol=rtol)
             np.testing.assert_allclose(curve.lower_bounds, expected.lower_bounds, rtol=1e-10)
 
@@ -117,3 +117,22 @@ def test_rules_and_totals_that_were_not_tried_are_named():
         power_laws().labels_needed("best", 1.0)
     with pytest.raises(ValueError, match="total=11: was not tried; choose one of 10, 20, 40, 80"):
         power_laws().labels_saved(11)
+
+
+def test_the_summary_is_against_the_first_rule_and_says_which():
+    curve = power_laws()
+    assert "pairs by 'random'" in curve.summary() and curve.summary() == curve.summary(against="random")
+    assert "pairs by 'late'" in curve.summary(against="late")
+    alone = LabelCurve(curve.totals, {}, {"design": curve.gaps["design"]}, curve.lower_bounds, curve.least)
+    with pytest.raises(ValueError, match="against=None: the curve has the design alone"):
+        alone.summary()
+
+
+def test_random_pairs_of_different_completions_are_what_a_design_is_compared_with_unless_asked():
+    """Copies take labels of "random" and none of "random_distinct", which is the fair comparison."""
+    features = np.random.default_rng(0).standard_normal((8, 6, 3)).astype(np.float32)
+    features[:, 2:] = features[:, :1]  # of 15 pairs of a prompt 6 differ in nothing, none of them is a candidate
+    curve = label_curve(CompletionPool(features), LogDet(), Budget(1, per_pair=1), [10], prior=RIDGE, seeds=range(8))
+    assert list(curve.gaps) == ["design", "random_distinct", "random"]
+    assert curve.gaps["design"].mean() < curve.gaps["random_distinct"].mean() < curve.gaps["random"].mean()
+    assert "pairs by 'random_distinct'" in curve.summary()

@@ -26,8 +26,10 @@ and intervals are over new prompts (`by_prompt`).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import groupby, product
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,7 +95,6 @@ WAYS = {
     "random_distinct_smooth": Way("random", smooth=True),
     "trace_smooth": Way("trace", smooth=True),
 }
-AT_ALL_K = ("random_distinct", "trace", "bait")  # the others with all completions only
 AT_SLOPE = ("random_distinct", "trace")  # arms of BY_SLOPE
 
 
@@ -137,11 +138,10 @@ def labels_of(case: Case, reward: Reward, way: Way, ridge: float, number: int, s
     return arms.two_rounds(problem, known[key], choice, jd.Budget(number, per_pair=1), seed, floor)
 
 
-def arms_for(reward: Reward, completions: int, given: argparse.Namespace) -> list[str]:
-    """Those that a reward has, and a number of completions."""
+def arms_for(reward: Reward, given: argparse.Namespace) -> list[str]:
+    """Those that a reward has: without a proxy, none that needs one."""
     needs_proxy = lambda way: way.proxy or way.rule in arms.NEED_SCORES  # noqa: E731
-    found = [name for name in given.arms if reward.proxy is not None or not needs_proxy(WAYS[name])]
-    return found if completions == max(given.completions) else [name for name in found if name in AT_ALL_K]
+    return [name for name in given.arms if reward.proxy is not None or not needs_proxy(WAYS[name])]
 
 
 def tuned(pool: Pool, settled: dict[str, dict[str, Any]], given: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -154,7 +154,7 @@ def tuned(pool: Pool, settled: dict[str, dict[str, Any]], given: argparse.Namesp
         for name in given.rewards:
             for number in given.labels:
                 key, reward = f"{variant}/{name}/{number}", pool.rewards[name]
-                own, wanted = settled.get(key, {"multiples": {}}), arms_for(reward, max(given.completions), given)
+                own, wanted = settled.get(key, {"multiples": {}}), arms_for(reward, given)
                 missing = [arm for arm in wanted if arm not in own["multiples"]]
                 if missing:
                     cases = cases or [(whole(seed), seed, {}) for seed in seeds]
@@ -193,34 +193,31 @@ def parameter_of(case: Case, reward: Reward, way: Way, ridge: float, number: int
     return fitted(case, labels, belief_of(case, reward, way, ridge))
 
 
-def lines_of(pool: Pool, settled: dict, given: argparse.Namespace, seed: int, done: set) -> Iterator[dict[str, Any]]:
-    """One line for every K, variant, reward, number and arm of a split that is not done."""
-    for completions in given.completions:
+def heads_of(pool: Pool, given: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]]:
+    """The names of every line of a split."""
+    for completions, name in product(given.completions, given.rewards):
+        head = {"seed": seed, "K": completions, "reward": name}
+        for variant in VARIANTS:
+            yield head | {"variant": variant, "labels": 0, "arm": "ceiling"}
+            for number, arm in product(given.labels, arms_for(pool.rewards[name], given)):
+                yield head | {"variant": variant, "labels": number, "arm": arm}
+        if set(AT_SLOPE) <= set(given.arms):
+            for number, arm in product(given.labels, AT_SLOPE):
+                yield head | {"variant": BY_SLOPE, "labels": number, "arm": arm}
+
+
+def lines_of(pool: Pool, settled: dict, heads: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """One line for every head; those of one split and K stand together."""
+    for (seed, completions), own in groupby(heads, itemgetter("seed", "K")):
         cases = {variant: make_case(pool, variant, completions, seed) for variant in VARIANTS}
         known: dict[str, dict] = {variant: {} for variant in VARIANTS}
-        for name in given.rewards:
-            reward = pool.rewards[name]
-            for variant, case in cases.items():
-                let_go_of_many()
-                head = {"seed": seed, "variant": variant, "K": completions, "reward": name}
-                line = head | {"labels": 0, "arm": "ceiling"}
-                if place(line) not in done:
-                    yield line | _kept(case, gains(case, reward.values, ceiling(case, reward.values, seed), (1.0,)))
-                for number in given.labels:
-                    own = settled[f"{variant}/{name}/{number}"]
-                    for arm in arms_for(reward, completions, given):
-                        line = head | {"labels": number, "arm": arm}
-                        if place(line) in done:
-                            continue
-                        way = WAYS[arm]
-                        parameter = parameter_of(case, reward, way, own[way.ridge], number, seed, known[variant])
-                        found = gains(case, reward.values, parameter, (own["multiples"][arm], 1.0))
-                        yield line | _kept(case, found)
-            if completions == max(given.completions) and set(AT_SLOPE) <= set(given.arms):
-                for number in given.labels:
-                    head = {"seed": seed, "variant": BY_SLOPE, "K": completions, "reward": name, "labels": number}
-                    if not all(place(head | {"arm": arm}) in done for arm in AT_SLOPE):
-                        yield from by_slope(cases, reward, settled, head, known)
+        for head in own:
+            let_go_of_many()
+            reward = pool.rewards[head["reward"]]
+            if head["variant"] == BY_SLOPE:
+                yield head | by_slope(cases, reward, settled, head, known)
+            else:
+                yield head | in_variant(cases[head["variant"]], reward, settled, head, known[head["variant"]])
 
 
 def place(line: dict[str, Any]) -> tuple:
@@ -228,8 +225,17 @@ def place(line: dict[str, Any]) -> tuple:
     return tuple(line[name] for name in ("seed", "variant", "K", "reward", "labels", "arm"))
 
 
+def in_variant(case: Case, reward: Reward, settled: dict, head: dict[str, Any], known: dict) -> dict[str, Any]:
+    """Gains of an arm, or of the ceiling, in the rows that its head names."""
+    if head["arm"] == "ceiling":
+        return _kept(case, gains(case, reward.values, ceiling(case, reward.values, head["seed"]), (1.0,)))
+    own, way = settled[f"{head['variant']}/{reward.name}/{head['labels']}"], WAYS[head["arm"]]
+    parameter = parameter_of(case, reward, way, own[way.ridge], head["labels"], head["seed"], known)
+    return _kept(case, gains(case, reward.values, parameter, (own["multiples"][head["arm"]], 1.0)))
+
+
 def by_slope(cases: dict[str, Case], reward: Reward, settled: dict, head: dict[str, Any], known: dict):
-    """Trace in the variant that a pilot of random pairs asks for, and random pairs in the same variant: AT_SLOPE."""
+    """Gains of trace in the rows that a pilot of random pairs asks for, or of random pairs in these rows: AT_SLOPE."""
     seed, number = head["seed"], head["labels"]
     size, random = round(arms.PILOT * number), WAYS["random_distinct"]
     raw = settled[f"raw/{reward.name}/{number}"]["ridge"]
@@ -237,21 +243,19 @@ def by_slope(cases: dict[str, Case], reward: Reward, settled: dict, head: dict[s
     slopes = pref.length_slopes(cases["raw"].pool, pilot, raw, groups=1)
     variant = "clipped" if slopes.clip else "raw"
     case, own = cases[variant], settled[f"{variant}/{reward.name}/{number}"]
-    held = jd.held_information(case.pool, pilot.pairs)
-    rest = jd.select_pairs(
-        case.pool,
-        jd.Trace(arms.Problem(case.pool, case.deployment, own["ridge"], 1.0).target()),
-        jd.Budget(number - size, per_pair=1, exclude=pilot.pairs),
-        prior=own["ridge"] * np.eye(case.pool.dim) + held,
-    ).pairs
-    both = {
-        "trace": np.concatenate([pilot.pairs, rest]),
-        "random_distinct": labels_of(case, reward, random, own["ridge"], number, seed, known[variant]).pairs,
-    }
-    for arm, pairs in both.items():
-        parameter = fitted(case, ask(case, reward.values, pairs), own["ridge"])
-        found = gains(case, reward.values, parameter, (own["multiples"][arm], 1.0))
-        yield head | {"arm": arm, "chosen": variant, "trend": slopes.trend} | _kept(case, found)
+    if head["arm"] == "trace":
+        rest = jd.select_pairs(
+            case.pool,
+            jd.Trace(arms.Problem(case.pool, case.deployment, own["ridge"], 1.0).target()),
+            jd.Budget(number - size, per_pair=1, exclude=pilot.pairs),
+            prior=own["ridge"] * np.eye(case.pool.dim) + jd.held_information(case.pool, pilot.pairs),
+        ).pairs
+        pairs = np.concatenate([pilot.pairs, rest])
+    else:
+        pairs = labels_of(case, reward, random, own["ridge"], number, seed, known[variant]).pairs
+    parameter = fitted(case, ask(case, reward.values, pairs), own["ridge"])
+    found = gains(case, reward.values, parameter, (own["multiples"][head["arm"]], 1.0))
+    return {"chosen": variant, "trend": slopes.trend} | _kept(case, found)
 
 
 def clipped_by_slope(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -306,7 +310,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         append_lines(path, [{"settled": more}])
     settled = settled_of(read_lines(path))
     for seed in range(given.splits):
-        append_lines(path, list(lines_of(pool, settled, given, seed, done)))
+        missing = [head for head in heads_of(pool, given, seed) if place(head) not in done]
+        append_lines(path, list(lines_of(pool, settled, missing)))
         print(f"split {seed}", flush=True)
     lines = [line for line in read_lines(path) if "settled" not in line]
     results = {

@@ -11,6 +11,7 @@ from jaxdesign.baselines.adpo import adpo as adpo
 from jaxdesign.baselines.bait import bait as bait
 from jaxdesign.baselines.chance import first_two as first_two
 from jaxdesign.baselines.chance import random as random
+from jaxdesign.baselines.chance import random_distinct as random_distinct
 from jaxdesign.baselines.distance import apo as apo
 from jaxdesign.baselines.distance import arm_fi as arm_fi
 from jaxdesign.baselines.distance import largest_distance as largest_distance
@@ -22,9 +23,10 @@ from jaxdesign.baselines.sampled import t_pilaf as t_pilaf
 from jaxdesign.baselines.sampled import t_pilaf_law as t_pilaf_law
 from jaxdesign.design import Design
 
-ON_SOURCES = ("random",)  # take a `pricing.Source` too; the others need all features in memory
+ON_SOURCES = ("random", "random_distinct")  # take a `pricing.Source` too; the others need all features in memory
 SELECTORS: dict[str, Callable[..., Design]] = {
     "random": random,
+    "random_distinct": random_distinct,
     "first_two": first_two,
     "largest_distance": largest_distance,
     "largest_score_gap": largest_score_gap,

@@ -1,4 +1,4 @@
-"""Selectors that look at nothing: random pairs, and the first two completions of each prompt."""
+"""Selectors that look at no features: random pairs, those of different texts, the first two of each prompt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxdesign.budget.budget import Budget, whole_budget
 from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.design import Design
 from jaxdesign.door import make_problem
-from jaxdesign.exact.random_pairs import random_pairs
+from jaxdesign.exact.random_pairs import random_candidates, random_pairs
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.source import Source
 
@@ -43,6 +43,36 @@ def random(
     _checks.seed(seed)
     problem = make_problem(pool, crit, whole_budget(budget), prior)
     return chosen(problem, random_pairs(pool, budget, seed))
+
+
+def random_distinct(
+    pool: CompletionPool | Source, crit: CriterionLike, budget: Budget, *, prior: Any = None, seed: int = 0
+) -> Design:
+    """Pairs drawn evenly from all pairs of completions that differ, without replacement while they last.
+
+    What a team without a design does once equal completions are dropped, and so the fair comparison: `random` spends
+    labels on pairs that nobody can tell apart. Features say which completions are equal; ignores them otherwise, and
+    scores and prior.
+
+    Args:
+        pool, crit, budget, prior: as `select_pairs`, `pricing.Source`s too; the criterion and the prior only judge the
+            result.
+        seed: of NumPy's default generator, at least 0.
+
+    Returns:
+        Design with status EVALUATED: whole labels and their certificate, value inf and efficiency 0 where singular.
+
+    Raises:
+        TypeError, ValueError: as `optimize`; a total that is not whole, a seed that is no integer or negative.
+
+    Numerics: the certificate in float64, as `evaluate`.
+    Complexity: 40 bytes for each of the pairs drawn, a few times as many as labels; pairs are not listed unless labels
+    are as many as a sixteenth of them.
+    Source: what `forecast` averages over; the control arm of bench/experiments.
+    """
+    _checks.seed(seed)
+    problem = make_problem(pool, crit, whole_budget(budget), prior)
+    return chosen(problem, random_candidates(problem, seed))
 
 
 def first_two(pool: CompletionPool, crit: CriterionLike, budget: Budget, *, prior: Any = None, seed: int = 0) -> Design:

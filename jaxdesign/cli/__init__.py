@@ -1,4 +1,4 @@
-"""The command line, thin: reads a pool, calls the public functions, writes the tasks and a report.
+"""The command line, thin: reads a pool, calls the public functions, prints or writes what they find.
 
 Nothing heavy is imported here: `--help` is quick, and JAX is loaded after its cache folder is known.
 """
@@ -35,6 +35,10 @@ def main(arguments: Sequence[str] | None = None, *, writing: Writing | None = No
     try:
         if not chosen.no_cache:
             cache.switch_on()
+        if chosen.command == "forecast":
+            from jaxdesign.cli.forecasting import forecast
+
+            return forecast(chosen)
         from jaxdesign.cli.selecting import select
 
         return select(chosen, writing or Writing())

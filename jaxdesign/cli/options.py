@@ -22,19 +22,30 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     whole = _Parser(prog="jaxdesign", description="Which pairs of completions should be compared?")
     whole.add_argument("--version", action="version", version=f"jaxdesign {jaxdesign.__version__}")
-    commands = whole.add_subparsers(required=True, metavar="command")
-    command = commands.add_parser(
-        "select",
-        help="choose the pairs to have labelled",
-        description="Choose the pairs of completions to have labelled, and prove how good the choice is.",
-        epilog="Exit code: 0 done; 1 written, but not where asked (it says where); 2 refused; 130 interrupted.",
+    commands = whole.add_subparsers(dest="command", required=True, metavar="command")
+    _select(
+        commands.add_parser(
+            "select",
+            help="choose the pairs to have labelled",
+            description="Choose the pairs of completions to have labelled, and prove how good the choice is.",
+            epilog="Exit code: 0 done; 1 written, but not where asked (it says where); 2 refused; 130 interrupted.",
+        )
     )
-    command.add_argument(
-        "pool",
-        nargs="?",
-        help=".npy or .npz with features (prompts, completions, dimension), or .jsonl with a prompt and its "
-        "completions a line; default: the small pool inside the package",
+    _forecast(
+        commands.add_parser(
+            "forecast",
+            help="say what choosing can be worth, before a label is paid for",
+            description="What random pairs, the best possible choice and a design are expected to leave of the gap to "
+            "the best policy, by number of labels. Prints; writes no file.",
+            epilog="Exit code: 0 done; 2 refused; 130 interrupted.",
+        )
     )
+    return whole
+
+
+def _select(command: argparse.ArgumentParser) -> None:
+    """Options of `jaxdesign select`."""
+    _pool(command)
     command.add_argument("--labels", metavar="N", type=_whole(1), required=True, help="number of labels to spend")
     command.add_argument(
         "--texts",
@@ -42,12 +53,7 @@ def parser() -> argparse.ArgumentParser:
         help=".jsonl with the prompts and completions that the features are of, so that the tasks have texts: joined "
         "by prompt_id where the features have ids (.npz), else by order; the k-th completion is the k-th row",
     )
-    command.add_argument(
-        "--per-pair", metavar="N", type=_cap, default=1, help="labels a pair may get, or none (default 1)"
-    )
-    command.add_argument(
-        "--per-prompt", metavar="N", type=_cap, help="labels a prompt may get (default none, no limit)"
-    )
+    _caps(command)
     command.add_argument(
         "--criterion",
         choices=CRITERIA,
@@ -66,23 +72,7 @@ def parser() -> argparse.ArgumentParser:
         help="prior information: this share of labels / 4 x the second moment of the centred features, about half of "
         "what the same labels spread evenly would bring (default 1e-3)",
     )
-    command.add_argument(
-        "--beta",
-        metavar="BETA",
-        type=_positive,
-        default=1.0,
-        help="strength of the KL term of the policy that will be trained: what random pairs, the best possible choice "
-        "and this one are expected to leave of its gap, tr(H A^-1) / (2 beta), is printed in the unit of the "
-        "reward, in which a label is sigma(difference) (default 1)",
-    )
-    command.add_argument(
-        "--worth",
-        metavar="J",
-        type=_positive,
-        default=0.01,
-        help="gain over random pairs, in the same unit, below which the command says that choosing cannot matter "
-        "(default 0.01)",
-    )
+    _gap(command)
     command.add_argument(
         "--tol",
         metavar="GAP",
@@ -93,13 +83,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--max-passes", metavar="N", type=_whole(1), help="passes over the pool for that design, at most"
     )
-    command.add_argument(
-        "--seed",
-        metavar="N",
-        type=_whole(0),
-        default=0,
-        help="for which completion is shown first (a), for roundings drawn at random and for the random pairs of the "
-        "comparison (default 0)",
+    _seed(
+        command,
+        "for which completion is shown first (a), for roundings drawn at random and for the random pairs of the "
+        "comparison",
     )
     command.add_argument(
         "--output",
@@ -108,6 +95,84 @@ def parser() -> argparse.ArgumentParser:
         help="the tasks, .jsonl or .csv; a .json report goes beside it",
     )
     command.add_argument("--overwrite", action="store_true", help="replace these files if they exist")
+    _run(command)
+
+
+def _forecast(command: argparse.ArgumentParser) -> None:
+    """Options of `jaxdesign forecast`."""
+    _pool(command)
+    command.add_argument(
+        "--labels", metavar="N", type=_whole(1), nargs="+", required=True, help="numbers of labels to compare"
+    )
+    _caps(command)
+    command.add_argument(
+        "--spread",
+        metavar="SD",
+        type=_number(1e-3, 1e3, "at least 0.001 and below 1000"),
+        default=1.0,
+        help="how far apart the rewards of a prompt's completions are thought to be: their standard deviation, in the "
+        "unit in which a label is sigma(difference). With 0.5 a label names the better of two 63%% of the time, with 1 "
+        "73%%, with 2 83%%. Everything depends on it (default 1)",
+    )
+    _gap(command)
+    command.add_argument(
+        "--by-completions",
+        action="store_true",
+        help="also with fewer completions of each prompt, drawn from those there are, and extrapolated to more",
+    )
+    command.add_argument(
+        "--proxy",
+        metavar="FILE",
+        help=".npy of scores (prompts, completions), as of a reward model: also what they would be worth in the fit, "
+        "by their correlation with the reward",
+    )
+    _seed(command, "of random pairs and of subsets of completions")
+    _run(command)
+
+
+def _pool(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "pool",
+        nargs="?",
+        help=".npy or .npz with features (prompts, completions, dimension), or .jsonl with a prompt and its "
+        "completions a line; default: the small pool inside the package",
+    )
+
+
+def _caps(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--per-pair", metavar="N", type=_cap, default=1, help="labels a pair may get, or none (default 1)"
+    )
+    command.add_argument(
+        "--per-prompt", metavar="N", type=_cap, help="labels a prompt may get (default none, no limit)"
+    )
+
+
+def _gap(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--beta",
+        metavar="BETA",
+        type=_positive,
+        default=1.0,
+        help="strength of the KL term of the policy that will be trained: what random pairs, the best possible choice "
+        "and the chosen one are expected to leave of its gap, tr(H A^-1) / (2 beta), is printed in the unit of the "
+        "reward, in which a label is sigma(difference) (default 1)",
+    )
+    command.add_argument(
+        "--worth",
+        metavar="J",
+        type=_positive,
+        default=0.01,
+        help="gain over random pairs, in the same unit, below which the command says that choosing cannot matter "
+        "(default 0.01)",
+    )
+
+
+def _seed(command: argparse.ArgumentParser, use: str) -> None:
+    command.add_argument("--seed", metavar="N", type=_whole(0), default=0, help=f"{use} (default 0)")
+
+
+def _run(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--no-cache",
         action="store_true",
@@ -115,7 +180,6 @@ def parser() -> argparse.ArgumentParser:
         "shape start several times faster",
     )
     command.add_argument("--traceback", action="store_true", help="show where in the program an error arose")
-    return whole
 
 
 def _whole(least: int) -> Callable[[str], int]:

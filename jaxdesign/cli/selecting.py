@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import jaxdesign
 from jaxdesign.cli.progress import Meter
+from jaxdesign.cli.reading import read_pool, spanned
 from jaxdesign.cli.saving import save
 from jaxdesign.cli.words import cut, errors_in_options, in_gaps, in_options, number
 from jaxdesign.cli.writing import Writing
 from jaxdesign.forecasts import forecast_beside
 from jaxdesign.io.design_files import check_writable, task_rows
-from jaxdesign.io.featurise import featurise
-from jaxdesign.io.joined_texts import with_texts
-from jaxdesign.io.pool_files import PoolFile, demo_pool_path, read_completions, read_features
+from jaxdesign.io.pool_files import PoolFile
 
-TEXT_DIM = 32  # surface n-grams carry little: more dimensions would only ask for more labels
 LISTED_PAIRS = 2e7  # pools with more pairs are not compared with random pairs, which are drawn from a list of all pairs
-ARRAYS = (".npy", ".npz")
 PHASES = {  # of `select_pairs`; the others are ways of rounding, and exchange from one start after another
     "optimise": "optimising",
     "greedy": "choosing greedily",
@@ -43,7 +39,7 @@ def select(chosen: argparse.Namespace, writing: Writing) -> int:
         file = read_pool(chosen.pool, chosen.texts)
         meter.phase("preparing", "")
         with meter.compilations():
-            pool, whole_dim = _pool(file, chosen.pool)
+            pool, whole_dim = spanned(file, chosen.pool)
             with errors_in_options():
                 found = _designed(chosen, pool, meter)
         meter.phase("writing", chosen.output)
@@ -56,41 +52,6 @@ def select(chosen: argparse.Namespace, writing: Writing) -> int:
         print(in_gaps(found.forecast, chosen.worth))
         print(f"written: {saved.tasks} and {saved.report}")
     return 0 if saved.as_asked else 1
-
-
-def read_pool(path: str | None, texts: str | None = None) -> PoolFile:
-    """Features from arrays, with texts if a file has them, or of texts by the built-in featuriser.
-
-    A path of None is the demonstration pool.
-    """
-    path = str(demo_pool_path()) if path is None else path
-    if Path(path).suffix.lower() in ARRAYS:
-        file = read_features(path)
-        return file if texts is None else _joined(file, texts)
-    if texts is not None:
-        raise ValueError(f"--texts: goes beside features ({' or '.join(ARRAYS)}); {path} has its own texts")
-    found = read_completions(path)
-    assert found.completions is not None  # they are what was read
-    features, mask = featurise(found.completions, dim=TEXT_DIM)
-    return found._replace(features=features, mask=mask)
-
-
-def _joined(file: PoolFile, texts: str) -> PoolFile:
-    read = read_completions(texts)
-    try:
-        return with_texts(file, read)
-    except ValueError as error:
-        raise ValueError(f"{texts}: {str(error).removeprefix('texts: ')}") from error
-
-
-def _pool(file: PoolFile, path: str | None):
-    """The pool on the dimensions that its features span, and how many it had."""
-    try:
-        whole = jaxdesign.CompletionPool(file.features, file.scores, file.mask, file.ids)
-        pool, _ = jaxdesign.restrict_to_range(whole)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path or demo_pool_path()}: {error}") from error
-    return pool, whole.dim
 
 
 class _Found(NamedTuple):

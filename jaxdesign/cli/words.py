@@ -20,6 +20,7 @@ _OPTIONS = [
         "pass a larger --ridge",
     ),
     (r"^prior: ", "--ridge: "),
+    (r"^proxy: ", "--proxy: "),
     (r"with a prior of rank", "with prior information (--ridge) of rank"),
     (r"; jaxdesign\.optimize takes any real total", ""),
     (r"use float64 features with x64 enabled", "save features as float64 and set JAX_ENABLE_X64=1"),

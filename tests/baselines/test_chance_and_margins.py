@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxdesign import Budget, CompletionPool, LogDet
-from jaxdesign.baselines import closest_call, first_two, largest_score_gap, random
+from jaxdesign.baselines import closest_call, first_two, largest_score_gap, random, random_distinct
 from jaxdesign.baselines._common import groups
 from jaxdesign.exact.random_pairs import random_pairs
 from tests.support.by_hand import by_hand, picks
@@ -18,6 +18,20 @@ def test_random_is_random_pairs():
     pairs, labels = random_pairs(pool, budget, 3)
     np.testing.assert_array_equal(design.pairs, pairs)
     np.testing.assert_array_equal(design.labels, labels)
+
+
+def test_random_distinct_draws_evenly_from_pairs_that_differ():
+    features = np.random.default_rng(0).standard_normal((3, 4, 2))
+    features[0, 1:] = features[0, :1]  # prompt 0 has no pair, prompt 1 five, prompt 2 six
+    features[1, 3] = features[1, 0]
+    pool, counts = by_hand(features), {}
+    for seed in range(300):
+        for pair in picks(random_distinct, pool, 4, seed=seed):
+            counts[pair] = counts.get(pair, 0) + 1
+    assert len(counts) == 11 and {p for p, _, _ in counts} == {1, 2} and (1, 0, 3) not in counts
+    expected = 300 * 4 / 11
+    assert sum((n - expected) ** 2 for n in counts.values()) / expected < 29.6  # chi2 with 10, 0.999
+    assert picks(random_distinct, pool, 11) == set(counts)
 
 
 def test_first_two_by_hand():

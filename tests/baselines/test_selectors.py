@@ -25,7 +25,7 @@ from tests.support.problems import (
 H, HELD = random_spd(1), random_spd(2) + 0.1 * np.eye(DIM)
 RIDGE = 0.1 * np.eye(DIM)
 BY_MARGIN = ("largest_score_gap", "closest_call")
-DRAWN = ("random", "first_two", "square_root", "t_pilaf")
+DRAWN = ("random", "random_distinct", "first_two", "square_root", "t_pilaf")
 ONE_A_ROUND = sorted(set(SELECTORS) - {"adpo", "bait"})  # by a score that labels do not change
 every_selector = pytest.mark.parametrize("name", SELECTORS)
 # bait and adpo pick in loops, which compile for every shape and every kind of scores

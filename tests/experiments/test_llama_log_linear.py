@@ -108,7 +108,9 @@ def test_it_runs_goes_on_and_repeats(files, tmp_path):
     assert json.loads((tmp_path / "r.json").read_text())["rows"] == result["rows"] and plot.stat().st_size > 1_000
     by = {(r["variant"], r["K"], r["arm"]): r for r in result["rows"] if r["labels"] == 24}
     assert {variant for variant, _, _ in by} == {"raw", "clipped", "by_slope"}
-    assert ("raw", 4, "trace_capped") not in by and ("raw", 4, "trace") in by  # with all completions alone
+    named = {(variant, arm) for variant, K, arm in by if K == 6}
+    assert named == {(variant, arm) for variant, K, arm in by if K == 4}  # all arms at every number of completions
+    assert {arm for variant, arm in named if variant == "by_slope"} == set(experiment.AT_SLOPE)
     assert by["raw", 6, "ceiling"]["gain"]["mean"] > by["raw", 6, "random_distinct"]["gain"]["mean"]
     fresh = tmp_path / "fresh.jsonl"
     experiment.main(arguments_of(files, fresh, *more, "--splits", "1"))
