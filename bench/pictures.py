@@ -1,6 +1,7 @@
 """All pictures from the recorded results: `python -m bench.pictures` writes bench/results/*.png.
 
-`overview.png`, the README's, is made here; the others are what the experiments themselves draw with `--plot`.
+`overview.png`, the README's, and those of fewer completions are made here; the others are what the experiments
+themselves draw with `--plot`.
 """
 
 from __future__ import annotations
@@ -83,7 +84,10 @@ def main() -> None:
     plots.plot_excess(recorded("weighted-labels")["problems"], str(RESULTS / "weighted-labels.png"))
     plot_differences(transformer.panels_of(recorded("transformer")), str(RESULTS / "transformer.png"))
     solved = recorded("llama-log-linear")
-    plot_differences(panels_of(solved["rows"], 32), str(RESULTS / "llama-log-linear.png"))
+    for completions in sorted({row["K"] for row in solved["rows"]}):
+        panels, most = panels_of(solved["rows"], completions), max(solved["settings"]["completions"])
+        name = "llama-log-linear" if completions == most else f"llama-log-linear-{completions}"
+        plot_differences(panels, str(RESULTS / f"{name}.png"), len(panels) // 2)  # raw rows above clipped ones
     plots.plot_votes(recorded("human-votes"), str(RESULTS / "human-votes.png"))
     plot_differences(llama_dpo.panels_of(recorded("llama-dpo")["rows"]), str(RESULTS / "llama-dpo.png"))
     phase_plots.plot_phases(recorded("phase-diagrams"), str(RESULTS / "phase-diagrams.png"))

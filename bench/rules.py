@@ -17,6 +17,7 @@ RULES = {
     "trace_two_rounds": Rule("trace, two rounds", "#ff7f0e"),
     "rounds": Rule("rounds", "#e377c2"),
     "trace_clipped": Rule("trace, clipped rows", "#fb8072"),
+    "trace_by_slope": Rule("trace, rows by the pilot's slope", "#800080"),
     "trace_gradients": Rule("trace, gradient rows", "#8b0000"),
     "distance_gradients": Rule("largest distance, gradient rows", "#bc8f8f"),
     "trace_capped": Rule("trace, capped", "#e7298a"),

@@ -74,7 +74,7 @@ print(jd.forecast_by_completions(pool, budget, totals[:1], prior=RIDGE, beta=BET
 #
 # The shape of a belief can matter as much as the choice of pairs, or not at all. On one pool of completions, with
 # everything else tuned, a fit to random pairs with `smooth_belief` had 0.56 of the gap that a ridge left at 64 labels of
-# a linear reward, and 0.90 to 0.99 with a judge. On the answers of a small language model it gained at most 0.006 J on
+# a linear reward, and 0.90 to 0.99 with a judge. On the answers of a small language model it gained at most 0.008 J on
 # any of four rewards, and lost up to 0.062 ([measured](../bench/README.md)). Compare both on labels of prompts that
 # neither fit saw.
 #

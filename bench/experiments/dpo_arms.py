@@ -28,6 +28,7 @@ ON_POSTERIOR = {  # the rule, and whether the fit has a proxy
     "random_proxy": ("random", True),
     "trace_proxy": ("trace", True),
 }
+SCHEDULED = ("random_posterior", "random_proxy")  # without a proxy and with: for which schedules are tuned
 CEILINGS = ("ceiling_steps", "ceiling")
 ARMS = (*PLAIN, *ON_POSTERIOR, *CEILINGS)
 FEATURES = {"word_length": "raw", "sentiment": "clipped", "first_person": "clipped"}  # where a proxy is added
@@ -112,8 +113,9 @@ def on_posterior(case: lc.Case, rewards, proxy, rule: str, own: dict[str, Any], 
     else:
         pairs = plain_pairs(case, rule, own["proxy_ridge"], number, seed)
     fit = pref.fit_posterior(pool, lc.ask(case, rewards, pairs), prior)
-    soft = pref.soft_labels(pool, fit, number=own["posterior_steps"] * BATCH, seed=seed)
-    return Training(soft.pairs, soft.probabilities, own["posterior_rate"], own["posterior_steps"])
+    rate, steps = own["schedules"][SCHEDULED[proxy is not None]]
+    soft = pref.soft_labels(pool, fit, number=steps * BATCH, seed=seed)
+    return Training(soft.pairs, soft.probabilities, rate, steps)
 
 
 def on_truth(case: lc.Case, rewards, rate: float, steps: int, seed: int) -> Training:
@@ -190,4 +192,5 @@ def line_of(world: World, cases, reward: str, arm: str, own: dict[str, Any], num
     line |= worth(world, cases["raw"], head, reward)
     if arm in PLAIN:
         line |= facts(cases, world.pool.rewards[reward].values, own, given.pairs)
+    line |= {"rate": given.rate, "steps": given.steps}
     return line | {"cpu_seconds": round(time.process_time() - start, 2)}

@@ -8,13 +8,11 @@ from typing import Any
 from bench.experiments import plots
 from bench.rules import in_order
 
-COLUMNS = 3  # panels side by side
 
-
-def plot_differences(tables: Mapping[str, Sequence[Mapping[str, Any]]], file: str) -> None:
+def plot_differences(tables: Mapping[str, Sequence[Mapping[str, Any]]], file: str, columns: int = 3) -> None:
     """A panel for every table of rows {"arm", "labels", "difference": (mean, low, high)}; all share their lines."""
     order = in_order({row["arm"] for rows in tables.values() for row in rows})
-    columns = min(COLUMNS, len(tables))
+    columns = min(columns, len(tables))
     figure, axes = plots.panels(columns, len(order), -(-len(tables) // columns))
     for axis in axes[len(tables) :]:
         axis.set_visible(False)

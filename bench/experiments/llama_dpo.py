@@ -30,7 +30,7 @@ the same label in all arms of a seed. J = reward - KL of every held-back prompt 
 
 Features of the fits: `FEATURES`. Tuned on the tuning prompts and seeds from 1000 on, for random pairs, at
 each number of labels: the rate of DPO on labels; the ridge of the fit and of all designs (of log-linear policies, as in
-`llama_log_linear`); rate and steps of training on the posterior, of `random_proxy`; rate of the ceiling.
+`llama_log_linear`); rate and steps of training on the posterior, with a proxy and without; rate of the ceiling.
 
 A few texts are one word of 40 letters, a hundred times the temperature: they hardly matter in labels, but in J.
 `capped` is J where rewards beyond the CAP quantile of the tuning pool count as that; what is tuned is tuned by it. One
@@ -41,6 +41,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from itertools import product
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -63,40 +64,60 @@ from jaxdesign.preference.llama import HeadEdit, find_smollm2, load_llama, load_
 AGAINST = {"": "random_distinct", "_to_random_proxy": "random_proxy"}  # by what a difference is called
 GAINS = {"gains": "", "capped": ", capped"}  # of a line, and what pictures call them
 RATES = (5e-5, 1e-4, 2e-4, 4e-4, 8e-4)
-POSTERIOR_RATES, POSTERIOR_STEPS = (5e-4, 1e-3, 2e-3), (60, 200)
+POSTERIOR_RATES, POSTERIOR_STEPS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3), (60, 200)
 FEW = 4  # tuning splits of what takes long
 
 
-def tuned(world: da.World, reward: str, number: int, seeds: Sequence[int]) -> dict[str, Any]:
-    """What arms of a reward are trained with at a number of labels (0: the ceiling), and J of all that was tried."""
-    cases = {seed: da.cases_of(world, seed) for seed in seeds}
-
-    def mean_gain(arm, some, **given):
-        each = [da.line_of(world, cases[seed], reward, arm, own | given, number, seed)["capped"] for seed in some]
-        print(reward, number, arm, given, np.mean(each), flush=True)
-        return float(np.mean(each))
-
-    own: dict[str, Any] = {"ridge": {}, "pull": dict.fromkeys(da.VARIANTS, 1.0), "tried": {}}
+def grids_of(number: int) -> dict[str, tuple[tuple, ...]]:
+    """What is tried at a number of labels (0: of the ceiling), by the arm that it is tried for."""
     if not number:
-        own["tried"]["rate"] = {rate: mean_gain("ceiling", seeds[:FEW], rate=rate) for rate in POSTERIOR_RATES}
-        return own | {"rate": best(own["tried"]["rate"])}
-    for variant in da.VARIANTS:
-        found = ridges(world, {seed: cases[seed][variant] for seed in seeds}, reward, number)
-        own["ridge"][variant] = best(found)
-        own["tried"][f"ridge_{variant}"] = found
-    own["proxy_ridge"] = own["ridge"][da.FEATURES[reward]]
-    own["tried"]["rate"] = {rate: mean_gain("random_distinct", seeds, rate=rate) for rate in RATES}
-    own["rate"] = best(own["tried"]["rate"])
-    grid = {
-        (rate, steps): mean_gain("random_proxy", seeds[:FEW], posterior_rate=rate, posterior_steps=steps)
-        for rate in POSTERIOR_RATES
-        for steps in POSTERIOR_STEPS
-    }
-    own["posterior_rate"], own["posterior_steps"] = best(grid)
-    own["tried"]["posterior"] = [[*key, value] for key, value in grid.items()]
-    own["implied"] = [implied(world, cases[seed], reward, own, number, seed) for seed in seeds]
-    own["pull"] = pull_of(own["implied"])
+        return {"ceiling": tuple((rate,) for rate in POSTERIOR_RATES)}
+    schedules = tuple(product(POSTERIOR_RATES, POSTERIOR_STEPS))
+    return {"random_distinct": tuple((rate,) for rate in RATES), **dict.fromkeys(da.SCHEDULED, schedules)}
+
+
+def missing_of(own: dict[str, Any], number: int) -> dict[str, list[tuple]]:
+    """What of the grids was not tried yet."""
+    tried = {arm: {tuple(row[:-1]) for row in own.get("tried", {}).get(arm, [])} for arm in grids_of(number)}
+    found = {arm: [each for each in grid if each not in tried[arm]] for arm, grid in grids_of(number).items()}
+    return {arm: grid for arm, grid in found.items() if grid}
+
+
+def tuned(world: da.World, reward: str, number: int, seeds: Sequence[int], before: dict[str, Any]) -> dict[str, Any]:
+    """What arms of a reward are trained with at a number of labels (0: the ceiling), and J of all that was tried.
+
+    What was tried in an earlier run is not tried again.
+    """
+    cases = {seed: da.cases_of(world, seed) for seed in seeds}
+    own: dict[str, Any] = {"ridge": {}, "pull": dict.fromkeys(da.VARIANTS, 1.0), "schedules": {}, "tried": {}} | before
+    tried = own["tried"]
+    for variant in da.VARIANTS if number else ():
+        if variant not in own["ridge"]:
+            found = ridges(world, {seed: cases[seed][variant] for seed in seeds}, reward, number)
+            own["ridge"][variant] = best(found)
+            tried[f"ridge_{variant}"] = found
+    if number:
+        own["proxy_ridge"] = own["ridge"][da.FEATURES[reward]]
+    for arm, grid in missing_of(own, number).items():
+        some = seeds if arm == "random_distinct" else seeds[:FEW]
+        for setting in grid:
+            given = own | settings_of(arm, setting)
+            each = [da.line_of(world, cases[seed], reward, arm, given, number, seed)["capped"] for seed in some]
+            tried.setdefault(arm, []).append([*setting, float(np.mean(each))])
+            print(reward, number, arm, *tried[arm][-1], flush=True)
+    for arm in grids_of(number):
+        *setting, _ = max(tried[arm], key=itemgetter(-1))
+        found = settings_of(arm, setting)
+        own |= found | {"schedules": own["schedules"] | found.get("schedules", {})}
+    if number and "implied" not in own:
+        own["implied"] = [implied(world, cases[seed], reward, own, number, seed) for seed in seeds]
+        own["pull"] = pull_of(own["implied"])
     return own
+
+
+def settings_of(arm: str, setting: Sequence[float]) -> dict[str, Any]:
+    """A place of an arm's grid as `da.training_of` wants it."""
+    return {"schedules": {arm: list(setting)}} if arm in da.SCHEDULED else {"rate": setting[0]}
 
 
 def best(found: dict[Any, float]) -> Any:
@@ -238,11 +259,12 @@ def run(given: argparse.Namespace, path: Path, scales: dict, world_of) -> dict[s
     settled = settled_of(read_lines(path))
     numbers = sorted({number for number, _ in cells_of(given)})
     cells = [(reward, number) for reward in given.rewards for number in numbers]
-    missing = [(reward, number) for reward, number in cells if f"{reward}/{number}" not in settled]
+    missing = [cell for cell in cells if missing_of(settled.get(_key(*cell), {}), cell[1])]
     if missing:
         tuning, seeds = world_of(given.tuning), range(lc.TUNING_SEED, lc.TUNING_SEED + given.tuning_splits)
-        for reward, number in missing:
-            append_lines(path, [{"settled": {f"{reward}/{number}": tuned(tuning, reward, number, seeds)}}])
+        for cell in missing:
+            found = tuned(tuning, *cell, seeds, settled.get(_key(*cell), {}))
+            append_lines(path, [{"settled": {_key(*cell): found}}])
         del tuning
         settled = settled_of(read_lines(path))
     done = {place(line) for line in read_lines(path) if "settled" not in line}
@@ -255,10 +277,14 @@ def run(given: argparse.Namespace, path: Path, scales: dict, world_of) -> dict[s
                     continue
                 world = world or world_of(given.pool)
                 cases = cases or da.cases_of(world, seed)
-                own = settled[f"{reward}/{number}"]
+                own = settled[_key(reward, number)]
                 append_lines(path, [da.line_of(world, cases, reward, arm, own, number, seed)])
             print(reward, seed, flush=True)
     return report(given, path, scales)
+
+
+def _key(reward: str, number: int) -> str:
+    return f"{reward}/{number}"
 
 
 def report(given: argparse.Namespace, path: Path, scales: dict) -> dict[str, Any]:

@@ -57,12 +57,10 @@ from bench.experiments.llama_cases import (
     make_case,
     temperatures_of,
 )
-from bench.experiments.llama_summary import panels_of, summary
+from bench.experiments.llama_summary import BY_SLOPE, panels_of, summary
 from bench.experiments.programs import let_go_of_many
 from bench.measure import machine
 from jaxdesign import preference as pref
-
-BY_SLOPE = "by_slope"
 
 
 class Way(NamedTuple):
@@ -259,11 +257,12 @@ def by_slope(cases: dict[str, Case], reward: Reward, settled: dict, head: dict[s
 
 
 def clipped_by_slope(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """By "reward/number", the share of splits in which the pilot's slope asked for clipped rows."""
+    """By "K/reward/number", the share of splits in which the pilot's slope asked for clipped rows."""
     chosen: dict[str, list[bool]] = {}
     for line in lines:
         if line["variant"] == BY_SLOPE and line["arm"] == "trace":
-            chosen.setdefault(f"{line['reward']}/{line['labels']}", []).append(line["chosen"] == "clipped")
+            key = f"{line['K']}/{line['reward']}/{line['labels']}"
+            chosen.setdefault(key, []).append(line["chosen"] == "clipped")
     return {key: float(np.mean(own)) for key, own in chosen.items()}
 
 
@@ -320,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     }  # fmt: skip
     write_json(results, given.json)
     if given.plot:
-        plot_differences(panels_of(results["rows"], max(given.completions)), given.plot)
+        plot_differences(panels_of(results["rows"], max(given.completions)), given.plot, len(given.rewards))
     return results
 
 

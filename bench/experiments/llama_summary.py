@@ -7,6 +7,9 @@ from operator import itemgetter
 from typing import Any
 
 from bench.experiments.by_prompt import laid_out, mean_interval
+from bench.experiments.llama_cases import VARIANTS
+
+BY_SLOPE = "by_slope"  # the variant that a pilot's slope asks for
 
 
 def summary(
@@ -29,10 +32,16 @@ def summary(
 
 
 def panels_of(rows: Sequence[dict[str, Any]], completions: int) -> dict[str, list[dict[str, Any]]]:
-    """For `plot_differences`: one panel for every reward and variant, with all completions."""
+    """For `plot_differences`: one panel for every kind of rows and reward, with so many completions.
+
+    What is in the rows that a pilot's slope asks for stands in the panels of both kinds, under a name of its own.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["K"] == completions and "difference" in row:
-            panel = found.setdefault(f"{row['reward'].replace('_', ' ')}, {row['variant'].replace('_', ' ')}", [])
-            panel.append({"arm": row["arm"], "labels": row["labels"], "difference": tuple(row["difference"].values())})
+    own = [row for row in rows if row["K"] == completions and "difference" in row]
+    for variant in VARIANTS:
+        for row in own:
+            if row["variant"] in (variant, BY_SLOPE):
+                panel = found.setdefault(f"{row['reward'].replace('_', ' ')}, {variant}", [])
+                arm = row["arm"] if row["variant"] == variant else f"{row['arm']}_{BY_SLOPE}"
+                panel.append({"arm": arm, "labels": row["labels"], "difference": tuple(row["difference"].values())})
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from bench.rules import RULES, in_order
@@ -18,7 +19,8 @@ REWARDS = {
     "near_length": "Near 90 characters",
 }
 PREDICTED = {"trace_gradients": "gradients", "trace": "raw", "trace_clipped": "clipped"}  # and in which features
-HYPOTHESES = (("word_length", "raw"), ("sentiment", "clipped"), ("first_person", "clipped"))  # of trace and BAIT
+EXPECTED = ("trace", "bait")  # to gain, by the hypotheses
+HYPOTHESES = (("word_length", "raw"), ("sentiment", "clipped"), ("first_person", "clipped"))  # where they are
 VARIANTS = {"raw": "raw rows", "clipped": "clipped rows", "by_slope": "as the pilot's slope says"}
 
 
@@ -85,7 +87,7 @@ def _solved(found: dict[str, Any]) -> list[str]:
             gains = ", ".join(f"{own[reward, variant, 'random_distinct', n]['gain']['mean']:.3f}" for n in counts)
             asked = ""
             if variant == "by_slope":
-                shares = (percent(found["clipped_by_slope"][f"{reward}/{n}"]) for n in counts)
+                shares = (percent(found["clipped_by_slope"][f"{most}/{reward}/{n}"]) for n in counts)
                 asked = f"; clipped rows chosen in {', '.join(shares)} of the splits"
             parts.append(f"**{REWARDS[reward]}, {words}** (gain of random pairs: {gains}{asked})")
             parts.append(table(["rule", *(f"{n} labels" for n in counts)], cells))
@@ -97,25 +99,46 @@ def _solved(found: dict[str, Any]) -> list[str]:
 
 def _verdict(own: Mapping[tuple, dict[str, Any]], counts: Sequence[int]) -> str:
     """How many of the gains that were expected have limits above 0, and which have not."""
-    cells = [(*place, arm, n) for place in HYPOTHESES for arm in ("trace", "bait") for n in counts]
+    cells = [(*place, arm, n) for place in HYPOTHESES for arm in EXPECTED for n in counts]
     missed = [cell for cell in cells if own[cell]["difference"]["low"] <= 0]
-    said = ", ".join(f"{RULES[arm].name} with {n} labels on {REWARDS[reward].lower()}" for reward, _, arm, n in missed)
+    said = ", ".join(f"{RULES[arm].name} with {n} labels on {_inside(reward)}" for reward, _, arm, n in missed)
     return f"They do, limits included, in {len(cells) - len(missed)} of {len(cells)} cells; not {said}."
 
 
 def _by_completions(rows, rewards, counts) -> list[str]:
-    by = {(r["reward"], r["variant"], r["K"], r["labels"]): r for r in rows if r["arm"] == "trace"}
+    """All arms by how often their limits exclude 0, and what was expected to gain, in figures."""
+    sizes = sorted({row["K"] for row in rows})
+    by = {(r["arm"], r["K"], r["reward"], r["variant"], r["labels"]): r for r in rows}
     cells = [
-        [str(completions), REWARDS[reward], VARIANTS[variant],
-         *(_difference(by.get((reward, variant, completions, n))) for n in counts)]
-        for completions in sorted({row["K"] for row in rows})
+        [RULES[arm].name, str(completions), REWARDS[reward], VARIANTS[variant],
+         *(_difference(by[arm, completions, reward, variant, n]) for n in counts)]
+        for arm in EXPECTED
+        for completions in sizes
         for reward in rewards
         for variant in ("raw", "clipped")
     ]  # fmt: skip
-    return [
-        "By number of completions, trace less random pairs of different texts:",
-        table(["completions", "reward", "rows", *(f"{n} labels" for n in counts)], cells),
+    found = [row for row in rows if "difference" in row and row["arm"] != "ceiling"]
+    shares = [
+        [RULES[arm].name, VARIANTS[variant], *(_signs(found, arm, variant, size) for size in sizes)]
+        for arm in in_order({row["arm"] for row in found})
+        for variant in VARIANTS
+        if any(row["arm"] == arm and row["variant"] == variant for row in found)
     ]
+    few = sizes[:-1]
+    return [
+        "By number of completions, with settings tuned with all of them: in how many cells (a reward and a number of "
+        "labels) a rule gains over random pairs of different texts, limits included, and in how many it loses.",
+        table(["rule", "rows", *(f"{size} completions" for size in sizes)], shares),
+        "Trace and BAIT less random pairs of different texts:",
+        table(["rule", "completions", "reward", "rows", *(f"{n} labels" for n in counts)], cells),
+        *(f"![The same with {size} completions](results/{SOLVED}-{size}.png)" for size in few),
+    ]
+
+
+def _signs(found: Sequence[dict[str, Any]], arm: str, variant: str, completions: int) -> str:
+    own = [row["difference"] for row in found if (row["arm"], row["variant"], row["K"]) == (arm, variant, completions)]
+    gains, losses = (sum(one[end] * sign > 0 for one in own) for end, sign in (("low", 1), ("high", -1)))
+    return f"{gains} gained, {losses} lost of {len(own)}"
 
 
 def _processors(found: dict[str, Any]) -> list[str]:
@@ -179,17 +202,16 @@ def _trained(found: dict[str, Any]) -> list[str]:
         "### DPO of the model itself",
         "`python -m bench.experiments.llama_dpo`. A low-rank edit of the last hidden state is trained by DPO on labels "
         "of a reward, everything tuned by capped J on other prompts at each number of labels: for random pairs, and "
-        "training on the posterior for random pairs with a proxy; J from held-back completions by their weights. Gain "
-        "less that of random pairs of different texts, whose own line is its gain. Arms with a proxy, the same reward "
-        "of the first half of a text, train on the posterior's soft labels. *Capped*: rewards above the .998 quantile "
-        "of the tuning prompts count as that, since a few are one endless word. "
+        "training on the posterior for random pairs with a proxy and without; J from held-back completions by their "
+        "weights. Gain less that of random pairs of different texts, whose own line is its gain. Arms with a proxy, "
+        "the same reward of the first half of a text, train on the posterior's soft labels. *Capped*: rewards above "
+        "the .998 quantile of the tuning prompts count as that, since a few are one endless word. "
         "Designs were to be judged on mean hidden states; tuning showed that this training hardly "
         "follows those, and gradients by what is trained were added before these prompts were seen. Hypotheses: trace "
         f"gains on letters of a word{_found(by, 'word_length', 'trace', counts)}, trace on clipped rows on sentiment"
         f"{_found(by, 'sentiment', 'trace_clipped', counts)} and first person"
-        f"{_found(by, 'first_person', 'trace_clipped', counts)}. Rates of training on the posterior and of the ceiling "
-        "were best at the lowest that was tried, so both may gain more than is shown. The largest distance was left "
-        "out after 8 seeds, for time.",
+        f"{_found(by, 'first_person', 'trace_clipped', counts)}. {_edges(found['settled'])} The largest distance was "
+        "left out after 8 seeds, for time.",
     ]
     for reward in (reward for reward in REWARDS if any(key[0] == reward for key in by)):
         parts += _trained_on(reward, by, counts)
@@ -212,6 +234,27 @@ def _found(by: Mapping[tuple[str, str, int], dict[str, Any]], reward: str, arm: 
     """In brackets, at which numbers of labels the limits exclude 0."""
     there = [f"{n}" for n in counts if by[reward, arm, n]["gains_difference"]["low"] > 0]
     return f" (so with {' and '.join(there)} labels)" if there else " (not established)"
+
+
+def _edges(settled: Mapping[str, dict[str, Any]]) -> str:
+    """Which rates are the smallest or the largest of those that were tried."""
+    told = []
+    for key, own in settled.items():
+        reward, labels = key.split("/")
+        for arm, tried in own["tried"].items():
+            if arm not in RULES:
+                continue  # a ridge
+            rates = sorted({row[0] for row in tried})
+            rate = max(tried, key=itemgetter(-1))[0]
+            if rate in (rates[0], rates[-1]):
+                count = f", {labels} labels" if int(labels) else ""
+                told.append(f"{rate:g} ({RULES[arm].name}; {_inside(reward)}{count})")
+    return f"Rates that are best at an end of what was tried: {', '.join(told)}." if told else "No rate is at an end."
+
+
+def _inside(reward: str) -> str:
+    """The name of a reward inside of a sentence."""
+    return REWARDS[reward][0].lower() + REWARDS[reward][1:]
 
 
 def _trained_on(reward: str, by: Mapping[tuple[str, str, int], dict[str, Any]], counts: Sequence[int]) -> list[str]:

@@ -29,7 +29,7 @@ PROMPTS, COMPLETIONS, LENGTH, OUTPUTS = 14, 6, 3, 40
 LAW = TokenLaw(outputs=OUTPUTS, banned=[7], temperature=3.0)
 OWN = {kind: dict.fromkeys(da.VARIANTS, 10.0) for kind in ("ridge", "pull")}
 OWN |= {"proxy_ridge": 10.0, "rate": 1e-2}
-OWN |= {"posterior_rate": 1e-2, "posterior_steps": 2}
+OWN |= {"schedules": {arm: [1e-2, 2] for arm in da.SCHEDULED}}
 LABELS = 20
 
 
@@ -147,7 +147,11 @@ def run(world, path, monkeypatch, *more):
 @pytest.mark.thorough
 def test_a_run_goes_on_where_it_was_stopped(world, tmp_path, monkeypatch):
     path = tmp_path / "lines.jsonl"
-    append_lines(path, [{"settled": {f"sentiment/{LABELS}": OWN, "sentiment/0": OWN}}])
+    tried = {
+        number: {arm: [[*place, 0.0] for place in grid] for arm, grid in llama_dpo.grids_of(number).items()}
+        for number in (0, LABELS)
+    }
+    append_lines(path, [{"settled": {f"sentiment/{n}": OWN | {"tried": each} for n, each in tried.items()}}])
     whole = run(world, path, monkeypatch, "--json", str(tmp_path / "found.json"))
     lines = read_lines(path)
     assert len(lines) == 1 + 2 * len(SHORT) and all(len(line["gains"]) == 3 for line in lines[1:])
@@ -167,17 +171,32 @@ def test_what_is_tuned_is_the_best_of_what_was_tried(world, monkeypatch):
     for name, grid in {"RATES": (1e-3, 1e-2), "POSTERIOR_RATES": (1e-2,), "POSTERIOR_STEPS": (2, 3)}.items():
         monkeypatch.setattr(llama_dpo, name, grid)
     monkeypatch.setattr(da, "BATCH", 20)
-    own = llama_dpo.tuned(world, "sentiment", LABELS, [7, 8])
+    own = llama_dpo.tuned(world, "sentiment", LABELS, [7, 8], {})
     tried = own["tried"]
-    assert own["rate"] == max(tried["rate"], key=tried["rate"].get) and set(tried["rate"]) == {1e-3, 1e-2}
-    assert [own["posterior_rate"], own["posterior_steps"]] == max(tried["posterior"], key=lambda row: row[2])[:2]
+    assert {row[0]: row[1] for row in tried["random_distinct"]}.keys() == {1e-3, 1e-2}
+    assert [own["rate"]] == max(tried["random_distinct"], key=lambda row: row[1])[:1]
+    for arm in da.SCHEDULED:
+        assert own["schedules"][arm] == max(tried[arm], key=lambda row: row[2])[:2] and len(tried[arm]) == 2
     assert own["proxy_ridge"] == own["ridge"]["clipped"] == max(tried["ridge_clipped"], key=tried["ridge_clipped"].get)
     cases = da.cases_of(world, 7)
     by_hand = [da.line_of(world, da.cases_of(world, s), "sentiment", "random_distinct", own, LABELS, s) for s in (7, 8)]
-    assert tried["rate"][own["rate"]] == pytest.approx(np.mean([line["capped"] for line in by_hand]))
+    assert [own["rate"], pytest.approx(np.mean([line["capped"] for line in by_hand]))] in tried["random_distinct"]
     ridge, correlation, scale = llama_dpo.implied(world, cases, "sentiment", own, LABELS, 7)["raw"]
     assert ridge > 0 and 0 < correlation <= 1 and scale > 0
-    json.dumps(own)
+    assert not llama_dpo.missing_of(json.loads(json.dumps(own)), LABELS)
+
+
+@pytest.mark.thorough
+def test_a_wider_grid_goes_on_from_what_was_tried(world, monkeypatch):
+    monkeypatch.setattr(da, "BATCH", 20)
+    monkeypatch.setattr(da, "CEILING_STEPS", 3)
+    monkeypatch.setattr(llama_dpo, "POSTERIOR_RATES", (1e-2,))
+    before = json.loads(json.dumps(llama_dpo.tuned(world, "sentiment", 0, [7], {})))
+    before["tried"]["ceiling"][0][1] = 1e3  # as if found: it is not asked again
+    monkeypatch.setattr(llama_dpo, "POSTERIOR_RATES", (1e-3, 1e-2))
+    assert llama_dpo.missing_of(before, 0) == {"ceiling": [(1e-3,)]}
+    own = llama_dpo.tuned(world, "sentiment", 0, [7], before)
+    assert own["rate"] == 1e-2 and [row[0] for row in own["tried"]["ceiling"]] == [1e-2, 1e-3]
 
 
 def test_differences_are_of_the_same_prompts_and_seeds():

@@ -158,12 +158,24 @@ def test_differences_are_paired_by_prompt():
     assert rows["trace"]["difference"] == pytest.approx({"mean": 0.5, "low": 0.5, "high": 0.5})
     assert rows["ceiling"]["labels"] == 9 and rows["ceiling"]["difference"]["mean"] == pytest.approx(2)
     assert "difference" not in rows["random_distinct"]
-    assert panels_of(list(rows.values()), 4) == {
+    trace, ends = rows["trace"], (0.5, 0.5, 0.5)
+    chosen = trace | {"variant": "by_slope"}
+    shown = {"arm": "trace_by_slope", "labels": 9, "difference": ends}
+    assert panels_of([*rows.values(), chosen, trace | {"K": 8}], 4) == {
         "x, raw": [
             {"arm": "ceiling", "labels": 9, "difference": (2, 2, 2)},
-            {"arm": "trace", "labels": 9, "difference": (0.5, 0.5, 0.5)},
-        ]
+            {"arm": "trace", "labels": 9, "difference": ends},
+            shown,
+        ],
+        "x, clipped": [shown],
     }
+
+
+def test_what_the_slope_asked_for_is_counted_at_every_number_of_completions():
+    line = {"variant": "by_slope", "reward": "x", "labels": 9, "arm": "trace"}
+    lines = [line | {"K": K, "chosen": kind} for K, kind in ((4, "clipped"), (4, "raw"), (8, "clipped"))]
+    lines += [line | {"K": 4, "arm": "random_distinct", "chosen": "raw"}, line | {"K": 4, "variant": "raw"}]
+    assert experiment.clipped_by_slope(lines) == {"4/x/9": 0.5, "8/x/9": 1.0}
 
 
 def test_lines_are_there_whole_or_not_at_all(tmp_path):
