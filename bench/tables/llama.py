@@ -210,8 +210,7 @@ def _trained(found: dict[str, Any]) -> list[str]:
         "follows those, and gradients by what is trained were added before these prompts were seen. Hypotheses: trace "
         f"gains on letters of a word{_found(by, 'word_length', 'trace', counts)}, trace on clipped rows on sentiment"
         f"{_found(by, 'sentiment', 'trace_clipped', counts)} and first person"
-        f"{_found(by, 'first_person', 'trace_clipped', counts)}. {_edges(found['settled'])} The largest distance was "
-        "left out after 8 seeds, for time.",
+        f"{_found(by, 'first_person', 'trace_clipped', counts)}. {_edges(found['settled'])}",
     ]
     for reward in (reward for reward in REWARDS if any(key[0] == reward for key in by)):
         parts += _trained_on(reward, by, counts)

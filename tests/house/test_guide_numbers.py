@@ -46,6 +46,8 @@ def test_what_few_labels_says_of_proxies_and_posteriors():
     assert low < 0 < high
     lost = trained["word_length", "random_posterior", 100]
     assert f"it lost {-lost['mean']:.3f} at 100" in text and lost["high"] < 0
+    others = [trained[reward, "random_posterior", 100]["mean"] for reward in ("sentiment", "first_person")]
+    assert "on two other rewards gained {:.3f} and {:.3f}".format(*others) in text
 
 
 def test_what_language_model_says_of_features_that_training_follows():
