@@ -23,6 +23,7 @@ def files(tmp_path, monkeypatch):
     np.save(tmp_path / "features.npy", features)
     np.save(tmp_path / "proxy.npy", scores)
     np.save(tmp_path / "few.npy", scores[:3])
+    np.save(tmp_path / "cube.npy", features)
     np.save(tmp_path / "words.npy", np.array([["a"]]))
     np.savez(tmp_path / "several.npz", a=scores, b=scores)
     scores[2, 1] = np.nan
@@ -88,6 +89,10 @@ MISTAKES = {
     "no such proxy": (["features.npy", "--labels", 5, "--proxy", "no.npy"], "--proxy: no.npy does not exist"),
     "a proxy of text": (["features.npy", "--labels", 5, "--proxy", "text.npy"], "--proxy: text.npy is no NumPy file"),
     "a proxy of words": (["features.npy", "--labels", 5, "--proxy", "words.npy"], "words.npy holds <U1 (1, 1); expect"),
+    "features for a proxy": (
+        ["features.npy", "--labels", 5, "--proxy", "cube.npy"],
+        "cube.npy holds float32 (10, 4, 3); expected one array of numbers",
+    ),
     "several arrays": (["features.npy", "--labels", 5, "--proxy", "several.npz"], "several.npz holds an archive"),
     "another pool's proxy": (
         ["features.npy", "--labels", 5, "--proxy", "few.npy"],

@@ -131,6 +131,16 @@ def test_a_pair_has_one_label_in_all_arms(world):
     np.testing.assert_allclose(truth.label, 1 / (1 + np.exp(-margin)))
 
 
+@pytest.mark.thorough
+def test_training_on_the_posterior_has_the_schedule_of_its_kind(world):
+    """Random pairs: tuned for a fit with a proxy and for one without."""
+    cases = da.cases_of(world, 5)
+    own = OWN | {"schedules": {"random_posterior": [1e-2, 2], "random_proxy": [3e-2, 1]}}
+    found = {arm: da.training_of(world, cases, "sentiment", arm, own, LABELS, 5) for arm in da.SCHEDULED}
+    assert {arm: [given.rate, given.steps] for arm, given in found.items()} == own["schedules"]
+    assert [len(given.pairs) for given in found.values()] == [2 * da.BATCH, da.BATCH]
+
+
 SHORT = ["random_distinct", "ceiling_steps", "ceiling"]  # no design, which takes long to compile
 
 

@@ -117,6 +117,26 @@ def test_it_runs_goes_on_and_repeats(files, tmp_path):
     assert read_lines(fresh) == first
 
 
+def test_random_pairs_in_the_rows_that_the_slope_asks_for_are_those_of_these_rows(files):
+    """The same pairs, ridge and multiple, whichever the pilot asks for; trace has a multiple of its own."""
+    pool, arms = loaded(files), ["--arms", *experiment.AT_SLOPE, "--rewards", "sentiment", "--splits", "4"]
+    own = {"ridge": 10.0, "multiples": {"random_distinct": 0.5, "trace": 2.0}}
+    settled = {"raw/sentiment/24": own, "clipped/sentiment/24": own | {"ridge": 30.0}}
+    given = experiment.parse(arguments_of(files, "-", *arms))
+    heads = [head for seed in range(4) for head in experiment.heads_of(pool, given, seed)]
+    lines = list(experiment.lines_of(pool, settled, heads))
+    by = {experiment.place(line): line for line in lines}
+    asked = [line for line in lines if line["variant"] == "by_slope"]
+    assert {line["chosen"] for line in asked} == set(llama_cases.VARIANTS)
+    for line in asked:
+        plain = by[experiment.place(line | {"variant": line["chosen"]})]
+        assert (plain["gains"] == line["gains"]) == (line["arm"] == "random_distinct")
+        of_case = llama_cases.make_case(pool, line["chosen"], line["K"], line["seed"])
+        assert line["prompts"] == of_case.held_back.tolist()
+    fitted = [line for line in lines if line["arm"] != "ceiling"]
+    assert all(line["gains"] != line["as_fitted"] for line in fitted)
+
+
 def test_more_arms_and_rewards_are_added_to_what_there_is(files, tmp_path):
     """Run after run it is what one run gives, and nothing is made twice."""
     first, every = ["--arms", "random_distinct", "trace"], ["--arms", "random_distinct", "trace", "trace_smooth"]
