@@ -60,6 +60,9 @@ print(jd.forecast(pool, budget, totals, prior=RIDGE, beta=BETA).summary(worth=0.
 print(jd.forecast_by_completions(pool, budget, totals[:1], prior=RIDGE, beta=BETA).summary())
 
 # %% [markdown]
+# The command says the same of features in a file, and of a proxy's scores (below): `jaxdesign forecast features.npy
+# --labels 50 100 200 --spread 1.5 --by-completions --proxy scores.npy`.
+#
 # ## Beliefs
 #
 # Wherever a prior is asked for, a `Belief` may stand: mean and precision of the reward's parameter. It comes from
