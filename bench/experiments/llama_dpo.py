@@ -41,6 +41,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from itertools import product
 from operator import itemgetter
 from pathlib import Path
@@ -89,7 +90,8 @@ def tuned(world: da.World, reward: str, number: int, seeds: Sequence[int], befor
     What was tried in an earlier run is not tried again.
     """
     cases = {seed: da.cases_of(world, seed) for seed in seeds}
-    own: dict[str, Any] = {"ridge": {}, "pull": dict.fromkeys(da.VARIANTS, 1.0), "schedules": {}, "tried": {}} | before
+    own: dict[str, Any] = {"ridge": {}, "pull": dict.fromkeys(da.VARIANTS, 1.0), "schedules": {}, "tried": {}}
+    own |= deepcopy(before)
     tried = own["tried"]
     for variant in da.VARIANTS if number else ():
         if variant not in own["ridge"]:

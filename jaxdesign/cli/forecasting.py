@@ -20,9 +20,10 @@ def forecast(chosen: argparse.Namespace) -> int:
         file = read_pool(chosen.pool)
         proxy = None if chosen.proxy is None else read_proxy(chosen.proxy)
         meter.phase("preparing", "")
-        with meter.compilations(), errors_in_options():
+        with meter.compilations():
             pool, whole_dim = spanned(file, chosen.pool)
-            told = _told(chosen, pool, proxy, meter)
+            with errors_in_options():
+                told = _told(chosen, pool, proxy, meter)
     if pool.dim < whole_dim:
         print(f"features: rank {pool.dim} of {whole_dim}; worked in the {number(pool.dim, 'dimension')} they span")
     print(
