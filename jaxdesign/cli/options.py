@@ -112,8 +112,8 @@ def _forecast(command: argparse.ArgumentParser) -> None:
         default=1.0,
         help="how far apart the rewards of a prompt's completions are thought to be: their standard deviation, in the "
         "unit in which a label is sigma(difference). With 0.5 a label names the better of two 63%% of the time, with 1 "
-        "73%%, with 2 83%%. Everything depends on it: `select` prints the same figures for the prior of its --ridge, which "
-        "by default holds rewards to be far larger, so that they differ (default 1)",
+        "73%%, with 2 83%%. Everything depends on it: `select` prints these figures for the prior of its "
+        "--ridge, which by default holds rewards to be far larger, so that they differ (default 1)",
     )
     _gap(command)
     command.add_argument(
