@@ -9,6 +9,7 @@ from bench.rules import TUNED
 from bench.tables.markdown import interval, limits, table
 
 REAL, MODEL, SOLVED, TRAINED = "real-pools", "transformer", "llama-log-linear", "llama-dpo"
+TOLD, TOLD_REAL = "forecast-check", "forecast-real-pools"
 JUDGES = ("judge_4", "judge_1")
 
 
@@ -20,6 +21,7 @@ def section(results: dict[str, dict[str, Any]]) -> list[str]:
         *_residuals(cases),
         *_transformer(results[MODEL]["summary"]),
         *_language_model(results[SOLVED]["rows"], results[TRAINED]["rows"]),
+        _forecasts(results[TOLD], results[TOLD_REAL]["rows"]),
     ]
     return [
         "## What was hoped for, and what came",
@@ -173,3 +175,19 @@ def _language_model(solved: Sequence[Mapping[str, Any]], trained: Sequence[Mappi
             f"{promised:.3f} was predicted there from what the design controls",
         ),
     ]
+
+
+def _forecasts(model: Mapping[str, Any], real: Sequence[Mapping[str, Any]]) -> list[str]:
+    judged, asked = model["judged"], [row for row in model["rows"] if row["asked"]]
+    gains = [(row["forecast"][judged]["difference"], row["measured"]["difference"]["mean"]) for row in asked]
+    signs, close = sum(a * b > 0 for a, b in gains), sum(row["right"][judged] for row in asked)
+    few = sum(row["K"] <= 8 for row in asked if not row["right"][judged])
+    near = sum(row["right"] for row in real)
+    return _row(
+        "forecasts: sign and size, within a factor of two, of every gain whose limits exclude zero",
+        f"real model: {signs} of {len(asked)} signs, {close} of {len(asked)} sizes; real completions, linear reward: "
+        f"{near} of {len(real)} sizes",
+        signs == close == len(asked) and near == len(real),
+        f"of the {len(asked) - close} on the real model that are too far off {few} have 8 completions or fewer, where "
+        "gains that exclude zero are selected for their size",
+    )
