@@ -14,7 +14,7 @@ from bench import growth_plot
 from bench.experiments import llama_dpo, phase_plots, plots, transformer
 from bench.experiments.files import read_json
 from bench.experiments.gain_plots import plot_differences
-from bench.experiments.llama_summary import panels_of
+from bench.experiments.llama_summary import plot_gains
 from bench.rules import PROBLEMS, RULES, in_order
 
 RESULTS = Path(__file__).parent / "results"
@@ -83,11 +83,10 @@ def main() -> None:
     plots.plot_proxies(recorded("real-pools")["cases"]["well_specified"], str(RESULTS / "real-pools-proxies.png"))
     plots.plot_excess(recorded("weighted-labels")["problems"], str(RESULTS / "weighted-labels.png"))
     plot_differences(transformer.panels_of(recorded("transformer")), str(RESULTS / "transformer.png"))
-    solved = recorded("llama-log-linear")
-    for completions in sorted({row["K"] for row in solved["rows"]}):
-        panels, most = panels_of(solved["rows"], completions), max(solved["settings"]["completions"])
-        name = "llama-log-linear" if completions == most else f"llama-log-linear-{completions}"
-        plot_differences(panels, str(RESULTS / f"{name}.png"), len(panels) // 2)  # raw rows above clipped ones
+    rows = recorded("llama-log-linear")["rows"]
+    *few, most = sorted({row["K"] for row in rows})
+    for completions, ending in ((most, ""), *((each, f"-{each}") for each in few)):
+        plot_gains(rows, completions, str(RESULTS / f"llama-log-linear{ending}.png"))
     plots.plot_votes(recorded("human-votes"), str(RESULTS / "human-votes.png"))
     plot_differences(llama_dpo.panels_of(recorded("llama-dpo")["rows"]), str(RESULTS / "llama-dpo.png"))
     phase_plots.plot_phases(recorded("phase-diagrams"), str(RESULTS / "phase-diagrams.png"))

@@ -90,7 +90,7 @@ def tuned(world: da.World, reward: str, number: int, seeds: Sequence[int], befor
     What was tried in an earlier run is not tried again.
     """
     cases = {seed: da.cases_of(world, seed) for seed in seeds}
-    own: dict[str, Any] = {"ridge": {}, "pull": dict.fromkeys(da.VARIANTS, 1.0), "schedules": {}, "tried": {}}
+    own: dict[str, Any] = {"ridge": {}, "pull": dict.fromkeys(da.VARIANTS, 1.0), "tried": {}}
     own |= deepcopy(before)
     tried = own["tried"]
     for variant in da.VARIANTS if number else ():
@@ -107,10 +107,9 @@ def tuned(world: da.World, reward: str, number: int, seeds: Sequence[int], befor
             each = [da.line_of(world, cases[seed], reward, arm, given, number, seed)["capped"] for seed in some]
             tried.setdefault(arm, []).append([*setting, float(np.mean(each))])
             print(reward, number, arm, *tried[arm][-1], flush=True)
-    for arm in grids_of(number):
-        *setting, _ = max(tried[arm], key=itemgetter(-1))
-        found = settings_of(arm, setting)
-        own |= found | {"schedules": own["schedules"] | found.get("schedules", {})}
+    settled = {arm: max(tried[arm], key=itemgetter(-1))[:-1] for arm in grids_of(number)}
+    own["schedules"] = {arm: settled[arm] for arm in da.SCHEDULED if arm in settled}
+    (own["rate"],) = settled["random_distinct" if number else "ceiling"]
     if number and "implied" not in own:
         own["implied"] = [implied(world, cases[seed], reward, own, number, seed) for seed in seeds]
         own["pull"] = pull_of(own["implied"])

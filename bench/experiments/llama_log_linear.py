@@ -39,7 +39,6 @@ from jaxtyping import Float, Int
 import jaxdesign as jd
 from bench.experiments import arms
 from bench.experiments.files import append_lines, read_lines, settings, write_json
-from bench.experiments.gain_plots import plot_differences
 from bench.experiments.llama_cases import (
     MULTIPLES,
     REWARDS,
@@ -57,7 +56,7 @@ from bench.experiments.llama_cases import (
     make_case,
     temperatures_of,
 )
-from bench.experiments.llama_summary import BY_SLOPE, panels_of, summary
+from bench.experiments.llama_summary import BY_SLOPE, plot_gains, summary
 from bench.experiments.programs import let_go_of_many
 from bench.measure import machine
 from jaxdesign import preference as pref
@@ -209,13 +208,14 @@ def lines_of(pool: Pool, settled: dict, heads: Iterable[dict[str, Any]]) -> Iter
     for (seed, completions), own in groupby(heads, itemgetter("seed", "K")):
         cases = {variant: make_case(pool, variant, completions, seed) for variant in VARIANTS}
         known: dict[str, dict] = {variant: {} for variant in VARIANTS}
-        for head in own:
+        for (name, variant), some in groupby(own, itemgetter("reward", "variant")):
             let_go_of_many()
-            reward = pool.rewards[head["reward"]]
-            if head["variant"] == BY_SLOPE:
-                yield head | by_slope(cases, reward, settled, head, known)
-            else:
-                yield head | in_variant(cases[head["variant"]], reward, settled, head, known[head["variant"]])
+            reward = pool.rewards[name]
+            for head in some:
+                if variant == BY_SLOPE:
+                    yield head | by_slope(cases, reward, settled, head, known)
+                else:
+                    yield head | in_variant(cases[variant], reward, settled, head, known[variant])
 
 
 def place(line: dict[str, Any]) -> tuple:
@@ -238,7 +238,10 @@ def by_slope(cases: dict[str, Case], reward: Reward, settled: dict, head: dict[s
     size, random = round(arms.PILOT * number), WAYS["random_distinct"]
     raw = settled[f"raw/{reward.name}/{number}"]["ridge"]
     pilot = labels_of(cases["raw"], reward, random, raw, size, seed, known["raw"])
-    slopes = pref.length_slopes(cases["raw"].pool, pilot, raw, groups=1)
+    asked = BY_SLOPE, reward.name, number  # both arms ask
+    if asked not in known["raw"]:
+        known["raw"][asked] = pref.length_slopes(cases["raw"].pool, pilot, raw, groups=1)
+    slopes = known["raw"][asked]
     variant = "clipped" if slopes.clip else "raw"
     case, own = cases[variant], settled[f"{variant}/{reward.name}/{number}"]
     if head["arm"] == "trace":
@@ -319,7 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     }  # fmt: skip
     write_json(results, given.json)
     if given.plot:
-        plot_differences(panels_of(results["rows"], max(given.completions)), given.plot, len(given.rewards))
+        plot_gains(results["rows"], max(given.completions), given.plot)
     return results
 
 

@@ -7,6 +7,7 @@ from operator import itemgetter
 from typing import Any
 
 from bench.experiments.by_prompt import laid_out, mean_interval
+from bench.experiments.gain_plots import plot_differences
 from bench.experiments.llama_cases import VARIANTS
 
 BY_SLOPE = "by_slope"  # the variant that a pilot's slope asks for
@@ -45,3 +46,9 @@ def panels_of(rows: Sequence[dict[str, Any]], completions: int) -> dict[str, lis
                 arm = row["arm"] if row["variant"] == variant else f"{row['arm']}_{BY_SLOPE}"
                 panel.append({"arm": arm, "labels": row["labels"], "difference": tuple(row["difference"].values())})
     return found
+
+
+def plot_gains(rows: Sequence[dict[str, Any]], completions: int, file: str) -> None:
+    """What arms gain with so many completions: a column for every reward, a line of panels for every kind of rows."""
+    panels = panels_of(rows, completions)
+    plot_differences(panels, file, len(panels) // len(VARIANTS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.rules import RULES, in_order
 from bench.tables.markdown import hardware, interval, limits, percent, table
@@ -158,9 +158,7 @@ def _processors(found: dict[str, Any]) -> list[str]:
 
 
 def _forecast(found: dict[str, Any]) -> list[str]:
-    judged, asked = found["judged"], [row for row in found["rows"] if row["asked"]]
-    own = [(row["forecast"][judged]["difference"], row["measured"]["difference"]["mean"]) for row in asked]
-    signs, right = sum(a * b > 0 for a, b in own), sum(row["right"][judged] for row in asked)
+    judged, asked, signs, right = told_of(found)
     rows = [
         [
             str(row["K"]),
@@ -185,6 +183,23 @@ def _forecast(found: dict[str, Any]) -> list[str]:
         table(["completions", "reward", "rows", "labels", "forecast", "measured"], rows),
         hardware(found["machine"], FORECAST),
     ]
+
+
+class Told(NamedTuple):
+    """The way of saying rewards' size that is judged, gains whose limits exclude zero, and how many forecasts have
+    their sign, and are within a factor of two."""
+
+    judged: str
+    asked: list[dict[str, Any]]
+    signs: int
+    right: int
+
+
+def told_of(found: Mapping[str, Any]) -> Told:
+    """How good the forecasts of `forecast_check` are."""
+    judged, asked = found["judged"], [row for row in found["rows"] if row["asked"]]
+    own = [(row["forecast"][judged]["difference"], row["measured"]["difference"]["mean"]) for row in asked]
+    return Told(judged, asked, sum(a * b > 0 for a, b in own), sum(row["right"][judged] for row in asked))
 
 
 def _missed(asked: Sequence[dict[str, Any]], judged: str) -> str:

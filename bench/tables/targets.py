@@ -6,22 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.rules import TUNED
+from bench.tables import llama, savings
+from bench.tables.llama import told_of
 from bench.tables.markdown import interval, limits, table
 
-REAL, MODEL, SOLVED, TRAINED = "real-pools", "transformer", "llama-log-linear", "llama-dpo"
-TOLD, TOLD_REAL = "forecast-check", "forecast-real-pools"
 JUDGES = ("judge_4", "judge_1")
 
 
 def section(results: dict[str, dict[str, Any]]) -> list[str]:
     """Paragraphs and a table; results by file name."""
-    cases = results[REAL]["cases"]
+    cases = results[savings.REAL]["cases"]
     rows = [
         *_proxies(cases["well_specified"]),
         *_residuals(cases),
-        *_transformer(results[MODEL]["summary"]),
-        *_language_model(results[SOLVED]["rows"], results[TRAINED]["rows"]),
-        _forecasts(results[TOLD], results[TOLD_REAL]["rows"]),
+        *_transformer(results[savings.MODEL]["summary"]),
+        *_language_model(results[llama.SOLVED]["rows"], results[llama.TRAINED]["rows"]),
+        _forecasts(results[llama.FORECAST], results[savings.FORECAST]["rows"]),
     ]
     return [
         "## What was hoped for, and what came",
@@ -178,9 +178,7 @@ def _language_model(solved: Sequence[Mapping[str, Any]], trained: Sequence[Mappi
 
 
 def _forecasts(model: Mapping[str, Any], real: Sequence[Mapping[str, Any]]) -> list[str]:
-    judged, asked = model["judged"], [row for row in model["rows"] if row["asked"]]
-    gains = [(row["forecast"][judged]["difference"], row["measured"]["difference"]["mean"]) for row in asked]
-    signs, close = sum(a * b > 0 for a, b in gains), sum(row["right"][judged] for row in asked)
+    judged, asked, signs, close = told_of(model)
     few = sum(row["K"] <= 8 for row in asked if not row["right"][judged])
     near = sum(row["right"] for row in real)
     return _row(

@@ -21,10 +21,19 @@ from jaxdesign.door import make_problem
 from jaxdesign.exact.by_score import largest_scores
 from jaxdesign.information import dense_sensitivities
 from jaxdesign.pool import CompletionPool, bare_pool
+from jaxdesign.pricing.source import Source
 from jaxdesign.problem import Problem
 from jaxdesign.solvers.dense.allocations import dense_candidates
 
 TIE = 1e-9  # relative difference below which two float64 figures are the same one, rounded in two ways
+
+
+def source_problem(
+    pool: CompletionPool | Source, crit: CriterionLike, budget: Budget, prior: Any, seed: int
+) -> Problem:
+    """`whole_problem` of a rule that needs no features in memory, of a pool or a source; raises the same."""
+    _checks.seed(seed)
+    return make_problem(pool, crit, whole_budget(budget), prior)
 
 
 def whole_problem(pool: CompletionPool, crit: CriterionLike, budget: Budget, prior: Any, seed: int) -> Problem:

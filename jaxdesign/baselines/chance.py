@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxdesign import _checks
-from jaxdesign.baselines._common import by_place, chosen, every_pair, rank_in_prompt, whole_problem
-from jaxdesign.budget.budget import Budget, whole_budget
+from jaxdesign.baselines._common import by_place, chosen, every_pair, rank_in_prompt, source_problem, whole_problem
+from jaxdesign.budget.budget import Budget
 from jaxdesign.criteria.protocol import CriterionLike
 from jaxdesign.design import Design
-from jaxdesign.door import make_problem
 from jaxdesign.exact.random_pairs import random_candidates, random_pairs
 from jaxdesign.pool import CompletionPool
 from jaxdesign.pricing.source import Source
@@ -40,8 +38,7 @@ def random(
     Complexity: O(N log N) time and 40 bytes for each of the N pairs up to 2^24, beyond of those drawn.
     Source: the control arm of every study; arXiv 2606.19607 calls it "uniform pairs".
     """
-    _checks.seed(seed)
-    problem = make_problem(pool, crit, whole_budget(budget), prior)
+    problem = source_problem(pool, crit, budget, prior, seed)
     return chosen(problem, random_pairs(pool, budget, seed))
 
 
@@ -70,8 +67,7 @@ def random_distinct(
     are as many as a sixteenth of them.
     Source: what `forecast` averages over; the control arm of bench/experiments.
     """
-    _checks.seed(seed)
-    problem = make_problem(pool, crit, whole_budget(budget), prior)
+    problem = source_problem(pool, crit, budget, prior, seed)
     return chosen(problem, random_candidates(problem, seed))
 
 

@@ -10,10 +10,11 @@ from jaxtyping import Float
 import jaxdesign
 from jaxdesign.io.featurise import featurise
 from jaxdesign.io.joined_texts import with_texts
-from jaxdesign.io.pool_files import PoolFile, demo_pool_path, read_completions, read_features
+from jaxdesign.io.pool_files import PoolFile, demo_pool_path, load_arrays, read_completions, read_features
 
 TEXT_DIM = 32  # surface n-grams carry little: more dimensions would only ask for more labels
 ARRAYS = (".npy", ".npz")
+PACKAGED = "the pool inside the package"  # what a path of None is called
 
 
 def read_pool(path: str | None, texts: str | None = None) -> PoolFile:
@@ -56,8 +57,8 @@ def read_proxy(path: str) -> Float[np.ndarray, "p k"]:
     if not Path(path).is_file():
         raise ValueError(f"--proxy: {path} does not exist")
     try:
-        found = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        found = load_arrays(Path(path))
+    except ValueError as error:
         raise ValueError(f"--proxy: {path} is no NumPy file (.npy) of numbers") from error
     if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in "fiu":
         told = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else "an archive"

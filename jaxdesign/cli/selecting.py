@@ -10,9 +10,9 @@ import numpy as np
 
 import jaxdesign
 from jaxdesign.cli.progress import Meter
-from jaxdesign.cli.reading import read_pool, spanned
+from jaxdesign.cli.reading import PACKAGED, read_pool, spanned
 from jaxdesign.cli.saving import save
-from jaxdesign.cli.words import cut, errors_in_options, in_gaps, in_options, number
+from jaxdesign.cli.words import cut, errors_in_options, in_gaps, in_options, in_ranks, number
 from jaxdesign.cli.writing import Writing
 from jaxdesign.forecasts import forecast_beside
 from jaxdesign.io.design_files import check_writable, task_rows
@@ -35,7 +35,7 @@ def select(chosen: argparse.Namespace, writing: Writing) -> int:
     except FileExistsError as error:
         raise FileExistsError(str(error).replace("pass overwrite=True", "pass --overwrite")) from error
     with Meter() as meter:
-        meter.phase("reading", chosen.pool or "the pool inside the package")
+        meter.phase("reading", chosen.pool or PACKAGED)
         file = read_pool(chosen.pool, chosen.texts)
         meter.phase("preparing", "")
         with meter.compilations():
@@ -123,7 +123,7 @@ def _report(chosen: argparse.Namespace, pool, found: _Found, seconds: float) -> 
     return {
         "certificate": design.certificate._asdict(),
         "status": str(design.status),
-        "settings": vars(chosen) | {"pool": chosen.pool or "the pool inside the package"},
+        "settings": vars(chosen) | {"pool": chosen.pool or PACKAGED},
         "pool": {"prompts": pool.num_prompts, "completions": pool.completions, "rank": pool.dim},
         "skipped_prompts": design.skipped_prompts,
         "passes": design.passes,
@@ -142,7 +142,7 @@ def _summary(found: _Found, dim: int, whole_dim: int) -> None:
     design, chance = found.design, found.chance
     prompts, total = len(np.unique(design.pairs[:, 0])), design.labels.sum()
     if dim < whole_dim:
-        print(f"features: rank {dim} of {whole_dim}; worked in the {number(dim, 'dimension')} they span")
+        print(in_ranks(dim, whole_dim))
     print(f"{number(total, 'label')} on {number(len(design.pairs), 'pair')} of {number(prompts, 'prompt')}")
     print(f"certified efficiency {cut(design.certificate.efficiency)}: at least this share of the best possible")
     if chance is not None:

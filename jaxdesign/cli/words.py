@@ -73,6 +73,11 @@ def number(count: float, word: str) -> str:
     return f"{count:.0f} {word}" if count == 1 else f"{count:.0f} {word}s"
 
 
+def in_ranks(dim: int, whole_dim: int) -> str:
+    """That features span fewer dimensions than they have."""
+    return f"features: rank {dim} of {whole_dim}; worked in the {number(dim, 'dimension')} they span"
+
+
 def in_gaps(forecast: Forecast, worth: float) -> str:
     """What random pairs, the best choice at least and this one leave of the policy gap, and whether it can matter."""
     from jaxdesign._forecast_words import OUTSIDE

@@ -73,14 +73,8 @@ def read_features(path: str | Path) -> PoolFile:
     Source: derived; checked by tests/io/test_feature_pools.py.
     """
     path = _existing_file(path, (".npy", ".npz"), "features")
-    try:
-        arrays = _load_arrays(path)
-    except (PermissionError, MemoryError):
-        raise
-    except Exception as error:  # a damaged file makes NumPy, zipfile and zlib raise eight kinds
-        raise ValueError(
-            f"{path}: is no NumPy file that loads without pickled objects ({error}); write it with np.save or np.savez"
-        ) from error
+    loaded = load_arrays(path)
+    arrays = {"features": loaded} if isinstance(loaded, np.ndarray) else loaded
     unknown = sorted(set(arrays) - set(ARRAY_KEYS))
     if unknown:
         raise ValueError(f"{path}: holds {unknown}, which no pool has; allowed are {list(ARRAY_KEYS)}")
@@ -146,13 +140,33 @@ def _existing_file(path: str | Path, suffixes: tuple[str, ...], content: str) ->
     return path
 
 
-def _load_arrays(path: Path) -> dict[str, np.ndarray]:
-    with path.open("rb") as file:  # np.load leaves a file it opened itself open where the archive is damaged
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"features": loaded}
-        with loaded:
-            return dict(loaded)
+def load_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+    """The array of a .npy file, or those of a .npz by name; pickled objects are never loaded.
+
+    Args:
+        path: an existing file.
+
+    Returns:
+        One array, or several by name, as stored.
+
+    Raises:
+        OSError: a file that may not be read. ValueError: not a NumPy file, or a damaged one.
+
+    Source: derived; checked by tests/io/test_feature_pools.py.
+    """
+    try:
+        with path.open("rb") as file:  # np.load leaves a file it opened itself open where the archive is damaged
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            with loaded:
+                return dict(loaded)
+    except (PermissionError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file makes NumPy, zipfile and zlib raise eight kinds
+        raise ValueError(
+            f"{path}: is no NumPy file that loads without pickled objects ({error}); write it with np.save or np.savez"
+        ) from error
 
 
 def _check_arrays(

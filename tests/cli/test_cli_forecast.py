@@ -26,6 +26,7 @@ def files(tmp_path, monkeypatch):
     np.save(tmp_path / "cube.npy", features)
     np.save(tmp_path / "words.npy", np.array([["a"]]))
     np.savez(tmp_path / "several.npz", a=scores, b=scores)
+    (tmp_path / "half.npz").write_bytes((tmp_path / "several.npz").read_bytes()[:200])
     scores[2, 1] = np.nan
     np.save(tmp_path / "gap.npy", scores)
     (tmp_path / "text.npy").write_text("no numbers")
@@ -39,7 +40,7 @@ def test_the_prior_holds_rewards_to_have_the_spread_that_was_asked_for_in_any_un
     """E Var_p(phi . w) over w ~ N(0, Lambda^-1), by hand, a prompt counting as often as another."""
     pool = random_pool(0, scores="no")
     pool = jd.CompletionPool(unit * np.asarray(pool.features), mask=pool.mask)
-    covariance = np.linalg.inv(prior_of(pool, spread))
+    covariance = np.linalg.inv(prior_of(pool, np.asarray(jd.policy_target(pool), np.float64), spread))
     mask, features = np.asarray(pool.mask), np.asarray(pool.features, np.float64)
     held = [
         np.trace(np.cov(rows[own].T, bias=True) @ covariance)
@@ -54,7 +55,7 @@ def test_it_says_what_the_library_finds(files, capsys):
     assert run("forecast", "features.npy", *options) == 0
     said, err = capsys.readouterr()
     pool, _ = jd.restrict_to_range(jd.CompletionPool(np.load("features.npy")))
-    settings = {"prior": prior_of(pool, 2.0), "beta": 0.5, "seed": 3}
+    settings = {"prior": prior_of(pool, np.asarray(jd.policy_target(pool), np.float64), 2.0), "beta": 0.5, "seed": 3}
     found = jd.forecast(pool, jd.Budget(1, per_pair=1), [12, 24], **settings)
     assert said.startswith("for rewards of standard deviation 2 (--spread) within a prompt")
     assert said.endswith(found.summary(0.001) + "\n")
@@ -70,7 +71,7 @@ def test_completions_and_a_proxy_where_asked(files, capsys):
     assert run("forecast", "features.npy", "--labels", 12, "--by-completions", "--proxy", "proxy.npy") == 0
     said = capsys.readouterr().out
     pool, _ = jd.restrict_to_range(jd.CompletionPool(np.load("features.npy")))
-    given = {"prior": prior_of(pool, 1.0), "beta": 1.0, "seed": 0}
+    given = {"prior": prior_of(pool, np.asarray(jd.policy_target(pool), np.float64), 1.0), "beta": 1.0, "seed": 0}
     budget = jd.Budget(1, per_pair=1)
     assert jd.forecast_by_completions(pool, budget, [12], **given).summary() in said
     assert proxy_worth(pool, np.load("proxy.npy"), budget, [12], **given).summary() in said
@@ -88,6 +89,7 @@ MISTAKES = {
     "more labels than pairs": (["features.npy", "--labels", 5, 61], "--labels 61: the caps allow at most 60 labels"),
     "no such proxy": (["features.npy", "--labels", 5, "--proxy", "no.npy"], "--proxy: no.npy does not exist"),
     "a proxy of text": (["features.npy", "--labels", 5, "--proxy", "text.npy"], "--proxy: text.npy is no NumPy file"),
+    "half an archive": (["features.npy", "--labels", 5, "--proxy", "half.npz"], "--proxy: half.npz is no NumPy file"),
     "a proxy of words": (["features.npy", "--labels", 5, "--proxy", "words.npy"], "words.npy holds <U1 (1, 1); expect"),
     "features for a proxy": (
         ["features.npy", "--labels", 5, "--proxy", "cube.npy"],
